@@ -1,0 +1,57 @@
+# Every target sets up what it needs in .venv; nothing is installed elsewhere.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml $(wildcard engine/*.py engine/py.typed partitioning/*.py storage/*.py storage/sql/*.sql)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# the data of tests/real is read in place, from beside the checkout
+PYTEST := $(BIN)/pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check bench format clean
+
+help: ## say what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/demo.stamp ## load a summer of real flights twice over, and verify that nothing doubled
+	$(BIN)/headrace demo
+
+test: $(VENV)/test.stamp ## run the tests (slow suites run a tenth)
+	$(PYTEST) -n 2
+
+test-all: $(VENV)/test.stamp ## run the tests, slow suites whole
+	HEADRACE_TEST_SCALE=full $(PYTEST) -n 2
+
+check: $(VENV)/check.stamp ## lint, types, import rules, and what the wheel holds
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p headrace
+	$(BIN)/lint-imports
+	rm -rf dist build && $(BIN)/python -m build --wheel --outdir dist . > $(VENV)/build.log 2>&1 || (cat $(VENV)/build.log; exit 1)
+	$(BIN)/check-wheel-contents --toplevel headrace dist
+
+bench: $(VENV)/bench.stamp ## measure loads beside their rivals (several minutes)
+	$(BIN)/python bench/identity.py
+	$(BIN)/python bench/loads.py
+
+format: $(VENV)/check.stamp ## lay out the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what was made here
+	rm -rf $(VENV) build dist *.egg-info headrace-demo
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || (echo "Headrace needs Python 3.11 or newer: none was found; set PYTHON=/path/to/python3"; exit 1)
+	$(PYTHON) -m venv $(VENV)
+
+# The wheel is what is demonstrated, tested and checked: built from the sources, never an editable install.
+$(VENV)/%.stamp: $(SOURCES) | $(VENV)/bin/python
+	@echo "setting up for make $* ..."
+	@rm -rf build *.egg-info
+	@$(PIP) install --upgrade pip
+	@$(PIP) install '.[$*]'
+	@$(PIP) install --no-deps --force-reinstall .
+	@rm -rf build *.egg-info
+	@touch $@

@@ -1,0 +1,63 @@
+"""Headrace loads events into a database, each exactly once.
+
+    inputs ──► source ──► chunk ──► prepare ──► decide ──► commit ─► one transaction: rows · rejects · receipt
+     files      DuckDB     Arrow     event IDs   dedup       │
+     frames     streaming            rejects     vs snapshot └─► unique key on event_id: the sole authority
+
+`load` does all of it in one call. Read `headrace.ingest` next: it is the main path, and reads like a table of contents.
+The three packages: `headrace` (the engine: reading, deciding, reporting), `headrace.partitioning` (pure: identity,
+snapshot, dedup), `headrace.storage` (the databases).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headrace.api import load
+    from headrace.errors import (
+        BooksError,
+        ConfigurationError,
+        ContractError,
+        HeadraceError,
+        InputError,
+        Interrupted,
+        RetryableStoreError,
+        SchemaError,
+        StoreError,
+        UsageError,
+        VerificationError,
+    )
+    from headrace.report import Report
+    from headrace.version import __version__
+
+__all__ = [
+    "BooksError",
+    "ConfigurationError",
+    "ContractError",
+    "HeadraceError",
+    "InputError",
+    "Interrupted",
+    "Report",
+    "RetryableStoreError",
+    "SchemaError",
+    "StoreError",
+    "UsageError",
+    "VerificationError",
+    "__version__",
+    "load",
+]
+
+_HOMES = {"load": "headrace.api", "Report": "headrace.report", "__version__": "headrace.version"}
+
+
+def __getattr__(name: str) -> object:
+    # Names are resolved when first used: `import headrace` then costs no DuckDB, Arrow or SQLAlchemy.
+    if name not in __all__:
+        raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "headrace.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,175 @@
+"""The one cast layer: whatever an input delivers, columns in canonical types come out, value by value and strictly.
+
+    table of text or typed columns ──► one SELECT of DuckDB expressions ──► canonical columns + the bad values
+
+A cast never loses anything in silence: a value that has no exact counterpart becomes null in the output and is
+reported as bad with the reason, and the caller makes a reject of its row. What each type accepts as text (surrounding
+white space is ignored, and blank text is null, except for string and bytes):
+
+    integer    -?digits without superfluous leading zeros, or the same value as 313.0 or 3.13e2; 64 bits
+    float      decimal or exponent form, nan, inf, infinity; not hex, not 1_000, not 1e400
+    bool       true t yes y 1 / false f no n 0, in any case
+    timestamp  ISO 8601: date, or date and time to the microsecond, with Z or an offset; else in the reader's zone
+    date       2022-04-09
+    decimal    digits that fit 38 and the column's scale
+    bytes      the text's UTF-8
+
+Typed columns (Parquet, Arrow) follow the same rule by value: 313.0 is an integer, 305.5 is not. Two types that have no
+sensible cast at all (a list to integer, a bool to date) raise `SchemaError` instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from headrace.errors import ConfigurationError, SchemaError
+from headrace.expressions import Cast, is_text, literal, logical_name
+from headrace.partitioning.contract import LogicalType
+from headrace.reasons import reason
+
+__all__ = ["BadValue", "Caster", "canonical_type", "connect"]
+
+_MEMORY_LIMIT = "1GB"
+
+
+@dataclass(frozen=True, slots=True)
+class BadValue:
+    """A value that its column's type refused: the row's index in the table, the column, and why."""
+
+    index: int
+    column: str
+    reason: str
+
+
+def connect(threads: int, timezone: str) -> duckdb.DuckDBPyConnection:
+    """A private in-memory DuckDB that downloads nothing and sees no Python variables.
+
+    Raises `ConfigurationError` if `timezone` is not a known IANA name.
+    """
+    connection = duckdb.connect(
+        config={
+            "threads": str(max(1, threads)),
+            "memory_limit": _MEMORY_LIMIT,
+            "autoinstall_known_extensions": "false",
+            "python_enable_replacements": "false",
+        }
+    )
+    try:
+        connection.execute(f"SET TimeZone = {literal(timezone)}")
+    except duckdb.Error:
+        connection.close()
+        raise ConfigurationError(f"the time zone {timezone!r} is not known", hint="for example Europe/Berlin") from None
+    return connection
+
+
+def canonical_type(name: LogicalType, scale: int = 9) -> pa.DataType:
+    """The Arrow type that carries the logical type; `scale` matters to decimal alone."""
+    types: dict[LogicalType, pa.DataType] = {
+        "bool": pa.bool_(),
+        "integer": pa.int64(),
+        "float": pa.float64(),
+        "timestamp": pa.timestamp("us", tz="UTC"),
+        "date": pa.date32(),
+        "decimal": pa.decimal128(38, scale),
+        "string": pa.string(),
+        "bytes": pa.binary(),
+    }
+    return types[name]
+
+
+class Caster:
+    """Casts tables to canonical schemas on one DuckDB connection; `timezone` is the zone of times without one."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, timezone: str, source: str) -> None:
+        self._connection = connection
+        self._timezone = timezone
+        self._source = source
+
+    def cast(self, table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[BadValue]]:
+        """`table` with the columns of `schema`, in its types, and the first bad value of every row that has one.
+
+        Columns that `table` lacks are null; those that `schema` lacks are dropped. Raises `SchemaError` for a column
+        whose type cannot be cast at all.
+        """
+        present = [field for field in schema if field.name in table.column_names]
+        found = {field.name: plain(table.column(field.name)) for field in present}
+        expressions = [
+            self.expression(f"c{number}", found[field.name].type, field.type, field.name)
+            for number, field in enumerate(present)
+        ]
+        results = self.evaluate(list(found.values()), expressions)
+        cast = {field.name: result for field, result in zip(present, results, strict=True)}
+        columns = [
+            cast[field.name].cast(field.type) if field.name in cast else pa.nulls(table.num_rows, field.type)
+            for field in schema
+        ]
+        return pa.Table.from_arrays(columns, schema=schema), _bad_values(schema, found, cast)
+
+    def expression(self, column: str, found: pa.DataType, wanted: pa.DataType, name: str) -> str:
+        """The SQL that casts `column` of Arrow type `found` to `wanted`. Raises `SchemaError` naming `name`."""
+        sql = Cast(column, found, wanted, self._timezone).sql
+        if sql is None:
+            raise SchemaError(
+                f"column {name!r} has the type {found}, which cannot become {logical_name(wanted)}",
+                where=self._source,
+                hint=f"convert it in --select, or load it as text with --type {name}=string",
+            )
+        return sql
+
+    def evaluate(self, columns: list[pa.ChunkedArray], expressions: list[str]) -> list[pa.ChunkedArray]:
+        """`expressions` over `columns`, which they call ``c0``, ``c1``, …; one result column for each, in row order."""
+        if not expressions:
+            return []
+        # positions, not names: DuckDB's names do not tell upper from lower case
+        batch = pa.table(
+            [_physical(column) for column in columns], names=[f"c{number}" for number in range(len(columns))]
+        )
+        self._connection.register("batch", batch)
+        try:
+            sql = ", ".join(f"{sql} AS r{number}" for number, sql in enumerate(expressions))
+            result: pa.Table = self._connection.sql(f"SELECT {sql} FROM batch").to_arrow_table()
+        finally:
+            self._connection.unregister("batch")
+        return list(result.columns)
+
+
+def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`column` without the encodings and types that DuckDB does not take: dictionaries, long decimals, half floats."""
+    types, kind = pa.types, column.type
+    if types.is_dictionary(kind):
+        return plain(column.cast(kind.value_type))
+    if types.is_run_end_encoded(kind):
+        return plain(pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], kind.value_type))
+    if types.is_decimal256(kind) or types.is_null(kind):
+        return column.cast(pa.string())
+    if types.is_float16(kind):
+        return column.cast(pa.float32())
+    if types.is_date64(kind):
+        return column.cast(pa.timestamp("ms"))
+    return column
+
+
+def _physical(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Timestamps as their integers: beside a zone DuckDB has no nanoseconds, and would round them away."""
+    return column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+
+
+def _bad_values(
+    schema: pa.Schema, found: dict[str, pa.ChunkedArray], cast: dict[str, pa.ChunkedArray]
+) -> list[BadValue]:
+    bad: dict[int, BadValue] = {}
+    for field in schema:
+        if field.name not in cast or cast[field.name].null_count == found[field.name].null_count:
+            continue
+        before, logical = found[field.name], logical_name(field.type)
+        lost = pc.and_(pc.is_valid(before), pc.is_null(cast[field.name]))
+        if is_text(before.type):
+            lost = pc.and_(lost, pc.not_equal(pc.utf8_trim_whitespace(before), ""))
+        for index in np.flatnonzero(lost.to_numpy()).tolist():
+            if index not in bad:
+                bad[index] = BadValue(index, field.name, reason(before[index].as_py(), logical))
+    return [bad[index] for index in sorted(bad)]

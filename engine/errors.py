@@ -1,0 +1,119 @@
+"""Every failure Headrace can raise, on one screen.
+
+    HeadraceError
+    ├── UsageError            exit 2   the call cannot be carried out as written
+    │   ├── ConfigurationError         a URL, an option or an environment variable is wrong
+    │   ├── ContractError              the run's contract differs from the one stored with the table
+    │   └── SchemaError                the input's columns and the table's cannot be reconciled
+    ├── InputError            exit 1   an input cannot be read, or not to its end
+    ├── StoreError            exit 1   the database refused or failed: final
+    │   └── RetryableStoreError        the same, but running the transaction again may succeed
+    ├── BooksError            exit 1   the books do not balance: a defect in Headrace, never ignored
+    ├── WorkerError           exit 1   a worker died, hung, or its user code raised
+    ├── Interrupted           exit 130/143   stopped by a signal; run again to resume
+    └── VerificationError     exit 4   the table is not what the input says it should be
+
+Whether to try again is decided by type (`retryable`), never by reading a message. A message says what happened,
+`where` says where (file, row, line, column, partition), `hint` says what to do next. All of them survive `pickle`
+whole, because they cross process borders. None of them may carry a password: URLs go through
+`headrace.storage.safe_url` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = [
+    "BooksError",
+    "ConfigurationError",
+    "ContractError",
+    "HeadraceError",
+    "InputError",
+    "Interrupted",
+    "RetryableStoreError",
+    "SchemaError",
+    "StoreError",
+    "UsageError",
+    "VerificationError",
+    "WorkerError",
+]
+
+
+class HeadraceError(Exception):
+    """Base of all Headrace errors.
+
+    `what` is one sentence saying what happened, `where` an address such as ``fires.csv, line 7, column frp``, `hint`
+    the next thing to do.
+    """
+
+    exit_code: int = 1
+    retryable: bool = False
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}\n  hint: {self.hint}" if self.hint else text
+
+    def __reduce__(self) -> tuple[Callable[..., HeadraceError], tuple[object, ...]]:
+        return _rebuild, (type(self), self.what, self.where, self.hint)
+
+
+def _rebuild(kind: type[HeadraceError], what: str, where: str | None, hint: str | None) -> HeadraceError:
+    return kind(what, where=where, hint=hint)
+
+
+class UsageError(HeadraceError):
+    """The call cannot be carried out as written; nothing was changed."""
+
+    exit_code = 2
+
+
+class ConfigurationError(UsageError):
+    """A URL, an option or an environment variable is wrong."""
+
+
+class ContractError(UsageError):
+    """The run's contract differs from the one stored with the table."""
+
+
+class SchemaError(UsageError):
+    """The input's columns and the table's columns cannot be reconciled."""
+
+
+class InputError(HeadraceError):
+    """An input cannot be read, or cannot be read to its end."""
+
+
+class StoreError(HeadraceError):
+    """The database refused or failed, and trying the same again will not help."""
+
+
+class RetryableStoreError(StoreError):
+    """The database failed in a way that running the whole transaction again may cure."""
+
+    retryable = True
+
+
+class BooksError(HeadraceError):
+    """``read`` is not the sum of the four outcomes, or the ledger disagrees with the run."""
+
+
+class WorkerError(HeadraceError):
+    """A worker died or hung, or user code raised inside it."""
+
+
+class Interrupted(HeadraceError):  # noqa: N818 - a stop that was asked for is no error
+    """A signal stopped the run after the chunk in hand; running it again resumes."""
+
+    exit_code = 130
+
+
+class VerificationError(HeadraceError):
+    """The table does not hold exactly the events the input says it should."""
+
+    exit_code = 4

@@ -1,0 +1,168 @@
+"""Which events of a chunk are new: first against this run's own input, then against the snapshot.
+
+    ids ──► first in the chunk? ──► met earlier in this run? ──► in the snapshot? ──► new
+              no: duplicate_in_input   yes: duplicate_in_input     yes: duplicate_in_store
+
+The order makes the books independent of the chunk size: an event's first occurrence in the input is new or in the
+store, and every later one is a duplicate in the input. Nothing here decides what is stored: that is the unique key's
+part. This only saves the database the work, and counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import numpy as np
+from headrace.partitioning.contract import Contract
+from headrace.partitioning.dedup import first_occurrences
+from headrace.partitioning.identity import low_bound
+from headrace.partitioning.snapshot import EVERYTHING, IdRuns, Segment, Snapshot
+from headrace.storage.base import IdRange, Store, TimeRange
+from numpy.typing import NDArray
+
+__all__ = ["KnownIds", "Verdict"]
+
+T = TypeVar("T")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a chunk's rows: `new` are row numbers to insert, in input order; `certain` says whether the
+    snapshot covers all of them, so that the fast path may be tried.
+    """
+
+    new: NDArray[np.int64]
+    duplicate_in_input: int
+    duplicate_in_store: int
+    certain: bool
+
+
+class KnownIds:
+    """The IDs of this run's input so far, and the snapshot of those in the store."""
+
+    def __init__(  # the snapshot's bounds come from four places: table, contract, options and server clock
+        self,
+        store: Store,
+        table: str,
+        contract: Contract,
+        *,
+        folder: Path,
+        window: timedelta | None,
+        budget: int,
+        empty: bool,
+    ) -> None:
+        self._store = store
+        self._table = table
+        self._contract = contract
+        self._window = window
+        self._budget = budget
+        self._folder = folder
+        self._seen = IdRuns(folder)
+        self._snapshot = Snapshot(folder)
+        self._fetched = empty
+        if empty:
+            self._snapshot.extend(iter(()), EVERYTHING)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._seen.close()
+        self._snapshot.close()
+
+    @property
+    def snapshot_ids(self) -> int:
+        """IDs the snapshot holds."""
+        return len(self._snapshot)
+
+    def meet(self, ids: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Note `ids` as met in this run; returns the row numbers of those met for the first time."""
+        first = first_occurrences(ids)
+        first &= ~self._seen.contains(ids)
+        rows = np.flatnonzero(first)
+        self._seen.add(ids[rows])
+        return rows
+
+    def needs_fetch(self, times_us: NDArray[np.int64] | None) -> bool:
+        """Whether `judge` would have to query the store for events of these times first."""
+        if not self._fetched:
+            return True
+        return bool(self._segments(times_us))
+
+    def fetch(self, times_us: NDArray[np.int64] | None, now: datetime) -> None:
+        """Make the snapshot cover `times_us` as far as the window, the layout and the budget allow.
+
+        The first call fetches the window before `now`, the server's clock; later ones one statement for each time
+        segment that the input touches and the snapshot lacks.
+        """
+        if not self._fetched:
+            self._fetch_window(now)
+            self._fetched = True
+        for segment in self._segments(times_us):
+            self._fetch_segment(segment)
+
+    def judge(self, ids: NDArray[np.uint8], times_us: NDArray[np.int64] | None, first: NDArray[np.int64]) -> Verdict:
+        """Judge the rows `first` (as `meet` returned them) of a chunk against the snapshot."""
+        known = self._snapshot.known(ids[first])
+        new = first[~known]
+        return Verdict(
+            new=new,
+            duplicate_in_input=len(ids) - len(first),
+            duplicate_in_store=int(known.sum()),
+            certain=self._certain(None if times_us is None else times_us[new]),
+        )
+
+    def _certain(self, times_us: NDArray[np.int64] | None) -> bool:
+        if self._snapshot.complete:
+            return True
+        return times_us is not None and bool(self._snapshot.covers(times_us).all())
+
+    def _segments(self, times_us: NDArray[np.int64] | None) -> list[Segment]:
+        """Late segments to fetch: only layout ``time`` has them as a range of the primary key."""
+        if times_us is None or self._contract.layout != "time" or self._snapshot.complete:
+            return []
+        return self._snapshot.missing_segments(times_us)
+
+    def _fetch_window(self, now: datetime) -> None:
+        if self._contract.time is None or self._window is None:
+            self._fetch_all()
+        else:
+            self._fetch_segment(Segment(_floor_us(now - self._window), None))
+
+    def _fetch_all(self) -> None:
+        self._snapshot.extend(self._store.fetch_ids(self._table, limit=self._budget + 1), None)
+        if len(self._snapshot) <= self._budget:
+            self._snapshot.extend(iter(()), EVERYTHING)
+
+    def _fetch_segment(self, segment: Segment) -> None:
+        where = self._id_range(segment) if self._contract.layout == "time" else self._time_range(segment)
+        self._snapshot.extend(self._store.fetch_ids(self._table, where), segment)
+
+    def _id_range(self, segment: Segment) -> IdRange:
+        return IdRange(*(_or_none(low_bound, edge) for edge in (segment.low, segment.high)))
+
+    def _time_range(self, segment: Segment) -> TimeRange:
+        column = self._contract.time
+        if column is None:
+            raise ValueError("a time range needs a time column")
+        return TimeRange(column, *(_or_none(_moment, edge) for edge in (segment.low, segment.high)))
+
+
+def _or_none(convert: Callable[[int], T], edge: int | None) -> T | None:
+    return None if edge is None else convert(edge)
+
+
+def _moment(us: int) -> datetime:
+    return EPOCH + timedelta(microseconds=us)
+
+
+def _floor_us(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,107 @@
+"""Opening a run in the ledger: a new one, or the unfinished one of the very same job.
+
+The job is a digest of everything that decides which rows stand at which address and what becomes of them: the inputs
+with their content's fingerprints, the select, the contract, the chunk size and the versions that read them. Equal job
+means that a receipt of the earlier run speaks about the same rows; the digest in each receipt checks it once more.
+
+Two processes that load the same job at the same time share its run: the receipt's key decides which of them commits a
+chunk, and both report the books of the whole input.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from uuid import uuid4
+
+import duckdb
+from headrace.agreement import Agreement
+from headrace.config import LoadOptions
+from headrace.errors import InputError, StoreError
+from headrace.source import Input, ReadOptions
+from headrace.storage.base import Receipt, RunRecord, Store
+from headrace.version import __version__
+from xxhash import xxh3_128_hexdigest
+
+__all__ = ["OpenRun", "inputs_key", "open_run"]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that is going. `started` is the database server's clock; `receipts` what an earlier process got done, by
+    source and first row.
+    """
+
+    run_id: str
+    started: datetime
+    receipts: Mapping[tuple[str, int], Receipt]
+
+
+def open_run(store: Store, agreement: Agreement, inputs: Sequence[Input], options: LoadOptions) -> OpenRun:
+    """Resume the job's unfinished run if there is one (and `options.resume`), else start a new run."""
+    job = _job(agreement, inputs, options)
+    earlier = store.unfinished_run(agreement.table, job) if options.resume and job else None
+    if earlier is not None:
+        started = store.reopen_run(earlier.run_id)
+        receipts = {(r.address.source, r.address.first_row): r for r in store.receipts(earlier.run_id)}
+        return OpenRun(earlier.run_id, started, receipts)
+    run = store.start_run(_record(agreement, inputs, options, job))
+    if run.started_at is None:
+        raise StoreError("the database gave no start time for the run")
+    return OpenRun(run.run_id, run.started_at, {})
+
+
+def inputs_key(inputs: Sequence[Input], options: LoadOptions) -> str:
+    """Identifies the rows that these inputs give, whatever the chunk size."""
+    fingerprints = sorted([item.name, item.fingerprint] for item in inputs)
+    return _digest({"inputs": fingerprints, "select": options.read.select, "provider": options.provider})
+
+
+def _job(agreement: Agreement, inputs: Sequence[Input], options: LoadOptions) -> str | None:
+    _refuse_twice([item.name for item in inputs])
+    if not all(item.durable for item in inputs):
+        return None
+    return _digest(
+        {
+            "table": agreement.table,
+            "provider": options.provider,
+            "contract": agreement.contract.to_json(),
+            "inputs": [[item.name, item.fingerprint] for item in inputs],
+            "read": _what_is_read(options.read),
+            "versions": [__version__, duckdb.__version__],
+        }
+    )
+
+
+def _what_is_read(read: ReadOptions) -> dict[str, object]:
+    """The options that decide which rows stand at which address; the number of threads does not."""
+    settings = {field.name: getattr(read, field.name) for field in fields(read) if field.name != "threads"}
+    return {**settings, "types": dict(read.types)}
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"the input {twice[0]!r} was named twice", hint="name each input once")
+
+
+def _record(agreement: Agreement, inputs: Sequence[Input], options: LoadOptions, job: str | None) -> RunRecord:
+    described = [{"name": item.name, "fingerprint": item.fingerprint, "size": item.size} for item in inputs]
+    return RunRecord(
+        run_id=uuid4().hex,
+        table=agreement.table,
+        provider=options.provider,
+        job=job,
+        inputs_key=inputs_key(inputs, options),
+        inputs=json.dumps(described, ensure_ascii=False),
+        mode="sequential",
+        strategy="sequential",
+        workers=1,
+        version=__version__,
+    )
+
+
+def _digest(value: object) -> str:
+    return xxh3_128_hexdigest(json.dumps(value, sort_keys=True, default=str).encode())

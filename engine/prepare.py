@@ -1,0 +1,122 @@
+"""prepare(chunk): typed rows in, identified events out. Pure and stateless, so that any worker may run it.
+
+    chunk ──► refuse what no event can be made of ──► encode, hash ──► event IDs
+              (NaN or infinity in an identity float,
+               no event time, NUL in a text)
+
+Whole columns at a time; the only per-row step is the hash call inside `headrace.partitioning.identity`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from headrace.partitioning.contract import Contract
+from headrace.partitioning.encoding import unencodable
+from headrace.partitioning.identity import digest_of, event_ids
+from headrace.source import Chunk
+from headrace.storage.base import Address, Reject
+from numpy.typing import NDArray
+
+__all__ = ["Prepared", "prepare"]
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The events of one chunk in input order. `ids` is (n, 16) uint8; `times_us` the event times in microseconds since
+    1970 UTC, ``None`` without a time column; `digest` identifies the content, so that a resumed run can tell.
+    """
+
+    address: Address
+    events: pa.RecordBatch
+    ids: NDArray[np.uint8]
+    times_us: NDArray[np.int64] | None
+    rejects: list[Reject]
+    digest: str
+
+    @property
+    def read(self) -> int:
+        """Rows of input this chunk accounts for."""
+        return len(self.ids) + len(self.rejects)
+
+
+def prepare(chunk: Chunk, contract: Contract, provider: str, key: bytes | None = None) -> Prepared:
+    """Identify the events of `chunk` under `contract`; rows without a possible identity become rejects."""
+    refused, rejects = _refuse(chunk, contract)
+    events = chunk.batch.filter(pa.array(~refused)) if rejects else chunk.batch
+    columns = [events.column(name) for name, _ in contract.identity]
+    times = events.column(contract.time) if contract.time else None
+    ids = event_ids(contract, columns, times, provider, key)
+    return Prepared(
+        address=chunk.address,
+        events=events,
+        ids=ids,
+        times_us=None if times is None else _microseconds(times),
+        rejects=[*chunk.rejects, *rejects],
+        digest=digest_of(ids),
+    )
+
+
+def _refuse(chunk: Chunk, contract: Contract) -> tuple[Mask, list[Reject]]:
+    refused: Mask = np.zeros(chunk.batch.num_rows, dtype=np.bool_)
+    rejects: list[Reject] = []
+    for column, reason, bad in _objections(chunk.batch, contract):
+        fresh = bad & ~refused
+        refused |= fresh
+        rejects += [_reject(chunk, int(at), column, reason) for at in np.flatnonzero(fresh)]
+    return refused, rejects
+
+
+def _objections(batch: pa.RecordBatch, contract: Contract) -> Iterator[tuple[str, str, Mask]]:
+    """Each rule that a row can break: the column, the reason, and which rows break it (only where any does)."""
+    if contract.time is not None:
+        missing = batch.column(contract.time).is_null()
+        if missing.true_count:
+            yield contract.time, "no event time: the time column is null", _mask(missing)
+    for name, kind in contract.identity:
+        if kind == "float":
+            bad = unencodable(batch.column(name))
+            if bad.any():
+                yield name, "NaN or infinity cannot identify an event", bad
+    for name in batch.schema.names:
+        column = batch.column(name)
+        if pa.types.is_string(column.type):
+            found = pc.match_substring(column, "\0")
+            if found.true_count:
+                yield name, "the text holds a NUL character, which databases refuse", _mask(found)
+
+
+def _mask(array: pa.BooleanArray) -> Mask:
+    filled: Mask = pc.fill_null(array, False).to_numpy(zero_copy_only=False)
+    return filled
+
+
+def _reject(chunk: Chunk, at: int, column: str, reason: str) -> Reject:
+    record = json.dumps(_as_text(chunk.batch.slice(at, 1)), ensure_ascii=False)
+    row = None if chunk.rows is None else int(chunk.rows[at])
+    return Reject(chunk.address.source, row, None, column, reason, record, record, "prepare")
+
+
+def _as_text(row: pa.RecordBatch) -> dict[str, str | None]:
+    return {name: _text(row.column(name)[0]) for name in row.schema.names}
+
+
+def _text(value: pa.Scalar) -> str | None:
+    if not value.is_valid:
+        return None
+    if pa.types.is_binary(value.type):
+        return str(value.as_py().hex())
+    return str(value.as_py()) if pa.types.is_floating(value.type) else str(value.cast(pa.string()).as_py())
+
+
+def _microseconds(times: pa.Array) -> NDArray[np.int64]:
+    stamps = times.cast(pa.timestamp("us")) if pa.types.is_date(times.type) else times
+    values: NDArray[np.int64] = stamps.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return values

@@ -1,0 +1,123 @@
+"""What every reader delivers, and how it becomes chunks of one size.
+
+    reader ──► pieces: columns as found, their row numbers, the rows the reader refused ──► coalesce ──► chunk-sized
+
+A piece is however much a reader has at once: a block of CSV, a batch of Parquet. Where pieces are cut depends on the
+input's content and on constants alone, never on timing: a resumed run must find the chunks it left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+from headrace.partitioning.contract import LogicalType
+from headrace.storage.base import Reject
+from numpy.typing import NDArray
+
+__all__ = ["Hint", "Piece", "Place", "Reader", "coalesce"]
+
+Place = tuple[int | None, str | None]
+"""The physical line (1-based) where a row starts and its raw text, each ``None`` where it is not known."""
+
+Hint = tuple[LogicalType, ...] | None
+"""The types that a text column may be inferred as, tried in order; ``None``: the column says itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`span` rows of the input from row `first_row`: the good ones in `table`, the others in `rejects`.
+
+    `rows` is each table row's 0-based number in the input. `lines` is where each starts (1-based), if the reader knows
+    it for free.
+    """
+
+    first_row: int
+    span: int
+    table: pa.Table
+    rows: NDArray[np.int64]
+    rejects: list[Reject] = field(default_factory=list)
+    lines: NDArray[np.int64] | None = None
+
+    def split(self, span: int) -> tuple[Piece, Piece | None]:
+        """The first `span` rows, and the rest if there is one."""
+        if span >= self.span:
+            return self, None
+        border = self.first_row + span
+        cut = int(np.searchsorted(self.rows, border))
+        return self._part(self.first_row, span, 0, cut), self._part(border, self.span - span, cut, len(self.rows))
+
+    def _part(self, first_row: int, span: int, start: int, end: int) -> Piece:
+        return Piece(
+            first_row,
+            span,
+            self.table.slice(start, end - start),
+            self.rows[start:end],
+            [reject for reject in self.rejects if first_row <= (reject.row or 0) < first_row + span],
+            None if self.lines is None else self.lines[start:end],
+        )
+
+
+class Reader(Protocol):
+    """One input of one format. Reading it anew starts at its first row, unless it can be read only once."""
+
+    def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
+        """The columns in order, as far as the first pieces show them, and what their types may be."""
+        ...
+
+    def pieces(self) -> Iterator[Piece]:
+        """The whole input. Raises `InputError` where it cannot be read on."""
+        ...
+
+    def tabulate(self, piece: Piece, names: Sequence[str]) -> Piece:
+        """`piece` with the columns of `names` that the input has; a row that has no columns becomes a reject."""
+        ...
+
+    def locate(self, rows: Sequence[int]) -> dict[int, Place]:
+        """Where rows stand, as far as the format has lines."""
+        ...
+
+
+def coalesce(pieces: Iterator[Piece], max_rows: int, max_bytes: int) -> Iterator[Piece]:
+    """Pieces cut and joined so that each has `max_rows` rows; fewer where `max_bytes` or a change of types says so."""
+    held: list[Piece] = []
+    for piece in pieces:
+        rest: Piece | None = piece
+        while rest is not None:
+            if held and held[-1].table.schema != rest.table.schema:
+                yield _join(held)
+                held = []
+            room = max_rows - sum(part.span for part in held)
+            head, rest = rest.split(min(room, _rows_within(rest, max_bytes - sum(part.table.nbytes for part in held))))
+            held.append(head)
+            if _full(held, max_rows, max_bytes):
+                yield _join(held)
+                held = []
+    if held:
+        yield _join(held)
+
+
+def _full(held: list[Piece], max_rows: int, max_bytes: int) -> bool:
+    return sum(part.span for part in held) >= max_rows or sum(part.table.nbytes for part in held) >= max_bytes
+
+
+def _rows_within(piece: Piece, size: int) -> int:
+    """How many of the piece's rows make `size` bytes, by their mean; at least one."""
+    return max(1, -(-size * piece.span // max(1, int(piece.table.nbytes))))
+
+
+def _join(parts: list[Piece]) -> Piece:
+    if len(parts) == 1:
+        return parts[0]
+    lines = [part.lines for part in parts if part.lines is not None]
+    return Piece(
+        parts[0].first_row,
+        sum(part.span for part in parts),
+        pa.concat_tables([part.table for part in parts]),
+        np.concatenate([part.rows for part in parts]),
+        [reject for part in parts for reject in part.rejects],
+        np.concatenate(lines) if len(lines) == len(parts) else None,
+    )

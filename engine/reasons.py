@@ -1,0 +1,43 @@
+"""Why a value was refused, in words for the one who has to mend it."""
+
+from __future__ import annotations
+
+import re
+
+from headrace.partitioning.contract import LogicalType
+
+__all__ = ["reason"]
+
+_SHOWN = 60
+_FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*")
+_LEADING_ZERO = re.compile(r"[+-]?0\d+")
+_WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
+_FORMS: dict[LogicalType, str] = {
+    "bool": "true or false",
+    "integer": "a whole number",
+    "float": "a number",
+    "timestamp": "an ISO 8601 time such as 2022-04-09T00:18:00Z",
+    "date": "a date such as 2022-04-09",
+    "decimal": "a decimal number that fits the column",
+    "bytes": "bytes",
+    "string": "text",
+}
+
+
+def reason(value: object, wanted: LogicalType) -> str:
+    """One clause that says why `value` has no exact counterpart in `wanted`."""
+    text = value if isinstance(value, str) else str(value)
+    shown = repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+    return f"{shown} is not {_FORMS[wanted]} ({wanted}){_detail(text.strip(), wanted)}"
+
+
+def _detail(text: str, wanted: LogicalType) -> str:
+    if wanted == "integer" and _FRACTION.fullmatch(text):
+        return ": it would lose its fraction"
+    if wanted == "integer" and _LEADING_ZERO.fullmatch(text):
+        return ": it would lose its leading zeros"
+    if wanted == "integer" and _WHOLE.fullmatch(text):
+        return ": it does not fit 64 bits"
+    if wanted == "timestamp" and re.fullmatch(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d.*", text):
+        return ": no such time in the calendar or the time zone, or finer than a microsecond"
+    return ""

@@ -1,0 +1,89 @@
+"""What a run did: the `Report` that Python callers get and the command line prints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from headrace.storage.base import Counts
+
+__all__ = ["Report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The books of one run, in rows, and how it ran.
+
+    ``read = inserted + duplicate_in_input + duplicate_in_store + rejected`` holds, or the run has failed. A resumed
+    run reports the whole input, the part that an earlier process committed included; `chunks_skipped` says how many
+    chunks that was. `seconds` is the wall time of this process alone.
+    """
+
+    run_id: str
+    database: str
+    table: str
+    provider: str
+    mode: str
+    strategy: str
+    workers: int
+    chunks: int
+    chunks_skipped: int
+    read: int
+    inserted: int
+    duplicate_in_input: int
+    duplicate_in_store: int
+    rejected: int
+    snapshot_ids: int
+    retries: int
+    seconds: float
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows read per second of wall time."""
+        return self.read / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def resumed(self) -> bool:
+        """Whether this run went on from the receipts of an earlier process."""
+        return self.chunks_skipped > 0
+
+    @property
+    def counts(self) -> Counts:
+        """The five figures of the books."""
+        return Counts(self.read, self.inserted, self.duplicate_in_input, self.duplicate_in_store, self.rejected)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when rows were rejected."""
+        return 3 if self.rejected else 0
+
+    def to_dict(self) -> dict[str, object]:
+        """The report as plain data, ``rows_per_second`` and ``resumed`` included."""
+        return {
+            **asdict(self),
+            "seconds": round(self.seconds, 3),
+            "rows_per_second": round(self.rows_per_second),
+            "resumed": self.resumed,
+        }
+
+    def to_json(self) -> str:
+        """The report as one line of JSON."""
+        return json.dumps(self.to_dict())
+
+    def to_text(self) -> str:
+        """The report for people: the books line by line, then what to do about rejects."""
+        lines = [
+            f"{self.table} ← provider {self.provider}, {self.database}",
+            f"  read                {self.read:>12,}",
+            f"  inserted            {self.inserted:>12,}",
+            f"  duplicate in input  {self.duplicate_in_input:>12,}",
+            f"  duplicate in store  {self.duplicate_in_store:>12,}",
+            f"  rejected            {self.rejected:>12,}",
+            f"  {self.chunks} chunks in {self.seconds:.2f} s, {self.rows_per_second:,.0f} rows/s, "
+            f"{self.mode}, run {self.run_id}",
+        ]
+        if self.resumed:
+            lines.append(f"  resumed: {self.chunks_skipped} chunks were in already")
+        if self.rejected:
+            lines.append(f"  see the rejected rows: headrace rejects list --run {self.run_id[:8]}")
+        return "\n".join(lines)

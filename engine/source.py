@@ -1,0 +1,328 @@
+"""The source: whatever the user names, as chunks of typed rows, and every row that cannot be typed as a reject.
+
+    paths, globs, directories, -, URLs ─► inputs.py ─► a file ─┐
+    Arrow, data frames, dicts ─────────────────────────────────┤
+                                                               ▼
+    reader (csvtext, jsontext, typed) ─► pieces ─► coalesce ─► tabulate ─► cast ──────────────────────────► Chunk
+                                                                             └─► relation `source` ─► select ─► cast ─┘
+
+This module is the table of contents; each station has its own. A chunk's borders depend on the input's content and the
+options alone, so that a resumed run finds the chunks it left. Memory holds a few chunks, whatever the input's size.
+
+Columns are matched by name, exactly (upper and lower case differ). The ``select`` is applied chunk by chunk: it can
+choose, rename, compute and filter, and an aggregate or an ORDER BY sees one chunk only.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from headrace.casting import BadValue, Caster, canonical_type, connect, plain
+from headrace.csvtext import CsvReader
+from headrace.errors import ConfigurationError
+from headrace.expressions import logical_name
+from headrace.inference import infer_column
+from headrace.inputs import Located, locate_inputs
+from headrace.jsontext import JsonReader
+from headrace.partitioning.contract import LogicalType
+from headrace.reading import Hint, Piece, Place, Reader, coalesce
+from headrace.storage.base import Address, Reject
+from headrace.typed import ArrowReader, ParquetReader, as_text
+from numpy.typing import NDArray
+
+__all__ = ["Chunk", "Input", "ReadOptions", "open_inputs"]
+
+_SAMPLE_ROWS = 200_000
+_SAMPLE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How inputs are read.
+
+    `types` overrides what is inferred; `select` is SQL over the relation ``source``; `timezone` (IANA) is that of times
+    without a zone; a chunk ends at `chunk_rows` rows or `chunk_bytes` bytes of text, whichever comes first; `format`
+    forces one of csv, tsv, json, jsonl, geojson, parquet.
+    """
+
+    types: Mapping[str, LogicalType] = field(default_factory=dict)
+    select: str | None = None
+    timezone: str = "UTC"
+    chunk_rows: int = 131_072
+    chunk_bytes: int = 64 << 20
+    threads: int = 2
+    format: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A bounded run of rows in input order. `address` spans the good rows and the rejects; `batch` has the good rows in
+    the schema asked for; `rows` is each one's 0-based number in the input, ``None`` when a select was applied.
+    """
+
+    address: Address
+    batch: pa.RecordBatch
+    rows: NDArray[np.int64] | None
+    rejects: list[Reject]
+
+
+class Input(Protocol):
+    """One thing to read. Its `name` goes into receipts, `fingerprint` identifies the content, `size` is in bytes."""
+
+    @property
+    def name(self) -> str:
+        """As the user would recognise it, without credentials; unique among the inputs opened together."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal exactly when the content is the same, as far as can be told without reading it."""
+        ...
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, where they are known."""
+        ...
+
+    @property
+    def durable(self) -> bool:
+        """Whether a later process can read the same rows again, so that a run can be resumed."""
+        ...
+
+    def infer(self, options: ReadOptions) -> pa.Schema:
+        """The columns after ``select`` in canonical types, told from a sample."""
+        ...
+
+    def chunks(self, schema: pa.Schema, options: ReadOptions) -> Iterator[Chunk]:
+        """The whole input in `schema`: columns that it lacks are null, columns that `schema` lacks are dropped."""
+        ...
+
+    def locate(self, rows: Sequence[int]) -> dict[int, Place]:
+        """The line (1-based) and raw text of rows, where the format has lines."""
+        ...
+
+    def columns(self) -> list[str]:
+        """The names of the columns after ``select``."""
+        ...
+
+
+def open_inputs(inputs: Sequence[object], options: ReadOptions, spool: Path | None) -> list[Input]:
+    """Open `inputs` in the order given: paths, globs, directories, ``-``, URLs; Arrow tables, batches and readers,
+    pandas and polars frames, iterables of dicts. What can be read only once is copied to the folder `spool`.
+
+    Raises `InputError` or `ConfigurationError`, saying which input and what to do.
+    """
+    if not inputs:
+        raise ConfigurationError("there is no input", hint="name a file, a pattern, a directory, a URL, or - for stdin")
+    names = _Names()
+    opened: list[Input] = []
+    for item in inputs:
+        if isinstance(item, str | Path):
+            located = locate_inputs(str(item), options.format, spool)
+            opened += [_open_file(replace(one, name=names.unique(one.name)), options) for one in located]
+        else:
+            name = names.unique("<arrow>" if hasattr(item, "__arrow_c_stream__") else "<rows>")
+            opened.append(_Source(name, uuid.uuid4().hex, None, ArrowReader.of(item, name), options))
+    return opened
+
+
+class _Names:
+    """Names that differ, because a receipt tells inputs apart by name: the second of a kind is ``… (2)``."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def unique(self, name: str) -> str:
+        self._seen[name] = self._seen.get(name, 0) + 1
+        return name if self._seen[name] == 1 else f"{name} ({self._seen[name]})"
+
+
+def _open_file(located: Located, options: ReadOptions) -> Input:
+    return _Source(located.name, located.fingerprint, located.size, _reader(located, options), options)
+
+
+def _reader(located: Located, options: ReadOptions) -> Reader:
+    path, name = located.path, located.name
+    match located.format:
+        case "csv":
+            return CsvReader(path, name, ",")
+        case "tsv":
+            return CsvReader(path, name, "\t")
+        case "parquet":
+            return ParquetReader(path, name)
+        case "jsonl":
+            shape = "lines"
+        case "geojson":
+            shape = "features"
+        case "json":
+            shape = "values"
+    return JsonReader(path, name, shape, Caster(connect(options.threads, options.timezone), options.timezone, name))
+
+
+class _Source:
+    """An `Input`: a reader, a connection that casts, and a sample that decides the types."""
+
+    def __init__(self, name: str, fingerprint: str, size: int | None, reader: Reader, options: ReadOptions) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+        self.size = size
+        self.durable = not isinstance(reader, ArrowReader)
+        self._reader = reader
+        self._options = options
+        self._connection = connect(options.threads, options.timezone)
+        self._caster = Caster(self._connection, options.timezone, name)
+        self._sample: list[Piece] | None = None
+        self._rest: Iterator[Piece] | None = None
+        self._hints: dict[str, Hint] = {}
+
+    def columns(self) -> list[str]:
+        """The names after ``select``."""
+        return list(self.infer(self._options).names)
+
+    def infer(self, options: ReadOptions) -> pa.Schema:
+        """The schema after ``select``, from the sample."""
+        schema = self._own_schema(options)
+        if options.select is None:
+            return schema
+        sample = coalesce(iter(self._first_pieces()), options.chunk_rows, options.chunk_bytes)
+        first = next(sample, None)
+        table = schema.empty_table() if first is None else self._typed(first, schema)[0]
+        selected = self._select(table, options.select)
+        return pa.schema([pa.field(column.name, _selected_type(column.type)) for column in selected.schema])
+
+    def chunks(self, schema: pa.Schema, options: ReadOptions) -> Iterator[Chunk]:
+        """The whole input."""
+        own = None if options.select is None else self._own_schema(options)
+        for piece in coalesce(self._pieces(), options.chunk_rows, options.chunk_bytes):
+            yield self._chunk(piece, schema, own, options.select)
+
+    def locate(self, rows: Sequence[int]) -> dict[int, Place]:
+        """As the reader knows it."""
+        return self._reader.locate(rows)
+
+    def _chunk(self, piece: Piece, schema: pa.Schema, own: pa.Schema | None, select: str | None) -> Chunk:
+        table, rows, rejects = self._typed(piece, schema if own is None else own)
+        if select is not None:
+            table, refused = self._selected(self._select(table, select), schema)
+            rejects += refused
+        address = Address(self.name, piece.first_row, piece.span)
+        return Chunk(address, _one_batch(table), None if select is not None else rows, rejects)
+
+    def _typed(self, piece: Piece, schema: pa.Schema) -> tuple[pa.Table, NDArray[np.int64], list[Reject]]:
+        """The piece's good rows in `schema`, their numbers, and all its rejects, with their places, in row order."""
+        piece = self._reader.tabulate(piece, schema.names)
+        table, bad = self._caster.cast(piece.table, schema)
+        rejects = self._placed([*piece.rejects, *self._refused(piece, bad)])
+        good = _good(len(piece.rows), bad)
+        return (table.filter(good) if bad else table), piece.rows[good.to_numpy(zero_copy_only=False)], rejects
+
+    def _refused(self, piece: Piece, bad: list[BadValue]) -> list[Reject]:
+        records = _records(piece.table, bad)
+        numbers = [int(piece.rows[value.index]) for value in bad]
+        lines = [None if piece.lines is None else int(piece.lines[value.index]) for value in bad]
+        return [
+            Reject(self.name, row, line, value.column, value.reason, record, record)
+            for value, row, line, record in zip(bad, numbers, lines, records, strict=True)
+        ]
+
+    def _placed(self, rejects: list[Reject]) -> list[Reject]:
+        """The rejects in row order, with line and raw text from the input where it has lines."""
+        places = self._reader.locate([reject.row for reject in rejects if reject.row is not None]) if rejects else {}
+        found = [
+            (reject, *places.get(reject.row if reject.row is not None else -1, (None, None))) for reject in rejects
+        ]
+        placed = [replace(reject, line=line or reject.line, raw=raw or reject.raw) for reject, line, raw in found]
+        return sorted(placed, key=lambda reject: reject.row or 0)
+
+    def _select(self, table: pa.Table, select: str) -> pa.Table:
+        self._connection.register("source", table)
+        try:
+            result: pa.Table = self._connection.sql(select).to_arrow_table()
+        except duckdb.Error as error:
+            raise ConfigurationError(
+                f"the select fails: {error}", where=self.name, hint="it is DuckDB SQL over the relation source"
+            ) from error
+        finally:
+            self._connection.unregister("source")
+        return result
+
+    def _selected(self, table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[Reject]]:
+        """The select's rows in `schema`. Their rejects have no row number: the select may drop and make rows."""
+        cast, bad = self._caster.cast(table, schema)
+        rejects = [
+            Reject(self.name, None, None, value.column, value.reason, record, record, "prepare")
+            for value, record in zip(bad, _records(table, bad), strict=True)
+        ]
+        return (cast.filter(_good(table.num_rows, bad)) if bad else cast), rejects
+
+    def _own_schema(self, options: ReadOptions) -> pa.Schema:
+        """The input's own columns, before any select. Raises `ConfigurationError` for an override of no column."""
+        sample = self._first_pieces()
+        hints = self._reader.hints(sample)
+        unknown = sorted(set(options.types) - set(hints)) if options.select is not None and hints else []
+        if unknown:
+            raise ConfigurationError(
+                f"--type names the column {unknown[0]!r}, which the input does not have",
+                where=self.name,
+                hint=f"its columns are {', '.join(hints)}",
+            )
+        pieces = [self._reader.tabulate(piece, list(hints)) for piece in sample]
+        fields = []
+        for name, hint in hints.items():
+            columns = [plain(piece.table.column(name)) for piece in pieces if name in piece.table.column_names]
+            fields.append(pa.field(name, infer_column(self._caster, name, columns, hint, options.types.get(name))))
+        return pa.schema(fields)
+
+    def _first_pieces(self) -> list[Piece]:
+        """The sample: 16 MB or 200,000 rows, whichever is more; read once."""
+        if self._sample is None:
+            self._rest = self._reader.pieces()
+            self._sample = []
+            rows = size = 0
+            while rows < _SAMPLE_ROWS or size < _SAMPLE_BYTES:
+                piece = next(self._rest, None)
+                if piece is None:
+                    break
+                self._sample.append(piece)
+                rows, size = rows + piece.span, size + piece.table.nbytes
+        return self._sample
+
+    def _pieces(self) -> Iterator[Piece]:
+        """All pieces; what the sample has taken is not read again."""
+        sample, rest = self._first_pieces(), self._rest
+        self._rest = None
+        return self._reader.pieces() if rest is None else chain(sample, rest)
+
+
+def _good(rows: int, bad: list[BadValue]) -> pa.Array:
+    good = np.ones(rows, dtype=bool)
+    good[[value.index for value in bad]] = False
+    return pa.array(good)
+
+
+def _records(table: pa.Table, bad: list[BadValue]) -> list[str]:
+    """The bad rows as JSON objects of column to text or null."""
+    rows = table.take([value.index for value in bad]).to_pylist() if bad else []
+    return [json.dumps({name: as_text(value) for name, value in row.items()}, ensure_ascii=False) for row in rows]
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.combine_chunks().to_batches()
+    return (
+        batches[0]
+        if batches
+        else pa.RecordBatch.from_arrays([pa.array([], field.type) for field in table.schema], schema=table.schema)
+    )
+
+
+def _selected_type(kind: pa.DataType) -> pa.DataType:
+    return canonical_type(logical_name(kind), kind.scale if pa.types.is_decimal(kind) else 0)

@@ -1,0 +1,162 @@
+"""Bytes of a file as text: decompressed, checked to be UTF-8, with every fault turned into an `InputError`.
+
+    file ──► gzip, zstd, zip undone ──► UTF-8, or each invalid byte escaped ──► the CSV and JSON readers
+
+An invalid byte must cost its row and not the load, but the readers underneath give up at the first one. So each is
+replaced by a character of a private-use plane, U+10FF00 plus the byte: the text stays valid, the row is found by that
+character, refused, and its bytes are told from it (`unescape`).
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+from headrace.errors import InputError
+
+__all__ = ["ESCAPED", "Utf8", "compression_of", "open_bytes", "readable", "unescape"]
+
+_PLANE = 0x10FF00
+ESCAPED = f"[{chr(_PLANE + 0x80)}-{chr(_PLANE + 0xFF)}]"
+"""A regular expression for one escaped byte."""
+_BLOCK = 1 << 20
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(chr(_PLANE + byte) for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("headrace-escape", _escape)
+
+
+def unescape(text: str) -> str:
+    r"""`text` with escaped bytes shown as ``\xff``."""
+    return re.sub(ESCAPED, lambda match: f"\\x{ord(match[0]) - _PLANE:02x}", text)
+
+
+def compression_of(path: Path) -> str | None:
+    """``gzip``, ``zstd``, ``zip`` or ``None``, by the file's first bytes: names lie."""
+    with readable(str(path)), path.open("rb") as file:
+        start = file.read(4)
+    return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turns what goes wrong while reading `name` into an `InputError` that says what to do."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError("there is no such file", where=name, hint="check the path") from None
+    except PermissionError:
+        raise InputError("the file may not be read", where=name, hint="check its permissions") from None
+    except IsADirectoryError:
+        raise InputError("this is a directory, not a file", where=name, hint="give a file of it") from None
+    except (pa.ArrowException, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"cannot be read to its end ({str(error).splitlines()[0]})",
+            where=name,
+            hint="it may be truncated or damaged: fetch it again, then run the same command",
+        ) from error
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[pa.NativeFile]:
+    """The decompressed bytes of `path`, as a stream. A zip must hold exactly one file."""
+    compression = compression_of(path)
+    with readable(str(path)):
+        if compression == "zip":
+            with _open_zip(path) as file:
+                yield file
+        elif compression is None:
+            with pa.OSFile(str(path)) as file:
+                yield file
+        else:
+            with pa.OSFile(str(path)) as file, pa.CompressedInputStream(file, compression) as stream:
+                yield stream
+
+
+@contextmanager
+def _open_zip(path: Path) -> Iterator[pa.NativeFile]:
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        if len(names) != 1:
+            raise InputError(
+                f"the archive holds {len(names)} files, and one is wanted", where=str(path), hint="unpack it first"
+            )
+        with archive.open(names[0]) as member:
+            yield pa.PythonFile(member, mode="r")
+
+
+class Utf8:
+    """A stream of bytes that are always UTF-8: a file object to read from, without a byte order mark.
+
+    `escaped` says whether a byte had to be escaped so far, `quotes` how many double quotes have passed.
+    """
+
+    closed = False
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self._stream = stream
+        self._ready = b""
+        self._cut = b""
+        self._first = True
+        self.escaped = False
+        self.quotes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes; ``b""`` at the end only."""
+        if not self._ready:
+            self._ready = self._next(size if size > 0 else _BLOCK)
+        part, self._ready = (self._ready, b"") if size < 0 else (self._ready[:size], self._ready[size:])
+        return part
+
+    def _next(self, size: int) -> bytes:
+        while True:
+            block = self._stream.read(size)
+            clean = (
+                block if block and not self._cut and block.isascii() else self._checked(self._cut + block, not block)
+            )
+            if self._first and clean:
+                clean, self._first = clean.removeprefix(codecs.BOM_UTF8), False
+            if clean or not block:
+                self.quotes += clean.count(b'"')
+                return clean
+
+    def _checked(self, data: bytes, final: bool) -> bytes:
+        """`data` as UTF-8; a character that the block's end cut in two waits for the next block."""
+        try:
+            _, used = codecs.utf_8_decode(data, "strict", final)
+            clean = data[:used]
+        except UnicodeDecodeError:
+            text, used = codecs.utf_8_decode(data, "headrace-escape", final)
+            clean, self.escaped = text.encode(), True
+        self._cut = data[used:]
+        return clean
+
+    def readable(self) -> bool:
+        """Whether it can be read: a file object says so."""
+        return True
+
+    def writable(self) -> bool:
+        """Whether it can be written: no."""
+        return False
+
+    def seekable(self) -> bool:
+        """Whether it can go back: no."""
+        return False
+
+    def flush(self) -> None:
+        """Nothing to flush."""
+
+    def close(self) -> None:
+        """Nothing to close: the stream underneath is its opener's."""
+        self.closed = True

@@ -1,0 +1,144 @@
+"""Inputs whose columns have types: Parquet files, Arrow streams (pandas and polars frames are such), dicts in Python.
+
+Parquet is read row group by row group and can be read again; a stream or a generator is consumed as it is read, so what
+inference looks at is kept and delivered once more, in front of the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, time
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from headrace.errors import ConfigurationError, InputError
+from headrace.reading import Hint, Piece, Place
+from headrace.streams import readable
+
+__all__ = ["ArrowReader", "ParquetReader", "as_text", "batches_of_dicts"]
+
+_BATCH_ROWS = 16_384
+
+
+class _TypedReader:
+    """What typed readers share: rows have numbers and no lines."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+
+    def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
+        """Every column says itself what it is. Dicts may bring new columns as they come."""
+        later = [name for piece in sample for name in piece.table.column_names]
+        return dict.fromkeys([*self._schema.names, *later], None)
+
+    def tabulate(self, piece: Piece, names: Sequence[str]) -> Piece:
+        """Only the columns asked for."""
+        kept = [name for name in piece.table.column_names if name in set(names)]
+        return Piece(piece.first_row, piece.span, piece.table.select(kept), piece.rows, piece.rejects, piece.lines)
+
+    def locate(self, rows: Sequence[int]) -> dict[int, Place]:
+        """Nothing: these formats have no lines."""
+        return {}
+
+
+class ParquetReader(_TypedReader):
+    """Reads one Parquet file, a batch at a time."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self._name = name
+        with readable(name), pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+        super().__init__(_distinct(schema, name))
+
+    def pieces(self) -> Iterator[Piece]:
+        """The rows in the file's order."""
+        with readable(self._name), pq.ParquetFile(self._path, pre_buffer=False) as file:
+            yield from numbered(file.iter_batches(batch_size=_BATCH_ROWS))
+
+
+class ArrowReader(_TypedReader):
+    """Reads a stream of record batches, which can be done once; `again` opens it anew where that is possible."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema, name: str) -> None:
+        super().__init__(_distinct(schema, name))
+        self._batches: Iterator[pa.RecordBatch] | None = batches
+        self._name = name
+
+    @classmethod
+    def of(cls, source: object, name: str) -> ArrowReader:
+        """A reader of anything that speaks the Arrow stream interface, or of an iterable of dicts."""
+        if isinstance(source, pa.RecordBatch):
+            source = pa.table(source)
+        if hasattr(source, "__arrow_c_stream__"):
+            stream = pa.RecordBatchReader.from_stream(source)
+            return cls(iter(stream), stream.schema, name)
+        if isinstance(source, Iterable) and not isinstance(source, str | bytes | Mapping):
+            batches = batches_of_dicts(source, name)
+            first = next(batches, pa.record_batch({}))
+            return cls(chain([first], batches), first.schema, name)
+        raise ConfigurationError(
+            f"{type(source).__name__} is not an input",
+            hint="give a path, a URL, an Arrow table, a data frame or an iterable of dicts",
+        )
+
+    def pieces(self) -> Iterator[Piece]:
+        """The rows, once."""
+        if self._batches is None:
+            raise InputError("this stream was read already", where=self._name, hint="give a fresh one to each load")
+        batches, self._batches = self._batches, None
+        return numbered(batches)
+
+
+def numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[Piece]:
+    """Record batches as pieces, their rows counted from 0."""
+    first = 0
+    for batch in batches:
+        rows = np.arange(first, first + batch.num_rows, dtype=np.int64)
+        if batch.num_rows:
+            yield Piece(first, batch.num_rows, pa.table(batch), rows)
+        first += batch.num_rows
+
+
+def batches_of_dicts(rows: Iterable[object], name: str) -> Iterator[pa.RecordBatch]:
+    """Rows as record batches of bounded size. A column whose values in a batch have no common type becomes text."""
+    iterator = iter(rows)
+    known: dict[str, None] = {}
+    while block := list(islice(iterator, _BATCH_ROWS)):
+        for row in block:
+            if not isinstance(row, Mapping):
+                raise InputError(f"a row is {type(row).__name__}, not a dict", where=name, hint="give dicts")
+            known.update(dict.fromkeys(map(str, row)))
+        dicts = [row for row in block if isinstance(row, Mapping)]
+        columns = {column: _array([row.get(column) for row in dicts]) for column in known}
+        yield pa.record_batch(columns) if columns else pa.record_batch({"": pa.nulls(len(dicts))})
+
+
+def _array(values: list[object]) -> pa.Array:
+    try:
+        array = pa.array(values)
+    except (pa.ArrowException, TypeError, OverflowError, ValueError):
+        return pa.array([as_text(value) for value in values], pa.string())
+    return pa.array([as_text(value) for value in values], pa.string()) if pa.types.is_nested(array.type) else array
+
+
+def as_text(value: object) -> str | None:
+    """A Python value as the text from which its column's type can be read again; ``None`` stays."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _distinct(schema: pa.Schema, name: str) -> pa.Schema:
+    twice = sorted({column for column in schema.names if schema.names.count(column) > 1})
+    if twice:
+        raise InputError(f"the column {twice[0]!r} occurs twice", where=name, hint="rename one of the two")
+    return schema

@@ -1,0 +1,1 @@
+"""Pure core: encoding, identity, partitions, snapshot, dedup. No database, no processes."""

@@ -1,0 +1,363 @@
+"""The `Store` protocol and the plain data that crosses it; the transaction contract in prose.
+
+**The transaction contract.** `Store.commit` takes one `Slice` and makes it durable in exactly one transaction:
+
+1. Insert the receipt first. Its key is (run, source, first row). If it exists, the slice is already in: change
+   nothing, return the counts that receipt holds with ``already_done=True``. Idempotency needs no other machinery.
+2. Write the events. Those that the snapshot vouches for (`Slice.new_from_snapshot`) go by the fast path; should the
+   unique key refuse one, the events alone roll back to a savepoint and go by the safe path
+   (``ON CONFLICT (event_id) DO NOTHING``), which says exactly which were inserted.
+3. Write the rejects.
+4. Complete the receipt with the counts, and commit.
+
+Rows, rejects and receipt are therefore visible together or not at all. A transaction that fails for a reason that
+passes (serialization failure, deadlock, lock timeout, a lost connection) is run again whole, with jitter and a cap.
+A connection lost during COMMIT leaves the outcome unknown; running the slice again is safe because of step 1.
+
+The unique key on ``event_id`` is the sole authority over what is a duplicate; a snapshot only saves work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import pyarrow as pa
+
+__all__ = [
+    "EVENT_ID",
+    "PROVIDER",
+    "RECEIPT",
+    "RESERVED_COLUMNS",
+    "Address",
+    "Committed",
+    "Counts",
+    "IdRange",
+    "Origin",
+    "Receipt",
+    "Reject",
+    "RejectState",
+    "RunRecord",
+    "RunStatus",
+    "Slice",
+    "StatementHook",
+    "Store",
+    "StoredReject",
+    "TimeRange",
+]
+
+EVENT_ID = "event_id"
+PROVIDER = "provider"
+RECEIPT = "headrace_receipt"
+RESERVED_COLUMNS = (EVENT_ID, PROVIDER, RECEIPT)
+
+RunStatus = Literal["running", "done", "failed", "interrupted"]
+RejectState = Literal["kept", "replayed", "discarded"]
+StatementHook = Callable[[str], None]
+"""Called with the text of every statement sent to the database (``COPY`` included), just before it is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a chunk stands in the input: `rows` rows of `source` from row `first_row` (0-based, header not counted)."""
+
+    source: str
+    first_row: int
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.source}, rows {self.first_row}-{self.first_row + self.rows - 1}"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The books of a chunk or a run, in rows: ``read`` must equal the sum of the other four."""
+
+    read: int = 0
+    inserted: int = 0
+    duplicate_in_input: int = 0
+    duplicate_in_store: int = 0
+    rejected: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.read + other.read,
+            self.inserted + other.inserted,
+            self.duplicate_in_input + other.duplicate_in_input,
+            self.duplicate_in_store + other.duplicate_in_store,
+            self.rejected + other.rejected,
+        )
+
+    @property
+    def balanced(self) -> bool:
+        """Whether promise 3 holds for these counts."""
+        return self.read == self.inserted + self.duplicate_in_input + self.duplicate_in_store + self.rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row kept aside. `row` and `line` are where it stands (row 0-based without the header, line 1-based physical).
+
+    `raw` is the row's text as it stood in the input (or its JSON where the input was not text). `record` is a JSON
+    object of column to text (or null) from which the row can be loaded again, `None` where the row could not be split
+    into columns. `stage` says whether `record` is a row of the relation ``source`` (``read``) or one that came out of
+    the user's ``select`` (``prepare``).
+    """
+
+    source: str
+    row: int | None
+    line: int | None
+    column: str | None
+    reason: str
+    raw: str
+    record: str | None = None
+    stage: Literal["read", "prepare"] = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReject:
+    """A `Reject` as the database holds it."""
+
+    reject_id: int
+    run_id: str
+    table: str
+    provider: str
+    state: RejectState
+    created_at: datetime
+    reject: Reject
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What one transaction commits.
+
+    `events` has the table's data columns in canonical Arrow types plus ``event_id`` (fixed_size_binary[16]) and
+    ``provider`` (string), not ``headrace_receipt``, which the store adds; only rows believed to be new, no ID twice,
+    sorted by ``event_id``. `counts.inserted` is 0 and `counts.rejected` the number of rejects: the store fills in what
+    the database decides (inserted, and further duplicates in the store). `digest` identifies the chunk's content on
+    resume. `replayed` are rejects that this slice settles, marked in the same transaction.
+    """
+
+    run_id: str
+    table: str
+    provider: str
+    address: Address
+    digest: str
+    events: pa.RecordBatch
+    new_from_snapshot: bool
+    counts: Counts
+    rejects: Sequence[Reject] = ()
+    replayed: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit did. `counts` are the slice's complete, balanced books; `inserted_ids` is ``None`` when all of
+    `Slice.events` went in, else the packed 16-byte IDs of those that did.
+    """
+
+    receipt_id: int
+    counts: Counts
+    already_done: bool = False
+    inserted_ids: bytes | None = None
+    path: Literal["fast", "safe", "none"] = "none"
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One row of the ledger."""
+
+    receipt_id: int
+    run_id: str
+    address: Address
+    digest: str
+    counts: Counts
+    committed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One row of ``headrace_runs``. `job` is the key under which an unfinished run is resumed (``None``: never);
+    `inputs_key` identifies the content of the inputs; `inputs` is a JSON list that describes them.
+    """
+
+    run_id: str
+    table: str
+    provider: str
+    job: str | None
+    inputs_key: str
+    inputs: str
+    mode: str
+    strategy: str
+    workers: int
+    version: str
+    status: RunStatus = "running"
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    seconds: float = 0.0
+    chunks: int = 0
+    counts: Counts = field(default_factory=Counts)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IdRange:
+    """IDs with ``low <= event_id < high``, each 16 bytes; ``None`` is unbounded. For layout ``time``."""
+
+    low: bytes | None = None
+    high: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRange:
+    """Events with ``low <= column < high`` or a null there. For layout ``hash`` with a time column."""
+
+    column: str
+    low: datetime | None = None
+    high: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an event in the table came from: its row and the receipt and run that brought it."""
+
+    row: Mapping[str, object]
+    receipt: Receipt | None
+    run: RunRecord | None
+
+
+class Store(Protocol):
+    """A database that keeps events, ledger and rejects. One instance serves one thread at a time.
+
+    Every method raises `headrace.errors.StoreError` (final) or `RetryableStoreError`; `SchemaError` where noted.
+    """
+
+    @property
+    def url(self) -> str:
+        """The database's URL without its password, fit for logs."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def close(self) -> None:
+        """Release every connection. Idempotent."""
+        ...
+
+    # Tables -----------------------------------------------------------------------------------------------------
+
+    def prepare_ledger(self) -> None:
+        """Create Headrace's own tables where they are missing. Safe when several processes do it at once."""
+        ...
+
+    def table_schema(self, table: str) -> pa.Schema | None:
+        """The data columns of `table` in canonical Arrow types (reserved columns left out), ``None`` if absent.
+
+        Raises `SchemaError` if the table exists but has no unique key on ``event_id`` or lacks a reserved column, or
+        a column has a type that no canonical type maps to.
+        """
+        ...
+
+    def create_or_widen(self, table: str, schema: pa.Schema, *, time_index: str | None) -> bool:
+        """Create `table` with `schema` and the reserved columns, or add the columns it lacks (nullable).
+
+        Returns whether it was created. A column of `schema` whose type differs from the table's raises `SchemaError`
+        naming both. `time_index` names a column to index (layout ``hash`` with a time column).
+        """
+        ...
+
+    def pinned_contract(self, table: str) -> str | None:
+        """The contract stored with `table` (JSON text), ``None`` if there is none."""
+        ...
+
+    def pin_contract(self, table: str, contract: str) -> str:
+        """Store `contract` unless `table` has one already; return the one that is stored."""
+        ...
+
+    # Ledger -----------------------------------------------------------------------------------------------------
+
+    def start_run(self, run: RunRecord) -> RunRecord:
+        """Insert `run`; returns it with `started_at` by the database server's clock (aware, UTC)."""
+        ...
+
+    def unfinished_run(self, table: str, job: str) -> RunRecord | None:
+        """The newest run of `job` on `table` whose status is not ``done``."""
+        ...
+
+    def reopen_run(self, run_id: str) -> datetime:
+        """Set an unfinished run to ``running``; returns the server's clock now (aware, UTC)."""
+        ...
+
+    def finish_run(self, run_id: str, *, status: RunStatus, seconds: float, error: str | None = None) -> RunRecord:
+        """Close the run, with its books summed from its receipts by the database; returns the row as stored."""
+        ...
+
+    def runs(self, *, table: str | None = None, limit: int = 50) -> list[RunRecord]:
+        """The newest runs first."""
+        ...
+
+    def run(self, run_id: str) -> RunRecord | None:
+        """One run by its ID, or by a prefix of it that is unique."""
+        ...
+
+    def receipts(self, run_id: str) -> list[Receipt]:
+        """The run's receipts, ordered by receipt ID."""
+        ...
+
+    # Existing IDs -----------------------------------------------------------------------------------------------
+
+    def fetch_ids(
+        self, table: str, where: IdRange | TimeRange | None = None, *, limit: int | None = None
+    ) -> Iterator[bytes]:
+        """Packed 16-byte IDs of the events in `table`, in blocks of bounded size and no particular order.
+
+        One statement. `limit` bounds the number of IDs.
+        """
+        ...
+
+    def fetch_ids_of_inputs(self, table: str, inputs_key: str) -> Iterator[bytes]:
+        """Packed IDs of the events that runs over these very inputs inserted (for ``verify``)."""
+        ...
+
+    # Commit -----------------------------------------------------------------------------------------------------
+
+    def commit(self, piece: Slice) -> Committed:
+        """Commit one slice as the module's transaction contract says."""
+        ...
+
+    # Reading back -----------------------------------------------------------------------------------------------
+
+    def origin(self, table: str, event_id: bytes) -> Origin | None:
+        """The event's row and what brought it."""
+        ...
+
+    def tables(self) -> list[str]:
+        """The event tables: those with a stored contract."""
+        ...
+
+    def rejects(
+        self,
+        *,
+        table: str | None = None,
+        run_id: str | None = None,
+        ids: Sequence[int] | None = None,
+        state: RejectState | None = "kept",
+        limit: int | None = None,
+    ) -> list[StoredReject]:
+        """Rejects, oldest first."""
+        ...
+
+    def discard_rejects(self, ids: Sequence[int]) -> int:
+        """Mark kept rejects as discarded; returns how many changed."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """Facts for ``headrace doctor``: server version, clock, durability settings."""
+        ...

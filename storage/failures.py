@@ -1,0 +1,72 @@
+"""Database errors in Headrace's words: final or retryable by type and SQLSTATE, never by the message's text."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import sqlalchemy.exc
+from headrace.errors import HeadraceError, RetryableStoreError, StoreError
+
+__all__ = ["translated"]
+
+# PostgreSQL, appendix A of its manual: serialization failure, deadlock, lock not available; the classes of lost
+# connections (08) and of a server going down (57P01-57P03); too many connections.
+_PASSING_STATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300"}
+_PASSING_CLASSES = ("08",)
+_SQLITE_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_PRIMARY_CODE = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
+
+_HINTS = {
+    "28P01": "the user or password is wrong; set HEADRACE_DATABASE_URL",
+    "28000": "this user may not connect; see the server's pg_hba.conf",
+    "3D000": "create the database first: createdb NAME",
+    "42501": "the user lacks a privilege: it must create tables and insert into them",
+    "53100": "the server's disk is full: free space, then run the same command again to resume",
+    "55P03": "another session holds a lock; run the same command again to resume",
+}
+_SQLITE_HINTS = {
+    sqlite3.SQLITE_BUSY: "another process is writing to this file; run the same command again to resume",
+    sqlite3.SQLITE_CANTOPEN: "does its folder exist, and may you write there?",
+    sqlite3.SQLITE_NOTADB: "this file is not an SQLite database: name another with --to sqlite:///FILE",
+    sqlite3.SQLITE_READONLY: "this file or its folder may not be written",
+    sqlite3.SQLITE_FULL: "the disk is full: free space, then run the same command again to resume",
+}
+_RESUME = "when it is reachable, run the same command again to resume"
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Raise what the database raises inside as `StoreError` or `RetryableStoreError` at `where` (a URL or a table)."""
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, sqlite3.Error) as error:
+        raise _translate(error, where) from error
+
+
+def _translate(error: Exception, where: str) -> HeadraceError:
+    cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None else error
+    if isinstance(cause, psycopg.Error):
+        return _from_postgres(cause, where)
+    if isinstance(cause, sqlite3.Error):
+        return _from_sqlite(cause, where)
+    return StoreError(f"the database layer failed: {cause}", where=where)
+
+
+def _from_postgres(error: psycopg.Error, where: str) -> HeadraceError:
+    state = error.sqlstate
+    what = (error.diag.message_primary or str(error)).strip()
+    if error.diag.message_detail:
+        what = f"{what} ({error.diag.message_detail})"
+    lost = state is None and isinstance(error, psycopg.OperationalError)
+    passing = lost or state in _PASSING_STATES or (state or "").startswith(_PASSING_CLASSES)
+    kind = RetryableStoreError if passing else StoreError
+    return kind(f"PostgreSQL says: {what}", where=where, hint=_HINTS.get(state or "", _RESUME if passing else None))
+
+
+def _from_sqlite(error: sqlite3.Error, where: str) -> HeadraceError:
+    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+    kind = RetryableStoreError if code in _SQLITE_PASSING else StoreError
+    return kind(f"SQLite says: {error}", where=where, hint=_SQLITE_HINTS.get(code))

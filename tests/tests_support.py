@@ -1,0 +1,68 @@
+"""What several suites share: the program under test as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+__all__ = ["Headrace", "scaled"]
+
+
+def scaled(whole: int, *, least: int = 1) -> int:
+    """How often a slow test repeats: all of `whole` in ``make test-all``, a tenth otherwise."""
+    return whole if os.environ.get("HEADRACE_TEST_SCALE") == "full" else max(least, whole // 10)
+
+
+@dataclass
+class Headrace:
+    """The command line against one database, each call a process of its own."""
+
+    url: str
+    folder: Path
+
+    def command(self, *words: object) -> list[str]:
+        return [sys.executable, "-m", "headrace.cli", *map(str, words)]
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "HEADRACE_DATABASE_URL": self.url}
+
+    def run(self, *words: object, expect: int = 0, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.command(*words),
+            env=self.environment(),
+            cwd=self.folder,
+            input=None if stdin is None else stdin.decode("latin-1"),
+            encoding="utf-8" if stdin is None else "latin-1",
+            capture_output=True,
+            check=False,
+            timeout=240,
+        )
+        assert done.returncode == expect, f"{words} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def load(self, *words: object, expect: int = 0) -> dict[str, Any]:
+        """``headrace load … --output json``; the books are checked on every call."""
+        report: dict[str, Any] = json.loads(self.run("load", *words, "--output", "json", expect=expect).stdout)
+        outcomes = ("inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
+        assert report["read"] == sum(report[name] for name in outcomes), report
+        return report
+
+    def json(self, *words: object, expect: int = 0) -> Any:
+        return json.loads(self.run(*words, "--output", "json", expect=expect).stdout)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        url = self.url.replace("postgresql://", "postgresql+psycopg://")
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        with engine.begin() as connection:
+            result = connection.execute(sa.text(sql))
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    def count(self, table: str) -> int:
+        return int(self.query(f'SELECT count(*) FROM "{table}"')[0][0])  # noqa: S608 - a name that the test chose
