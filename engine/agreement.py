@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import pyarrow as pa
+
 from headrace.config import LoadOptions, hash_key
 from headrace.errors import ContractError, SchemaError
-from headrace.partitioning.contract import Contract, LogicalType, arrow_type, logical_type
+from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
 from headrace.source import Input
 from headrace.storage.base import RESERVED_COLUMNS, Store
 
@@ -163,7 +163,7 @@ def _asked(options: LoadOptions, schema: pa.Schema, base: Contract) -> Contract:
         hash=options.hash or base.hash,
         scope=options.scope or base.scope,
         timezone=base.timezone if options.read.timezone == "UTC" else options.read.timezone,
-        key_check=None if key is None else blake2b(key, digest_size=4, person=b"headrace-key").hexdigest(),
+        key_check=None if key is None else key_check(key),
         version=base.version,
     )
 

@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 from headrace.errors import ConfigurationError, SchemaError
 from headrace.expressions import Cast, is_text, literal, logical_name
 from headrace.partitioning.contract import LogicalType
-from headrace.reasons import reason
+from headrace.reasons import as_text, reason
 
 __all__ = ["BadValue", "Caster", "canonical_type", "connect"]
 
@@ -131,7 +131,7 @@ class Caster:
         self._connection.register("batch", batch)
         try:
             sql = ", ".join(f"{sql} AS r{number}" for number, sql in enumerate(expressions))
-            result: pa.Table = self._connection.sql(f"SELECT {sql} FROM batch").to_arrow_table()
+            result: pa.Table = self._connection.sql(f"SELECT {sql} FROM batch").to_arrow_table()  # noqa: S608 built here, from quoted parts
         finally:
             self._connection.unregister("batch")
         return list(result.columns)
@@ -171,5 +171,5 @@ def _bad_values(
             lost = pc.and_(lost, pc.not_equal(pc.utf8_trim_whitespace(before), ""))
         for index in np.flatnonzero(lost.to_numpy()).tolist():
             if index not in bad:
-                bad[index] = BadValue(index, field.name, reason(before[index].as_py(), logical))
+                bad[index] = BadValue(index, field.name, reason(as_text(before[index]) or "", logical))
     return [bad[index] for index in sorted(bad)]

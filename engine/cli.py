@@ -13,6 +13,7 @@ import sys
 from typing import Annotated, Literal
 
 import typer
+
 from headrace.errors import HeadraceError
 from headrace.version import __version__
 

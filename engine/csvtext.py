@@ -19,7 +19,8 @@ import csv
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -28,10 +29,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 from headrace.errors import InputError
-from headrace.locate import CsvLocator
+from headrace.locate import Locator, csv_places
 from headrace.reading import Hint, Piece, Place
 from headrace.storage.base import Reject
-from headrace.streams import ESCAPED, Utf8, open_bytes, readable, unescape
+from headrace.streams import ESCAPED, Progress, Utf8, open_bytes, readable, unescape
 from numpy.typing import NDArray
 
 __all__ = ["CsvReader", "Dialect", "settle_dialect"]
@@ -56,7 +57,7 @@ class Dialect:
 def settle_dialect(sample: str, delimiter: str, *, whole: bool) -> Dialect:
     """The dialect of the text that starts with `sample`; `whole` says that nothing follows it."""
     others = sorted(_DELIMITERS.replace(delimiter, ""), key=lambda other: -_width(sample, other, whole))
-    if _width(sample, delimiter, whole) < 2 <= _width(sample, others[0], whole):
+    if _width(sample, delimiter, whole) == 1 < _width(sample, others[0], whole):
         delimiter = others[0]
     first = next(_records(sample, delimiter, whole), [])
     header = not any(_VALUE.fullmatch(cell) for cell in first)
@@ -69,16 +70,24 @@ class CsvReader:
     def __init__(self, path: Path, name: str, delimiter: str) -> None:
         self._path = path
         self._name = name
+        self._progress = Progress()
         self.dialect = self._settle(delimiter)
-        self._locator: CsvLocator | None = None
+        dialect = self.dialect
+        places = partial(csv_places, delimiter=dialect.delimiter, header=dialect.header)
+        self._locator = Locator(path, places)
 
-    def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
+    def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:  # noqa: ARG002 the protocol's signature
         """The header's names; any of them may turn out to be of any type."""
         return dict.fromkeys(self.dialect.columns, _TYPES)
 
+    @property
+    def share(self) -> float:
+        """The share of the file's bytes that was read, 0 to 1."""
+        return self._progress.share
+
     def pieces(self) -> Iterator[Piece]:
         """The records in order; those with a wrong number of fields, or bytes that are no UTF-8, are rejects."""
-        with open_bytes(self._path) as stream, readable(self._name):
+        with open_bytes(self._path, self._progress) as stream, readable(self._name):
             text = Utf8(stream)
             records = _Records(self._name, len(self.dialect.columns), header=self.dialect.header)
             last: Piece | None = None
@@ -127,12 +136,10 @@ class CsvReader:
     def tabulate(self, piece: Piece, names: Sequence[str]) -> Piece:
         """Only the columns asked for."""
         kept = [name for name in piece.table.column_names if name in set(names)]
-        return Piece(piece.first_row, piece.span, piece.table.select(kept), piece.rows, piece.rejects, piece.lines)
+        return replace(piece, table=piece.table.select(kept))
 
     def locate(self, rows: Sequence[int]) -> dict[int, Place]:
         """A second pass over the file, going on from the last one where rows ascend."""
-        if self._locator is None:
-            self._locator = CsvLocator(self._path, self.dialect.delimiter, header=self.dialect.header)
         return self._locator.locate(rows)
 
 

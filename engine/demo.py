@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import duckdb
+
 from headrace.api import load_with, opened
 from headrace.config import LoadOptions
 from headrace.errors import ConfigurationError, VerificationError

@@ -20,7 +20,9 @@ _BLANK = " \t\r\n\f\v"
 _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _TIME = r"[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?"
 _ZONE = r" ?(Z|z|UTC|[+-][0-9]{2}(:?[0-9]{2})?)"
-_SPECIAL = "('nan', 'inf', '+inf', '-inf', 'infinity', '+infinity', '-infinity')"
+# regular expressions, not IN lists: DuckDB makes a join of a long list, and evaluates its side of it for every row
+_SPECIAL = "'[+-]?(nan|inf|infinity)'"
+_TRUE, _FALSE = "'true|t|yes|y|1'", "'false|f|no|n|0'"
 _MICROS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
@@ -88,15 +90,18 @@ class Cast:
         return f"DECIMAL(38, {self.wanted.scale})"
 
     def instant(self, naive: str) -> str:
-        """The instant of a time without a zone. Of two (clocks set back) the earlier; of none (forward), null."""
+        """A time without a zone as the instant's TIMESTAMP in UTC.
+
+        Where clocks are set back and a time comes twice, it is the earlier; one that they skip is null.
+        """
         if self.timezone == "UTC":
-            return f"timezone('UTC', {naive})"
+            return naive
         zone = literal(self.timezone)
         later = f"timezone({zone}, {naive})"
         # clocks are set back by an hour, at Lord Howe by half an hour
-        earlier = [f"{later} - INTERVAL {minutes} MINUTE" for minutes in (60, 30)]
-        tests = " ".join(f"WHEN timezone({zone}, {sql}) = {naive} THEN {sql}" for sql in [*earlier, later])
-        return f"CASE {tests} END"
+        candidates = [f"{later} - INTERVAL {minutes} MINUTE" for minutes in (60, 30, 0)]
+        tests = " ".join(f"WHEN timezone({zone}, {sql}) = {naive} THEN {sql}" for sql in candidates)
+        return f"timezone('UTC', CASE {tests} END)"
 
 
 def _from_text(cast: Cast) -> str | None:
@@ -126,27 +131,27 @@ def _text_to_float(c: str, t: str, _cast: Cast) -> str:
     number = f"try_cast({c} AS DOUBLE)"
     return (
         f"CASE WHEN isfinite({number}) THEN CASE WHEN NOT contains({c}, '_') THEN {number} END"
-        f" WHEN lower({t}) IN {_SPECIAL} THEN {number} END"
+        f" WHEN regexp_full_match(lower({t}), {_SPECIAL}) THEN {number} END"
     )
 
 
 def _text_to_bool(_c: str, t: str, _cast: Cast) -> str:
     return (
-        f"CASE WHEN lower({t}) IN ('true', 't', 'yes', 'y', '1') THEN true"
-        f" WHEN lower({t}) IN ('false', 'f', 'no', 'n', '0') THEN false END"
+        f"CASE WHEN regexp_full_match(lower({t}), {_TRUE}) THEN true"
+        f" WHEN regexp_full_match(lower({t}), {_FALSE}) THEN false END"
     )
 
 
 def _text_to_timestamp(c: str, t: str, cast: Cast) -> str:
+    utc = "Z?" if cast.timezone == "UTC" else "Z"
+    # a cast to TIMESTAMP ignores the offset, which is right for these and costs a third of TIMESTAMPTZ
+    plain = literal(f"{_DAY}{_TIME}{utc}")
     zoned, local = literal(f"{_DAY}{_TIME}{_ZONE}"), literal(f"{_DAY}({_TIME})?")
-
-    def read(text: str) -> str:
-        return (
-            f"CASE WHEN regexp_full_match({text}, {zoned}) THEN try_cast(upper({text}) AS TIMESTAMPTZ)"
-            f" WHEN regexp_full_match({text}, {local}) THEN {cast.instant(f'try_cast({text} AS TIMESTAMP)')} END"
-        )
-
-    return f"coalesce({read(c)}, {read(t)})"
+    return (
+        f"CASE WHEN regexp_full_match({c}, {plain}) THEN try_cast({c} AS TIMESTAMP)"
+        f" WHEN regexp_full_match({t}, {zoned}) THEN timezone('UTC', try_cast(upper({t}) AS TIMESTAMPTZ))"
+        f" WHEN regexp_full_match({t}, {local}) THEN {cast.instant(f'try_cast({t} AS TIMESTAMP)')} END"
+    )
 
 
 def _text_to_date(c: str, t: str, _cast: Cast) -> str:
@@ -233,7 +238,7 @@ def _from_timestamp(cast: Cast) -> str | None:
     zoned = cast.found.tz is not None
     text = f"strftime({time}, '%Y-%m-%dT%H:%M:%S.%f{'Z' if zoned else ''}')"
     return {
-        "timestamp": f"timezone('UTC', {time})" if zoned else cast.instant(time),
+        "timestamp": time if zoned else cast.instant(time),
         "date": f"CASE WHEN CAST({time} AS TIME) = TIME '00:00:00' THEN CAST({time} AS DATE) END",
         "string": text,
     }.get(cast.to)

@@ -1,7 +1,8 @@
 """Which type a column of text is, told from a sample: the first candidate that every value of it satisfies.
 
 Inference is narrower than the casts, which know what the column is meant to be: here ``1`` and ``t`` are no
-booleans, and text whose digits would not survive (``0056``, a 20-digit number) stays string. Only ``true`` and ``false`` are bool.
+booleans (only ``true`` and ``false`` are), and text whose digits would not survive (``0056``, a 20-digit number) stays
+string.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _all_are(caster: Caster, text: pa.ChunkedArray, kind: LogicalType, name: str
     test = f"({expression}) IS NOT NULL" + (f" AND {_TESTS[kind]}" if kind in _TESTS else "")
     for part in (text.slice(0, _FIRST_ROWS), text.slice(_FIRST_ROWS)):
         (holds,) = caster.evaluate([part], [test])
-        if not pc.all(holds).as_py():
+        if not pc.all(holds, min_count=0).as_py():
             return False
     return kind != "float" or _some_finite(caster, text)
 

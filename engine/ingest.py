@@ -21,6 +21,8 @@ from threading import Event
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from headrace.agreement import Agreement, agree, agree_on_input
 from headrace.config import LoadOptions, hash_key
 from headrace.errors import BooksError, HeadraceError, InputError, Interrupted
@@ -33,8 +35,18 @@ from headrace.progress import Progress, Quiet
 from headrace.report import Report
 from headrace.scratch import scratch_folder
 from headrace.source import Input
-from headrace.storage.base import EVENT_ID, PROVIDER, Committed, Counts, Receipt, Reject, RunRecord, RunStatus, Slice, Store
-from numpy.typing import NDArray
+from headrace.storage.base import (
+    EVENT_ID,
+    PROVIDER,
+    Committed,
+    Counts,
+    Receipt,
+    Reject,
+    RunRecord,
+    RunStatus,
+    Slice,
+    Store,
+)
 
 __all__ = ["ingest"]
 

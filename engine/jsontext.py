@@ -15,25 +15,29 @@ The columns of a feature are its properties, and ``geometry`` (JSON text) and ``
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from headrace.casting import Caster
 from headrace.elements import elements
 from headrace.expressions import literal
-from headrace.locate import text_lines
+from headrace.locate import Locator
 from headrace.reading import Hint, Piece, Place
 from headrace.storage.base import Reject
-from headrace.streams import ESCAPED, Utf8, open_bytes, readable, unescape
+from headrace.streams import ESCAPED, Progress, Utf8, open_bytes, readable, unescape
 from numpy.typing import NDArray
 
 __all__ = ["JsonReader"]
 
+_BLOCK = 4 << 20
 _PIECE_ROWS = 16_384
 _JSON = "json"
+_BESIDE = ("geometry", "id")
 _STRING: Hint = ("date", "timestamp", "string")
 _NUMBER: Hint = ("integer", "decimal", "float", "string")
 _HINTS: dict[frozenset[str], Hint] = {
@@ -52,99 +56,115 @@ class JsonReader:
     def __init__(self, path: Path, name: str, shape: str, caster: Caster) -> None:
         self._path = path
         self._name = name
+        self._progress = Progress()
         self._shape = shape
         self._caster = caster
+        self._locator = Locator(path, self._places)
 
     def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
         """The members that the sample's objects have, in order of appearance, and what their types may be."""
-        texts = [self._split(piece)[0].table.column(_JSON) for piece in sample]
+        texts = [self._objects(piece).table.column(_JSON) for piece in sample]
         column = pa.chunked_array([chunk for text in texts for chunk in text.chunks], pa.string())
         names = self._names(column)
-        seen: list[set[str]] = [set() for _ in names]
         (kinds,) = self._caster.evaluate([column], [f"CAST(json_type(c0, {self._paths(names)}) AS VARCHAR[])"])
-        for kind in range(len(names)):
-            seen[kind] = (
-                set(pc.unique(pc.list_element(kinds, kind)).to_pylist()) - {None, "NULL"} if len(kinds) else set()
-            )
-        return {name: _hint(frozenset(kinds)) for name, kinds in zip(names, seen, strict=True)}
+        seen = [set(pc.unique(pc.list_element(kinds, number)).to_pylist()) for number in range(len(names))]
+        return {name: _hint(frozenset(kind - {None, "NULL"})) for name, kind in zip(names, seen, strict=True)}
+
+    @property
+    def share(self) -> float:
+        """The share of the file's bytes that was read, 0 to 1."""
+        return self._progress.share
 
     def pieces(self) -> Iterator[Piece]:
         """The objects' texts in order, in one column."""
-        with open_bytes(self._path) as stream, readable(self._name):
+        with open_bytes(self._path, self._progress) as stream, readable(self._name):
             text = Utf8(stream)
-            found = self._texts(text)
             first = 0
-            while block := list(islice(found, _PIECE_ROWS)):
-                rows = np.arange(first, first + len(block), dtype=np.int64)
-                lines = np.fromiter((line for line, _ in block), np.int64, len(block))
-                table = pa.table({_JSON: pa.array([value for _, value in block], pa.binary()).cast(pa.string())})
-                piece = Piece(first, len(block), table, rows, [], lines)
+            for lines, texts in self._blocks(text):
+                rows = np.arange(first, first + len(texts), dtype=np.int64)
+                table = pa.table({_JSON: pa.array(texts, pa.string())})
+                piece = Piece(first, len(texts), table, rows, [], lines)
                 yield self._without_escaped(piece) if text.escaped else piece
-                first += len(block)
+                first += len(texts)
 
     def tabulate(self, piece: Piece, names: Sequence[str]) -> Piece:
         """The members called `names` as columns of text; what is no JSON object becomes a reject."""
-        good, _ = self._split(piece)
-        text = good.table.column(_JSON)
-        taken = f"json_extract_string(c0, {self._paths(names)})"
-        members = self._caster.evaluate([text], [f"{taken}[{number + 1}]" for number in range(len(names))])
-        table = pa.table(members, names=list(names)) if names else good.table.select([])
-        return Piece(good.first_row, good.span, table, good.rows, good.rejects, good.lines)
+        try:
+            found = self._members(piece.table.column(_JSON), names)
+            suspect = bool(pc.any(_all_null(found, piece.table.num_rows)).as_py())
+        except duckdb.Error:  # malformed JSON somewhere; looking beforehand would cost as much as the reading
+            suspect = True
+        if suspect:
+            piece = self._objects(piece)
+            found = self._members(piece.table.column(_JSON), names)
+        table = pa.table(found, names=list(names)) if names else piece.table.select([])
+        return replace(piece, table=table, raw=piece.table.column(_JSON))
+
+    def _members(self, text: pa.ChunkedArray, names: Sequence[str]) -> list[pa.ChunkedArray]:
+        # what a feature has beside its properties stands at the list's end
+        beside = [name for name in _BESIDE if name in names] if self._shape == "features" else []
+        taken = f"json_extract_string(c0, {self._paths(names, beside)})"
+        members = {name: f"{taken}[{number + 1}]" for number, name in enumerate(names)}
+        for number, name in enumerate(beside, start=len(names)):
+            members[name] = f"coalesce({members[name]}, {taken}[{number + 1}])"
+        return self._caster.evaluate([text], list(members.values()))
 
     def locate(self, rows: Sequence[int]) -> dict[int, Place]:
-        """A second pass over the file."""
-        wanted, found = set(rows), dict[int, Place]()
-        with open_bytes(self._path) as stream, readable(self._name):
-            for row, (line, text) in enumerate(islice(self._texts(Utf8(stream)), max(wanted, default=-1) + 1)):
-                if row in wanted:
-                    found[row] = (line, unescape(text.decode()))
-        return found
+        """A second pass over the file, going on from the last one where rows ascend."""
+        return self._locator.locate(rows)
 
-    def _texts(self, stream: Utf8) -> Iterator[tuple[int, bytes]]:
-        if self._shape != "lines":
-            yield from elements(stream, self._name, features=self._shape == "features")
+    def _places(self, stream: Utf8) -> Iterator[Place]:
+        for lines, texts in self._blocks(stream):
+            for line, text in zip(lines.tolist(), texts, strict=True):
+                yield line, unescape(text.decode()) if stream.escaped else text.decode()
+
+    def _blocks(self, stream: Utf8) -> Iterator[tuple[NDArray[np.int64], list[bytes]]]:
+        """The texts of the objects and the lines (1-based) where they start."""
+        if self._shape == "lines":
+            yield from _line_blocks(stream)
             return
-        for number, line in enumerate(text_lines(stream), start=1):
-            if text := line.strip():
-                yield number, text
+        found = elements(stream, self._name, features=self._shape == "features")
+        while block := list(islice(found, _PIECE_ROWS)):
+            yield np.array([line for line, _ in block], np.int64), [text for _, text in block]
 
     def _names(self, column: pa.ChunkedArray) -> list[str]:
         inside = ", '/properties'" if self._shape == "features" else ""
         (keys,) = self._caster.evaluate([column], [f"json_keys(c0{inside})"])
         names = dict.fromkeys(pc.unique(keys.combine_chunks().flatten()).to_pylist() if len(keys) else [])
         if self._shape == "features" and len(keys):
-            names |= dict.fromkeys(name for name in ("geometry", "id") if self._has(column, name))
+            names |= dict.fromkeys(name for name in _BESIDE if self._has(column, name))
         return list(names)
 
     def _has(self, column: pa.ChunkedArray, name: str) -> bool:
         (found,) = self._caster.evaluate([column], [f"json_exists(c0, '/{name}')"])
         return bool(pc.any(found).as_py())
 
-    def _paths(self, names: Sequence[str]) -> str:
+    def _paths(self, names: Sequence[str], beside: Sequence[str] = ()) -> str:
         """JSON pointers (RFC 6901) to the members, as an SQL list."""
-        paths = [self._pointer(name) for name in names]
-        return f"[{', '.join(literal(path) for path in paths)}]" if paths else "CAST([] AS VARCHAR[])"
+        inside = "/properties/" if self._shape == "features" else "/"
+        paths = [inside + name.replace("~", "~0").replace("/", "~1") for name in names]
+        paths += [f"/{name}" for name in beside]
+        return f"CAST([{', '.join(literal(path) for path in paths)}] AS VARCHAR[])"
 
-    def _pointer(self, name: str) -> str:
-        inside = "/properties" if self._shape == "features" else ""
-        return f"{inside}/" + name.replace("~", "~0").replace("/", "~1")
-
-    def _split(self, piece: Piece) -> tuple[Piece, NDArray[np.bool_]]:
+    def _objects(self, piece: Piece) -> Piece:
         """`piece` with only JSON objects, the rest moved to its rejects."""
-        text = piece.table.column(_JSON)
-        (kinds,) = self._caster.evaluate([text], ["CASE WHEN json_valid(c0) THEN json_type(c0) END"])
-        bad = np.asarray(pc.fill_null(pc.not_equal(kinds, "OBJECT"), True).to_numpy(), dtype=bool)
-        return (self._without(piece, bad, "this is not a JSON object") if bad.any() else piece), bad
+        (kinds,) = self._caster.evaluate(
+            [piece.table.column(_JSON)], ["coalesce(CASE WHEN json_valid(c0) THEN json_type(c0) END, '')"]
+        )
+        bad = pc.not_equal(kinds, "OBJECT").to_numpy()
+        return self._without(piece, bad, "this is not a JSON object") if bad.any() else piece
 
     def _without_escaped(self, piece: Piece) -> Piece:
         escaped = pc.match_substring_regex(piece.table.column(_JSON), ESCAPED).to_numpy()
-        return self._without(piece, escaped, "the text is not valid UTF-8") if escaped.any() else piece
+        return self._without(piece, escaped, "the text is not valid UTF-8", escaped=True) if escaped.any() else piece
 
-    def _without(self, piece: Piece, bad: NDArray[np.bool_], why: str) -> Piece:
+    def _without(self, piece: Piece, bad: NDArray[np.bool_], why: str, *, escaped: bool = False) -> Piece:
         lines = piece.lines if piece.lines is not None else np.zeros(len(bad), np.int64)
-        texts = piece.table.column(_JSON).filter(pa.array(bad)).to_pylist()
+        texts = [
+            unescape(text) if escaped else text for text in piece.table.column(_JSON).filter(pa.array(bad)).to_pylist()
+        ]
         rejects = [
-            Reject(self._name, row, line, None, why, unescape(text))
+            Reject(self._name, row, line, None, why, text)
             for row, line, text in zip(piece.rows[bad].tolist(), lines[bad].tolist(), texts, strict=True)
         ]
         together = sorted([*piece.rejects, *rejects], key=lambda reject: reject.row or 0)
@@ -158,3 +178,32 @@ def _hint(kinds: frozenset[str]) -> Hint:
     if "DOUBLE" in kinds and kinds <= {"DOUBLE", "UBIGINT", "BIGINT"}:
         return _DOUBLES
     return _HINTS.get(kinds, ("string",))
+
+
+def _all_null(columns: list[pa.ChunkedArray], rows: int) -> pa.ChunkedArray:
+    """Which rows have a value in none of the columns: either they are empty objects, or no objects at all."""
+    empty = pa.chunked_array([np.ones(rows, dtype=bool)])
+    for column in columns:
+        empty = (
+            pc.and_(empty, pc.is_null(column)) if column.null_count else pa.chunked_array([np.zeros(rows, dtype=bool)])
+        )
+    return empty
+
+
+def _line_blocks(stream: Utf8) -> Iterator[tuple[NDArray[np.int64], list[bytes]]]:
+    """The lines that are not blank, a block of the file at a time. Here a line ends with LF alone, as NDJSON has it."""
+    rest, first = b"", 1
+    while block := stream.read(_BLOCK):
+        *lines, rest = (rest + block).split(b"\n")
+        yield _not_blank(lines, first)
+        first += len(lines)
+    if rest.strip():
+        yield _not_blank([rest], first)
+
+
+def _not_blank(lines: list[bytes], first: int) -> tuple[NDArray[np.int64], list[bytes]]:
+    texts = [line.strip() for line in lines]
+    numbers = np.arange(first, first + len(texts), dtype=np.int64)
+    if all(texts):
+        return numbers, texts
+    return numbers[[bool(text) for text in texts]], [text for text in texts if text]

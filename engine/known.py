@@ -18,12 +18,13 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
+
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.dedup import first_occurrences
 from headrace.partitioning.identity import low_bound
 from headrace.partitioning.snapshot import EVERYTHING, IdRuns, Segment, Snapshot
 from headrace.storage.base import IdRange, Store, TimeRange
-from numpy.typing import NDArray
 
 __all__ = ["KnownIds", "Verdict"]
 

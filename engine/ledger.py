@@ -17,13 +17,14 @@ from datetime import datetime
 from uuid import uuid4
 
 import duckdb
+from xxhash import xxh3_128_hexdigest
+
 from headrace.agreement import Agreement
 from headrace.config import LoadOptions
 from headrace.errors import InputError, StoreError
 from headrace.source import Input, ReadOptions
 from headrace.storage.base import Receipt, RunRecord, Store
 from headrace.version import __version__
-from xxhash import xxh3_128_hexdigest
 
 __all__ = ["OpenRun", "inputs_key", "open_run"]
 

@@ -7,7 +7,7 @@ starts again only for a row that lies behind it.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,14 +15,14 @@ from headrace.errors import InputError
 from headrace.reading import Place
 from headrace.streams import Utf8, open_bytes, unescape
 
-__all__ = ["CsvLocator", "LineLocator", "text_lines"]
+__all__ = ["Locator", "csv_places"]
 
 _BLOCK = 1 << 20
 # The reader's own limit on a record, in characters: the csv module's default of 131,072 is too short for a field.
 _FIELD_LIMIT = 64 << 20
 
 
-def text_lines(stream: Utf8) -> Iterator[bytes]:
+def _text_lines(stream: Utf8) -> Iterator[bytes]:
     """The stream's physical lines with their ends (LF, CRLF or CR), the last one perhaps without."""
     rest = b""
     while block := stream.read(_BLOCK):
@@ -33,33 +33,30 @@ def text_lines(stream: Utf8) -> Iterator[bytes]:
     yield from rest.splitlines(keepends=True)
 
 
-class _Locator:
-    """Walks rows with their places; subclasses say how a file's rows are told apart."""
+class Locator:
+    """Walks a file's rows with their places; `places` says how the format tells its rows apart."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, places: Callable[[Utf8], Iterator[Place]]) -> None:
         self._path = path
+        self._places = places
         self._open = ExitStack()
         self._walk: Iterator[Place] = iter(())
         self._next: int | None = None
 
     def locate(self, rows: Sequence[int]) -> dict[int, Place]:
         """The places of `rows`; a row that is not found again is left out."""
-        found: dict[int, Place] = {}
-        for row in sorted(set(rows)):
-            place = self._seek(row)
-            if place is not None:
-                found[row] = place
-        return found
+        found = {row: self._seek(row) for row in sorted(set(rows))}
+        return {row: place for row, place in found.items() if place is not None}
 
     def _seek(self, row: int) -> Place | None:
-        if self._next is None or row < self._next:
-            self._restart()
         try:
+            if self._next is None or row < self._next:
+                self._restart()
             for place in self._walk:
                 self._next = (self._next or 0) + 1
                 if self._next == row + 1:
                     return place
-        except (InputError, csv.Error):
+        except (InputError, OSError, csv.Error):  # the pass that delivers the rows will say so, or has
             self._next = None
         return None
 
@@ -67,41 +64,23 @@ class _Locator:
         self._open.close()
         self._walk, self._next = self._places(Utf8(self._open.enter_context(open_bytes(self._path)))), 0
 
-    def _places(self, stream: Utf8) -> Iterator[Place]:
-        raise NotImplementedError
 
-
-class CsvLocator(_Locator):
+def csv_places(stream: Utf8, delimiter: str, *, header: bool) -> Iterator[Place]:
     """Places of CSV records. The csv module and Arrow's parser agree on where records end; tests hold them to it."""
+    read: list[str] = []
 
-    def __init__(self, path: Path, delimiter: str, *, header: bool) -> None:
-        super().__init__(path)
-        self._delimiter = delimiter
-        self._header = header
+    def lines() -> Iterator[str]:
+        for line in _text_lines(stream):
+            read.append(line.decode())
+            yield read[-1]
 
-    def _places(self, stream: Utf8) -> Iterator[Place]:
-        read: list[str] = []
-
-        def lines() -> Iterator[str]:
-            for line in text_lines(stream):
-                read.append(line.decode())
-                yield read[-1]
-
-        csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
-        records = csv.reader(lines(), delimiter=self._delimiter)
-        before, skip = 0, self._header
-        for record in records:
-            line, before, text = before + 1, records.line_num, "".join(read)
-            read.clear()
-            if record and not skip:
-                yield line, unescape(text.rstrip("\r\n"))
-            skip = skip and not record
-
-
-class LineLocator(_Locator):
-    """Places of JSON lines: every line that is not blank is a row."""
-
-    def _places(self, stream: Utf8) -> Iterator[Place]:
-        for number, line in enumerate(text_lines(stream), start=1):
-            if line.strip():
-                yield number, unescape(line.decode().rstrip("\r\n"))
+    csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
+    records = csv.reader(lines(), delimiter=delimiter)
+    before, skip = 0, header
+    for record in records:
+        line, before, text = before + 1, records.line_num, "".join(read)
+        read.clear()
+        if record and not skip:
+            raw = text.rstrip("\r\n")
+            yield line, unescape(raw) if stream.escaped else raw
+        skip = skip and not record

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.encoding import unencodable
-from headrace.partitioning.identity import digest_of, event_ids
+from headrace.partitioning.identity import digest_of, event_ids, times_us, unplaceable
 from headrace.source import Chunk
 from headrace.storage.base import Address, Reject
-from numpy.typing import NDArray
 
 __all__ = ["Prepared", "prepare"]
 
@@ -58,7 +59,7 @@ def prepare(chunk: Chunk, contract: Contract, provider: str, key: bytes | None =
         address=chunk.address,
         events=events,
         ids=ids,
-        times_us=None if times is None else _microseconds(times),
+        times_us=None if times is None else times_us(times),
         rejects=[*chunk.rejects, *rejects],
         digest=digest_of(ids),
     )
@@ -80,6 +81,10 @@ def _objections(batch: pa.RecordBatch, contract: Contract) -> Iterator[tuple[str
         missing = batch.column(contract.time).is_null()
         if missing.true_count:
             yield contract.time, "no event time: the time column is null", _mask(missing)
+        if contract.layout == "time":
+            beyond = unplaceable(batch.column(contract.time))
+            if beyond.any():
+                yield contract.time, "the event time is outside the years 1 to 8920, which an ID can hold", beyond
     for name, kind in contract.identity:
         if kind == "float":
             bad = unencodable(batch.column(name))
@@ -114,9 +119,3 @@ def _text(value: pa.Scalar) -> str | None:
     if pa.types.is_binary(value.type):
         return str(value.as_py().hex())
     return str(value.as_py()) if pa.types.is_floating(value.type) else str(value.cast(pa.string()).as_py())
-
-
-def _microseconds(times: pa.Array) -> NDArray[np.int64]:
-    stamps = times.cast(pa.timestamp("us")) if pa.types.is_date(times.type) else times
-    values: NDArray[np.int64] = stamps.cast(pa.int64()).to_numpy(zero_copy_only=False)
-    return values

@@ -32,7 +32,7 @@ class Piece:
     """`span` rows of the input from row `first_row`: the good ones in `table`, the others in `rejects`.
 
     `rows` is each table row's 0-based number in the input. `lines` is where each starts (1-based), if the reader knows
-    it for free.
+    it for free, and `raw` its text; `Reader.tabulate` adds that.
     """
 
     first_row: int
@@ -41,6 +41,7 @@ class Piece:
     rows: NDArray[np.int64]
     rejects: list[Reject] = field(default_factory=list)
     lines: NDArray[np.int64] | None = None
+    raw: pa.ChunkedArray | None = None
 
     def split(self, span: int) -> tuple[Piece, Piece | None]:
         """The first `span` rows, and the rest if there is one."""
@@ -63,6 +64,11 @@ class Piece:
 
 class Reader(Protocol):
     """One input of one format. Reading it anew starts at its first row, unless it can be read only once."""
+
+    @property
+    def share(self) -> float:
+        """How much of the input was read so far, 0 to 1; 0 where that cannot be known."""
+        ...
 
     def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
         """The columns in order, as far as the first pieces show them, and what their types may be."""

@@ -1,12 +1,15 @@
-"""Why a value was refused, in words for the one who has to mend it."""
+"""Why a value was refused, in words for the one who has to mend it; and the value itself, as text."""
 
 from __future__ import annotations
 
+import json
 import re
+from datetime import date, datetime, time
 
+import pyarrow as pa
 from headrace.partitioning.contract import LogicalType
 
-__all__ = ["reason"]
+__all__ = ["as_text", "reason", "text_of"]
 
 _SHOWN = 60
 _FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*")
@@ -24,11 +27,29 @@ _FORMS: dict[LogicalType, str] = {
 }
 
 
-def reason(value: object, wanted: LogicalType) -> str:
-    """One clause that says why `value` has no exact counterpart in `wanted`."""
-    text = value if isinstance(value, str) else str(value)
+def reason(text: str, wanted: LogicalType) -> str:
+    """One clause that says why the value that reads `text` has no exact counterpart in `wanted`."""
     shown = repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
     return f"{shown} is not {_FORMS[wanted]} ({wanted}){_detail(text.strip(), wanted)}"
+
+
+def text_of(value: object) -> str | None:
+    """A Python value as the text from which its column's type can be read again; ``None`` stays."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def as_text(value: pa.Scalar) -> str | None:
+    """An Arrow value as text. Times that Python has no objects for are shown as their integers."""
+    try:
+        return text_of(value.as_py())
+    except (OverflowError, ValueError):
+        return str(value.value)
 
 
 def _detail(text: str, wanted: LogicalType) -> str:

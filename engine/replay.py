@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, islice
 
 import pyarrow as pa
+
 from headrace.config import LoadOptions
 from headrace.errors import UsageError
 from headrace.ingest import ingest

@@ -35,8 +35,9 @@ from headrace.inputs import Located, locate_inputs
 from headrace.jsontext import JsonReader
 from headrace.partitioning.contract import LogicalType
 from headrace.reading import Hint, Piece, Place, Reader, coalesce
+from headrace.reasons import as_text
 from headrace.storage.base import Address, Reject
-from headrace.typed import ArrowReader, ParquetReader, as_text
+from headrace.typed import ArrowReader, ParquetReader
 from numpy.typing import NDArray
 
 __all__ = ["Chunk", "Input", "ReadOptions", "open_inputs"]
@@ -96,6 +97,11 @@ class Input(Protocol):
     @property
     def durable(self) -> bool:
         """Whether a later process can read the same rows again, so that a run can be resumed."""
+        ...
+
+    @property
+    def share_read(self) -> float:
+        """How much of the input was read so far, 0 to 1; 0 where that cannot be known."""
         ...
 
     def infer(self, options: ReadOptions) -> pa.Schema:
@@ -184,6 +190,11 @@ class _Source:
         self._rest: Iterator[Piece] | None = None
         self._hints: dict[str, Hint] = {}
 
+    @property
+    def share_read(self) -> float:
+        """As the reader knows it."""
+        return self._reader.share
+
     def columns(self) -> list[str]:
         """The names after ``select``."""
         return list(self.infer(self._options).names)
@@ -229,18 +240,17 @@ class _Source:
         records = _records(piece.table, bad)
         numbers = [int(piece.rows[value.index]) for value in bad]
         lines = [None if piece.lines is None else int(piece.lines[value.index]) for value in bad]
+        raw = [None if piece.raw is None else piece.raw[value.index].as_py() for value in bad]
         return [
-            Reject(self.name, row, line, value.column, value.reason, record, record)
-            for value, row, line, record in zip(bad, numbers, lines, records, strict=True)
+            Reject(self.name, row, line, value.column, value.reason, text or record, record)
+            for value, row, line, text, record in zip(bad, numbers, lines, raw, records, strict=True)
         ]
 
     def _placed(self, rejects: list[Reject]) -> list[Reject]:
-        """The rejects in row order, with line and raw text from the input where it has lines."""
-        places = self._reader.locate([reject.row for reject in rejects if reject.row is not None]) if rejects else {}
-        found = [
-            (reject, *places.get(reject.row if reject.row is not None else -1, (None, None))) for reject in rejects
-        ]
-        placed = [replace(reject, line=line or reject.line, raw=raw or reject.raw) for reject, line, raw in found]
+        """The rejects in row order; where a line is not known yet, it and the raw text are looked up in the input."""
+        rows = [reject.row for reject in rejects if reject.row is not None and reject.line is None]
+        places = self._reader.locate(rows) if rows else {}
+        placed = [_at(reject, places) for reject in rejects]
         return sorted(placed, key=lambda reject: reject.row or 0)
 
     def _select(self, table: pa.Table, select: str) -> pa.Table:
@@ -303,6 +313,13 @@ class _Source:
         return self._reader.pieces() if rest is None else chain(sample, rest)
 
 
+def _at(reject: Reject, places: Mapping[int, Place]) -> Reject:
+    if reject.row is None or reject.row not in places:
+        return reject
+    line, raw = places[reject.row]
+    return replace(reject, line=line, raw=raw or reject.raw)
+
+
 def _good(rows: int, bad: list[BadValue]) -> pa.Array:
     good = np.ones(rows, dtype=bool)
     good[[value.index for value in bad]] = False
@@ -311,8 +328,8 @@ def _good(rows: int, bad: list[BadValue]) -> pa.Array:
 
 def _records(table: pa.Table, bad: list[BadValue]) -> list[str]:
     """The bad rows as JSON objects of column to text or null."""
-    rows = table.take([value.index for value in bad]).to_pylist() if bad else []
-    return [json.dumps({name: as_text(value) for name, value in row.items()}, ensure_ascii=False) for row in rows]
+    rows = [{name: as_text(table.column(name)[value.index]) for name in table.column_names} for value in bad]
+    return [json.dumps(row, ensure_ascii=False) for row in rows]
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:

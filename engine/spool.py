@@ -70,13 +70,15 @@ def spool_url(url: str, folder: Path) -> Spooled:
 
 
 def _from_web(url: str, name: str, folder: Path) -> Spooled:
-    request = urllib.request.Request(_without_user(url), headers=_authorization(url))
+    request = urllib.request.Request(_without_user(url), headers=_authorization(url))  # noqa: S310 is_remote has seen to the scheme
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310 the same
             kind = response.headers.get_content_type()
             path = urlsplit(url).path
-            return _spool(response.read, name, path if Path(path).suffix else _TYPES.get(kind, path), folder)
+            spooled = _spool(response.read, name, path if Path(path).suffix else _TYPES.get(kind, path), folder)
+            announced = response.headers.get("Content-Length")
     except urllib.error.HTTPError as error:
+        error.close()
         raise InputError(
             f"the server answered {error.code} {error.reason}", where=name, hint="check the address and the permissions"
         ) from None
@@ -85,6 +87,14 @@ def _from_web(url: str, name: str, folder: Path) -> Spooled:
         raise InputError(
             f"the address cannot be read ({why})", where=name, hint="check the network, then run the same command again"
         ) from error
+    # http.client tells of an answer cut short only to those who read it in one piece
+    if announced is not None and announced.isdigit() and spooled.size != int(announced):
+        raise InputError(
+            f"the answer was cut short: {spooled.size} of {announced} bytes",
+            where=name,
+            hint="run the same command again",
+        )
+    return spooled
 
 
 def _from_s3(url: str, name: str, folder: Path) -> Spooled:

@@ -15,11 +15,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from headrace.errors import InputError
 
-__all__ = ["ESCAPED", "Utf8", "compression_of", "open_bytes", "readable", "unescape"]
+__all__ = ["ESCAPED", "Progress", "Utf8", "compression_of", "open_bytes", "readable", "unescape"]
 
 _PLANE = 0x10FF00
 ESCAPED = f"[{chr(_PLANE + 0x80)}-{chr(_PLANE + 0xFF)}]"
@@ -68,25 +69,48 @@ def readable(name: str) -> Iterator[None]:
         ) from error
 
 
+class Progress:
+    """How far a file has been read: its compressed bytes, since the others are not known beforehand."""
+
+    def __init__(self) -> None:
+        self._file: Any = None
+        self._size = 0
+
+    def watch(self, file: Any, size: int) -> None:
+        """Follow `file`, an open file of `size` bytes."""
+        self._file, self._size = file, size
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1."""
+        if self._file is None:
+            return 0.0
+        return 1.0 if self._file.closed or not self._size else min(1.0, self._file.tell() / self._size)
+
+
 @contextmanager
-def open_bytes(path: Path) -> Iterator[pa.NativeFile]:
+def open_bytes(path: Path, progress: Progress | None = None) -> Iterator[pa.NativeFile]:
     """The decompressed bytes of `path`, as a stream. A zip must hold exactly one file."""
+    progress = progress or Progress()
     compression = compression_of(path)
     with readable(str(path)):
         if compression == "zip":
-            with _open_zip(path) as file:
+            with _open_zip(path, progress) as file:
                 yield file
         elif compression is None:
             with pa.OSFile(str(path)) as file:
+                progress.watch(file, file.size())
                 yield file
         else:
             with pa.OSFile(str(path)) as file, pa.CompressedInputStream(file, compression) as stream:
+                progress.watch(file, file.size())
                 yield stream
 
 
 @contextmanager
-def _open_zip(path: Path) -> Iterator[pa.NativeFile]:
-    with zipfile.ZipFile(path) as archive:
+def _open_zip(path: Path, progress: Progress) -> Iterator[pa.NativeFile]:
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        progress.watch(file, path.stat().st_size)
         names = [name for name in archive.namelist() if not name.endswith("/")]
         if len(names) != 1:
             raise InputError(

@@ -6,9 +6,8 @@ inference looks at is kept and delivered once more, in front of the rest.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime, time
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -17,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from headrace.errors import ConfigurationError, InputError
 from headrace.reading import Hint, Piece, Place
+from headrace.reasons import text_of
 from headrace.streams import readable
 
-__all__ = ["ArrowReader", "ParquetReader", "as_text", "batches_of_dicts"]
+__all__ = ["ArrowReader", "ParquetReader", "batches_of_dicts"]
 
 _BATCH_ROWS = 16_384
 
@@ -29,6 +29,19 @@ class _TypedReader:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
+        self._rows: int | None = None
+        self._read = 0
+
+    @property
+    def share(self) -> float:
+        """The share of the rows that was read, 0 to 1; 0 where their number is not known."""
+        return 0.0 if not self._rows else min(1.0, self._read / self._rows)
+
+    def _count(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        self._read = 0
+        for piece in pieces:
+            self._read += piece.span
+            yield piece
 
     def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
         """Every column says itself what it is. Dicts may bring new columns as they come."""
@@ -38,9 +51,9 @@ class _TypedReader:
     def tabulate(self, piece: Piece, names: Sequence[str]) -> Piece:
         """Only the columns asked for."""
         kept = [name for name in piece.table.column_names if name in set(names)]
-        return Piece(piece.first_row, piece.span, piece.table.select(kept), piece.rows, piece.rejects, piece.lines)
+        return replace(piece, table=piece.table.select(kept))
 
-    def locate(self, rows: Sequence[int]) -> dict[int, Place]:
+    def locate(self, rows: Sequence[int]) -> dict[int, Place]:  # noqa: ARG002 the protocol's signature
         """Nothing: these formats have no lines."""
         return {}
 
@@ -52,13 +65,14 @@ class ParquetReader(_TypedReader):
         self._path = path
         self._name = name
         with readable(name), pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
+            schema, rows = file.schema_arrow, file.metadata.num_rows
         super().__init__(_distinct(schema, name))
+        self._rows = rows
 
     def pieces(self) -> Iterator[Piece]:
         """The rows in the file's order."""
         with readable(self._name), pq.ParquetFile(self._path, pre_buffer=False) as file:
-            yield from numbered(file.iter_batches(batch_size=_BATCH_ROWS))
+            yield from self._count(numbered(file.iter_batches(batch_size=_BATCH_ROWS)))
 
 
 class ArrowReader(_TypedReader):
@@ -122,19 +136,8 @@ def _array(values: list[object]) -> pa.Array:
     try:
         array = pa.array(values)
     except (pa.ArrowException, TypeError, OverflowError, ValueError):
-        return pa.array([as_text(value) for value in values], pa.string())
-    return pa.array([as_text(value) for value in values], pa.string()) if pa.types.is_nested(array.type) else array
-
-
-def as_text(value: object) -> str | None:
-    """A Python value as the text from which its column's type can be read again; ``None`` stays."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
-    return json.dumps(value, default=str, ensure_ascii=False)
+        return pa.array([text_of(value) for value in values], pa.string())
+    return pa.array([text_of(value) for value in values], pa.string()) if pa.types.is_nested(array.type) else array
 
 
 def _distinct(schema: pa.Schema, name: str) -> pa.Schema:

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
+
 from headrace.agreement import stored_contract
 from headrace.config import LoadOptions, hash_key
 from headrace.ledger import inputs_key
@@ -27,7 +29,6 @@ from headrace.progress import Progress, Quiet
 from headrace.scratch import scratch_folder
 from headrace.source import Input
 from headrace.storage.base import Counts, Store
-from numpy.typing import NDArray
 
 __all__ = ["Verification", "verify"]
 

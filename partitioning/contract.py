@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
+
 from headrace.errors import ContractError
 
 __all__ = ["Contract", "HashName", "Layout", "LogicalType", "Scope", "arrow_type", "key_check", "logical_type"]

@@ -53,7 +53,10 @@ def first_occurrences(ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def id_order(ids: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The stable order that sorts IDs (rows, 16) as the database does, byte by byte. Indices, shape (rows,)."""
+    """The stable order that sorts IDs (rows, 16) as the databases do, byte by byte: indices, shape (rows,).
+
+    Input in event-time order, the common backfill, is sorted in linear time.
+    """
     low, high = (half.byteswap() for half in halves(ids))
     rows = np.argsort(high, kind="stable")
     tied = np.flatnonzero(_tied(high[rows]))
@@ -69,12 +72,3 @@ def _tied(ordered: NDArray[np.uint64]) -> NDArray[np.bool_]:
     tied[1:] |= equal
     tied[:-1] |= equal
     return tied
-
-
-def id_order(ids: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The order that sorts `ids` (rows, 16) as the databases do, byte by byte: indices, shape (rows,)."""
-    words = np.ascontiguousarray(ids).view(">u8").reshape(-1, 2)
-    high, low = words[:, 0].astype(np.uint64), words[:, 1].astype(np.uint64)
-    if bool((high[:-1] < high[1:]).all()):  # input in event-time order is the common backfill, and needs no sort
-        return np.arange(len(ids), dtype=np.int64)
-    return np.lexsort((low, high))

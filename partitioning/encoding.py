@@ -22,8 +22,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from headrace.partitioning.contract import LogicalType, logical_type
 from numpy.typing import NDArray
+
+from headrace.partitioning.contract import LogicalType, logical_type
 
 __all__ = ["decimal_text", "encode", "unencodable"]
 

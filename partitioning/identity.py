@@ -21,11 +21,12 @@ from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+from xxhash import xxh3_128_digest, xxh3_128_hexdigest
+
 from headrace.errors import ContractError, UsageError
 from headrace.partitioning.contract import Contract, key_check
 from headrace.partitioning.encoding import encode
-from numpy.typing import NDArray
-from xxhash import xxh3_128_digest, xxh3_128_hexdigest
 
 __all__ = [
     "NULL_TIME_US",

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from headrace.partitioning.dedup import ascending
 from numpy.typing import NDArray
+
+from headrace.partitioning.dedup import ascending
 
 __all__ = ["FileRun", "MemoryRun", "Run", "found_in", "merged", "sorted_run"]
 

@@ -20,12 +20,13 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
+
 from headrace.errors import HeadraceError
 from headrace.partitioning.coverage import BLOCK_US, EVERYTHING, Coverage, Segment
 from headrace.partitioning.dedup import ascending, first_occurrences, halves
 from headrace.partitioning.presence import Presence
 from headrace.partitioning.runs import FileRun, MemoryRun, Run, found_in, merged, sorted_run
-from numpy.typing import NDArray
 
 __all__ = ["BLOCK_US", "EVERYTHING", "IdRuns", "Segment", "Snapshot"]
 

@@ -7,16 +7,21 @@ import shutil
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
+from psycopg import sql
+from tests_support import Headrace
+
 from headrace.storage import open_store
 from headrace.storage.base import Store
-from psycopg import sql
 
-from tests_support import Headrace
+# machines under load are slow in ways that say nothing about the code
+settings.register_profile("headrace", deadline=None, print_blob=True)
+settings.load_profile("headrace")
 
 
 @pytest.fixture(scope="session")
@@ -36,13 +41,23 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
+def new_database(postgres_server: str) -> Callable[[], Iterator[str]]:
+    """Makes a database of its own, and drops it when its generator is run to the end."""
+
+    def make() -> Iterator[str]:
+        name = f"test_{uuid.uuid4().hex}"
+        with psycopg.connect(postgres_server, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            yield postgres_server.replace("/postgres?", f"/{name}?")
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    return make
+
+
+@pytest.fixture
+def postgres_url(new_database: Callable[[], Iterator[str]]) -> Iterator[str]:
     """A database of its own for one test."""
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield postgres_server.replace("/postgres?", f"/{name}?")
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    yield from new_database()
 
 
 @pytest.fixture

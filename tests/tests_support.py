@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-__all__ = ["Headrace", "scaled"]
+__all__ = ["Crash", "Headrace", "crash_at", "scaled"]
 
 
 def scaled(whole: int, *, least: int = 1) -> int:
@@ -58,11 +59,33 @@ class Headrace:
         return json.loads(self.run(*words, "--output", "json", expect=expect).stdout)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        url = self.url.replace("postgresql://", "postgresql+psycopg://")
+        url = self.url.replace("postgresql:", "postgresql+psycopg:")
         engine = sa.create_engine(url, poolclass=sa.NullPool)
         with engine.begin() as connection:
             result = connection.execute(sa.text(sql))
             return [tuple(row) for row in result] if result.returns_rows else []
 
+    def query_one_if_table(self, table: str, sql: str) -> Any:
+        """The first value of `sql`, ``None`` while `table` does not exist."""
+        engine = sa.create_engine(self.url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
+        return self.query(sql)[0][0] if sa.inspect(engine).has_table(table) else None
+
     def count(self, table: str) -> int:
         return int(self.query(f'SELECT count(*) FROM "{table}"')[0][0])  # noqa: S608 - a name that the test chose
+
+
+class Crash(BaseException):
+    """The end of a process, as far as one can have it without ending the test's own: no handler may swallow it."""
+
+
+def crash_at(statement: int) -> Callable[[str], None]:
+    """A statement hook that dies before the `statement`-th statement, and before every later one."""
+    sent = 0
+
+    def hook(_: str) -> None:
+        nonlocal sent
+        sent += 1
+        if sent >= statement:
+            raise Crash
+
+    return hook

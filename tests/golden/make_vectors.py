@@ -1,6 +1,6 @@
 """Writes vectors.json with the reference implementation. They were frozen with version 1: run this to look, not to fix.
 
-    python tests/golden/make_vectors.py > somewhere-else.json
+python tests/golden/make_vectors.py > somewhere-else.json
 """
 
 from __future__ import annotations
@@ -38,17 +38,21 @@ VALUES: dict[str, list[object]] = {
         datetime(2038, 1, 19, 3, 14, 8, tzinfo=UTC),
         datetime(8000, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
     ],
-    "date": [date(1970, 1, 1), date(1969, 12, 31), date(2024, 2, 29), date(1, 1, 1), date(1900, 3, 1), date(8000, 1, 1)],
+    "date": [
+        date(1970, 1, 1), date(1969, 12, 31), date(2024, 2, 29), date(1, 1, 1), date(1900, 3, 1), date(8000, 1, 1),
+    ],
     "decimal": [
         Decimal(text)
-        for text in (
-            "0 0.000000000 1 1.0 1.50 -1.5 -0.5 10 100.00 0.000000001 -0.000000001 123456789.987654321 "
-            "99999999999999999999999999999.999999999 -99999999999999999999999999999.999999999"
-        ).split()
+        for text in [
+            "0", "0.000000000", "1", "1.0", "1.50", "-1.5", "-0.5", "10", "100.00", "0.000000001", "-0.000000001",
+            "123456789.987654321", "99999999999999999999999999999.999999999",
+            "-99999999999999999999999999999.999999999",
+        ]
     ],
     "string": [
-        "", " ", "1", "1.0", "0", "a", "A", "null", "NaN", "é", "e\u0301", "Å", "A\u030a", "\u212b", "ſ\u0323\u0307",
-        "가", "\u1100\u1161", "q\u0307\u0323", "ﬁ", "日本語", "😀", "a\x00b", "\x00", "x" * 300, "\u0344", "\u0958",
+        "", " ", "1", "1.0", "0", "a", "A", "null", "NaN", "é", "e\u0301", "Å", "A\u030a", "\u212b",
+        "\u017f\u0323\u0307", "가", "\u1100\u1161", "q\u0307\u0323", "ﬁ", "日本語", "😀", "a\x00b", "\x00", "x" * 300,
+        "\u0344", "\u0958",
     ],
     "bytes": [b"", b"\x00", b"1", b"\xc3\xa9", b"e\xcc\x81", bytes(range(256)), b"\xff" * 17],
 }  # fmt: skip

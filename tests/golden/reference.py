@@ -35,7 +35,7 @@ def sized(tag: int, payload: bytes) -> bytes:
     return bytes([tag]) + struct.pack(">I", len(payload)) + payload
 
 
-def field(kind: str, value: object) -> bytes:
+def field(kind: str, value: object) -> bytes:  # noqa: PLR0911 - one return for each row of the specification's table
     if value is None:
         return b"\x00"
     match kind:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from headrace.partitioning.contract import Contract, arrow_type, key_check
 from headrace.partitioning.encoding import encode
-from headrace.partitioning.identity import event_ids, ids_from_packed
+from headrace.partitioning.identity import event_ids, id_text, ids_from_packed
 from headrace.partitioning.partition import partition_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,7 +116,7 @@ VALUES = {
     "bool": st.booleans(),
     "integer": st.integers(-(2**63), 2**63 - 1),
     "float": st.floats(allow_nan=False, allow_infinity=False),
-    "timestamp": st.datetimes(datetime(1, 1, 1), datetime(8000, 12, 31), timezones=st.just(UTC)),  # noqa: DTZ001
+    "timestamp": st.datetimes(datetime(1, 1, 1), datetime(8000, 12, 31), timezones=st.just(UTC)),
     "date": st.dates(max_value=date(8000, 12, 31)),
     "decimal": st.decimals(-(10**28), 10**28, places=9),
     "string": st.text(ASSIGNED, max_size=8) | st.text("aeoé\u0301\u0308\u030a가ᄀ\u1161", max_size=8),
@@ -162,10 +162,22 @@ def test_ids_and_partitions_agree_with_the_reference(
     )
     ids = event_ids(contract, columns, None if time is None else columns[time], "p", key)
     expected = [
-        reference.event_id(
-            reference.encoding(kinds, row, "p"), hash_name, key, None if time is None else (row[time],)
-        )
+        reference.event_id(reference.encoding(kinds, row, "p"), hash_name, key, None if time is None else (row[time],))
         for row in rows
     ]
     assert [row.tobytes() for row in ids] == expected
     assert partition_of(ids, 7).tolist() == [reference.partition(identifier, 7) for identifier in expected]
+
+
+def test_the_worked_example_of_the_specification_is_true() -> None:
+    page = (FOLDER.parent.parent / "docs" / "identity.md").read_text(encoding="utf-8")
+    when = datetime(2024, 2, 29, 12, 30, 15, 123_456, tzinfo=UTC)
+    columns = [pa.array([61.5]), pa.array([-149.9]), pa.array([when], arrow_type("timestamp")), pa.array(["N20"])]
+    identity = (("latitude", "float"), ("longitude", "float"), ("acquired", "timestamp"), ("satellite", "string"))
+    for time in (None, "acquired"):
+        ids = event_ids(Contract(identity, time=time), columns, columns[2], "firms")
+        assert f"`{id_text(ids[0].tobytes())}`" in page
+        assert partition_of(ids, 8).tolist() == [7]
+    shown = "".join(line.split("   ")[0] for line in page.splitlines() if line[:3] in {"03 ", "04 ", "07 "})
+    assert bytes.fromhex(shown) == encode(columns, "firms")[0].as_py()
+    assert f"{len(VECTORS)} worked" in page

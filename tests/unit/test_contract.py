@@ -78,7 +78,9 @@ def test_contradictions_are_refused_with_a_hint(change: dict[str, Any], said: st
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"version":1}', '{"identity":[["a","float"]]}', '{"a":1,"version":1}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "null", '{"version":1}', '{"identity":[["a","float"]]}', '{"a":1,"version":1}']
+)
 def test_a_damaged_contract_is_refused(text: str) -> None:
     with pytest.raises(ContractError, match="cannot be read"):
         Contract.from_json(text)

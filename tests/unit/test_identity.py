@@ -56,7 +56,9 @@ def test_low_bound_reaches_past_both_ends_of_the_layout() -> None:
     assert low_bound(NULL_TIME_US - 1) < low_bound(NULL_TIME_US) <= ends[0]
     assert ends[1] < low_bound(LAST_US + 1)
     assert low_bound(datetime(2024, 1, 1, tzinfo=UTC)) == low_bound(1_704_067_200_000_000)
-    assert low_bound(datetime(1950, 1, 1, tzinfo=UTC)) == low_bound(datetime(1950, 1, 1, tzinfo=UTC) + timedelta(0, 0, 999))
+    assert low_bound(datetime(1950, 1, 1, tzinfo=UTC)) == low_bound(
+        datetime(1950, 1, 1, tzinfo=UTC) + timedelta(0, 0, 999)
+    )
 
 
 def test_an_event_without_a_time_stands_at_the_beginning() -> None:

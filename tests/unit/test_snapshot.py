@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -146,12 +147,14 @@ def test_missing_segments_cover_the_times_and_repeat_nothing(segments: list[Segm
     asked = np.array(times, np.int64)
     missing = coverage.missing(asked)
     assert len(missing) <= 16 + len(segments)
-    for one, following in zip(missing, missing[1:], strict=False):
+    for one, following in pairwise(missing):
         assert one.high is not None
         assert following.low is not None
         assert one.high < following.low
     for segment in missing:
-        probes = [edge for edge in (segment.low, None if segment.high is None else segment.high - 1) if edge is not None]
+        probes = [
+            edge for edge in (segment.low, None if segment.high is None else segment.high - 1) if edge is not None
+        ]
         assert not coverage.covers(np.array(probes, np.int64)).any()
     for segment in missing:
         coverage.add(segment)

@@ -1,0 +1,123 @@
+"""Negative controls: take a guarantee away from a copy of the program, and the suite must go red.
+
+Each control is a small edit of a copy; a few tests of the suite then run against that copy in a process of their own. The
+same tests are green against an unedited copy, so it is the edit that turns them red.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import headrace.storage
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Control:
+    """One guarantee taken away: edits (file, text, replacement) of the package, and the test that must catch it."""
+
+    name: str
+    edits: tuple[tuple[str, str, str], ...]
+    test: str
+
+
+CONTROLS = [
+    Control(
+        "the unique key removed",
+        (
+            (
+                "storage/schema.py",
+                "sa.Column(EVENT_ID, identifier, primary_key=True, nullable=False)",
+                "sa.Column(EVENT_ID, identifier)",
+            ),
+            ("storage/schema.py", "sqlite_with_rowid=False", "sqlite_with_rowid=True"),
+            ("storage/sqlstore.py", "    if [EVENT_ID] not in", "    if [EVENT_ID] in"),
+            ("storage/sqlite.py", " ON CONFLICT(event_id) DO NOTHING", ""),
+        ),
+        "crash/test_stale_snapshot.py",
+    ),
+    Control(
+        "the receipt committed apart from the rows",
+        (
+            (
+                "storage/sqlstore.py",
+                "        written = self._write_events(",
+                "        connection.commit()\n        connection.begin()\n        written = self._write_events(",
+            ),
+        ),
+        "crash/test_statements.py",
+    ),
+    Control(
+        "the snapshot assumed empty on error",
+        (
+            (
+                "known.py",
+                "        self._snapshot.extend(self._store.fetch_ids(self._table, limit=self._budget + 1), None)",
+                "        try:\n            self._snapshot.extend(self._store.fetch_ids(self._table, limit=self._budget + 1), None)\n"
+                "        except Exception:\n            return",
+            ),
+        ),
+        "crash/test_statements.py",
+    ),
+]
+
+
+def run_suite(package: Path, test: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            str(TESTS / test),
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "-k",
+            "sqlite",
+            "-c",
+            os.devnull,
+        ]
+        + ["--rootdir", str(TESTS), "--import-mode=importlib", "-o", f"pythonpath={TESTS}", "--confcutdir", str(TESTS)],
+        env={**os.environ, "PYTHONPATH": str(package)},
+        cwd=package,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the installed package, alone in a folder that goes first on the path."""
+    installed = Path(headrace.storage.__file__).parents[1]
+    folder = tmp_path / "copy"
+    shutil.copytree(installed, folder / "headrace", symlinks=False, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.mark.parametrize("test", sorted({control.test for control in CONTROLS}))
+def test_the_suite_is_green_on_an_unedited_copy(copy: Path, test: str) -> None:
+    done = run_suite(copy, test)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
+def test_the_suite_goes_red_with(control: Control, copy: Path) -> None:
+    for file, text, replacement in control.edits:
+        path = copy / "headrace" / file
+        source = path.read_text()
+        assert source.count(text) == 1, f"{file} no longer has {text!r}: bring the control up to date"
+        path.write_text(source.replace(text, replacement))
+    done = run_suite(copy, control.test)
+    assert done.returncode == 1, f"{control.name}: the suite did not notice\n{done.stdout}{done.stderr}"
+    assert "failed" in done.stdout
