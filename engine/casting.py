@@ -26,6 +26,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from headrace.errors import ConfigurationError, SchemaError
 from headrace.expressions import Cast, is_text, literal, logical_name
 from headrace.partitioning.contract import LogicalType

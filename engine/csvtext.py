@@ -28,12 +28,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
+from numpy.typing import NDArray
+
 from headrace.errors import InputError
 from headrace.locate import Locator, csv_places
 from headrace.reading import Hint, Piece, Place
 from headrace.storage.base import Reject
 from headrace.streams import ESCAPED, Progress, Utf8, open_bytes, readable, unescape
-from numpy.typing import NDArray
 
 __all__ = ["CsvReader", "Dialect", "settle_dialect"]
 

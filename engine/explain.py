@@ -21,7 +21,7 @@ class Explanation:
     origin: Origin
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data, for JSON: the event, and the address, receipt and run behind it (null where Headrace did not load)."""
+        """Plain data, for JSON: the event, and the address, receipt and run behind it (null if not ours)."""
         receipt, run = self.origin.receipt, self.origin.run
         return {
             "event_id": self.event_id,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+
 from headrace.partitioning.contract import LogicalType
 
 __all__ = ["Cast", "identifier", "is_text", "literal", "logical_name"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from headrace.casting import Caster, canonical_type
 from headrace.expressions import is_text, literal, logical_name
 from headrace.partitioning.contract import LogicalType

@@ -23,6 +23,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from headrace.casting import Caster
 from headrace.elements import elements
 from headrace.expressions import literal
@@ -30,7 +32,6 @@ from headrace.locate import Locator
 from headrace.reading import Hint, Piece, Place
 from headrace.storage.base import Reject
 from headrace.streams import ESCAPED, Progress, Utf8, open_bytes, readable, unescape
-from numpy.typing import NDArray
 
 __all__ = ["JsonReader"]
 

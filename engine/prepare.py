@@ -78,24 +78,27 @@ def _refuse(chunk: Chunk, contract: Contract) -> tuple[Mask, list[Reject]]:
 def _objections(batch: pa.RecordBatch, contract: Contract) -> Iterator[tuple[str, str, Mask]]:
     """Each rule that a row can break: the column, the reason, and which rows break it (only where any does)."""
     if contract.time is not None:
-        missing = batch.column(contract.time).is_null()
-        if missing.true_count:
-            yield contract.time, "no event time: the time column is null", _mask(missing)
-        if contract.layout == "time":
-            beyond = unplaceable(batch.column(contract.time))
-            if beyond.any():
-                yield contract.time, "the event time is outside the years 1 to 8920, which an ID can hold", beyond
+        yield from _against_times(contract.time, batch.column(contract.time), contract.layout)
     for name, kind in contract.identity:
         if kind == "float":
-            bad = unencodable(batch.column(name))
-            if bad.any():
-                yield name, "NaN or infinity cannot identify an event", bad
+            yield from _found(name, "NaN or infinity cannot identify an event", unencodable(batch.column(name)))
     for name in batch.schema.names:
         column = batch.column(name)
         if pa.types.is_string(column.type):
-            found = pc.match_substring(column, "\0")
-            if found.true_count:
-                yield name, "the text holds a NUL character, which databases refuse", _mask(found)
+            holds_nul = _mask(pc.match_substring(column, "\0"))
+            yield from _found(name, "the text holds a NUL character, which databases refuse", holds_nul)
+
+
+def _against_times(name: str, times: pa.Array, layout: str) -> Iterator[tuple[str, str, Mask]]:
+    yield from _found(name, "no event time: the time column is null", _mask(times.is_null()))
+    if layout == "time":
+        beyond = "the event time is outside the years 1 to 8920, which an ID can hold"
+        yield from _found(name, beyond, unplaceable(times))
+
+
+def _found(column: str, reason: str, bad: Mask) -> Iterator[tuple[str, str, Mask]]:
+    if bad.any():
+        yield column, reason, bad
 
 
 def _mask(array: pa.BooleanArray) -> Mask:

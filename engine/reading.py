@@ -14,9 +14,10 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from headrace.partitioning.contract import LogicalType
 from headrace.storage.base import Reject
-from numpy.typing import NDArray
 
 __all__ = ["Hint", "Piece", "Place", "Reader", "coalesce"]
 

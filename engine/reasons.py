@@ -7,6 +7,7 @@ import re
 from datetime import date, datetime, time
 
 import pyarrow as pa
+
 from headrace.partitioning.contract import LogicalType
 
 __all__ = ["as_text", "reason", "text_of"]

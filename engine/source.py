@@ -26,6 +26,8 @@ from typing import Protocol
 import duckdb
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from headrace.casting import BadValue, Caster, canonical_type, connect, plain
 from headrace.csvtext import CsvReader
 from headrace.errors import ConfigurationError
@@ -38,7 +40,6 @@ from headrace.reading import Hint, Piece, Place, Reader, coalesce
 from headrace.reasons import as_text
 from headrace.storage.base import Address, Reject
 from headrace.typed import ArrowReader, ParquetReader
-from numpy.typing import NDArray
 
 __all__ = ["Chunk", "Input", "ReadOptions", "open_inputs"]
 

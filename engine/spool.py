@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import xxhash
+
 from headrace.errors import ConfigurationError, InputError
 
 __all__ = ["Spooled", "is_remote", "spool_stdin", "spool_url"]
@@ -70,7 +71,9 @@ def spool_url(url: str, folder: Path) -> Spooled:
 
 
 def _from_web(url: str, name: str, folder: Path) -> Spooled:
-    request = urllib.request.Request(_without_user(url), headers=_authorization(url))  # noqa: S310 is_remote has seen to the scheme
+    request = urllib.request.Request(_without_user(url), headers={"User-Agent": "headrace"})  # noqa: S310 is_remote has seen to the scheme
+    for header, value in _authorization(url).items():
+        request.add_unredirected_header(header, value)  # another host must not be told the password
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310 the same
             kind = response.headers.get_content_type()
@@ -139,7 +142,7 @@ def _without_credentials(url: str) -> str:
 
 def _authorization(url: str) -> dict[str, str]:
     parts = urlsplit(url)
-    headers = {"User-Agent": "headrace"}
+    headers: dict[str, str] = {}
     if parts.username:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["Authorization"] = f"Basic {b64encode(user.encode()).decode()}"

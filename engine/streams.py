@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from headrace.errors import InputError
 
 __all__ = ["ESCAPED", "Progress", "Utf8", "compression_of", "open_bytes", "readable", "unescape"]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from headrace.errors import ConfigurationError, InputError
 from headrace.reading import Hint, Piece, Place
 from headrace.reasons import text_of

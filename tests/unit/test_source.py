@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from headrace.errors import ConfigurationError, InputError, SchemaError
 from headrace.source import Chunk, Input, ReadOptions, open_inputs
 from headrace.storage.base import Reject
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=12)
 

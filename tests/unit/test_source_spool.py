@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+
 from headrace.errors import ConfigurationError, InputError
 from headrace.source import ReadOptions, open_inputs
 
@@ -21,6 +22,14 @@ class Feed(BaseHTTPRequestHandler):
     """Serves one CSV, an error, and an answer that is cut short."""
 
     def do_GET(self) -> None:
+        if self.path == "/private" and self.headers["Authorization"] != "Basic dXNlcjpzZWNyZXQ=":
+            self.send_error(401)
+            return
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "/private")
+            self.end_headers()
+            return
         if self.path.startswith("/missing"):
             self.send_error(404)
             return
@@ -62,6 +71,12 @@ def test_a_feed_that_fails_says_why_and_tells_no_secret(server: str, tmp_path: P
     with pytest.raises(InputError, match=why) as raised:
         rows_of(f"http://user:secret@{server}{path}", tmp_path)
     assert "secret" not in str(raised.value)
+
+
+def test_a_password_goes_to_the_address_named_and_not_where_it_redirects(server: str, tmp_path: Path) -> None:
+    assert rows_of(f"http://user:secret@{server}/private", tmp_path)[0] == 1000
+    with pytest.raises(InputError, match="401"):
+        rows_of(f"http://user:secret@{server}/moved", tmp_path)
 
 
 def test_an_unreachable_server_is_an_input_error(tmp_path: Path) -> None:
