@@ -15,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from headrace.partitioning.contract import Contract, HashName, logical_type
 from headrace.partitioning.dedup import first_occurrences
 from headrace.partitioning.identity import event_ids

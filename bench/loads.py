@@ -26,11 +26,12 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet
 from events import COLUMNS, IDENTITY, write_events
+from pgpq import ArrowToPostgresBinaryEncoder
+from psycopg import sql
+
 from headrace.partitioning.contract import Contract, logical_type
 from headrace.partitioning.dedup import id_order
 from headrace.partitioning.identity import event_ids, ids_to_arrow
-from pgpq import ArrowToPostgresBinaryEncoder
-from psycopg import sql
 
 CHUNK = 131_072
 NATURAL_KEY = sql.SQL(", ").join(map(sql.Identifier, IDENTITY))
@@ -176,7 +177,7 @@ def _require(right: bool, who: str) -> None:
 
 def _print(seconds: dict[str, list[float]], rows: int) -> None:
     medians = {name: statistics.median(took) for name, took in seconds.items()}
-    print(f"\n{rows:,} rows × {len(COLUMNS)} columns, median of {len(seconds['raw COPY'])} rounds\n")
+    print(f"\n{rows:,} rows of {len(COLUMNS)} columns, median of {len(seconds['raw COPY'])} rounds\n")
     print("| load | seconds | rows/s | ÷ raw COPY | ÷ by hand, fresh | ÷ by hand, repeated |")
     print("|---|---|---|---|---|---|")
     for name, took in medians.items():

@@ -45,7 +45,8 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     Raises `ContractError` when the stored contract differs from what was asked for, `SchemaError` when types clash.
     """
     present = store.table_schema(table)
-    schema = _settle_types(table, present, _inferred(inputs[:SAMPLED_INPUTS], options), options.read.types)
+    inferred = _inferred(_with_news(inputs[:SAMPLED_INPUTS], present), options)
+    schema = _settle_types(table, present, inferred, options.read.types)
     contract = _settle_contract(store, table, schema, options)
     for item in inputs[:SAMPLED_INPUTS]:
         _require_identity(item, contract)
@@ -77,6 +78,12 @@ def stored_contract(store: Store, table: str) -> Contract:
 
 
 # Types ----------------------------------------------------------------------------------------------------------
+
+
+def _with_news(inputs: Iterable[Input], present: pa.Schema | None) -> list[Input]:
+    """The inputs that bring columns the table lacks: only their types need to be inferred."""
+    known = set() if present is None else set(present.names)
+    return [item for item in inputs if not set(item.columns()) <= known]
 
 
 def _inferred(inputs: Iterable[Input], options: LoadOptions) -> pa.Schema:

@@ -7,6 +7,9 @@ string.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,37 +18,105 @@ from headrace.expressions import is_text, literal, logical_name
 from headrace.partitioning.contract import LogicalType
 from headrace.reading import Hint
 
-__all__ = ["infer_column"]
+__all__ = ["Sampled", "infer"]
 
 _FIRST_ROWS = 1_000
 _LEAST_SCALE = 9
 _MOST_SCALE = 18
-_FALSE_NUMBER = literal(r"\s*[+-]?(0[0-9].*|[0-9]{16,})\s*")
+# braces are doubled: the tests go through str.format for the column's name
+_FALSE_NUMBER = literal(r"\s*[+-]?(0[0-9].*|[0-9]{{16,}})\s*")
 _ZERO_FIRST = literal(r"\s*[+-]?0[0-9]+\s*")
 _TESTS: dict[LogicalType, str] = {
-    "bool": "lower(trim(c0)) IN ('true', 'false')",
-    "integer": f"NOT (contains(c0, '.') OR contains(lower(c0), 'e') OR regexp_full_match(c0, {_ZERO_FIRST}))",
-    "float": f"NOT regexp_full_match(c0, {_FALSE_NUMBER})",
+    "bool": "lower(trim({c})) IN ('true', 'false')",
+    "integer": f"NOT (contains({{c}}, '.') OR contains(lower({{c}}), 'e') OR regexp_full_match({{c}}, {_ZERO_FIRST}))",
+    "float": f"NOT regexp_full_match({{c}}, {_FALSE_NUMBER})",
 }
 
 
-def infer_column(
-    caster: Caster, name: str, columns: list[pa.ChunkedArray], hint: Hint, wanted: LogicalType | None
-) -> pa.DataType:
-    """The canonical type of a column whose sample is `columns`; `wanted` is what the user says, if anything."""
-    kinds = [column.type for column in columns]
-    if wanted is not None:
-        return canonical_type(wanted, _scale(columns, kinds)) if wanted == "decimal" else canonical_type(wanted)
-    if hint is None and not all(pa.types.is_null(kind) for kind in kinds):
-        return _of_typed([kind for kind in kinds if not pa.types.is_null(kind)])
-    text = pa.chunked_array([chunk for column in columns for chunk in column.cast(pa.string()).chunks], pa.string())
-    text = text.filter(pc.not_equal(pc.utf8_trim_whitespace(text), "")) if len(text) else text
-    if not len(text):
-        return pa.string()
-    return next(
-        (canonical_type(kind, 0) for kind in hint or () if kind != "string" and _all_are(caster, text, kind, name)),
-        pa.string(),
-    )
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One column of a sample: its parts, the types it may be inferred as, the type that the user asks for, if any."""
+
+    name: str
+    parts: list[pa.ChunkedArray]
+    hint: Hint
+    wanted: LogicalType | None = None
+
+
+def infer(caster: Caster, columns: Sequence[Sampled]) -> list[pa.DataType]:
+    """The canonical type of each column."""
+    undecided = {number: _Text.of(column) for number, column in enumerate(columns) if _must_be_tried(column)}
+    _try_candidates(caster, [text for text in undecided.values() if len(text.values)])
+    return [undecided[number].type if number in undecided else _said(column) for number, column in enumerate(columns)]
+
+
+def _must_be_tried(column: Sampled) -> bool:
+    return column.wanted is None and (column.hint is not None or all(pa.types.is_null(p.type) for p in column.parts))
+
+
+def _said(column: Sampled) -> pa.DataType:
+    """The type that the user says, or the column itself."""
+    kinds = [part.type for part in column.parts]
+    if column.wanted is not None:
+        scale = _scale(column.parts, kinds) if column.wanted == "decimal" else 0
+        return canonical_type(column.wanted, scale)
+    return _of_typed([kind for kind in kinds if not pa.types.is_null(kind)])
+
+
+@dataclass(slots=True)
+class _Text:
+    """A text column whose type is sought: its values that are not blank, and the candidates not yet refuted."""
+
+    name: str
+    values: pa.ChunkedArray
+    candidates: Sequence[LogicalType]
+
+    @classmethod
+    def of(cls, column: Sampled) -> _Text:
+        chunks = [chunk for part in column.parts for chunk in part.cast(pa.string()).chunks]
+        values = pa.chunked_array(chunks, pa.string())
+        values = values.filter(pc.not_equal(pc.utf8_trim_whitespace(values), "")) if len(values) else values
+        hint: Sequence[LogicalType] = column.hint or ()
+        candidates = [kind for kind in hint if kind != "string"] if len(values) else []
+        return cls(column.name, values, candidates)
+
+    @property
+    def type(self) -> pa.DataType:
+        return canonical_type(self.candidates[0], 0) if self.candidates else pa.string()
+
+
+def _try_candidates(caster: Caster, texts: Sequence[_Text]) -> None:
+    """Drop candidates from the front of each column's list until the first one holds for all of its values.
+
+    One query for all columns at a time, over the first thousand values, which refute most candidates, then over all.
+    """
+    for rows in (_FIRST_ROWS, None):
+        pending = [text for text in texts if text.candidates]
+        while pending:
+            holds = _all_hold(caster, pending, rows)
+            pending = [text for text, held in zip(pending, holds, strict=True) if not held]
+            for text in pending:
+                text.candidates = text.candidates[1:]
+            pending = [text for text in pending if text.candidates]
+
+
+def _all_hold(caster: Caster, texts: Sequence[_Text], rows: int | None) -> list[bool]:
+    """For each column, whether its first candidate holds for its first `rows` values (``None``: all)."""
+    parts = [text.values.slice(0, rows) for text in texts]
+    longest = max(len(part) for part in parts)
+    # blanks were left out, so the columns differ in length: nulls at the end say nothing against a candidate
+    padded = [pa.chunked_array([*part.chunks, pa.nulls(longest - len(part), pa.string())]) for part in parts]
+    tests = [_test(caster, f"c{number}", text) for number, text in enumerate(texts)]
+    return [bool(result[0].as_py()) for result in caster.evaluate(padded, tests)]
+
+
+def _test(caster: Caster, column: str, text: _Text) -> str:
+    kind = text.candidates[0]
+    cast = caster.expression(column, pa.string(), canonical_type(kind, 0), text.name)
+    test = f"({cast}) IS NOT NULL" + (f" AND {_TESTS[kind].format(c=column)}" if kind in _TESTS else "")
+    every = f"bool_and({column} IS NULL OR ({test}))"
+    # nan and inf alone are words: a float column has a number in it
+    return f"{every} AND bool_or(isfinite(try_cast({column} AS DOUBLE)))" if kind == "float" else every
 
 
 def _of_typed(kinds: list[pa.DataType]) -> pa.DataType:
@@ -56,23 +127,6 @@ def _of_typed(kinds: list[pa.DataType]) -> pa.DataType:
     (name,) = names
     scales = [kind.scale for kind in kinds if pa.types.is_decimal(kind)]
     return canonical_type(name, max(scales, default=0))
-
-
-def _all_are(caster: Caster, text: pa.ChunkedArray, kind: LogicalType, name: str) -> bool:
-    """Whether every value of `text` is of the kind; the first thousand decide most cases."""
-    expression = caster.expression("c0", pa.string(), canonical_type(kind, 0), name)
-    test = f"({expression}) IS NOT NULL" + (f" AND {_TESTS[kind]}" if kind in _TESTS else "")
-    for part in (text.slice(0, _FIRST_ROWS), text.slice(_FIRST_ROWS)):
-        (holds,) = caster.evaluate([part], [test])
-        if not pc.all(holds, min_count=0).as_py():
-            return False
-    return kind != "float" or _some_finite(caster, text)
-
-
-def _some_finite(caster: Caster, text: pa.ChunkedArray) -> bool:
-    """Whether a number is among them: ``nan`` and ``inf`` alone are words."""
-    (finite,) = caster.evaluate([text], ["isfinite(try_cast(c0 AS DOUBLE))"])
-    return bool(pc.any(finite).as_py())
 
 
 def _scale(columns: list[pa.ChunkedArray], kinds: list[pa.DataType]) -> int:

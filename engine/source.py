@@ -19,7 +19,6 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -32,7 +31,7 @@ from headrace.casting import BadValue, Caster, canonical_type, connect, plain
 from headrace.csvtext import CsvReader
 from headrace.errors import ConfigurationError
 from headrace.expressions import logical_name
-from headrace.inference import infer_column
+from headrace.inference import Sampled, infer
 from headrace.inputs import Located, locate_inputs
 from headrace.jsontext import JsonReader
 from headrace.partitioning.contract import LogicalType
@@ -189,7 +188,8 @@ class _Source:
         self._caster = Caster(self._connection, options.timezone, name)
         self._sample: list[Piece] | None = None
         self._rest: Iterator[Piece] | None = None
-        self._hints: dict[str, Hint] = {}
+        self._hints: dict[str, Hint] | None = None
+        self._inferred: dict[tuple[object, ...], pa.Schema] = {}
 
     @property
     def share_read(self) -> float:
@@ -198,10 +198,18 @@ class _Source:
 
     def columns(self) -> list[str]:
         """The names after ``select``."""
+        if self._options.select is None:
+            return list(self._known_hints())
         return list(self.infer(self._options).names)
 
     def infer(self, options: ReadOptions) -> pa.Schema:
         """The schema after ``select``, from the sample."""
+        asked = (options.select, tuple(options.types.items()))
+        if asked not in self._inferred:
+            self._inferred[asked] = self._infer(options)
+        return self._inferred[asked]
+
+    def _infer(self, options: ReadOptions) -> pa.Schema:
         schema = self._own_schema(options)
         if options.select is None:
             return schema
@@ -214,6 +222,7 @@ class _Source:
     def chunks(self, schema: pa.Schema, options: ReadOptions) -> Iterator[Chunk]:
         """The whole input."""
         own = None if options.select is None else self._own_schema(options)
+        self._known_hints()
         for piece in coalesce(self._pieces(), options.chunk_rows, options.chunk_bytes):
             yield self._chunk(piece, schema, own, options.select)
 
@@ -277,8 +286,7 @@ class _Source:
 
     def _own_schema(self, options: ReadOptions) -> pa.Schema:
         """The input's own columns, before any select. Raises `ConfigurationError` for an override of no column."""
-        sample = self._first_pieces()
-        hints = self._reader.hints(sample)
+        hints = self._known_hints()
         unknown = sorted(set(options.types) - set(hints)) if options.select is not None and hints else []
         if unknown:
             raise ConfigurationError(
@@ -286,12 +294,22 @@ class _Source:
                 where=self.name,
                 hint=f"its columns are {', '.join(hints)}",
             )
-        pieces = [self._reader.tabulate(piece, list(hints)) for piece in sample]
-        fields = []
-        for name, hint in hints.items():
-            columns = [plain(piece.table.column(name)) for piece in pieces if name in piece.table.column_names]
-            fields.append(pa.field(name, infer_column(self._caster, name, columns, hint, options.types.get(name))))
-        return pa.schema(fields)
+        pieces = [self._reader.tabulate(piece, list(hints)) for piece in self._first_pieces()]
+        columns = [
+            Sampled(
+                name,
+                [plain(piece.table.column(name)) for piece in pieces if name in piece.table.column_names],
+                hint,
+                options.types.get(name),
+            )
+            for name, hint in hints.items()
+        ]
+        return pa.schema(list(zip(hints, infer(self._caster, columns), strict=True)))
+
+    def _known_hints(self) -> dict[str, Hint]:
+        if self._hints is None:
+            self._hints = self._reader.hints(self._first_pieces())
+        return self._hints
 
     def _first_pieces(self) -> list[Piece]:
         """The sample: 16 MB or 200,000 rows, whichever is more; read once."""
@@ -308,10 +326,15 @@ class _Source:
         return self._sample
 
     def _pieces(self) -> Iterator[Piece]:
-        """All pieces; what the sample has taken is not read again."""
-        sample, rest = self._first_pieces(), self._rest
-        self._rest = None
-        return self._reader.pieces() if rest is None else chain(sample, rest)
+        """All pieces; what the sample has taken is not read again, and not kept once it was given."""
+        sample, rest = self._sample or [], self._rest
+        self._sample, self._rest = None, None
+        if rest is None:
+            yield from self._reader.pieces()
+            return
+        while sample:
+            yield sample.pop(0)
+        yield from rest
 
 
 def _at(reject: Reject, places: Mapping[int, Place]) -> Reject:

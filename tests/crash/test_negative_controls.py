@@ -1,7 +1,7 @@
 """Negative controls: take a guarantee away from a copy of the program, and the suite must go red.
 
-Each control is a small edit of a copy; a few tests of the suite then run against that copy in a process of their own. The
-same tests are green against an unedited copy, so it is the edit that turns them red.
+Each control is a small edit of a copy; a few tests of the suite then run against that copy in a process of their own.
+The same tests are green against an unedited copy, so it is the edit that turns them red.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CONTROLS = [
                 "        connection.commit()\n        connection.begin()\n        written = self._write_events(",
             ),
         ),
-        "crash/test_statements.py",
+        "crash/test_statements.py::test_rows_and_receipt_exist_together_at_every_moment",
     ),
     Control(
         "the snapshot assumed empty on error",
@@ -61,32 +61,23 @@ CONTROLS = [
             (
                 "known.py",
                 "        self._snapshot.extend(self._store.fetch_ids(self._table, limit=self._budget + 1), None)",
-                "        try:\n            self._snapshot.extend(self._store.fetch_ids(self._table, limit=self._budget + 1), None)\n"
-                "        except Exception:\n            return",
+                "        try:\n"
+                "            self._snapshot.extend(self._store.fetch_ids(self._table, limit=self._budget + 1), None)\n"
+                "        except Exception:\n"
+                "            return",
             ),
         ),
-        "crash/test_statements.py",
+        "crash/test_statements.py::test_unreadable_existing_ids_stop_the_run",
     ),
 ]
 
 
 def run_suite(package: Path, test: str) -> subprocess.CompletedProcess[str]:
+    """Run `test` on SQLite against the package in the folder `package`, with no configuration but what is said here."""
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-k", "sqlite", "-c", os.devnull, "--import-mode=importlib"]
+    places = ["--rootdir", str(TESTS), "--confcutdir", str(TESTS), "-o", f"pythonpath={TESTS}"]
     return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            str(TESTS / test),
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            "-k",
-            "sqlite",
-            "-c",
-            os.devnull,
-        ]
-        + ["--rootdir", str(TESTS), "--import-mode=importlib", "-o", f"pythonpath={TESTS}", "--confcutdir", str(TESTS)],
+        [sys.executable, "-m", "pytest", str(TESTS / test), *options, *places],
         env={**os.environ, "PYTHONPATH": str(package)},
         cwd=package,
         capture_output=True,

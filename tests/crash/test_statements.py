@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_rows_and_receipt_exist_together_at_every_moment(store_url: str, events:
         store.prepare_ledger()
 
     def look(_: str) -> None:
-        """Before each statement, as another session sees it: committed rows have committed receipts, and all of them."""
+        """Before each statement, as another session sees it: rows have receipts, and receipts their rows."""
         if not headrace.query_one_if_table("t", "SELECT count(*) FROM t"):
             return
         counted = dict(headrace.query("SELECT headrace_receipt, count(*) FROM t GROUP BY headrace_receipt"))
@@ -73,7 +74,7 @@ def test_unreadable_existing_ids_stop_the_run(store_url: str, events: Path, head
 
     def refuse_the_snapshot(statement: str) -> None:
         plain = " ".join(statement.replace('"', "").split())
-        if "event_id FROM t" in plain and "INSERT" not in plain:
+        if re.search(r"event_id FROM t(?!\w)", plain) and "INSERT" not in plain:
             raise StoreError("the existing IDs cannot be read")
 
     with pytest.raises(StoreError, match="cannot be read"):
