@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
+
 from headrace.errors import ConfigurationError
 from headrace.storage.base import StatementHook, Store
 from headrace.storage.postgres import PostgresStore
@@ -43,6 +44,6 @@ def safe_url(url: str) -> str:
 def _parse(url: str) -> sa.URL:
     try:
         return sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):  # ValueError: a port that is no number
         # the text itself is not repeated: it may hold a password
         raise ConfigurationError("the database URL cannot be read", hint=f"for example {_EXAMPLES}") from None

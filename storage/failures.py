@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 import psycopg
 import sqlalchemy.exc
+
 from headrace.errors import HeadraceError, RetryableStoreError, StoreError
 
-__all__ = ["translated"]
+__all__ = ["refused", "translated"]
 
 # PostgreSQL, appendix A of its manual: serialization failure, deadlock, lock not available; the classes of lost
 # connections (08) and of a server going down (57P01-57P03); too many connections.
@@ -20,9 +21,6 @@ _SQLITE_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _PRIMARY_CODE = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
 
 _HINTS = {
-    "28P01": "the user or password is wrong; set HEADRACE_DATABASE_URL",
-    "28000": "this user may not connect; see the server's pg_hba.conf",
-    "3D000": "create the database first: createdb NAME",
     "42501": "the user lacks a privilege: it must create tables and insert into them",
     "53100": "the server's disk is full: free space, then run the same command again to resume",
     "55P03": "another session holds a lock; run the same command again to resume",
@@ -34,6 +32,8 @@ _SQLITE_HINTS = {
     sqlite3.SQLITE_READONLY: "this file or its folder may not be written",
     sqlite3.SQLITE_FULL: "the disk is full: free space, then run the same command again to resume",
 }
+_REFUSED = "does the database exist (createdb NAME), and are user and password right? See HEADRACE_DATABASE_URL"
+_UNREACHABLE = "is the server running, and are host and port right?"
 _RESUME = "when it is reachable, run the same command again to resume"
 
 
@@ -58,12 +58,23 @@ def _translate(error: Exception, where: str) -> HeadraceError:
 def _from_postgres(error: psycopg.Error, where: str) -> HeadraceError:
     state = error.sqlstate
     what = (error.diag.message_primary or str(error)).strip()
-    if error.diag.message_detail:
-        what = f"{what} ({error.diag.message_detail})"
+    # a context says which column a COPY was at
+    said = [part.replace("\n", "; ") for part in (error.diag.message_detail, error.diag.context) if part]
+    what = f"{what} ({'; '.join(said)})" if said else what
     lost = state is None and isinstance(error, psycopg.OperationalError)
     passing = lost or state in _PASSING_STATES or (state or "").startswith(_PASSING_CLASSES)
     kind = RetryableStoreError if passing else StoreError
     return kind(f"PostgreSQL says: {what}", where=where, hint=_HINTS.get(state or "", _RESUME if passing else None))
+
+
+def refused(error: StoreError, conninfo: str) -> StoreError:
+    """Why a connection could not be opened. libpq keeps no SQLSTATE of it, but a ping needs neither user nor database:
+    a server that answers the ping has refused *us*, and will again.
+    """
+    answer = psycopg.pq.PGconn.ping(conninfo.encode())
+    if answer == psycopg.pq.Ping.OK:
+        return StoreError(error.what, where=error.where, hint=_REFUSED)
+    return RetryableStoreError(error.what, where=error.where, hint=_UNREACHABLE)
 
 
 def _from_sqlite(error: sqlite3.Error, where: str) -> HeadraceError:

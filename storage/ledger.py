@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from headrace.storage.base import Address, Counts, Receipt, Reject, RunRecord, Slice, StoredReject
+
+from headrace.storage.base import Address, Counts, Receipt, Reject, RunRecord, RunStatus, Slice, StoredReject
 from headrace.storage.schema import RECEIPTS, REJECTS, RUNS
 
 __all__ = [
     "counts_of",
     "counts_values",
+    "finished_values",
     "moment",
     "newest_unfinished",
     "receipt_of",
@@ -81,13 +83,29 @@ def run_of(row: Row) -> RunRecord:
     )
 
 
+def finished_values(
+    books: Row, status: RunStatus, seconds: float, error: str | None, now: datetime | str | sa.ColumnElement[Any]
+) -> dict[str, Any]:
+    """What closing a run sets, from the sum of its receipts; a resumed run's seconds add up."""
+    return {
+        "status": status,
+        "finished_at": now,
+        "seconds": RUNS.c.seconds + seconds,
+        "chunks": books["chunks"],
+        "error": None if error is None else storable(error),
+        **counts_values(counts_of(books)),
+    }
+
+
 def receipt_values(piece: Slice, now: Any) -> dict[str, Any]:
     """The receipt that claims `piece`'s address; its counts come when they are known."""
     return {
         "run_id": piece.run_id,
+        "table_name": piece.table,
+        "provider": piece.provider,
         "source": storable(piece.address.source),
         "first_row": piece.address.first_row,
-        "rows": piece.address.rows,
+        "row_count": piece.address.rows,
         "digest": piece.digest,
         "committed_at": now,
     }
@@ -98,7 +116,7 @@ def receipt_of(row: Row) -> Receipt:
     return Receipt(
         receipt_id=row["receipt_id"],
         run_id=row["run_id"],
-        address=Address(row["source"], row["first_row"], row["rows"]),
+        address=Address(row["source"], row["first_row"], row["row_count"]),
         digest=row["digest"],
         counts=counts_of(row),
         committed_at=moment(row["committed_at"]),
@@ -114,9 +132,9 @@ def reject_values(piece: Slice, reject: Reject, receipt_id: int) -> dict[str, An
         "provider": piece.provider,
         "state": "kept",
         "source": storable(reject.source),
-        "row": reject.row,
-        "line": reject.line,
-        "column": None if reject.column is None else storable(reject.column),
+        "row_number": reject.row,
+        "line_number": reject.line,
+        "column_name": None if reject.column is None else storable(reject.column),
         "reason": storable(reject.reason),
         "raw": storable(reject.raw),
         "record": None if reject.record is None else storable(reject.record),
@@ -135,9 +153,9 @@ def reject_of(row: Row) -> StoredReject:
         created_at=moment(row["created_at"]),
         reject=Reject(
             source=row["source"],
-            row=row["row"],
-            line=row["line"],
-            column=row["column"],
+            row=row["row_number"],
+            line=row["line_number"],
+            column=row["column_name"],
             reason=row["reason"],
             raw=row["raw"],
             record=row["record"],

@@ -9,6 +9,8 @@ date32                  date                DATE             text: 2022-04-09
 decimal128(38, s)       numeric(38, s)      DECIMAL_TEXT(s)  text, so that no digit is lost
 string                  text                TEXT
 binary                  bytea               BLOB
+
+SQLite has no NaN (it becomes null) and does not keep the sign of a zero.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
-from headrace.errors import SchemaError
-from headrace.storage.base import EVENT_ID, PROVIDER, RECEIPT
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine, UserDefinedType
+
+from headrace.errors import SchemaError
+from headrace.storage.base import EVENT_ID, PROVIDER, RECEIPT
 
 __all__ = [
     "CONTRACTS",
@@ -82,9 +85,11 @@ RECEIPTS = sa.Table(
     LEDGER,
     sa.Column("receipt_id", _BIG, sa.Identity(), primary_key=True),
     sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("first_row", sa.BigInteger, nullable=False),
-    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("row_count", sa.BigInteger, nullable=False),
     sa.Column("digest", sa.Text, nullable=False),
     *_counts(),
     sa.Column("committed_at", _MOMENT, nullable=False),
@@ -101,14 +106,14 @@ REJECTS = sa.Table(
     sa.Column("provider", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
-    sa.Column("row", sa.BigInteger),
-    sa.Column("line", sa.BigInteger),
-    sa.Column("column", sa.Text),
+    sa.Column("row_number", sa.BigInteger),
+    sa.Column("line_number", sa.BigInteger),
+    sa.Column("column_name", sa.Text),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("raw", sa.Text, nullable=False),
     sa.Column("record", sa.Text),
     sa.Column("stage", sa.Text, nullable=False),
-    sa.Column("created_at", _MOMENT, nullable=False),
+    sa.Column("created_at", _MOMENT, nullable=False, server_default=sa.func.current_timestamp()),
     sa.Column("settled_at", _MOMENT),
 )
 

@@ -10,17 +10,20 @@ sees is what it inserts against. ``ON CONFLICT(event_id) DO NOTHING`` all the sa
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
+
 from headrace.errors import StoreError
 from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
 from headrace.storage.failures import translated
-from headrace.storage.schema import RECEIPTS, RUNS, arrow_of_sqlite
+from headrace.storage.schema import RECEIPTS, REJECTS, RUNS, arrow_of_sqlite
 from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
+from headrace.storage.transactions import READING
 
 __all__ = ["SqliteStore"]
 
@@ -42,7 +45,7 @@ class SqliteStore(SqlStore):
         # an in-memory database lives as long as its one connection
         pool = sa.StaticPool if url.database in (None, "", ":memory:") else sa.QueuePool
         engine = sa.create_engine(url.set(drivername="sqlite+pysqlite"), connect_args=connect, poolclass=pool)
-        sa.event.listen(engine, "connect", _prepare_connection)
+        sa.event.listen(engine, "connect", partial(_prepare_connection, shown))
         sa.event.listen(engine, "begin", _begin)
         super().__init__(engine, shown, on_statement)
         with self._reading():
@@ -59,14 +62,12 @@ class SqliteStore(SqlStore):
 
     # Tables -------------------------------------------------------------------------------------------------------
 
-    def table_schema(self, table: str) -> pa.Schema | None:
-        with self._reading() as connection:
-            declared = connection.execute(sa.text("SELECT name, type, pk FROM pragma_table_info(:t)"), {"t": table})
-            columns = declared.all()
-            unique = _unique_keys(connection, table)
+    def _reflect(self, connection: sa.Connection, table: str) -> pa.Schema | None:
+        declared = connection.execute(sa.text("SELECT name, type, pk FROM pragma_table_info(:t)"), {"t": table})
+        columns = declared.all()
         if not columns:
             return None
-        keys = [[name for name, _, rank in columns if rank], *unique]
+        keys = [[name for name, _, rank in columns if rank], *_unique_keys(connection, table)]
         cure = (
             f"create it with {EVENT_ID} BLOB PRIMARY KEY, provider TEXT, {RECEIPT} BIGINT; or load into another table"
         )
@@ -92,6 +93,9 @@ class SqliteStore(SqlStore):
         inserted = connection.exec_driver_sql(self._insert_sql(piece.table, names), rows).rowcount
         path: Any = "fast" if piece.new_from_snapshot else "safe"
         return Written(path, None if inserted == len(rows) else self._which(connection, piece, receipt_id))
+
+    def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+        connection.execute(sa.insert(REJECTS).values(created_at=self._now()), rows)
 
     def _insert_sql(self, table: str, names: list[str]) -> str:
         quote = self._engine.dialect.identifier_preparer.quote
@@ -136,17 +140,17 @@ class SqliteStore(SqlStore):
                 yield b"".join(block)
 
 
-def _prepare_connection(connection: sqlite3.Connection, _record: object) -> None:
+def _prepare_connection(shown: str, connection: sqlite3.Connection, _record: object) -> None:
     # transactions are begun by `_begin`, not by the driver's guess at which statement writes
     connection.isolation_level = None
-    with translated("the SQLite file"):
+    with translated(shown):
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA temp_store = MEMORY")
 
 
 def _begin(connection: sa.Connection) -> None:
-    reading = connection.get_execution_options().get("headrace_reading", False)
+    reading = connection.get_execution_options().get(READING, False)
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 

@@ -9,19 +9,17 @@ events are written, how IDs are fetched and how a table is reflected.
 
 from __future__ import annotations
 
-import random
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import sqlalchemy as sa
-from headrace.errors import BooksError, InputError, RetryableStoreError, SchemaError, StoreError
+from sqlalchemy.dialects import postgresql, sqlite
+
+from headrace.errors import BooksError, InputError, SchemaError
 from headrace.storage import ledger
 from headrace.storage.base import (
     EVENT_ID,
@@ -35,19 +33,17 @@ from headrace.storage.base import (
     RunRecord,
     RunStatus,
     Slice,
-    StatementHook,
     StoredReject,
     TimeRange,
 )
-from headrace.storage.failures import translated
 from headrace.storage.schema import CONTRACTS, LEDGER, RECEIPTS, REJECTS, RUNS, event_table, kind
-from sqlalchemy.dialects import postgresql, sqlite
+from headrace.storage.transactions import Transactions
 
 __all__ = ["SqlStore", "Written", "require_fit", "require_type"]
 
-TRIES = 6
-FIRST_PAUSE = 0.05  # seconds, doubled with each try and jittered
-T = TypeVar("T")
+
+# PostgreSQL takes 65,535 parameters in a statement, SQLite 32,766 or what it was built with
+IDS_IN_A_STATEMENT = 10_000
 
 
 class Written(NamedTuple):
@@ -57,34 +53,14 @@ class Written(NamedTuple):
     inserted: bytes | None
 
 
-class SqlStore(ABC):
+class SqlStore(Transactions, ABC):
     """The half of a `Store` that is the same text on PostgreSQL and SQLite."""
-
-    def __init__(self, engine: sa.Engine, url: str, on_statement: StatementHook | None) -> None:
-        self._engine = engine
-        self._url = url
-        self._on_statement = on_statement
-        sa.event.listen(engine, "before_cursor_execute", self._before_execute)
-
-    @property
-    def url(self) -> str:
-        return self._url
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._engine.dispose()
 
     # What each database does its own way --------------------------------------------------------------------------
 
     @abstractmethod
-    def table_schema(self, table: str) -> pa.Schema | None: ...
+    def _reflect(self, connection: sa.Connection, table: str) -> pa.Schema | None:
+        """`table_schema` as `connection` sees it, its own uncommitted changes included."""
 
     @abstractmethod
     def fetch_ids(
@@ -101,6 +77,9 @@ class SqlStore(ABC):
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written: ...
 
     @abstractmethod
+    def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None: ...
+
+    @abstractmethod
     def _now(self) -> Any:
         """The server's clock, as a value or an SQL expression that goes into a timestamp column."""
 
@@ -111,24 +90,36 @@ class SqlStore(ABC):
     # Tables -------------------------------------------------------------------------------------------------------
 
     def prepare_ledger(self) -> None:
-        with self._writing() as connection:
-            self._exclusive(connection)
-            LEDGER.create_all(connection)
+        with self._reading() as connection:
+            present = set(sa.inspect(connection).get_table_names())
+        # who only looks into a ledger that is there need not wait for a writer
+        if not present.issuperset(LEDGER.tables):
+            self._write(self._create_ledger)
+
+    def _create_ledger(self, connection: sa.Connection) -> None:
+        self._exclusive(connection)
+        LEDGER.create_all(connection)
+
+    def table_schema(self, table: str) -> pa.Schema | None:
+        with self._reading() as connection:
+            return self._reflect(connection, table)
 
     def create_or_widen(self, table: str, schema: pa.Schema, *, time_index: str | None) -> bool:
         present = self.table_schema(table)
-        missing = _missing(table, schema, present)
-        if present is not None and not missing:
+        if present is not None and not _missing(table, schema, present):
             return False
-        with self._writing() as connection:
-            self._exclusive(connection)
-            # another process may have been quicker while we waited for the lock
-            present = self.table_schema(table)
-            missing = _missing(table, schema, present)
-            if present is None:
-                self._create(connection, table, schema, time_index)
-                return True
-            self._widen(connection, table, pa.schema(missing))
+        return self._write(lambda connection: self._create_or_widen(connection, table, schema, time_index), table)
+
+    def _create_or_widen(
+        self, connection: sa.Connection, table: str, schema: pa.Schema, time_index: str | None
+    ) -> bool:
+        self._exclusive(connection)
+        # another process may have been quicker while we waited for the lock
+        present = self._reflect(connection, table)
+        if present is None:
+            self._create(connection, table, schema, time_index)
+            return True
+        self._widen(connection, table, pa.schema(_missing(table, schema, present)))
         return False
 
     def _create(self, connection: sa.Connection, table: str, schema: pa.Schema, time_index: str | None) -> None:
@@ -155,16 +146,24 @@ class SqlStore(ABC):
 
     def pin_contract(self, table: str, contract: str) -> str:
         row = {"table_name": table, "contract": contract, "pinned_at": self._now()}
-        with self._writing() as connection:
-            connection.execute(self._insert(CONTRACTS).values(row).on_conflict_do_nothing())
-            return str(connection.scalar(sa.select(CONTRACTS.c.contract).where(CONTRACTS.c.table_name == table)))
+        pin = self._insert(CONTRACTS).values(row).on_conflict_do_nothing()
+        stored = sa.select(CONTRACTS.c.contract).where(CONTRACTS.c.table_name == table)
+
+        def work(connection: sa.Connection) -> str:
+            connection.execute(pin)
+            return str(connection.execute(stored).scalar_one())
+
+        return self._write(work, table)
 
     # Runs ---------------------------------------------------------------------------------------------------------
 
     def start_run(self, run: RunRecord) -> RunRecord:
-        insert = self._insert(RUNS).values(ledger.run_values(run, self._now())).returning(RUNS.c.started_at)
-        with self._writing() as connection:
-            started: datetime | str = connection.execute(insert).scalar_one()
+        insert = self._insert(RUNS).values(ledger.run_values(run, self._now()))
+        # the same run again is one whose COMMIT was not answered
+        once = insert.on_conflict_do_update(index_elements=["run_id"], set_={"status": insert.excluded.status})
+        started: datetime | str = self._write(
+            lambda connection: connection.execute(once.returning(RUNS.c.started_at)).scalar_one()
+        )
         return replace(run, started_at=ledger.moment(started))
 
     def unfinished_run(self, table: str, job: str) -> RunRecord | None:
@@ -175,23 +174,16 @@ class SqlStore(ABC):
     def reopen_run(self, run_id: str) -> datetime:
         values = {"status": "running", "finished_at": self._now(), "error": None}
         again = sa.update(RUNS).where(RUNS.c.run_id == run_id).values(values).returning(RUNS.c.finished_at)
-        with self._writing() as connection:
-            return ledger.moment(connection.execute(again).scalar_one())
+        return ledger.moment(self._write(lambda connection: connection.execute(again).scalar_one()))
 
     def finish_run(self, run_id: str, *, status: RunStatus, seconds: float, error: str | None = None) -> RunRecord:
-        with self._writing() as connection:
+        def work(connection: sa.Connection) -> RunRecord:
             books = connection.execute(ledger.sum_of_receipts(run_id)).mappings().one()
-            values: dict[str, Any] = {
-                "status": status,
-                "finished_at": self._now(),
-                "seconds": RUNS.c.seconds + seconds,
-                "chunks": books["chunks"],
-                "error": None if error is None else ledger.storable(error),
-                **ledger.counts_values(ledger.counts_of(books)),
-            }
+            values = ledger.finished_values(books, status, seconds, error, self._now())
             finish = sa.update(RUNS).where(RUNS.c.run_id == run_id).values(values).returning(*RUNS.columns)
-            row = connection.execute(finish).mappings().one()
-        return ledger.run_of(row)
+            return ledger.run_of(connection.execute(finish).mappings().one())
+
+        return self._write(work)
 
     def runs(self, *, table: str | None = None, limit: int = 50) -> list[RunRecord]:
         newest = sa.select(RUNS).order_by(RUNS.c.started_at.desc()).limit(limit)
@@ -201,10 +193,13 @@ class SqlStore(ABC):
             return [ledger.run_of(row) for row in connection.execute(newest).mappings()]
 
     def run(self, run_id: str) -> RunRecord | None:
-        alike = sa.select(RUNS).where(RUNS.c.run_id.startswith(run_id, autoescape=True)).limit(2)
+        alike = sa.select(RUNS).where(RUNS.c.run_id.startswith(run_id, autoescape=True))
+        # a whole ID is the shortest that begins with itself
+        shortest_first = alike.order_by(sa.func.length(RUNS.c.run_id)).limit(2)
         with self._reading() as connection:
-            rows = connection.execute(alike).mappings().all()
-        return ledger.run_of(rows[0]) if len(rows) == 1 else None
+            rows = connection.execute(shortest_first).mappings().all()
+        unique = len(rows) == 1 or (bool(rows) and rows[0]["run_id"] == run_id)
+        return ledger.run_of(rows[0]) if unique else None
 
     def receipts(self, run_id: str) -> list[Receipt]:
         ordered = sa.select(RECEIPTS).where(RECEIPTS.c.run_id == run_id).order_by(RECEIPTS.c.receipt_id)
@@ -248,7 +243,7 @@ class SqlStore(ABC):
     def _keep_rejects(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> None:
         if piece.rejects:
             rows = [ledger.reject_values(piece, reject, receipt_id) for reject in piece.rejects]
-            connection.execute(sa.insert(REJECTS).values(created_at=self._now()), rows)
+            self._insert_rejects(connection, rows)
         if piece.replayed:
             self._settle_rejects(connection, piece.replayed, "replayed")
 
@@ -285,52 +280,27 @@ class SqlStore(ABC):
         state: RejectState | None = "kept",
         limit: int | None = None,
     ) -> list[StoredReject]:
-        found = ledger.rejects_where(table=table, run_id=run_id, ids=ids, state=state, limit=limit)
+        wanted: Sequence[Sequence[int] | None] = [None] if ids is None else _blocks(sorted(set(ids)))
+        found: list[StoredReject] = []
         with self._reading() as connection:
-            return [ledger.reject_of(row) for row in connection.execute(found).mappings()]
+            for block in wanted:
+                some = ledger.rejects_where(table=table, run_id=run_id, ids=block, state=state, limit=limit)
+                found += map(ledger.reject_of, connection.execute(some).mappings())
+        return found[:limit]
 
     def discard_rejects(self, ids: Sequence[int]) -> int:
-        with self._writing() as connection:
-            return self._settle_rejects(connection, ids, "discarded")
+        return self._write(lambda connection: self._settle_rejects(connection, ids, "discarded"))
 
     def _settle_rejects(self, connection: sa.Connection, ids: Sequence[int], state: RejectState) -> int:
-        kept = REJECTS.c.reject_id.in_(list(ids)) & (REJECTS.c.state == "kept")
-        return connection.execute(sa.update(REJECTS).where(kept).values(state=state, settled_at=self._now())).rowcount
+        settle = sa.update(REJECTS).where(REJECTS.c.state == "kept").values(state=state, settled_at=self._now())
+        return sum(
+            connection.execute(settle.where(REJECTS.c.reject_id.in_(block))).rowcount for block in _blocks(sorted(ids))
+        )
 
-    # Transactions -------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        with translated(self._url), self._engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        with translated(self._url), self._engine.connect() as connection:
-            reader = connection.execution_options(headrace_reading=True)
-            with reader.begin():
-                yield reader
-
-    def _retried(self, work: Callable[[sa.Connection], T], table: str) -> tuple[T, int]:
-        """Run `work` in a transaction of its own, and again whole for as long as the failure may pass."""
-        for attempt in range(TRIES):
-            try:
-                with translated(f"{self._url}, table {table}"), self._engine.begin() as connection:
-                    return work(connection), attempt
-            except RetryableStoreError as error:
-                if attempt == TRIES - 1:
-                    error.add_note(f"given up after {TRIES} tries")
-                    raise
-                # jitter keeps loaders that collided from colliding again; nothing secret hangs on it
-                time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
-        raise StoreError("unreachable: the last try either returns or raises")
-
-    def _before_execute(self, *event: Any) -> None:
-        self._say(event[2])
-
-    def _say(self, statement: str) -> None:
-        if self._on_statement is not None:
-            self._on_statement(statement)
+def _blocks(ids: Sequence[int]) -> Sequence[Sequence[int]]:
+    """`ids` in blocks that fit into one statement's parameters."""
+    return [ids[start : start + IDS_IN_A_STATEMENT] for start in range(0, len(ids), IDS_IN_A_STATEMENT)]
 
 
 def _settled(piece: Slice, written: Written, receipt_id: int) -> Committed:

@@ -1,0 +1,101 @@
+"""Existing IDs: every one of the range asked for, once, in blocks of bounded size, by one statement."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+
+import pyarrow as pa
+import pytest
+from contract.pieces import TABLE, batch, make, new_ids, open_run, packed, piece, prepared
+
+from headrace.storage import open_store
+from headrace.storage.base import IdRange, Store, TimeRange
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize("count", [0, 1, 9_999, 10_000, 10_001, 25_000])
+def test_every_id_comes_once_in_bounded_blocks(store: Store, count: int) -> None:
+    ids = new_ids(count)
+    prepared(store).commit(piece(ids))
+    blocks = list(store.fetch_ids(TABLE))
+    assert packed(iter(blocks)) == ids
+    assert all(0 < len(block) <= 16 * 10_000 and len(block) % 16 == 0 for block in blocks)
+
+
+def test_a_range_of_ids_includes_its_low_end_only(store: Store) -> None:
+    ids = new_ids(100)
+    prepared(store).commit(piece(ids))
+    for low, high in [(None, None), (10, None), (None, 20), (10, 20), (20, 10), (0, 99)]:
+        where = IdRange(None if low is None else ids[low], None if high is None else ids[high])
+        assert packed(store.fetch_ids(TABLE, where)) == ids[low:high], (low, high)
+
+
+def test_a_range_of_time_includes_its_low_end_and_nulls(store: Store) -> None:
+    ids = new_ids(100)
+    seconds = [None if n % 10 == 0 else n * 1_000_000 for n in range(100)]
+    columns = {"n": pa.array(range(100), pa.int64()), "t": pa.array(seconds, pa.timestamp("us", tz="UTC"))}
+    prepared(store).commit(piece(batch(ids, columns)))
+    berlin = dt.timezone(dt.timedelta(hours=2))
+    for low, high in [(None, None), (10, None), (None, 20), (11, 21), (50, 40)]:
+        edges = [None if one is None else (EPOCH + dt.timedelta(seconds=one)).astimezone(berlin) for one in (low, high)]
+        expected = [one for n, one in enumerate(ids) if n % 10 == 0 or ((low or 0) <= n and (high is None or n < high))]
+        assert packed(store.fetch_ids(TABLE, TimeRange("t", *edges))) == expected, (low, high)
+
+
+def test_a_limit_bounds_the_number_of_ids(store: Store) -> None:
+    ids = new_ids(30_000)
+    prepared(store).commit(piece(ids))
+    for limit in (0, 1, 9_999, 10_001, 40_000):
+        found = packed(store.fetch_ids(TABLE, limit=limit))
+        assert len(found) == min(limit, 30_000)
+        assert set(found) <= set(ids)
+
+
+def test_one_statement_brings_them_all(store_url: str) -> None:
+    statements: list[str] = []
+    with open_store(store_url, on_statement=statements.append) as store:
+        prepared(store).commit(piece(new_ids(25_000)))
+        statements.clear()
+        list(store.fetch_ids(TABLE))
+    assert len([one for one in statements if not one.startswith("BEGIN")]) == 1
+
+
+def test_a_reader_that_stops_early_leaves_the_store_usable(store: Store) -> None:
+    ids = new_ids(30_000)
+    prepared(store).commit(piece(ids))
+    blocks = store.fetch_ids(TABLE)
+    next(blocks)
+    blocks.close()  # type: ignore[attr-defined]  # a generator, as every iterator here is
+    assert store.commit(piece(new_ids(5, seed=1), first_row=50_000)).counts.inserted == 5
+    assert len(packed(store.fetch_ids(TABLE))) == 30_005
+
+
+def test_ids_that_runs_over_the_same_inputs_brought(store: Store) -> None:
+    prepared(store)
+    store.create_or_widen("other", pa.schema([("n", pa.int64())]), time_index=None)
+    open_run(store, run_id="second")
+    open_run(store, run_id="foreign", key="other key")
+    open_run(store, run_id="elsewhere", table="other")
+    store.commit(piece(new_ids(10, seed=1)))
+    store.commit(piece(new_ids(10, seed=2), run_id="second"))
+    store.commit(piece(new_ids(10, seed=3), run_id="foreign"))
+    assert packed(store.fetch_ids_of_inputs(TABLE, "key")) == sorted(new_ids(10, seed=1) + new_ids(10, seed=2))
+    assert packed(store.fetch_ids_of_inputs(TABLE, "other key")) == new_ids(10, seed=3)
+    assert packed(store.fetch_ids_of_inputs(TABLE, "no key")) == []
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "timestamptz", "date"])
+def test_a_time_range_is_utc_whatever_the_sessions_zone(postgres_url: str, kind: str) -> None:
+    early, late = sorted(uuid.uuid4() for _ in range(2))
+    make(
+        postgres_url,
+        f"CREATE TABLE events (event_id uuid PRIMARY KEY, provider text, headrace_receipt bigint, t {kind})",
+        f"INSERT INTO events VALUES ('{early}', 'p', 0, '2020-01-01 00:00:00+00')",  # noqa: S608
+        f"INSERT INTO events VALUES ('{late}', 'p', 0, '2020-01-02 00:00:00+00')",  # noqa: S608
+    )
+    with open_store(postgres_url + "&options=-ctimezone%3DAsia/Tokyo") as store:
+        day = dt.datetime(2020, 1, 2, tzinfo=dt.UTC)
+        assert packed(store.fetch_ids(TABLE, TimeRange("t", low=day))) == [late.bytes]
+        assert packed(store.fetch_ids(TABLE, TimeRange("t", high=day))) == [early.bytes]

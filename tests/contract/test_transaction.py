@@ -1,0 +1,169 @@
+"""Promise 2: rows, rejects and receipt are in the database together or not at all, wherever a commit stops."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from contract.pieces import TABLE, look, new_ids, packed, piece, prepared, reject, stored_ids
+
+from headrace.errors import BooksError, InputError
+from headrace.storage import open_store
+from headrace.storage.base import Counts
+
+BOOKS = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM headrace_receipts), (SELECT count(*) FROM {})"
+EVERYTHING = BOOKS.format("headrace_rejects")
+
+
+class Stop(Exception):  # noqa: N818 - it stands for the end of the process, which is no error
+    """What a dying process does, as far as the database can tell: the transaction ends without COMMIT."""
+
+
+class StopAt:
+    """A statement hook that stops the commit just before its `number`-th statement is sent."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.seen: list[str] = []
+
+    def __call__(self, statement: str) -> None:
+        if self.number is not None and len(self.seen) == self.number:
+            raise Stop(statement)
+        self.seen.append(statement)
+
+    def arm(self, number: int | None) -> None:
+        self.number, self.seen = number, []
+
+
+@pytest.mark.parametrize("snapshot", [True, False], ids=["fast", "safe"])
+def test_a_commit_stopped_before_any_of_its_statements_leaves_nothing(store_url: str, snapshot: bool) -> None:
+    ids, hook = new_ids(50), StopAt()
+    with open_store(store_url, on_statement=hook) as store:
+        prepared(store)
+        first = new_ids(5, seed=9)
+        store.commit(piece(first, first_row=1000))  # the table has been met, so that every commit is alike
+        whole = piece(ids[:-1], rejects=[reject(1), reject(2)], snapshot=snapshot)
+        steps = 0
+        while True:
+            hook.arm(steps)
+            try:
+                store.commit(whole)
+            except Stop:
+                assert look(store_url, EVERYTHING) == [(5, 1, 0)], f"stopped before {hook.seen[-1:]} of step {steps}"
+                steps += 1
+            else:
+                break
+        assert steps >= 4, "receipt, events, rejects, receipt completed"
+        assert look(store_url, EVERYTHING) == [(5 + 49, 2, 2)]
+
+
+def test_nothing_is_visible_to_others_before_the_commit(store_url: str) -> None:
+    seen: set[tuple[int, ...]] = set()
+    watching = False
+
+    def watch(statement: str) -> None:
+        if watching:
+            seen.update(look(store_url, EVERYTHING))
+
+    with open_store(store_url, on_statement=watch) as store:
+        prepared(store)
+        watching = True
+        store.commit(piece(new_ids(20), rejects=[reject()]))
+        watching = False
+    assert seen == {(0, 0, 0)}
+    assert look(store_url, EVERYTHING) == [(20, 1, 1)]
+
+
+def test_a_slice_committed_again_changes_nothing_and_returns_its_counts(store_url: str) -> None:
+    with open_store(store_url) as store:
+        prepared(store)
+        first = store.commit(piece(new_ids(10), rejects=[reject()]))
+        again = store.commit(piece(new_ids(10, seed=5), rejects=[reject()]))
+    assert (first.already_done, again.already_done) == (False, True)
+    assert again.counts == first.counts == Counts(read=11, inserted=10, rejected=1)
+    assert again.receipt_id == first.receipt_id
+    assert stored_ids(store_url) == new_ids(10)
+    assert look(store_url, EVERYTHING) == [(10, 1, 1)]
+
+
+def test_a_receipt_of_another_content_is_refused(store_url: str) -> None:
+    with open_store(store_url) as store:
+        prepared(store)
+        store.commit(piece(new_ids(3)))
+        with pytest.raises(InputError, match=r"in\.csv, rows 0-2") as raised:
+            store.commit(piece(new_ids(3), digest="changed"))
+    assert raised.value.hint
+    assert look(store_url, EVERYTHING) == [(3, 1, 0)]
+
+
+@pytest.mark.parametrize("off", [{"read": 1}, {"duplicate_in_input": 1}, {"rejected": 1}])
+def test_books_that_do_not_balance_are_never_committed(store_url: str, off: dict[str, int]) -> None:
+    right = piece(new_ids(3))
+    wrong = replace(right, counts=right.counts + Counts(**off))
+    with open_store(store_url) as store:
+        prepared(store)
+        with pytest.raises(BooksError):
+            store.commit(wrong)
+    assert look(store_url, EVERYTHING) == [(0, 0, 0)]
+
+
+def test_an_empty_slice_leaves_its_receipt(store_url: str) -> None:
+    with open_store(store_url) as store:
+        prepared(store)
+        done = store.commit(piece([], rejects=[reject(0)]))
+        assert (done.path, done.counts) == ("none", Counts(read=1, rejected=1))
+        assert store.commit(piece([], rejects=[reject(0)])).already_done
+
+
+def test_replayed_rejects_are_settled_in_the_same_transaction_once(store_url: str) -> None:
+    hook = StopAt()
+    states = "SELECT state, settled_at IS NULL FROM headrace_rejects ORDER BY reject_id"
+    with open_store(store_url, on_statement=hook) as store:
+        prepared(store)
+        store.commit(piece([], rejects=[reject(0), reject(1), reject(2)]))
+        kept = [one.reject_id for one in store.rejects()]
+        assert store.discard_rejects(kept[2:]) == 1
+        before = look(store_url, states)
+        replay = piece(new_ids(2), first_row=10, replayed=kept)
+        for step in range(3, 5):
+            hook.arm(step)
+            with pytest.raises(Stop):
+                store.commit(replay)
+            assert look(store_url, states) == before
+        hook.arm(None)
+        store.commit(replay)
+    assert [state for state, _ in look(store_url, states)] == ["replayed", "replayed", "discarded"]
+
+
+@pytest.mark.parametrize("snapshot", [True, False], ids=["fast", "safe"])
+def test_an_event_points_at_the_receipt_that_brought_it(store_url: str, snapshot: bool) -> None:
+    with open_store(store_url) as store:
+        prepared(store)
+        one = store.commit(piece(new_ids(4), snapshot=snapshot))
+        two = store.commit(piece(new_ids(4) + new_ids(3, seed=1), first_row=100, snapshot=snapshot))
+    assert packed(two.inserted_ids or b"") == new_ids(3, seed=1)
+    counted = f"SELECT headrace_receipt, count(*) FROM {TABLE} GROUP BY 1 ORDER BY 1"  # noqa: S608
+    assert look(store_url, counted) == [(one.receipt_id, 4), (two.receipt_id, 3)]
+
+
+FAST = ["INSERT INTO headrace_receipts", "SAVEPOINT", "COPY", "RELEASE", "UPDATE headrace_receipts"]
+SAFE = [
+    "INSERT INTO headrace_receipts",
+    "DROP",
+    "CREATE TEMPORARY",
+    "COPY",
+    "WITH inserted AS",
+    "UPDATE headrace_receipts",
+]
+
+
+@pytest.mark.parametrize(("snapshot", "expected"), [(True, FAST), (False, SAFE)], ids=["fast", "safe"])
+def test_a_commit_sends_no_statement_more_than_it_needs(postgres_url: str, snapshot: bool, expected: list[str]) -> None:
+    statements: list[str] = []
+    with open_store(postgres_url, on_statement=statements.append) as store:
+        prepared(store)
+        store.commit(piece(new_ids(5, seed=1), first_row=90))  # the first commit also asks for the table's types
+        statements.clear()
+        store.commit(piece(new_ids(5), snapshot=snapshot))
+    assert len(statements) == len(expected), statements
+    assert all(map(str.startswith, statements, expected)), statements
