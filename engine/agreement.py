@@ -11,7 +11,7 @@ Types are inferred on the first load and pinned afterwards by the table and its 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -21,7 +21,14 @@ from headrace.partitioning.contract import Contract, LogicalType, arrow_type, ke
 from headrace.source import Input
 from headrace.storage.base import RESERVED_COLUMNS, Store
 
-__all__ = ["Agreement", "agree", "agree_on_input", "stored_contract"]
+__all__ = [
+    "Agreement",
+    "agree",
+    "agree_on_input",
+    "in_stored_timezone",
+    "require_identity",
+    "stored_contract",
+]
 
 # A first load looks into this many files to agree on types; each further file is looked into when its turn comes.
 SAMPLED_INPUTS = 8
@@ -31,38 +38,58 @@ SAMPLED_INPUTS = 8
 class Agreement:
     """What a run holds to: the table's data columns in canonical types, the contract, and whether the table was
     created just now (its snapshot is then known to be empty).
+
+    `columns` are the own columns, before any select, of the inputs that were looked into, by the input's name.
     """
 
     table: str
     schema: pa.Schema
     contract: Contract
     created: bool
+    columns: Mapping[str, Mapping[str, LogicalType]] = field(default_factory=dict)
 
 
 def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOptions) -> Agreement:
-    """Settle schema and contract, and create or widen the table.
+    """Settle schema and contract, and create or widen the table. What is refused changes nothing.
 
     Raises `ContractError` when the stored contract differs from what was asked for, `SchemaError` when types clash.
     """
     present = store.table_schema(table)
-    inferred = _inferred(_with_news(inputs[:SAMPLED_INPUTS], present), options)
-    schema = _settle_types(table, present, inferred, options.read.types)
-    contract = _settle_contract(store, table, schema, options)
-    for item in inputs[:SAMPLED_INPUTS]:
-        _require_identity(item, contract)
-    index = contract.time if contract.layout == "hash" else None
-    created = store.create_or_widen(table, schema, time_index=index)
-    return Agreement(table, schema, contract, created)
+    sampled = inputs[:SAMPLED_INPUTS]
+    found = [_columns_of(item, present, options) for item in sampled]
+    schema = _settle_types(table, present, _merged(found), options.read.types)
+    if len(sampled) == len(inputs) and options.read.select is None:
+        _require_known_types(options.read.types, schema)
+    wanted = _settle_contract(store.pinned_contract(table), table, schema, options)
+    for item, own in zip(sampled, found, strict=True):
+        _require_columns(item.name, own.names, wanted)
+    contract = _pin(store, table, wanted)
+    created = store.create_or_widen(table, schema, time_index=contract.time if contract.layout == "hash" else None)
+    return Agreement(table, schema, contract, created, _own_columns(sampled, found, options))
+
+
+def in_stored_timezone(store: Store, table: str, options: LoadOptions) -> LoadOptions:
+    """`options` with the time zone of the contract stored with `table`, where none was asked for."""
+    stored = store.pinned_contract(table)
+    if options.timezone is not None or stored is None:
+        return options
+    return replace(options, read=replace(options.read, timezone=Contract.from_json(stored).timezone))
 
 
 def agree_on_input(store: Store, agreement: Agreement, item: Input, options: LoadOptions) -> Agreement:
     """Widen the agreement by the columns that `item` alone brings."""
-    _require_identity(item, agreement.contract)
-    if set(item.columns()) <= set(agreement.schema.names):
+    found = _columns_of(item, agreement.schema, options)
+    _require_columns(item.name, found.names, agreement.contract)
+    if set(found.names) <= set(agreement.schema.names):
         return agreement
-    wider = _settle_types(agreement.table, agreement.schema, item.infer(options.read), options.read.types)
+    wider = _settle_types(agreement.table, agreement.schema, found, options.read.types)
     store.create_or_widen(agreement.table, wider, time_index=None)
-    return Agreement(agreement.table, wider, agreement.contract, agreement.created)
+    return replace(agreement, schema=wider)
+
+
+def require_identity(item: Input, contract: Contract) -> None:
+    """Raises `ContractError` if `item` lacks a column that makes an event the same event."""
+    _require_columns(item.name, item.columns(), contract)
 
 
 def stored_contract(store: Store, table: str) -> Contract:
@@ -80,18 +107,31 @@ def stored_contract(store: Store, table: str) -> Contract:
 # Types ----------------------------------------------------------------------------------------------------------
 
 
-def _with_news(inputs: Iterable[Input], present: pa.Schema | None) -> list[Input]:
-    """The inputs that bring columns the table lacks: only their types need to be inferred."""
-    known = set() if present is None else set(present.names)
-    return [item for item in inputs if not set(item.columns()) <= known]
+def _columns_of(item: Input, present: pa.Schema | None, options: LoadOptions) -> pa.Schema:
+    """The input's columns. Types are inferred only where it brings a column that the table lacks: it takes a while."""
+    names = item.columns()
+    if present is None or not set(names) <= set(present.names):
+        return item.infer(options.read)
+    return pa.schema([present.field(name) for name in names])
 
 
-def _inferred(inputs: Iterable[Input], options: LoadOptions) -> pa.Schema:
+def _merged(found: Iterable[pa.Schema]) -> pa.Schema:
     merged: dict[str, pa.DataType] = {}
-    for item in inputs:
-        for field in item.infer(options.read):
-            merged[field.name] = _common(merged.get(field.name), field.type)
+    for column in (column for schema in found for column in schema):
+        merged[column.name] = _common(merged.get(column.name), column.type)
     return pa.schema(list(merged.items()))
+
+
+def _own_columns(
+    inputs: Sequence[Input], found: Sequence[pa.Schema], options: LoadOptions
+) -> dict[str, dict[str, LogicalType]]:
+    """The inputs' columns with their types; a select's input is looked into once more, without the select."""
+    if options.read.select is not None:
+        found = [item.infer(replace(options.read, select=None)) for item in inputs]
+    return {
+        item.name: {column.name: logical_type(column.type) for column in schema}
+        for item, schema in zip(inputs, found, strict=True)
+    }
 
 
 def _common(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:
@@ -117,7 +157,7 @@ def _settle_types(
 ) -> pa.Schema:
     """The table's types, then what was asked for, then what was inferred; every column of either, the table's first."""
     _refuse_reserved(inferred.names)
-    types: dict[str, pa.DataType] = {} if present is None else {field.name: field.type for field in present}
+    types: dict[str, pa.DataType] = {} if present is None else {column.name: column.type for column in present}
     for name, kind in asked.items():
         held = types.get(name)
         if held is not None and logical_type(held) != kind:
@@ -126,10 +166,19 @@ def _settle_types(
                 where=f"{table}, column {name}",
                 hint=f"leave out --type {name}=…, or load into another table",
             )
-    for field in inferred:
-        wanted = asked.get(field.name)
-        types.setdefault(field.name, field.type if wanted is None else arrow_type(wanted))
+    for column in inferred:
+        wanted = asked.get(column.name)
+        types.setdefault(column.name, column.type if wanted is None else arrow_type(wanted))
     return pa.schema(list(types.items()))
+
+
+def _require_known_types(asked: Mapping[str, LogicalType], schema: pa.Schema) -> None:
+    unknown = sorted(set(asked) - set(schema.names))
+    if unknown:
+        raise SchemaError(
+            f"--type names the column {unknown[0]!r}, which neither the input nor the table has",
+            hint=f"the columns are {', '.join(schema.names)}; names match exactly",
+        )
 
 
 def _refuse_reserved(names: Iterable[str]) -> None:
@@ -145,19 +194,36 @@ def _refuse_reserved(names: Iterable[str]) -> None:
 # Contract -------------------------------------------------------------------------------------------------------
 
 
-def _settle_contract(store: Store, table: str, schema: pa.Schema, options: LoadOptions) -> Contract:
-    stored = store.pinned_contract(table)
+def _settle_contract(stored: str | None, table: str, schema: pa.Schema, options: LoadOptions) -> Contract:
+    """The stored contract, which what was asked for must not contradict; without one, what was asked for."""
     if stored is None:
         wanted = _asked(options, schema, _by_default(options, schema))
-        stored = store.pin_contract(table, wanted.to_json())
+        _require_time_type(wanted, schema)
+        return wanted
     held = Contract.from_json(stored)
     _refuse_difference(table, held, _asked(options, schema, held))
     return held
 
 
+def _pin(store: Store, table: str, wanted: Contract) -> Contract:
+    """Store the contract. Another process may have been quicker: then its contract counts."""
+    held = Contract.from_json(store.pin_contract(table, wanted.to_json()))
+    _refuse_difference(table, held, wanted)
+    return held
+
+
+def _require_time_type(contract: Contract, schema: pa.Schema) -> None:
+    kind = None if contract.time is None else logical_type(schema.field(contract.time).type)
+    if kind not in (None, "timestamp", "date"):
+        raise ContractError(
+            f"the time column {contract.time} is of type {kind}, not timestamp or date",
+            hint=f"pin it with --type {contract.time}=timestamp, or cast it in --select",
+        )
+
+
 def _by_default(options: LoadOptions, schema: pa.Schema) -> Contract:
     """What a first load pins where the user said nothing: every column is identity."""
-    everything = tuple((field.name, logical_type(field.type)) for field in schema)
+    everything = tuple((column.name, logical_type(column.type)) for column in schema)
     return Contract(identity=everything, time=options.time, timezone=options.read.timezone)
 
 
@@ -169,7 +235,7 @@ def _asked(options: LoadOptions, schema: pa.Schema, base: Contract) -> Contract:
         time=_known(options.time, schema) or base.time,
         hash=options.hash or base.hash,
         scope=options.scope or base.scope,
-        timezone=base.timezone if options.read.timezone == "UTC" else options.read.timezone,
+        timezone=options.read.timezone,
         key_check=None if key is None else key_check(key),
         version=base.version,
     )
@@ -199,12 +265,12 @@ def _refuse_difference(table: str, held: Contract, asked: Contract) -> None:
         )
 
 
-def _require_identity(item: Input, contract: Contract) -> None:
-    needed = [name for name, _ in contract.identity] + ([contract.time] if contract.time else [])
-    missing = sorted(set(needed) - set(item.columns()))
+def _require_columns(name: str, columns: Sequence[str], contract: Contract) -> None:
+    needed = [column for column, _ in contract.identity] + ([contract.time] if contract.time else [])
+    missing = sorted(set(needed) - set(columns))
     if missing:
         raise ContractError(
             f"the input lacks {', '.join(missing)}, part of what makes an event the same event",
-            where=item.name,
-            hint=f"supply it with --select; the input's columns are {', '.join(item.columns())}",
+            where=name,
+            hint=f"supply it with --select; the input's columns are {', '.join(columns)}",
         )

@@ -98,12 +98,14 @@ class Caster:
         """
         present = [field for field in schema if field.name in table.column_names]
         found = {field.name: plain(table.column(field.name)) for field in present}
+        # a column that has its type already goes round DuckDB
+        strange = [field for field in present if not found[field.name].type.equals(field.type)]
         expressions = [
             self.expression(f"c{number}", found[field.name].type, field.type, field.name)
-            for number, field in enumerate(present)
+            for number, field in enumerate(strange)
         ]
-        results = self.evaluate(list(found.values()), expressions)
-        cast = {field.name: result for field, result in zip(present, results, strict=True)}
+        results = self.evaluate([found[field.name] for field in strange], expressions)
+        cast = found | {field.name: result for field, result in zip(strange, results, strict=True)}
         columns = [
             cast[field.name].cast(field.type) if field.name in cast else pa.nulls(table.num_rows, field.type)
             for field in schema

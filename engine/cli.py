@@ -94,7 +94,12 @@ Scope = Annotated[
     typer.Option("--scope", help="Seek duplicates within a provider, or among all. Default: provider"),
 ]
 Timezone = Annotated[
-    str, typer.Option("--timezone", metavar="NAME", help="How timestamps without a zone are read, e.g. Europe/Paris.")
+    str | None,
+    typer.Option(
+        "--timezone",
+        metavar="NAME",
+        help="How timestamps without a zone are read, e.g. Europe/Paris. Default: as stored; on a first load, UTC.",
+    ),
 ]
 Format = Annotated[
     str | None,
@@ -123,7 +128,7 @@ def load(
     window: Window = "30d",
     digest: Hash = None,
     scope: Scope = None,
-    timezone: Timezone = "UTC",
+    timezone: Timezone = None,
     format: Format = None,  # noqa: A002 - the option's name
     chunk_rows: ChunkRows = 131_072,
     resume: Resume = True,
@@ -164,7 +169,7 @@ def verify(
     provider: Provider = "default",
     select: Select = None,
     types: Type = None,
-    timezone: Timezone = "UTC",
+    timezone: Timezone = None,
     format: Format = None,  # noqa: A002 - the option's name
     output: Out = "text",
     progress: Progress = "auto",
@@ -249,13 +254,18 @@ def rejects_replay(
     ] = None,
     raw: Annotated[
         str | None,
-        typer.Option("--raw", metavar="TEXT", help="The one row as it should have been: a CSV line or a JSON object."),
+        typer.Option(
+            "--raw", metavar="TEXT", help="The one row as it should have been: a line of its file, or a JSON object."
+        ),
     ] = None,
     select: Select = None,
-    timezone: Timezone = "UTC",
+    timezone: Timezone = None,
     output: Out = "text",
 ) -> None:
-    """Load rejects again, all kept ones or those named. Each keeps its identity; one that fails again is kept again."""
+    """Load rejects again, all kept ones or those named. Each keeps its identity; one that fails again is kept again.
+
+    The select and the time zone are those of the load, unless given.
+    """
     from headrace import commands
 
     options = commands.options(to=to, table=table, select=select, timezone=timezone)

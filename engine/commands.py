@@ -6,11 +6,12 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from headrace.api import load_with, opened
 from headrace.config import DEFAULT_PROVIDER, LoadOptions, database_url, parse_types, parse_window
+from headrace.database import open_existing
 from headrace.demo import run_demo
 from headrace.doctor import examine
 from headrace.errors import Interrupted, UsageError
@@ -19,11 +20,9 @@ from headrace.interrupt import stopping
 from headrace.partitioning.contract import HashName
 from headrace.partitioning.contract import Scope as ScopeName
 from headrace.progress import ProgressStyle, progress_for
-from headrace.replay import replay
-from headrace.report import Report
+from headrace.replay import mended, replay
 from headrace.scratch import sweep
 from headrace.source import ReadOptions
-from headrace.storage import open_store
 from headrace.storage.base import Counts, RunRecord, Store, StoredReject
 from headrace.verify import verify as verify_inputs
 
@@ -58,7 +57,7 @@ def options(
     window: str = "30d",
     digest: HashName | None = None,
     scope: ScopeName | None = None,
-    timezone: str = "UTC",
+    timezone: str | None = None,
     format: str | None = None,  # noqa: A002 - the option's name
     chunk_rows: int = ReadOptions().chunk_rows,
     resume: bool = True,
@@ -74,8 +73,13 @@ def options(
         scope=scope,
         window=parse_window(window),
         resume=resume,
+        timezone=timezone,
         read=ReadOptions(
-            types=parse_types(types or []), select=select, timezone=timezone, chunk_rows=chunk_rows, format=format
+            types=parse_types(types or []),
+            select=select,
+            timezone=timezone or ReadOptions().timezone,
+            chunk_rows=chunk_rows,
+            format=format,
         ),
     )
 
@@ -99,15 +103,15 @@ def load(wanted: LoadOptions, inputs: Sequence[str], output: str, progress: Prog
 
 def verify(wanted: LoadOptions, inputs: Sequence[str], output: str, progress: ProgressStyle) -> int:
     """``headrace verify``."""
-    with opened(wanted, inputs) as (store, table, items):
-        found = verify_inputs(store, items, table, wanted, progress=progress_for(progress))
+    with opened(wanted, inputs, existing=True) as (store, table, items, settled):
+        found = verify_inputs(store, items, table, settled, progress=progress_for(progress))
     _print(output, found.to_dict, found.to_text)
     return 0 if found.ok else DIFFERENCE
 
 
 def explain(to: str | None, event_id: str, table: str | None, output: str) -> int:
     """``headrace explain``."""
-    with _ledger(to) as store:
+    with open_existing(database_url(to)) as store:
         found = explain_event(store, event_id, [table] if table else store.tables())
     _print(output, found.to_dict, found.to_text)
     return 0
@@ -135,7 +139,7 @@ def demo(folder: str, progress: ProgressStyle) -> int:
 
 def rejects_list(to: str | None, table: str | None, run: str | None, *, settled: bool, limit: int, output: str) -> int:
     """``headrace rejects list``."""
-    with _ledger(to) as store:
+    with open_existing(database_url(to)) as store:
         found = store.rejects(
             table=table, run_id=_whole_run_id(store, run), state=None if settled else "kept", limit=limit
         )
@@ -145,7 +149,7 @@ def rejects_list(to: str | None, table: str | None, run: str | None, *, settled:
 
 def rejects_show(to: str | None, ids: Sequence[int], output: str) -> int:
     """``headrace rejects show``."""
-    with _ledger(to) as store:
+    with open_existing(database_url(to)) as store:
         found = _named(store, ids, any_state=True)
     _print(
         output,
@@ -159,15 +163,17 @@ def rejects_replay(
     wanted: LoadOptions, ids: Sequence[int], run: str | None, changes: Sequence[str], raw: str | None, output: str
 ) -> int:
     """``headrace rejects replay``."""
-    with _ledger(wanted.to) as store:
+    with open_existing(wanted.to) as store:
         chosen = (
             _named(store, ids)
             if ids
             else store.rejects(table=wanted.table, run_id=_whole_run_id(store, run), state="kept")
         )
-        reports = replay(store, _with_raw(chosen, raw), wanted, changes=_changes(changes))
-    total = sum((report.counts for report in reports), Counts())
-    _print(output, lambda: asdict(total), lambda: _replay_text(total, reports))
+        given = _with_raw(store, chosen, raw)
+        reports = replay(store, given, wanted, changes=_changes(changes))
+    unsplit = [one for one in given if one.reject.record is None]
+    total = sum((report.counts for report in reports), Counts(read=len(unsplit), rejected=len(unsplit)))
+    _print(output, lambda: asdict(total), lambda: _replay_text(total, unsplit))
     return 3 if total.rejected else 0
 
 
@@ -175,7 +181,7 @@ def rejects_discard(to: str | None, ids: Sequence[int], table: str | None, run: 
     """``headrace rejects discard``."""
     if not (ids or table or run):
         raise UsageError("nothing was named to discard", hint="give reject numbers, --run or --table")
-    with _ledger(to) as store:
+    with open_existing(database_url(to)) as store:
         chosen = (
             _named(store, ids) if ids else store.rejects(table=table, run_id=_whole_run_id(store, run), state="kept")
         )
@@ -209,14 +215,14 @@ def _changes(pairs: Sequence[str]) -> dict[str, str | None]:
     return changes
 
 
-def _with_raw(chosen: Sequence[StoredReject], raw: str | None) -> Sequence[StoredReject]:
+def _with_raw(store: Store, chosen: Sequence[StoredReject], raw: str | None) -> Sequence[StoredReject]:
     if raw is None:
         return chosen
     if len(chosen) != 1:
         raise UsageError(
             f"--raw mends one reject, not {len(chosen)}", hint="name the one: headrace rejects replay 17 --raw …"
         )
-    return [replace(chosen[0], reject=replace(chosen[0].reject, raw=raw, record=None))]
+    return [mended(store, chosen[0], raw)]
 
 
 def _reject_lines(found: Sequence[StoredReject]) -> str:
@@ -247,13 +253,19 @@ def _reject_object(one: StoredReject) -> dict[str, object]:
     return {**asdict(one), "created_at": one.created_at.isoformat()}
 
 
-def _replay_text(total: Counts, reports: Sequence[Report]) -> str:
-    if not reports:
+def _replay_text(total: Counts, unsplit: Sequence[StoredReject]) -> str:
+    if not total.read:
         return "no rejects to replay"
     duplicates = total.duplicate_in_input + total.duplicate_in_store
-    return (
+    text = (
         f"{total.read:,} replayed: {total.inserted:,} inserted, {duplicates:,} duplicate, "
         f"{total.rejected:,} rejected again"
+    )
+    if not unsplit:
+        return text
+    return (
+        f"{text}\n{len(unsplit):,} of them could not be split into columns; give each as it should be: "
+        f"headrace rejects replay {unsplit[0].reject_id} --raw '…'"
     )
 
 
@@ -262,7 +274,7 @@ def _replay_text(total: Counts, reports: Sequence[Report]) -> str:
 
 def runs_list(to: str | None, table: str | None, limit: int, output: str) -> int:
     """``headrace runs list``."""
-    with _ledger(to) as store:
+    with open_existing(database_url(to)) as store:
         found = store.runs(table=table, limit=limit)
     _print(output, lambda: {"runs": [_run_object(run) for run in found]}, lambda: _run_lines(found))
     return 0
@@ -270,7 +282,7 @@ def runs_list(to: str | None, table: str | None, limit: int, output: str) -> int
 
 def runs_show(to: str | None, run: str, output: str) -> int:
     """``headrace runs show``."""
-    with _ledger(to) as store:
+    with open_existing(database_url(to)) as store:
         found = _run(store, run)
         receipts = store.receipts(found.run_id)
     _print(
@@ -316,12 +328,6 @@ def _run_lines(found: Sequence[RunRecord]) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------
-
-
-def _ledger(to: str | None) -> Store:
-    store = open_store(database_url(to))
-    store.prepare_ledger()
-    return store
 
 
 def _print(output: str, as_object: Callable[[], object], as_text: Callable[[], str]) -> None:

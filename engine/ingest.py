@@ -6,8 +6,9 @@
               killed one                                              receipt
               stopped
 
-One chunk is committed in a thread while the next is read, prepared and decided, so that the database works meanwhile;
-no more than two are in memory. Counters move only when a commit has returned.
+Three chunks are on their way at a time: one is read and prepared in a thread, one is decided, one is committed in a
+thread. The database, DuckDB and the hash work side by side, and memory holds no more than these three. Counters move
+only when a commit has returned.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.agreement import Agreement, agree, agree_on_input
+from headrace.ahead import ahead
 from headrace.config import LoadOptions, hash_key
 from headrace.errors import BooksError, HeadraceError, InputError, Interrupted
 from headrace.known import KnownIds, Verdict
@@ -117,13 +119,13 @@ class _Run:
             ThreadPoolExecutor(1, thread_name_prefix="headrace-commit") as writer,
             self._progress.over(inputs),
         ):
-            for item, prepared in self._prepared(inputs):
+            for prepared in self._prepared(inputs):
                 first = known.meet(prepared.ids)
                 receipt = self._opened.receipts.get((prepared.address.source, prepared.address.first_row))
                 if receipt is not None:
                     self._skip(prepared, receipt)
                 else:
-                    self._commit(writer, self._decide(item, prepared, known, first))
+                    self._commit(writer, self._decide(prepared, known, first))
             self._drain()
             self.snapshot_ids = known.snapshot_ids
 
@@ -151,16 +153,21 @@ class _Run:
 
     # From input to prepared chunk -----------------------------------------------------------------------------
 
-    def _prepared(self, inputs: Sequence[Input]) -> Iterator[tuple[Input, Prepared]]:
+    def _prepared(self, inputs: Sequence[Input]) -> Iterator[Prepared]:
         for item in inputs:
             self._widen(item)
-            for chunk in item.chunks(self._agreement.schema, self._options.read):
+            for prepared in ahead(self._prepared_from(item)):
                 if self._stop.is_set():
                     self._drain()
                     raise Interrupted(
                         f"stopped after {self.chunks} chunks", hint="run the same command again to resume"
                     )
-                yield item, prepare(chunk, self._agreement.contract, self._options.provider, self._key)
+                yield prepared
+
+    def _prepared_from(self, item: Input) -> Iterator[Prepared]:
+        for chunk in item.chunks(self._agreement.schema, self._options.read):
+            prepared = prepare(chunk, self._agreement.contract, self._options.provider, self._key)
+            yield replace(prepared, rejects=_located(item, prepared.rejects))
 
     def _widen(self, item: Input) -> None:
         if not set(item.columns()) <= set(self._agreement.schema.names):
@@ -169,7 +176,7 @@ class _Run:
 
     # From prepared chunk to slice -----------------------------------------------------------------------------
 
-    def _decide(self, item: Input, prepared: Prepared, known: KnownIds, first: NDArray[np.int64]) -> Slice:
+    def _decide(self, prepared: Prepared, known: KnownIds, first: NDArray[np.int64]) -> Slice:
         """Which events are new, sorted by ID, with the books as far as they are known before the database speaks."""
         times = None if prepared.times_us is None else prepared.times_us[first]
         if len(first) and known.needs_fetch(times):
@@ -185,7 +192,7 @@ class _Run:
             events=_events(prepared, verdict.new, self._options.provider),
             new_from_snapshot=verdict.certain,
             counts=_counts(prepared, verdict),
-            rejects=_located(item, prepared.rejects),
+            rejects=prepared.rejects,
             replayed=self._replayed,
         )
 

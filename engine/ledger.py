@@ -89,7 +89,7 @@ def _refuse_twice(names: Sequence[str]) -> None:
 
 
 def _record(agreement: Agreement, inputs: Sequence[Input], options: LoadOptions, job: str | None) -> RunRecord:
-    described = [{"name": item.name, "fingerprint": item.fingerprint, "size": item.size} for item in inputs]
+    described = [_described(item, agreement, options) for item in inputs]
     return RunRecord(
         run_id=uuid4().hex,
         table=agreement.table,
@@ -102,6 +102,15 @@ def _record(agreement: Agreement, inputs: Sequence[Input], options: LoadOptions,
         workers=1,
         version=__version__,
     )
+
+
+def _described(item: Input, agreement: Agreement, options: LoadOptions) -> dict[str, object]:
+    """What `headrace.replay` needs to read a row again as it was read: a file's own columns in their order (known for
+    the inputs that were looked into), and the select.
+    """
+    known = {"name": item.name, "fingerprint": item.fingerprint, "size": item.size}
+    columns = {"columns": agreement.columns[item.name]} if item.durable and item.name in agreement.columns else {}
+    return {**known, **columns, **({} if options.read.select is None else {"select": options.read.select})}
 
 
 def _digest(value: object) -> str:

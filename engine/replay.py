@@ -13,20 +13,32 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
+from typing import Any
 
 import pyarrow as pa
 
+from headrace.agreement import in_stored_timezone
 from headrace.config import LoadOptions
 from headrace.errors import UsageError
 from headrace.ingest import ingest
+from headrace.partitioning.contract import LogicalType
 from headrace.report import Report
 from headrace.source import Chunk, Input, ReadOptions, open_inputs
 from headrace.storage.base import Reject, Store, StoredReject
 
-__all__ = ["replay"]
+__all__ = ["mended", "replay"]
 
 # One batch is one chunk, so that it is settled in one transaction.
 BATCH = 10_000
+DELIMITERS = (",", "\t", ";", "|")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How the run that kept a reject read its source: the source's own columns in order, with types, and the select."""
+
+    columns: Mapping[str, LogicalType]
+    select: str | None
 
 
 def replay(
@@ -38,9 +50,9 @@ def replay(
 ) -> list[Report]:
     """Load `rejects` again, with `changes` (column to text) applied to each; one report for each batch.
 
-    Raises `UsageError` for a reject that could not be split into columns and is not given as JSON either.
+    A reject that could not be split into columns stays as it is: see `mended`.
     """
-    ordered = sorted(rejects, key=_group)
+    ordered = sorted((one for one in rejects if one.reject.record is not None), key=_group)
     return [
         _replay_batch(store, batch, options, changes or {})
         for _, group in groupby(ordered, key=_group)
@@ -48,8 +60,16 @@ def replay(
     ]
 
 
-def _group(stored: StoredReject) -> tuple[str, str, str, str]:
-    return stored.table, stored.provider, stored.reject.source, stored.reject.stage
+def mended(store: Store, stored: StoredReject, raw: str) -> StoredReject:
+    """`stored` with the row `raw` in its place: a JSON object, or a line of the file it came from.
+
+    Raises `UsageError` if `raw` does not have the file's columns: no value goes to a column it was not meant for.
+    """
+    return replace(stored, reject=replace(stored.reject, raw=raw, record=json.dumps(_split(store, stored, raw))))
+
+
+def _group(stored: StoredReject) -> tuple[str, str, str, str, str]:
+    return stored.table, stored.provider, stored.run_id, stored.reject.source, stored.reject.stage
 
 
 def _batches(group: Iterable[StoredReject]) -> Iterator[list[StoredReject]]:
@@ -62,38 +82,46 @@ def _replay_batch(
     store: Store, batch: Sequence[StoredReject], options: LoadOptions, changes: Mapping[str, str | None]
 ) -> Report:
     first = batch[0]
-    select = options.read.select if first.reject.stage == "read" else None
-    read = replace(options.read, select=select, chunk_rows=BATCH, chunk_bytes=1 << 40)
+    reading = _reading(store, first)
+    select = (options.read.select or reading.select) if first.reject.stage == "read" else None
+    types = reading.columns if select else {}
+    read = replace(options.read, select=select, types=types, chunk_rows=BATCH, chunk_bytes=1 << 40)
     options = replace(options, table=first.table, provider=first.provider, read=read)
-    records = [{**_record(store, one), **changes} for one in batch]
-    (inner,) = open_inputs([records], read, None)
+    options = in_stored_timezone(store, first.table, options)
+    records = [{**_texts(json.loads(one.reject.record or "{}")), **changes} for one in batch]
+    (inner,) = open_inputs([records], options.read, None)
     item = _Replayed(inner, [one.reject for one in batch])
     return ingest(store, [item], first.table, options, replayed=[one.reject_id for one in batch])
 
 
-def _record(store: Store, stored: StoredReject) -> dict[str, str | None]:
-    if stored.reject.record is not None:
-        return {name: _text(value) for name, value in json.loads(stored.reject.record).items()}
-    return _split(store, stored)
+def _reading(store: Store, stored: StoredReject) -> _Reading:
+    run = store.run(stored.run_id)
+    inputs = [] if run is None else json.loads(run.inputs)
+    found: dict[str, Any] = next((one for one in inputs if one["name"] == stored.reject.source), {})
+    return _Reading(found.get("columns", {}), found.get("select"))
 
 
-def _split(store: Store, stored: StoredReject) -> dict[str, str | None]:
-    """A row that the reader could not split: JSON as it stands, else as one CSV line in the table's column order."""
+def _split(store: Store, stored: StoredReject, raw: str) -> dict[str, str | None]:
     try:
-        parsed = json.loads(stored.reject.raw)
+        parsed = json.loads(raw)
     except ValueError:
         parsed = None
     if isinstance(parsed, dict):
-        return {name: _text(value) for name, value in parsed.items()}
-    columns = (store.table_schema(stored.table) or pa.schema([])).names
-    fields = next(csv.reader([stored.reject.raw]), [])
-    if len(fields) != len(columns):
-        raise UsageError(
-            f"reject {stored.reject_id} has {len(fields)} fields where the table has {len(columns)} columns",
-            where=f"{stored.reject.source}, line {stored.reject.line}",
-            hint=f"mend it: headrace rejects replay {stored.reject_id} --raw 'the line as it should be'",
-        )
-    return {name: value or None for name, value in zip(columns, fields, strict=True)}
+        return _texts(parsed)
+    columns = _reading(store, stored).columns
+    for delimiter in DELIMITERS:
+        fields = next(csv.reader([raw], delimiter=delimiter), [])
+        if columns and len(fields) == len(columns):
+            return {name: value or None for name, value in zip(columns, fields, strict=True)}
+    raise UsageError(
+        f"this is no row of {', '.join(columns)}" if columns else "the columns of the file are not known any more",
+        where=f"reject {stored.reject_id}, {stored.reject.source}",
+        hint='give a field for each of them, or a JSON object: --raw \'{"column": "value", …}\'',
+    )
+
+
+def _texts(record: Mapping[str, object]) -> dict[str, str | None]:
+    return {name: _text(value) for name, value in record.items()}
 
 
 def _text(value: object) -> str | None:

@@ -15,10 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.agreement import stored_contract
+from headrace.agreement import require_identity, stored_contract
 from headrace.config import LoadOptions, hash_key
+from headrace.errors import SchemaError
 from headrace.ledger import inputs_key
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.dedup import first_occurrences
@@ -89,15 +91,18 @@ class Verification:
 def verify(
     store: Store, inputs: Sequence[Input], table: str, options: LoadOptions, *, progress: Progress | None = None
 ) -> Verification:
-    """Compare `table` with `inputs`. Raises `ContractError` if the table has no stored contract."""
+    """Compare `table` with `inputs`. Raises `ContractError` if the table has no stored contract, or an input lacks
+    a column of the identity; `SchemaError` if the table is gone.
+    """
     contract = stored_contract(store, table)
+    schema = _columns(store, table)
     found = Verification(table)
     with scratch_folder() as folder:
         stored, expected = IdRuns(folder), IdRuns(folder)
         try:
             _read_table(store.fetch_ids(table), stored, found)
             with (progress or Quiet()).over(inputs):
-                for prepared in _identified(store, table, contract, inputs, options):
+                for prepared in _identified(schema, contract, inputs, options):
                     _expect(prepared, stored, expected, found)
                     if progress:
                         progress.advance(Counts(read=prepared.read, rejected=len(prepared.rejects)))
@@ -109,13 +114,20 @@ def verify(
 
 
 def _identified(
-    store: Store, table: str, contract: Contract, inputs: Sequence[Input], options: LoadOptions
+    schema: pa.Schema, contract: Contract, inputs: Sequence[Input], options: LoadOptions
 ) -> Iterator[Prepared]:
-    schema = store.table_schema(table)
     key = hash_key() if contract.hash == "blake2b" else None
     for item in inputs:
+        require_identity(item, contract)
         for chunk in item.chunks(schema, options.read):
             yield prepare(chunk, contract, options.provider, key)
+
+
+def _columns(store: Store, table: str) -> pa.Schema:
+    schema = store.table_schema(table)
+    if schema is None:
+        raise SchemaError("the table is gone, though its contract is there", where=table, hint="load its inputs again")
+    return schema
 
 
 def _read_table(blocks: Iterator[bytes], stored: IdRuns, found: Verification) -> None:

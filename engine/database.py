@@ -1,0 +1,41 @@
+"""Opening a database that must be there already, for the commands that only look: none of them makes one by looking."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from headrace.errors import ConfigurationError
+from headrace.storage import open_store, safe_url
+from headrace.storage.base import Store
+
+__all__ = ["is_there", "open_existing"]
+
+
+def open_existing(url: str) -> Store:
+    """The database at `url` with its ledger. Raises `ConfigurationError` if there is none, `StoreError` otherwise."""
+    if not is_there(url):
+        raise ConfigurationError(
+            "there is no such database",
+            where=safe_url(url),
+            hint="check --to and HEADRACE_DATABASE_URL; `headrace load` makes a new one",
+        )
+    store = open_store(url)
+    try:
+        store.prepare_ledger()
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def is_there(url: str) -> bool:
+    """Whether opening `url` would not make a database: SQLite makes a file wherever there is none."""
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        return True  # `open_store` says what is wrong with it
+    name = parsed.database or ":memory:"
+    special = name == ":memory:" or name.startswith("file:")
+    return parsed.get_backend_name() != "sqlite" or special or Path(name).exists()
