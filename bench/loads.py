@@ -184,9 +184,8 @@ def _print(seconds: dict[str, list[float]], rows: int) -> None:
         fresh, repeated = medians["by hand, CSV, fresh"] / took, medians["by hand, CSV, repeated"] / took
         ratio = medians["raw COPY"] / took
         print(f"| {name} | {took:.2f} | {rows / took:,.0f} | {ratio:.2f} | {fresh:.2f} | {repeated:.2f} |")
-    print(
-        f"\npeak memory of a `headrace load` process: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10} MiB"
-    )
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+    print(f"\npeak memory of a `headrace load` process: {peak} MiB")
 
 
 @contextmanager

@@ -14,12 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from headrace.partitioning.contract import Contract, arrow_type, key_check
 from headrace.partitioning.encoding import encode
 from headrace.partitioning.identity import event_ids, id_text, ids_from_packed
 from headrace.partitioning.partition import partition_of
-from hypothesis import given
-from hypothesis import strategies as st
 
 FOLDER = Path(__file__).parent
 VECTORS_SHA256 = "1100600833d9bc9e543c4dabdef6c8a7b71c85b65dcb5f5131b555ce2914865c"

@@ -7,10 +7,11 @@ from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
-from headrace.errors import ContractError
-from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
 from hypothesis import given
 from hypothesis import strategies as st
+
+from headrace.errors import ContractError
+from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
 
 FIRES = Contract((("latitude", "float"), ("acquired", "timestamp")), time="acquired")
 NAMES = st.text(min_size=1, max_size=6)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from headrace.partitioning.dedup import ascending, first_occurrences, id_order
 from hypothesis import given
 from hypothesis import strategies as st
+
+from headrace.partitioning.dedup import ascending, first_occurrences, id_order
 
 # Few different halves: IDs that agree in one half only are as common as equal ones.
 HALVES = st.sampled_from([bytes(8), b"\x00" * 7 + b"\x01", b"\x01" + b"\x00" * 7, b"\xff" * 8, b"\x80" + b"\xff" * 7])

@@ -7,10 +7,11 @@ from decimal import Decimal
 import numpy as np
 import pyarrow as pa
 import pytest
-from headrace.partitioning import encoding
-from headrace.partitioning.encoding import decimal_text, encode, unencodable
 from hypothesis import given
 from hypothesis import strategies as st
+
+from headrace.partitioning import encoding
+from headrace.partitioning.encoding import decimal_text, encode, unencodable
 
 CELLS = st.lists(st.none() | st.text(max_size=4), min_size=1, max_size=10)
 

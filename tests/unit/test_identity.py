@@ -8,6 +8,9 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from headrace.errors import ContractError, UsageError
 from headrace.partitioning import identity
 from headrace.partitioning.contract import Contract, key_check
@@ -23,8 +26,6 @@ from headrace.partitioning.identity import (
     times_us,
     unplaceable,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 STAMP = pa.timestamp("us", tz="UTC")
 LAST_US = NULL_TIME_US + (2**48) * 1000 - 1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from headrace.partitioning.partition import partition_of
 from hypothesis import given
 from hypothesis import strategies as st
+
+from headrace.partitioning.partition import partition_of
 
 SEED = 11
 
