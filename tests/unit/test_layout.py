@@ -1,0 +1,45 @@
+"""The layout's own promises: what the package exports, what the import rules cover."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import headrace
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def modules() -> list[str]:
+    return sorted(found.name for found in pkgutil.iter_modules(headrace.__path__, "headrace.") if not found.ispkg)
+
+
+def test_the_import_rules_cover_every_module_of_the_engine() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    forbidden = next(one["forbidden_modules"] for one in contracts if one["type"] == "forbidden")
+    assert sorted(forbidden) == [name for name in modules() if name != "headrace.errors"]
+
+
+def test_every_module_says_what_it_exports() -> None:
+    for name in modules():
+        exported = importlib.import_module(name).__all__
+        assert exported == [*dict.fromkeys(exported)], name
+        assert all(hasattr(importlib.import_module(name), one) for one in exported), name
+
+
+def test_the_public_names_are_all_there_and_no_others() -> None:
+    assert {name: getattr(headrace, name) is not None for name in headrace.__all__} == dict.fromkeys(
+        headrace.__all__, True
+    )
+    assert dir(headrace) == sorted(headrace.__all__)
+
+
+def test_importing_headrace_loads_no_heavy_library() -> None:
+    heavy = "{'duckdb', 'pyarrow', 'numpy', 'sqlalchemy', 'psycopg', 'typer', 'rich'}"
+    code = f"import sys, headrace; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
