@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from headrace.errors import StoreError
 from headrace.partitioning.identity import id_text, parse_id
-from headrace.storage.base import RECEIPT, Origin, Store
+from headrace.storage.base import EVENT_ID, RECEIPT, Origin, Store
 
 __all__ = ["Explanation", "explain"]
 
@@ -26,7 +26,7 @@ class Explanation:
         return {
             "event_id": self.event_id,
             "table": self.table,
-            "event": {name: value for name, value in self.origin.row.items() if name != RECEIPT},
+            "event": {name: value for name, value in self.origin.row.items() if name not in (EVENT_ID, RECEIPT)},
             "source": receipt and receipt.address.source,
             "first_row": receipt and receipt.address.first_row,
             "rows": receipt and receipt.address.rows,
@@ -40,7 +40,7 @@ class Explanation:
     def to_text(self) -> str:
         """The story for people."""
         lines = [f"event {self.event_id} in {self.table}"]
-        lines += [f"  {name:<20} {value}" for name, value in self.origin.row.items() if name != RECEIPT]
+        lines += [f"  {name:<20} {value}" for name, value in self.origin.row.items() if name not in (EVENT_ID, RECEIPT)]
         receipt, run = self.origin.receipt, self.origin.run
         if receipt is None:
             return "\n".join([*lines, "no receipt: this row was not loaded by Headrace"])

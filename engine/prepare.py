@@ -60,7 +60,7 @@ def prepare(chunk: Chunk, contract: Contract, provider: str, key: bytes | None =
         events=events,
         ids=ids,
         times_us=None if times is None else times_us(times),
-        rejects=[*chunk.rejects, *rejects],
+        rejects=sorted([*chunk.rejects, *rejects], key=lambda reject: reject.row or 0),
         digest=digest_of(ids),
     )
 

@@ -52,6 +52,7 @@ class PostgresStore(SqlStore):
             url.set(drivername="postgresql+psycopg"),
             isolation_level="READ COMMITTED",
             pool_pre_ping=True,
+            hide_parameters=True,  # a traceback is no place for the user's rows
             connect_args={"application_name": "headrace", "connect_timeout": 10, "keepalives_idle": 30},
         )
         super().__init__(engine, shown, on_statement)

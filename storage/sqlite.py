@@ -44,7 +44,12 @@ class SqliteStore(SqlStore):
         connect = {"timeout": BUSY_SECONDS, "check_same_thread": False}
         # an in-memory database lives as long as its one connection
         pool = sa.StaticPool if url.database in (None, "", ":memory:") else sa.QueuePool
-        engine = sa.create_engine(url.set(drivername="sqlite+pysqlite"), connect_args=connect, poolclass=pool)
+        engine = sa.create_engine(
+            url.set(drivername="sqlite+pysqlite"),
+            connect_args=connect,
+            poolclass=pool,
+            hide_parameters=True,  # a traceback is no place for the user's rows
+        )
         sa.event.listen(engine, "connect", partial(_prepare_connection, shown))
         sa.event.listen(engine, "begin", _begin)
         super().__init__(engine, shown, on_statement)

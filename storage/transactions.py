@@ -75,8 +75,9 @@ class Transactions:
             try:
                 with translated(where), self._engine.begin() as connection:
                     return work(connection), attempt
-            except RetryableStoreError:
+            except RetryableStoreError as error:
                 if attempt == TRIES - 1:
+                    error.add_note(f"given up after {TRIES} tries")
                     raise
                 # jitter keeps loaders that collided from colliding again; nothing secret hangs on it
                 time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
