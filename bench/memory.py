@@ -9,8 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from events import IDENTITY, write_events
-from loads import _clear, _server
+from events import write_events
+from loads import clear, load_command, server
 
 
 def main() -> None:
@@ -21,12 +21,12 @@ def main() -> None:
     parser.add_argument("--database", help="a PostgreSQL URL whose schema `public` may be dropped")
     parser.add_argument("--data", type=Path, help="a folder that keeps the generated files")
     options = parser.parse_args()
-    with _server(options.database) as url, tempfile.TemporaryDirectory() as scratch:
+    with server(options.database) as url, tempfile.TemporaryDirectory() as scratch:
         print("| rows | peak memory, fresh | ÷ first | repeated | ÷ first |\n|---|---|---|---|---|")
         first: list[int] = []
         for rows in options.rows:
             path = write_events(options.data or Path(scratch), rows, csv=options.csv)[int(options.csv)]
-            _clear(url)
+            clear(url)
             peaks = [_peak(url, path), _peak(url, path)]
             first = first or peaks
             ratios = [peak / base for peak, base in zip(peaks, first, strict=True)]
@@ -35,20 +35,8 @@ def main() -> None:
 
 def _peak(url: str, path: Path) -> int:
     """Peak resident memory of one load, in MiB, as the kernel accounts for the finished process."""
-    words = [
-        "load",
-        str(path),
-        "--table",
-        "fires",
-        "--id",
-        ",".join(IDENTITY),
-        "--time",
-        "acq_time",
-        "--output",
-        "json",
-    ]
     process = subprocess.Popen(  # noqa: S603 - our own command line
-        [sys.executable, "-m", "headrace.cli", *words],
+        load_command(path),
         env={**os.environ, "HEADRACE_DATABASE_URL": url},
         stdout=subprocess.DEVNULL,
     )

@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 
 from headrace.errors import ConfigurationError, SchemaError
 from headrace.expressions import Cast, is_text, literal, logical_name
-from headrace.partitioning.contract import LogicalType
+from headrace.partitioning.contract import LogicalType, arrow_type
 from headrace.reasons import as_text, reason
 
 __all__ = ["BadValue", "Caster", "canonical_type", "connect"]
@@ -69,17 +69,7 @@ def connect(threads: int, timezone: str) -> duckdb.DuckDBPyConnection:
 
 def canonical_type(name: LogicalType, scale: int = 9) -> pa.DataType:
     """The Arrow type that carries the logical type; `scale` matters to decimal alone."""
-    types: dict[LogicalType, pa.DataType] = {
-        "bool": pa.bool_(),
-        "integer": pa.int64(),
-        "float": pa.float64(),
-        "timestamp": pa.timestamp("us", tz="UTC"),
-        "date": pa.date32(),
-        "decimal": pa.decimal128(38, scale),
-        "string": pa.string(),
-        "bytes": pa.binary(),
-    }
-    return types[name]
+    return pa.decimal128(38, scale) if name == "decimal" else arrow_type(name)
 
 
 class Caster:
