@@ -54,13 +54,14 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
 
     Raises `ContractError` when the stored contract differs from what was asked for, `SchemaError` when types clash.
     """
-    present = store.table_schema(table)
+    stored = store.pinned_contract(table)
+    present = store.table_schema(table) or _pinned_types(stored)
     sampled = inputs[:SAMPLED_INPUTS]
     found = [_columns_of(item, present, options) for item in sampled]
     schema = _settle_types(table, present, _merged(found), options.read.types)
     if len(sampled) == len(inputs) and options.read.select is None:
         _require_known_types(options.read.types, schema)
-    wanted = _settle_contract(store.pinned_contract(table), table, schema, options)
+    wanted = _settle_contract(stored, table, schema, options)
     for item, own in zip(sampled, found, strict=True):
         _require_columns(item.name, own.names, wanted)
     contract = _pin(store, table, wanted)
@@ -105,6 +106,13 @@ def stored_contract(store: Store, table: str) -> Contract:
 
 
 # Types ----------------------------------------------------------------------------------------------------------
+
+
+def _pinned_types(stored: str | None) -> pa.Schema | None:
+    """What the contract pins where the table is gone, or a first load died before it made one."""
+    if stored is None:
+        return None
+    return pa.schema([(name, arrow_type(kind)) for name, kind in Contract.from_json(stored).identity])
 
 
 def _columns_of(item: Input, present: pa.Schema | None, options: LoadOptions) -> pa.Schema:

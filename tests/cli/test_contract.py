@@ -99,3 +99,11 @@ def test_the_same_key_of_two_providers_is_two_events_unless_the_scope_is_global(
         headrace.load("in.csv", "--table", table, "--id", "id", "--scope", scope, "--provider", "a")
         report = headrace.load("in.csv", "--table", table, "--provider", "b")
         assert report["inserted"] == second, scope
+
+
+def test_the_contract_pins_its_types_though_the_table_is_gone(loaded: Headrace) -> None:
+    before = loaded.query("SELECT event_id FROM fires ORDER BY event_id")
+    loaded.query("DROP TABLE fires")
+    (loaded.folder / "text.csv").write_text(ROWS.replace("\n1,", "\n1.0,").replace("\n2,", "\n2e0,"))
+    assert loaded.load("text.csv", "--table", "fires")["inserted"] == 2
+    assert loaded.query("SELECT event_id FROM fires ORDER BY event_id") == before
