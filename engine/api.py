@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Event
+from typing import TypedDict, Unpack
 
 from headrace.agreement import in_stored_timezone
-from headrace.config import DEFAULT_PROVIDER, LoadOptions, database_url, parse_window, table_from_inputs
+from headrace.config import (
+    DEFAULT_PROVIDER,
+    LoadOptions,
+    ParallelOptions,
+    database_url,
+    parse_size,
+    parse_window,
+    table_from_inputs,
+)
 from headrace.database import is_there, open_existing
+from headrace.enrich import Enrich, Enrichment, OnError
+from headrace.flags import Mode
 from headrace.ingest import ingest
 from headrace.partitioning.contract import HashName, LogicalType, Scope
 from headrace.progress import Progress
@@ -18,34 +30,67 @@ from headrace.scratch import scratch_folder
 from headrace.source import Input, ReadOptions, open_inputs
 from headrace.storage import open_store
 from headrace.storage.base import Store
+from headrace.strategy import StrategyName
 
-__all__ = ["load", "load_with", "opened"]
+__all__ = ["Named", "Plain", "load", "load_with", "opened", "options_of"]
 
 
-def load(
-    *inputs: object,
-    to: str | None = None,
-    table: str | None = None,
-    provider: str = DEFAULT_PROVIDER,
-    id: Sequence[str] | None = None,  # noqa: A002 - the word the command line uses for the same thing
-    time: str | None = None,
-    select: str | None = None,
-    types: Mapping[str, LogicalType] | None = None,
-    window: str | timedelta | None = "30d",
-    hash: HashName | None = None,  # noqa: A002 - likewise
-    scope: Scope | None = None,
-    timezone: str | None = None,
-    chunk_rows: int = 131_072,
-    resume: bool = True,
-) -> Report:
-    """Load `inputs` into a table, each event exactly once, and return the books.
+class Plain(TypedDict, total=False):
+    """The part of `Named` that the command line says in the same form."""
 
-    `inputs` are paths, globs, folders, URLs, Arrow tables and readers, pandas or polars frames, or iterables of dicts.
+    to: str | None
+    table: str | None
+    provider: str
+    time: str | None
+    select: str | None
+    window: str | timedelta | None
+    hash: HashName | None
+    scope: Scope | None
+    timezone: str | None
+    format: str | None
+    chunk_rows: int
+    resume: bool
+    mode: Mode | None
+    strategy: StrategyName
+    workers: int | None
+    partitions: int | None
+    memory: str | int
+    executor: Executor | str | None
+    locks: str | None
+    enrich: Enrich | str | None
+    on_error: OnError
+
+
+class Named(Plain, total=False):
+    """What `load` and `Engine` can be told, by name; the command line has an option for each.
+
     `to` is an SQLAlchemy URL (default ``HEADRACE_DATABASE_URL``, then ``sqlite:///headrace.db``); `table` defaults to
     the first file's name; `id` names the identity columns (default: those stored with the table, on a first load all);
     `time` the event time; `select` is SQL over the relation ``source``, applied chunk by chunk; `window` is how far
     back existing IDs are fetched ahead (``None`` or ``"all"``: everything); `timezone` is how times without a zone are
     read (default: as stored with the table, on a first load UTC).
+
+    `mode` is ``"sequential"`` or ``"parallel"`` (default: as the flag ``ENABLE_PARALLEL_CHUNK_PROCESSING`` says), with
+    `strategy` ``"partitioned"``, ``"upsert"`` or ``"locked"`` over `partitions`, by `workers` processes or the tasks of
+    `executor` (any `concurrent.futures.Executor`, or ``"dask://host:port"``); `memory` bounds the bytes of the chunks
+    on their way; `locks` is the URL of a Redis for the locks of ``"locked"``; the timeouts are in seconds.
+
+    `enrich` gets each batch of new events as a `pyarrow.RecordBatch` and returns the same rows with columns added; with
+    `on_error` ``"reject"``, rows that make it fail are kept as rejects instead of failing the run.
+    """
+
+    id: Sequence[str] | None
+    types: Mapping[str, LogicalType] | None
+    lock_timeout: float
+    task_timeout: float
+
+
+def load(*inputs: object, **named: Unpack[Named]) -> Report:
+    """Load `inputs` into a table, each event exactly once, and return the books.
+
+    `inputs` are paths, globs, folders, URLs, Arrow tables and readers, pandas or polars frames, or iterables of dicts.
+    What else can be said, by name, is described at `Named`. A script that says ``mode="parallel"`` must do so under
+    ``if __name__ == "__main__":``, because each worker imports it.
 
     Raises `headrace.HeadraceError` and its kinds; each says what to do next.
 
@@ -54,26 +99,64 @@ def load(
     >>> report.inserted, report.rejected  # doctest: +SKIP
     (8998, 0)
     """
-    options = LoadOptions(
-        to=database_url(to),
-        table=table,
-        provider=provider,
-        identity=None if id is None else tuple(id),
-        time=time,
-        hash=hash,
-        scope=scope,
+    return load_with(options_of(named), inputs)
+
+
+def options_of(named: Named) -> LoadOptions:
+    """`LoadOptions` from what was said by name. Raises `ConfigurationError`."""
+    window = named.get("window", "30d")
+    identity = named.get("id")
+    timezone = named.get("timezone")
+    return LoadOptions(
+        to=database_url(named.get("to")),
+        table=named.get("table"),
+        provider=named.get("provider", DEFAULT_PROVIDER),
+        identity=None if identity is None else tuple(identity),
+        time=named.get("time"),
+        hash=named.get("hash"),
+        scope=named.get("scope"),
         window=parse_window(window) if isinstance(window, str) else window,
-        resume=resume,
+        resume=named.get("resume", True),
         timezone=timezone,
-        read=ReadOptions(types=dict(types or {}), select=select, timezone=timezone or "UTC", chunk_rows=chunk_rows),
+        read=ReadOptions(
+            types=dict(named.get("types") or {}),
+            select=named.get("select"),
+            timezone=timezone or "UTC",
+            chunk_rows=named.get("chunk_rows", ReadOptions().chunk_rows),
+            format=named.get("format"),
+        ),
+        mode=named.get("mode"),
+        parallel=_parallel_of(named),
+        enrichment=_enrichment_of(named),
     )
-    return load_with(options, inputs)
+
+
+def _parallel_of(named: Named) -> ParallelOptions:
+    usual = ParallelOptions()
+    memory = named.get("memory", usual.memory)
+    return ParallelOptions(
+        strategy=named.get("strategy", usual.strategy),
+        workers=named.get("workers") or usual.workers,
+        partitions=named.get("partitions"),
+        memory=parse_size(memory) if isinstance(memory, str) else memory,
+        lock_timeout=named.get("lock_timeout", usual.lock_timeout),
+        task_timeout=named.get("task_timeout", usual.task_timeout),
+        locks=named.get("locks"),
+        executor=named.get("executor"),
+    )
+
+
+def _enrichment_of(named: Named) -> Enrichment | None:
+    function = named.get("enrich")
+    return None if function is None else Enrichment(function, named.get("on_error", "fail"))
 
 
 def load_with(
     options: LoadOptions, inputs: Sequence[object], *, progress: Progress | None = None, stop: Event | None = None
 ) -> Report:
     """`load` for callers that hold `LoadOptions`."""
+    if options.enrichment is not None:
+        options.enrichment.resolve()
     with opened(options, inputs) as (store, table, items, settled):
         return ingest(store, items, table, settled, progress=progress, stop=stop)
 

@@ -38,6 +38,9 @@ Output = Literal["text", "json"]
 ProgressName = Literal["auto", "plain", "json", "none"]
 HashName = Literal["xxh3_128", "blake2b"]
 ScopeName = Literal["provider", "global"]
+ModeName = Literal["sequential", "parallel"]
+StrategyName = Literal["partitioned", "upsert", "locked"]
+OnErrorName = Literal["fail", "reject"]
 
 Inputs = Annotated[
     list[str],
@@ -111,6 +114,59 @@ ChunkRows = Annotated[int, typer.Option("--chunk-rows", min=1, help="Rows in a c
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on where a killed run of this input stopped.")]
 Out = Annotated[Output, typer.Option("--output", help="text, or json: one object.")]
 Progress = Annotated[ProgressName, typer.Option("--progress", help="On stderr; auto is off when that is no terminal.")]
+Mode = Annotated[
+    ModeName | None,
+    typer.Option("--mode", help="Default: as ENABLE_PARALLEL_CHUNK_PROCESSING says, or sequential."),
+]
+Strategy = Annotated[
+    StrategyName,
+    typer.Option(
+        "--strategy",
+        help="How parallel mode stays safe: partitioned by the hash of the ID, upsert by the database's conflict "
+        "resolution, locked by advisory locks.",
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes of parallel mode. Default: one for each core.")
+]
+Partitions = Annotated[
+    int | None, typer.Option("--partitions", min=1, help="Default: one for each worker; locked: 8 or more.")
+]
+Memory = Annotated[
+    str, typer.Option("--memory", metavar="SIZE", help="For all chunks on their way in parallel mode: 512MiB, 2GiB.")
+]
+ExecutorName = Annotated[
+    str | None,
+    typer.Option("--executor", metavar="URL", help="Workers elsewhere: dask://scheduler:8786 (extra headrace[dask])."),
+]
+LockTimeout = Annotated[
+    str, typer.Option("--lock-timeout", metavar="30s", help="How long the strategy locked waits for a lock.")
+]
+TaskTimeout = Annotated[
+    str, typer.Option("--task-timeout", metavar="10m", help="A worker that takes longer for one task is replaced.")
+]
+LocksUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--locks",
+        metavar="URL",
+        envvar="HEADRACE_LOCKS_URL",
+        show_envvar=False,
+        help="A Redis that keeps the locks (extra headrace[redis]); a password is better kept in HEADRACE_LOCKS_URL. "
+        "Default: the database's own.",
+    ),
+]
+EnrichName = Annotated[
+    str | None,
+    typer.Option(
+        "--enrich",
+        metavar="MODULE:FUNCTION",
+        help="Your function that adds columns: gets new events as a pyarrow.RecordBatch, returns the same rows.",
+    ),
+]
+OnError = Annotated[
+    OnErrorName, typer.Option("--on-error", help="When --enrich fails: fail the run, or keep those rows as rejects.")
+]
 RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run only (a prefix will do).")]
 RejectIds = Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Rejects by number.")]
 
@@ -132,6 +188,17 @@ def load(
     format: Format = None,  # noqa: A002 - the option's name
     chunk_rows: ChunkRows = 131_072,
     resume: Resume = True,
+    mode: Mode = None,
+    strategy: Strategy = "partitioned",
+    workers: Workers = None,
+    partitions: Partitions = None,
+    memory: Memory = "512MiB",
+    executor: ExecutorName = None,
+    lock_timeout: LockTimeout = "30s",
+    task_timeout: TaskTimeout = "10m",
+    locks: LocksUrl = None,
+    enrich: EnrichName = None,
+    on_error: OnError = "fail",
     output: Out = "text",
     progress: Progress = "auto",
 ) -> None:
@@ -151,12 +218,23 @@ def load(
         select=select,
         types=types,
         window=window,
-        digest=digest,
+        hash=digest,
         scope=scope,
         timezone=timezone,
         format=format,
         chunk_rows=chunk_rows,
         resume=resume,
+        mode=mode,
+        strategy=strategy,
+        workers=workers,
+        partitions=partitions,
+        memory=memory,
+        executor=executor,
+        lock_timeout=lock_timeout,
+        task_timeout=task_timeout,
+        locks=locks,
+        enrich=enrich,
+        on_error=on_error,
     )
     _leave(commands.load(options, inputs, output, progress))
 
@@ -260,6 +338,8 @@ def rejects_replay(
     ] = None,
     select: Select = None,
     timezone: Timezone = None,
+    enrich: EnrichName = None,
+    on_error: OnError = "fail",
     output: Out = "text",
 ) -> None:
     """Load rejects again, all kept ones or those named. Each keeps its identity; one that fails again is kept again.
@@ -268,7 +348,7 @@ def rejects_replay(
     """
     from headrace import commands
 
-    options = commands.options(to=to, table=table, select=select, timezone=timezone)
+    options = commands.options(to=to, table=table, select=select, timezone=timezone, enrich=enrich, on_error=on_error)
     _leave(commands.rejects_replay(options, ids or [], run, changes or [], raw, output))
 
 

@@ -8,21 +8,19 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Unpack
 
-from headrace.api import load_with, opened
-from headrace.config import DEFAULT_PROVIDER, LoadOptions, database_url, parse_types, parse_window
+from headrace.api import Named, Plain, load_with, opened, options_of
+from headrace.config import LoadOptions, database_url, parse_seconds, parse_types
 from headrace.database import open_existing
 from headrace.demo import run_demo
 from headrace.doctor import examine
 from headrace.errors import Interrupted, UsageError
 from headrace.explain import explain as explain_event
 from headrace.interrupt import stopping
-from headrace.partitioning.contract import HashName
-from headrace.partitioning.contract import Scope as ScopeName
 from headrace.progress import ProgressStyle, progress_for
 from headrace.replay import mended, replay
 from headrace.scratch import sweep
-from headrace.source import ReadOptions
 from headrace.storage.base import Counts, RunRecord, Store, StoredReject
 from headrace.verify import verify as verify_inputs
 
@@ -47,41 +45,23 @@ FAILED = 1
 
 def options(
     *,
-    to: str | None,
-    table: str | None,
-    provider: str = DEFAULT_PROVIDER,
     identity: str | None = None,
-    time: str | None = None,
-    select: str | None = None,
     types: Sequence[str] | None = None,
-    window: str = "30d",
-    digest: HashName | None = None,
-    scope: ScopeName | None = None,
-    timezone: str | None = None,
-    format: str | None = None,  # noqa: A002 - the option's name
-    chunk_rows: int = ReadOptions().chunk_rows,
-    resume: bool = True,
+    lock_timeout: str = "30s",
+    task_timeout: str = "10m",
+    **named: Unpack[Plain],
 ) -> LoadOptions:
     """`LoadOptions` from the command line's strings. Raises `ConfigurationError`."""
-    return LoadOptions(
-        to=database_url(to),
-        table=table,
-        provider=provider,
-        identity=None if identity is None else tuple(split_columns(identity)),
-        time=time,
-        hash=digest,
-        scope=scope,
-        window=parse_window(window),
-        resume=resume,
-        timezone=timezone,
-        read=ReadOptions(
-            types=parse_types(types or []),
-            select=select,
-            timezone=timezone or ReadOptions().timezone,
-            chunk_rows=chunk_rows,
-            format=format,
-        ),
-    )
+    if named.get("enrich"):
+        # as for `python -m`: the user's module lies where the user stands; the workers inherit the path
+        sys.path.insert(0, "")
+    parsed: Named = {
+        "id": None if identity is None else split_columns(identity),
+        "types": parse_types(types or []),
+        "lock_timeout": parse_seconds(lock_timeout),
+        "task_timeout": parse_seconds(task_timeout),
+    }
+    return options_of({**parsed, **named})
 
 
 def split_columns(text: str) -> list[str]:

@@ -9,23 +9,30 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 from urllib.parse import urlsplit
 
+from headrace.enrich import Enrichment
 from headrace.errors import ConfigurationError
+from headrace.flags import Mode
 from headrace.partitioning.contract import HashName, LogicalType, Scope
 from headrace.source import ReadOptions
+from headrace.strategy import STRATEGIES, StrategyName
 
 __all__ = [
     "DATABASE_VARIABLE",
     "DEFAULT_DATABASE",
     "DEFAULT_PROVIDER",
     "LoadOptions",
+    "ParallelOptions",
     "database_url",
     "hash_key",
+    "parse_seconds",
+    "parse_size",
     "parse_types",
     "parse_window",
     "table_from_inputs",
@@ -38,11 +45,57 @@ DEFAULT_PROVIDER = "default"
 DEFAULT_WINDOW = timedelta(days=30)
 # 64 Mi IDs of 16 bytes: a snapshot without a time column to bound it stops at 1 GiB of disk
 DEFAULT_SNAPSHOT_BUDGET = 64 * 1024 * 1024
+MOST_PARTITIONS = 4096
+LEAST_MEMORY = 16 << 20
 
 _WINDOW = re.compile(r"(\d+)\s*([smhdw])", re.ASCII)
+_SIZE = re.compile(r"(\d+)\s*(b|kib|mib|gib|kb|mb|gb)?", re.ASCII)
+_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 # What may stand behind a name before the part that names its format: events.csv.gz is the table "events".
 _SUFFIXES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".geojson", ".parquet", ".pq", ".gz", ".zst"}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelOptions:
+    """How parallel mode works, once it is decided that it does.
+
+    `workers` processes (or tasks at a time of `executor`, an executor or ``dask://host:port``) carry out the strategy
+    over `partitions` (``None``: as the strategy has it). `memory` bounds the bytes of all chunks on their way.
+    `lock_timeout` and `task_timeout` are seconds; `locks` is the URL of a Redis that keeps the locks of the strategy
+    ``locked``, ``None`` for the database's own.
+    """
+
+    strategy: StrategyName = "partitioned"
+    workers: int = field(default_factory=_cores)
+    partitions: int | None = None
+    memory: int = 512 << 20
+    lock_timeout: float = 30.0
+    task_timeout: float = 600.0
+    locks: str | None = field(default=None, repr=False)
+    executor: Executor | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ConfigurationError(
+                f"there is no strategy {self.strategy!r}", hint=f"choose one of: {', '.join(STRATEGIES)}"
+            )
+        if self.workers < 1:
+            raise ConfigurationError(f"{self.workers} workers can do nothing", hint="--workers 2")
+        if self.partitions is not None and not 1 <= self.partitions <= MOST_PARTITIONS:
+            raise ConfigurationError(
+                f"{self.partitions} partitions are impossible", hint=f"--partitions 1 to {MOST_PARTITIONS}"
+            )
+        if self.memory < LEAST_MEMORY:
+            raise ConfigurationError(
+                f"{self.memory >> 20} MiB are too little to work in", hint=f"--memory {LEAST_MEMORY >> 20}MiB or more"
+            )
+        if self.lock_timeout <= 0 or self.task_timeout <= 0:
+            raise ConfigurationError("a timeout must be longer than nothing", hint="--lock-timeout 30s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +105,7 @@ class LoadOptions:
 
     `window` is how far back the snapshot reaches; ``None`` is all of the table. `snapshot_budget` is the number of IDs
     a snapshot without time bounds may hold. `timezone` is what the user said, ``None`` for the stored contract's;
-    `read.timezone` is what counts.
+    `read.timezone` is what counts. `mode` is ``None`` where the feature flag decides.
     """
 
     to: str = DEFAULT_DATABASE
@@ -67,6 +120,9 @@ class LoadOptions:
     resume: bool = True
     timezone: str | None = None
     read: ReadOptions = field(default_factory=ReadOptions)
+    mode: Mode | None = None
+    parallel: ParallelOptions = field(default_factory=ParallelOptions)
+    enrichment: Enrichment | None = None
 
     def __post_init__(self) -> None:
         if not self.provider:
@@ -96,11 +152,27 @@ def parse_window(text: str) -> timedelta | None:
         return None
     match = _WINDOW.fullmatch(text.strip().lower())
     if match is None:
-        raise ConfigurationError(f"the window {text!r} is not a time span", hint="for example 30d, 12h, 2w or all")
+        raise ConfigurationError(f"{text!r} is not a time span", hint="for example 30d, 12h, 2w, 90s or all")
     try:
         return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
     except OverflowError:
-        raise ConfigurationError(f"the window {text!r} is too long", hint="use --window all") from None
+        raise ConfigurationError(f"{text!r} is too long a time", hint="for a window of everything, use all") from None
+
+
+def parse_seconds(text: str) -> float:
+    """``30s``, ``10m``, ``2h`` as seconds. Raises `ConfigurationError`."""
+    span = parse_window(text)
+    if span is None:
+        raise ConfigurationError(f"{text!r} is not a time span", hint="for example 30s or 10m")
+    return span.total_seconds()
+
+
+def parse_size(text: str) -> int:
+    """``512MiB``, ``2GB`` as bytes; a number alone is bytes. Raises `ConfigurationError`."""
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None:
+        raise ConfigurationError(f"{text!r} is not a size", hint="for example 512MiB or 2GB")
+    return int(match[1]) * _BYTES[match[2] or "b"]
 
 
 def parse_types(pairs: Sequence[str]) -> Mapping[str, LogicalType]:
@@ -133,6 +205,3 @@ def table_from_inputs(inputs: Sequence[object]) -> str:
     if not name or not re.search(r"[^\d_]", name):
         raise ConfigurationError(f"no table name can be made of {text!r}", hint="name it with --table")
     return name
-
-
-Output = Literal["text", "json"]

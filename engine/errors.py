@@ -7,7 +7,8 @@
     │   └── SchemaError                the input's columns and the table's cannot be reconciled
     ├── InputError            exit 1   an input cannot be read, or not to its end
     ├── StoreError            exit 1   the database refused or failed: final
-    │   └── RetryableStoreError        the same, but running the transaction again may succeed
+    │   ├── RetryableStoreError        the same, but running the transaction again may succeed
+    │   └── LockTimeoutError           a partition's lock was not granted in time
     ├── BooksError            exit 1   the books do not balance: a defect in Headrace, never ignored
     ├── WorkerError           exit 1   a worker died, hung, or its user code raised
     ├── Interrupted           exit 130/143   stopped by a signal; run again to resume
@@ -30,6 +31,7 @@ __all__ = [
     "HeadraceError",
     "InputError",
     "Interrupted",
+    "LockTimeoutError",
     "RetryableStoreError",
     "SchemaError",
     "StoreError",
@@ -97,6 +99,10 @@ class RetryableStoreError(StoreError):
     """The database failed in a way that running the whole transaction again may cure."""
 
     retryable = True
+
+
+class LockTimeoutError(StoreError):
+    """A partition's lock was not granted in time: another loader holds it. It was waited for; nothing was changed."""
 
 
 class BooksError(HeadraceError):

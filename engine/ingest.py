@@ -1,56 +1,57 @@
 """The main path: how a chunk gets from an input to the table. Read this file first.
 
-    agree ──► open the run ──► for each chunk: prepare ──► decide ──► commit ──► close the books
-    columns,  new, or going    source.py       IDs and     new or     rows,      the ledger's sums must
-    contract  on where a       yields it       rejects     known?     rejects,   equal this run's own
-              killed one                                              receipt
+    agree ──► open the run ──► read ──► prepare ──► micro-batch ──► slices ──► commit ──► close the books
+    columns,  new, or going    source   event IDs,   first seen?     one for    rows,      the ledger's sums
+    contract  on where a       yields   rejects      in snapshot?    each       rejects,   must equal this
+              killed one       chunks                                partition  receipt    run's own
               stopped
+              ───────────────────────── coordinator ──────────────────────────────────────────────────────
+                                        workers                                 workers
 
-Three chunks are on their way at a time: one is read and prepared in a thread, one is decided, one is committed in a
-thread. The database, DuckDB and the hash work side by side, and memory holds no more than these three. Counters move
-only when a commit has returned.
+Sequential mode is one partition on inline workers: a chunk is read and prepared in a thread, one is decided, one is
+committed in a thread. In parallel mode the same orders go to a pool, and the next micro-batch is prepared while this
+one commits. The coordinator alone knows which IDs were met and which exist, so that no two workers can disagree.
+Counters move only when a commit has returned.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from threading import Event
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from headrace.agreement import Agreement, agree, agree_on_input
-from headrace.ahead import ahead
+from headrace.ahead import Allowance, ahead
+from headrace.chunk import Chunk
 from headrace.config import LoadOptions, hash_key
 from headrace.errors import BooksError, HeadraceError, InputError, Interrupted
-from headrace.known import KnownIds, Verdict
+from headrace.flags import Decision, decide
+from headrace.known import KnownIds
 from headrace.ledger import OpenRun, open_run
-from headrace.partitioning.dedup import id_order
-from headrace.partitioning.identity import ids_to_arrow
-from headrace.prepare import Prepared, prepare
+from headrace.microbatch import MicroBatch
+from headrace.orders import CommitOrder, PrepareOrder
+from headrace.pool import Task, Workers
+from headrace.prepare import Prepared
 from headrace.progress import Progress, Quiet
 from headrace.report import Report
-from headrace.scratch import scratch_folder
+from headrace.session import Session
 from headrace.source import Input
-from headrace.storage.base import (
-    EVENT_ID,
-    PROVIDER,
-    Committed,
-    Counts,
-    Receipt,
-    Reject,
-    RunRecord,
-    RunStatus,
-    Slice,
-    Store,
-)
+from headrace.storage.base import Committed, Counts, Receipt, Reject, RunRecord, RunStatus, Slice, Store
+from headrace.storage.locks import lock_keys
+from headrace.strategy import SEQUENTIAL, Shape, parallel_shape
 
 __all__ = ["ingest"]
+
+log = logging.getLogger("headrace.ingest")
+# while the snapshot is fetched, this many chunks can be prepared
+CHUNKS_AHEAD = 3
+NO_EVENTS = pa.RecordBatch.from_arrays([], names=[])
 
 
 def ingest(
@@ -62,25 +63,66 @@ def ingest(
     progress: Progress | None = None,
     stop: Event | None = None,
     replayed: Sequence[int] = (),
+    session: Session | None = None,
 ) -> Report:
     """Load `inputs` into `table`, each event once; returns the balanced books.
 
-    Setting `stop` asks for an end after the chunk in hand, which raises `Interrupted`; the same call later resumes.
-    `replayed` are the rejects that this load settles, marked together with its first chunk. Raises `HeadraceError`.
+    Setting `stop` asks for an end after the chunks in hand, which raises `Interrupted`; the same call later resumes.
+    `replayed` are the rejects that this load settles, marked together with its first slice. `session` is one that is
+    open already. Raises `HeadraceError`.
     """
     began = time.monotonic()
-    agreement = agree(store, table, inputs, options)
-    opened = open_run(store, agreement, inputs, options)
-    run = _Run(store, agreement, opened, options, progress or Quiet(), stop or Event(), list(replayed))
-    try:
-        run.load(inputs)
-    except BaseException as error:
-        _record_failure(store, opened, error, time.monotonic() - began)
-        raise
-    seconds = time.monotonic() - began
-    finished = store.finish_run(opened.run_id, status="done", seconds=seconds)
+    decision = decide(options.mode, options.provider, table)
+    with ExitStack() as opened:
+        session = session or opened.enter_context(Session(store, options.parallel))
+        workers = session.pool() if decision.mode == "parallel" else session.inline
+        agreement = agree(store, table, inputs, options)
+        going = open_run(store, agreement, inputs, options, _shape(decision, options), workers.count)
+        run = _Run(store, agreement, going, options, session, decision, progress or Quiet(), stop or Event())
+        try:
+            run.load(inputs, workers, list(replayed))
+        except BaseException as error:
+            session.dismiss()
+            session.forget()
+            _record_failure(store, going, error, time.monotonic() - began)
+            raise
+        seconds = time.monotonic() - began
+        finished = store.finish_run(going.run_id, status="done", seconds=seconds)
     _check_books(run.counts, finished)
     return run.report(seconds)
+
+
+def _shape(decision: Decision, options: LoadOptions) -> Shape:
+    if decision.mode == "sequential":
+        return SEQUENTIAL
+    how = options.parallel
+    return parallel_shape(
+        how.strategy,
+        workers=how.workers,
+        partitions=how.partitions,
+        chunk_rows=options.read.chunk_rows,
+        memory=how.memory,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A chunk that was read and given out to be prepared."""
+
+    item: Input
+    task: Task[Prepared]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A micro-batch whose slices are being committed, those that an earlier process did left out."""
+
+    batch: MicroBatch
+    size: int
+    slices: Sequence[tuple[CommitOrder, Task[Committed]]]
+    done: Counts
+    skipped: bool
 
 
 class _Run:
@@ -90,55 +132,59 @@ class _Run:
         self,
         store: Store,
         agreement: Agreement,
-        opened: OpenRun,
+        going: OpenRun,
         options: LoadOptions,
+        session: Session,
+        decision: Decision,
         progress: Progress,
         stop: Event,
-        replayed: list[int],
     ) -> None:
         self._store = store
         self._agreement = agreement
-        self._opened = opened
+        self._going = going
+        self._shape = going.shape
         self._options = options
+        self._session = session
+        self._decision = decision
         self._progress = progress
         self._stop = stop
-        self._replayed = replayed
         self._key = hash_key() if agreement.contract.hash == "blake2b" else None
-        self._in_flight: Future[Committed] | None = None
+        self._known: KnownIds = session.known(agreement, options)
+        self._in_flight: deque[_Flight] = deque()
+        self._partition_rows = [0] * going.shape.partitions
         self.counts = Counts()
         self.chunks = 0
         self.skipped = 0
         self.retries = 0
-        self.snapshot_ids = 0
+        self.lock_seconds = 0.0
 
-    def load(self, inputs: Sequence[Input]) -> None:
+    def load(self, inputs: Sequence[Input], workers: Workers, replayed: list[int]) -> None:
         """Take every chunk of every input to the table, in input order."""
-        with (
-            scratch_folder() as folder,
-            self._known(folder) as known,
-            ThreadPoolExecutor(1, thread_name_prefix="headrace-commit") as writer,
-            self._progress.over(inputs),
-        ):
-            for prepared in self._prepared(inputs):
-                first = known.meet(prepared.ids)
-                receipt = self._opened.receipts.get((prepared.address.source, prepared.address.first_row))
-                if receipt is not None:
-                    self._skip(prepared, receipt)
-                else:
-                    self._commit(writer, self._decide(prepared, known, first))
+        self._workers = self._began_with = workers
+        self._replayed = replayed
+        self._allowance = Allowance(self._options.parallel.memory)
+        with self._progress.over(inputs), closing(self._micro_batches(inputs)) as batches:
+            try:
+                for chunks, size in batches:
+                    self._go_on()
+                    self._dispatch(MicroBatch(chunks, self._known, self._shape.partitions), size)
+            finally:
+                self._allowance.close()
             self._drain()
-            self.snapshot_ids = known.snapshot_ids
 
     def report(self, seconds: float) -> Report:
         """What the run did."""
+        sequential = self._shape == SEQUENTIAL
+        busiest, every = max(self._partition_rows), sum(self._partition_rows)
         return Report(
-            run_id=self._opened.run_id,
+            run_id=self._going.run_id,
             database=self._store.url,
             table=self._agreement.table,
             provider=self._options.provider,
-            mode="sequential",
-            strategy="sequential",
-            workers=1,
+            mode="sequential" if sequential else "parallel",
+            strategy=self._shape.strategy,
+            workers=self._began_with.count,
+            partitions=self._shape.partitions,
             chunks=self.chunks,
             chunks_skipped=self.skipped,
             read=self.counts.read,
@@ -146,124 +192,194 @@ class _Run:
             duplicate_in_input=self.counts.duplicate_in_input,
             duplicate_in_store=self.counts.duplicate_in_store,
             rejected=self.counts.rejected,
-            snapshot_ids=self.snapshot_ids,
+            snapshot_ids=self._known.snapshot_ids,
             retries=self.retries,
+            lock_seconds=self.lock_seconds,
+            skew=busiest * len(self._partition_rows) / every if every else 1.0,
+            fell_back=self._began_with.fell_back,
             seconds=seconds,
         )
 
-    # From input to prepared chunk -----------------------------------------------------------------------------
+    # From input to micro-batch --------------------------------------------------------------------------------
 
-    def _prepared(self, inputs: Sequence[Input]) -> Iterator[Prepared]:
-        for item in inputs:
-            self._widen(item)
-            for prepared in ahead(self._prepared_from(item)):
-                if self._stop.is_set():
-                    self._drain()
-                    raise Interrupted(
-                        f"stopped after {self.chunks} chunks", hint="run the same command again to resume"
-                    )
-                yield prepared
+    def _micro_batches(self, inputs: Sequence[Input]) -> Generator[tuple[list[Prepared], int], None, None]:
+        """Prepared chunks in input order, as many as commit together, and their bytes.
 
-    def _prepared_from(self, item: Input) -> Iterator[Prepared]:
-        for chunk in item.chunks(self._agreement.schema, self._options.read):
-            prepared = prepare(chunk, self._agreement.contract, self._options.provider, self._key)
-            yield replace(prepared, rejects=_located(item, prepared.rejects))
+        Where one ends depends on the input alone, so that a resumed run finds the slices it left.
+        """
+        chunks: list[Prepared] = []
+        rows = size = 0
+        for read in self._read_ahead(inputs):
+            self._allowance.claim()
+            prepared = _located(read.item, read.task.result())
+            chunks.append(prepared)
+            rows, size = rows + prepared.address.rows, size + read.size
+            if rows >= self._shape.rows or size >= self._shape.bytes:
+                yield chunks, size
+                chunks, rows, size = [], 0, 0
+        if chunks:
+            yield chunks, size
 
-    def _widen(self, item: Input) -> None:
-        if not set(item.columns()) <= set(self._agreement.schema.names):
-            self._drain()
-            self._agreement = agree_on_input(self._store, self._agreement, item, self._options)
+    def _read_ahead(self, inputs: Sequence[Input]) -> Iterator[_Read]:
+        """The chunks of all inputs; the table is widened between two inputs, while nothing is being read."""
+        waiting = deque(inputs)
+        while waiting:
+            if not self._fits(waiting[0]):
+                self._drain()
+                self._agreement = agree_on_input(self._store, self._agreement, waiting[0], self._options)
+            yield from ahead(self._read(waiting), CHUNKS_AHEAD if self._workers.count == 1 else self._workers.count + 1)
 
-    # From prepared chunk to slice -----------------------------------------------------------------------------
+    def _read(self, waiting: deque[Input]) -> Iterator[_Read]:
+        """The chunks of the inputs up to the first that brings columns which the table lacks. Runs in a thread."""
+        while waiting and self._fits(waiting[0]):
+            item = waiting.popleft()
+            for chunk in item.chunks(self._columns_for(item), self._options.read):
+                self._allowance.take(chunk.batch.nbytes)
+                yield _Read(item, self._workers.prepare(self._prepare_order(chunk)), chunk.batch.nbytes)
 
-    def _decide(self, prepared: Prepared, known: KnownIds, first: NDArray[np.int64]) -> Slice:
-        """Which events are new, sorted by ID, with the books as far as they are known before the database speaks."""
-        times = None if prepared.times_us is None else prepared.times_us[first]
-        if len(first) and known.needs_fetch(times):
-            self._drain()
-            known.fetch(times, self._opened.started)
-        verdict = known.judge(prepared.ids, prepared.times_us, first)
-        return Slice(
-            run_id=self._opened.run_id,
-            table=self._agreement.table,
+    def _fits(self, item: Input) -> bool:
+        return set(item.columns()) <= set(self._agreement.schema.names)
+
+    def _columns_for(self, item: Input) -> pa.Schema:
+        """The table's columns; before an enrichment only the input's own, so that it can add the others again."""
+        schema = self._agreement.schema
+        if self._options.enrichment is None:
+            return schema
+        own = set(item.columns())
+        return pa.schema([column for column in schema if column.name in own])
+
+    def _prepare_order(self, chunk: Chunk) -> PrepareOrder:
+        return PrepareOrder(
+            address=chunk.address,
+            chunk=self._workers.pack(chunk.batch),
+            rows=chunk.rows,
+            rejects=chunk.rejects,
+            contract=self._agreement.contract,
             provider=self._options.provider,
-            address=prepared.address,
-            digest=prepared.digest,
-            events=_events(prepared, verdict.new, self._options.provider),
-            new_from_snapshot=verdict.certain,
-            counts=_counts(prepared, verdict),
-            rejects=prepared.rejects,
-            replayed=self._replayed,
+            key=self._key,
         )
 
-    def _known(self, folder: Path) -> KnownIds:
-        return KnownIds(
-            self._store,
-            self._agreement.table,
-            self._agreement.contract,
-            folder=folder,
-            window=self._options.window,
-            budget=self._options.snapshot_budget,
-            empty=self._agreement.created,
+    # From micro-batch to slices -------------------------------------------------------------------------------
+
+    def _dispatch(self, batch: MicroBatch, size: int) -> None:
+        """Give out the slices that no receipt speaks of, and wait for older ones until there is room."""
+        partitions = self._worth_committing(batch)
+        receipts = {one: self._receipt(batch, one) for one in partitions}
+        if None in receipts.values() and self._shape.existing == "snapshot":
+            self._fetch_for(batch)
+            batch.judge()
+        open_slices = [self._commit_order(batch, one) for one in partitions if receipts[one] is None]
+        flight = _Flight(
+            batch,
+            size,
+            [(order, self._workers.commit(order)) for order in open_slices],
+            sum((receipt.counts for receipt in receipts.values() if receipt is not None), Counts()),
+            skipped=bool(partitions) and not open_slices,
         )
+        self._in_flight.append(flight)
+        for one in range(self._shape.partitions):
+            self._partition_rows[one] += batch.rows(one)
+        while len(self._in_flight) > self._most_in_flight():
+            self._land()
 
-    # From slice to table --------------------------------------------------------------------------------------
+    def _worth_committing(self, batch: MicroBatch) -> list[int]:
+        """The partitions that have rows. A batch without any still leaves a receipt, for the rows it has read."""
+        partitions = [one for one in range(self._shape.partitions) if batch.rows(one) or batch.rejects(one)]
+        return partitions or [0]
 
-    def _commit(self, writer: ThreadPoolExecutor, piece: Slice) -> None:
-        self._drain()
-        self._replayed = []
-        self._in_flight = writer.submit(self._store.commit, piece)
+    def _most_in_flight(self) -> int:
+        """Micro-batches: enough to keep all workers at it, and one being decided."""
+        return 1 if self._workers.count == 1 else max(1, -(-self._workers.count // self._shape.partitions))
 
-    def _drain(self) -> None:
-        """Wait for the commit in flight, and count what it did."""
-        if self._in_flight is not None:
-            committed = self._in_flight.result()
-            self._in_flight = None
-            self._count(committed.counts, skipped=committed.already_done)
-            self.retries += committed.retries
+    def _fetch_for(self, batch: MicroBatch) -> None:
+        """Make the snapshot cover the batch, as far as it can; nothing else may speak to the store meanwhile."""
+        times = batch.first_times()
+        if batch.anything_first and self._known.needs_fetch(times):
+            self._drain()
+            self._known.fetch(times, self._going.started)
 
-    def _skip(self, prepared: Prepared, receipt: Receipt) -> None:
-        """An earlier process of this run committed the chunk: its receipt has the counts."""
-        if receipt.digest != prepared.digest:
+    def _receipt(self, batch: MicroBatch, partition: int) -> Receipt | None:
+        """What an earlier process of this run left, if it committed the slice."""
+        address = batch.address
+        receipt = self._going.receipts.get((address.source, address.first_row, partition))
+        if receipt is not None and receipt.digest != batch.digest(partition):
             raise InputError(
                 "the input is not what it was when this run began",
-                where=str(prepared.address),
+                where=str(address),
                 hint="load it as a new run with --no-resume; events already loaded will be found again as duplicates",
             )
-        self._count(receipt.counts, skipped=True)
+        return receipt
 
-    def _count(self, counts: Counts, *, skipped: bool) -> None:
+    def _commit_order(self, batch: MicroBatch, partition: int) -> CommitOrder:
+        how = self._options.parallel
+        locked = self._shape.strategy == "locked"
+        existing = self._shape.existing
+        piece = Slice(
+            run_id=self._going.run_id,
+            table=self._agreement.table,
+            provider=self._options.provider,
+            address=batch.address,
+            spans=batch.spans,
+            partition=partition,
+            digest=batch.digest(partition),
+            events=NO_EVENTS,
+            existing="conflict" if existing == "snapshot" and not batch.certain else existing,
+            counts=batch.counts(partition),
+            rejects=batch.rejects(partition),
+            replayed=self._replayed,
+            locks=lock_keys(self._agreement.table, partition, self._shape.partitions) if locked else (),
+            lock_timeout=how.lock_timeout,
+        )
+        self._replayed = []
+        pieces = batch.pieces(partition)
+        return CommitOrder(piece, pieces, self._options.to, self._options.enrichment, how.locks if locked else None)
+
+    # From slices to books -------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Wait for every commit in flight, and count what it did."""
+        while self._in_flight:
+            self._land()
+
+    def _land(self) -> None:
+        """Wait for the oldest micro-batch in flight, and count it."""
+        flight = self._in_flight.popleft()
+        counts = flight.done
+        for order, task in flight.slices:
+            committed = task.result()
+            counts += committed.counts
+            self.retries += committed.retries
+            self.lock_seconds += committed.lock_seconds
+            if self._session.keep and committed.counts.rejected == order.slice.counts.rejected:
+                for piece in order.pieces:
+                    self._known.remember(piece.ids)
+        flight.batch.discard()
+        self._allowance.give_back(flight.size)
         self.counts += counts
-        self.chunks += 1
-        self.skipped += skipped
-        self._progress.advance(counts)
+        self.chunks += len(flight.batch.chunks)
+        self.skipped += len(flight.batch.chunks) if flight.skipped else 0
+        self._progress.advance(counts, len(flight.batch.chunks))
+
+    def _go_on(self) -> None:
+        """Between two micro-batches: stop, or go on sequentially, if that was asked for."""
+        if self._stop.is_set():
+            self._drain()
+            raise Interrupted(f"stopped after {self.chunks} chunks", hint="run the same command again to resume")
+        if self._workers is self._session.inline or self._decision.source == "argument":
+            return
+        if decide(self._options.mode, self._options.provider, self._agreement.table).mode == "sequential":
+            log.warning("the feature flag was turned off: the rest of run %s is sequential", self._going.run_id)
+            self._drain()
+            self._workers = self._session.inline
 
 
-def _events(prepared: Prepared, new: NDArray[np.int64], provider: str) -> pa.RecordBatch:
-    """The rows `new` sorted by ID (sorted inserts keep the index cheap and deadlocks away), ID and provider added."""
-    rows = new[id_order(prepared.ids[new])]
-    everything = len(rows) == len(prepared.ids) and bool((rows[:-1] < rows[1:]).all())
-    events = prepared.events if everything else prepared.events.take(pa.array(rows))
-    added = {EVENT_ID: ids_to_arrow(prepared.ids[rows]), PROVIDER: pa.repeat(provider, len(rows))}
-    return pa.RecordBatch.from_arrays([*events.columns, *added.values()], names=[*events.schema.names, *added])
-
-
-def _counts(prepared: Prepared, verdict: Verdict) -> Counts:
-    return Counts(
-        read=prepared.read,
-        duplicate_in_input=verdict.duplicate_in_input,
-        duplicate_in_store=verdict.duplicate_in_store,
-        rejected=len(prepared.rejects),
-    )
-
-
-def _located(item: Input, rejects: Sequence[Reject]) -> list[Reject]:
-    """The rejects with physical line and raw text, where the input has lines."""
-    wanted = [reject.row for reject in rejects if reject.line is None and reject.row is not None]
+def _located(item: Input, prepared: Prepared) -> Prepared:
+    """The chunk with the physical line and raw text of its rejects, where the input has lines."""
+    wanted = [reject.row for reject in prepared.rejects if reject.line is None and reject.row is not None]
     if not wanted:
-        return list(rejects)
+        return prepared
     places = item.locate(wanted)
-    return [_placed(reject, places) for reject in rejects]
+    return replace(prepared, rejects=[_placed(reject, places) for reject in prepared.rejects])
 
 
 def _placed(reject: Reject, places: dict[int, tuple[int | None, str | None]]) -> Reject:
@@ -282,11 +398,11 @@ def _check_books(counts: Counts, finished: RunRecord) -> None:
         )
 
 
-def _record_failure(store: Store, opened: OpenRun, error: BaseException, seconds: float) -> None:
+def _record_failure(store: Store, going: OpenRun, error: BaseException, seconds: float) -> None:
     """Leave the reason in the ledger; what went wrong first matters more than whether this could be written."""
     stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
     status: RunStatus = "interrupted" if stopped else "failed"
     try:
-        store.finish_run(opened.run_id, status=status, seconds=seconds, error=f"{type(error).__name__}: {error}")
+        store.finish_run(going.run_id, status=status, seconds=seconds, error=f"{type(error).__name__}: {error}")
     except HeadraceError as second:
         error.add_note(f"(the ledger could not be told: {second.what})")

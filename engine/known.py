@@ -14,8 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +28,17 @@ from headrace.storage.base import IdRange, Store, TimeRange
 __all__ = ["KnownIds", "Verdict"]
 
 T = TypeVar("T")
+Mask = NDArray[np.bool_]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a chunk's rows: `new` are row numbers to insert, in input order; `certain` says whether the
-    snapshot covers all of them, so that the fast path may be tried.
+    """Which of a chunk's rows are `new`, shape (rows,), and whether the snapshot covers all of those, so that the fast
+    path may be tried (`certain`).
     """
 
-    new: NDArray[np.int64]
-    duplicate_in_input: int
-    duplicate_in_store: int
+    new: Mask
     certain: bool
 
 
@@ -70,12 +68,17 @@ class KnownIds:
         if empty:
             self._snapshot.extend(iter(()), EVERYTHING)
 
-    def __enter__(self) -> Self:
-        return self
+    def begin_again(self) -> None:
+        """For another run: nothing is met yet, and the snapshot is still there."""
+        self._seen.close()
+        self._seen = IdRuns(self._folder)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def remember(self, ids: NDArray[np.uint8]) -> None:
+        """`ids` (rows, 16) were committed: for a run to come they are in the store."""
+        self._snapshot.add(ids)
+
+    def close(self) -> None:
+        """Remove the IDs and their files. Idempotent."""
         self._seen.close()
         self._snapshot.close()
 
@@ -84,13 +87,12 @@ class KnownIds:
         """IDs the snapshot holds."""
         return len(self._snapshot)
 
-    def meet(self, ids: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Note `ids` as met in this run; returns the row numbers of those met for the first time."""
+    def meet(self, ids: NDArray[np.uint8]) -> Mask:
+        """Note `ids` as met in this run; returns which rows are met for the first time. Shape (rows,)."""
         first = first_occurrences(ids)
         first &= ~self._seen.contains(ids)
-        rows = np.flatnonzero(first)
-        self._seen.add(ids[rows])
-        return rows
+        self._seen.add(ids[first])
+        return first
 
     def needs_fetch(self, times_us: NDArray[np.int64] | None) -> bool:
         """Whether `judge` would have to query the store for events of these times first."""
@@ -110,16 +112,12 @@ class KnownIds:
         for segment in self._segments(times_us):
             self._fetch_segment(segment)
 
-    def judge(self, ids: NDArray[np.uint8], times_us: NDArray[np.int64] | None, first: NDArray[np.int64]) -> Verdict:
+    def judge(self, ids: NDArray[np.uint8], times_us: NDArray[np.int64] | None, first: Mask) -> Verdict:
         """Judge the rows `first` (as `meet` returned them) of a chunk against the snapshot."""
-        known = self._snapshot.known(ids[first])
-        new = first[~known]
-        return Verdict(
-            new=new,
-            duplicate_in_input=len(ids) - len(first),
-            duplicate_in_store=int(known.sum()),
-            certain=self._certain(None if times_us is None else times_us[new]),
-        )
+        rows = np.flatnonzero(first)
+        new = first.copy()
+        new[rows] = ~self._snapshot.known(ids[rows])
+        return Verdict(new, self._certain(None if times_us is None else times_us[new]))
 
     def _certain(self, times_us: NDArray[np.int64] | None) -> bool:
         if self._snapshot.complete:

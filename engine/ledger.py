@@ -5,15 +5,19 @@ with their content's fingerprints, the select, the contract, the chunk size and 
 means that a receipt of the earlier run speaks about the same rows; the digest in each receipt checks it once more.
 
 Two processes that load the same job at the same time share its run: the receipt's key decides which of them commits a
-chunk, and both report the books of the whole input.
+slice, and both report the books of the whole input.
+
+The mode is no part of the job: a run begun in parallel can be finished sequentially, and the other way round. It keeps
+the shape it began with, for its receipts speak about slices of that shape.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from typing import Any
 from uuid import uuid4
 
 import duckdb
@@ -24,6 +28,7 @@ from headrace.config import LoadOptions
 from headrace.errors import InputError, StoreError
 from headrace.source import Input, ReadOptions
 from headrace.storage.base import Receipt, RunRecord, Store
+from headrace.strategy import SEQUENTIAL, Shape
 from headrace.version import __version__
 
 __all__ = ["OpenRun", "inputs_key", "open_run"]
@@ -31,27 +36,30 @@ __all__ = ["OpenRun", "inputs_key", "open_run"]
 
 @dataclass(frozen=True, slots=True)
 class OpenRun:
-    """A run that is going. `started` is the database server's clock; `receipts` what an earlier process got done, by
-    source and first row.
+    """A run that is going. `started` is the database server's clock; `shape` how it cuts its input; `receipts` what an
+    earlier process got done, by source, first row and partition.
     """
 
     run_id: str
     started: datetime
-    receipts: Mapping[tuple[str, int], Receipt]
+    shape: Shape
+    receipts: Mapping[tuple[str, int, int], Receipt]
 
 
-def open_run(store: Store, agreement: Agreement, inputs: Sequence[Input], options: LoadOptions) -> OpenRun:
-    """Resume the job's unfinished run if there is one (and `options.resume`), else start a new run."""
+def open_run(
+    store: Store, agreement: Agreement, inputs: Sequence[Input], options: LoadOptions, shape: Shape, workers: int
+) -> OpenRun:
+    """Resume the job's unfinished run if there is one (and `options.resume`), else start a new run of this `shape`."""
     job = _job(agreement, inputs, options)
     earlier = store.unfinished_run(agreement.table, job) if options.resume and job else None
     if earlier is not None:
         started = store.reopen_run(earlier.run_id)
-        receipts = {(r.address.source, r.address.first_row): r for r in store.receipts(earlier.run_id)}
-        return OpenRun(earlier.run_id, started, receipts)
-    run = store.start_run(_record(agreement, inputs, options, job))
+        receipts = {(r.address.source, r.address.first_row, r.partition): r for r in store.receipts(earlier.run_id)}
+        return OpenRun(earlier.run_id, started, Shape.from_json(earlier.shape), receipts)
+    run = store.start_run(replace(_record(agreement, inputs, options, job), **_how(shape, workers)))
     if run.started_at is None:
         raise StoreError("the database gave no start time for the run")
-    return OpenRun(run.run_id, run.started_at, {})
+    return OpenRun(run.run_id, run.started_at, shape, {})
 
 
 def inputs_key(inputs: Sequence[Input], options: LoadOptions) -> str:
@@ -71,6 +79,7 @@ def _job(agreement: Agreement, inputs: Sequence[Input], options: LoadOptions) ->
             "contract": agreement.contract.to_json(),
             "inputs": [[item.name, item.fingerprint] for item in inputs],
             "read": _what_is_read(options.read),
+            "enrich": None if options.enrichment is None else options.enrichment.name,
             "versions": [__version__, duckdb.__version__],
         }
     )
@@ -102,6 +111,11 @@ def _record(agreement: Agreement, inputs: Sequence[Input], options: LoadOptions,
         workers=1,
         version=__version__,
     )
+
+
+def _how(shape: Shape, workers: int) -> dict[str, Any]:
+    mode = "sequential" if shape == SEQUENTIAL else "parallel"
+    return {"mode": mode, "strategy": shape.strategy, "workers": workers, "shape": shape.to_json()}
 
 
 def _described(item: Input, agreement: Agreement, options: LoadOptions) -> dict[str, object]:

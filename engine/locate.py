@@ -7,6 +7,7 @@ starts again only for a row that lies behind it.
 from __future__ import annotations
 
 import csv
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,8 +34,11 @@ def _text_lines(stream: Utf8) -> Iterator[bytes]:
     yield from rest.splitlines(keepends=True)
 
 
-class Locator:
-    """Walks a file's rows with their places; `places` says how the format tells its rows apart."""
+class Locator(threading.local):
+    """Walks a file's rows with their places; `places` says how the format tells its rows apart.
+
+    Each thread walks on its own: one asks for rows as they are read, another for those that are refused later.
+    """
 
     def __init__(self, path: Path, places: Callable[[Utf8], Iterator[Place]]) -> None:
         self._path = path

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from headrace.chunk import Chunk
+from headrace.parcel import MemoryParcel, Parcel
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.encoding import unencodable
-from headrace.partitioning.identity import digest_of, event_ids, times_us, unplaceable
-from headrace.source import Chunk
+from headrace.partitioning.identity import digest_of, event_ids, ids_from_arrow, ids_to_arrow, times_us, unplaceable
 from headrace.storage.base import Address, Reject
 
 __all__ = ["Prepared", "prepare"]
@@ -31,36 +32,51 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The events of one chunk in input order. `ids` is (n, 16) uint8; `times_us` the event times in microseconds since
-    1970 UTC, ``None`` without a time column; `digest` identifies the content, so that a resumed run can tell.
+    """The identified events of one chunk in input order.
+
+    `events` are the rows that can be identified, `identity` their IDs and times, `rows` their 0-based numbers in the
+    input (``None`` when a select was applied). `digest` identifies the content, so that a resumed run can tell.
     """
 
     address: Address
-    events: pa.RecordBatch
-    ids: NDArray[np.uint8]
-    times_us: NDArray[np.int64] | None
+    events: Parcel
+    identity: Parcel
+    rows: NDArray[np.int64] | None
     rejects: list[Reject]
+    read: int
     digest: str
 
     @property
-    def read(self) -> int:
-        """Rows of input this chunk accounts for."""
-        return len(self.ids) + len(self.rejects)
+    def ids(self) -> NDArray[np.uint8]:
+        """The event IDs, shape (rows, 16): a view where the parcel is one."""
+        return ids_from_arrow(self.identity.open().column("id"))
+
+    @property
+    def times_us(self) -> NDArray[np.int64] | None:
+        """The event times in microseconds since 1970 UTC, ``None`` without a time column."""
+        identity = self.identity.open()
+        return identity.column("time_us").to_numpy() if "time_us" in identity.schema.names else None
 
 
 def prepare(chunk: Chunk, contract: Contract, provider: str, key: bytes | None = None) -> Prepared:
     """Identify the events of `chunk` under `contract`; rows without a possible identity become rejects."""
     refused, rejects = _refuse(chunk, contract)
-    events = chunk.batch.filter(pa.array(~refused)) if rejects else chunk.batch
+    events, rows = chunk.batch, chunk.rows
+    if rejects:
+        events = events.filter(pa.array(~refused))
+        rows = None if rows is None else rows[~refused]
     columns = [events.column(name) for name, _ in contract.identity]
     times = events.column(contract.time) if contract.time else None
     ids = event_ids(contract, columns, times, provider, key)
+    identity = {"id": ids_to_arrow(ids), **({} if times is None else {"time_us": pa.array(times_us(times))})}
+    every = sorted([*chunk.rejects, *rejects], key=lambda reject: reject.row or 0)
     return Prepared(
         address=chunk.address,
-        events=events,
-        ids=ids,
-        times_us=None if times is None else times_us(times),
-        rejects=sorted([*chunk.rejects, *rejects], key=lambda reject: reject.row or 0),
+        events=MemoryParcel(events),
+        identity=MemoryParcel(pa.RecordBatch.from_pydict(identity)),
+        rows=rows,
+        rejects=every,
+        read=len(ids) + len(every),
         digest=digest_of(ids),
     )
 

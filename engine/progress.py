@@ -25,8 +25,8 @@ class Progress(Protocol):
         """Enter before the first chunk, leave after the last."""
         ...
 
-    def advance(self, counts: Counts) -> None:
-        """One chunk more is in, with these counts."""
+    def advance(self, counts: Counts, chunks: int = 1) -> None:
+        """Chunks are in, with these counts."""
         ...
 
 
@@ -37,7 +37,7 @@ class Quiet:
         """Nothing to show."""
         return nullcontext()
 
-    def advance(self, counts: Counts) -> None:
+    def advance(self, counts: Counts, chunks: int = 1) -> None:
         """Nothing to show."""
 
 
@@ -55,10 +55,10 @@ class Tally:
         self._inputs = inputs
         self.began = time.monotonic()
 
-    def add(self, counts: Counts) -> None:
-        """Count one chunk."""
+    def add(self, counts: Counts, chunks: int) -> None:
+        """Count chunks."""
         self.counts += counts
-        self.chunks += 1
+        self.chunks += chunks
 
     @property
     def rate(self) -> float:
@@ -107,9 +107,9 @@ class Lines:
         yield
         self._write()
 
-    def advance(self, counts: Counts) -> None:
+    def advance(self, counts: Counts, chunks: int = 1) -> None:
         """Write a line if the last one is old enough."""
-        self._tally.add(counts)
+        self._tally.add(counts, chunks)
         if time.monotonic() >= self._next:
             self._write()
             self._next = time.monotonic() + SECONDS_BETWEEN_LINES
@@ -153,9 +153,9 @@ class Bar:
             self._bar, self._task = bar, bar.add_task("reading …", total=None)
             yield
 
-    def advance(self, counts: Counts) -> None:
+    def advance(self, counts: Counts, chunks: int = 1) -> None:
         """Redraw."""
-        self._tally.add(counts)
+        self._tally.add(counts, chunks)
         share = self._tally.share
         self._bar.update(
             self._task, description=str(self._tally), total=None if share is None else 1.0, completed=share or 0.0

@@ -18,12 +18,13 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.agreement import in_stored_timezone
+from headrace.chunk import Chunk
 from headrace.config import LoadOptions
 from headrace.errors import UsageError
 from headrace.ingest import ingest
 from headrace.partitioning.contract import LogicalType
 from headrace.report import Report
-from headrace.source import Chunk, Input, ReadOptions, open_inputs
+from headrace.source import Input, ReadOptions, open_inputs
 from headrace.storage.base import Reject, Store, StoredReject
 
 __all__ = ["mended", "replay"]

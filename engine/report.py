@@ -16,7 +16,9 @@ class Report:
 
     ``read = inserted + duplicate_in_input + duplicate_in_store + rejected`` holds, or the run has failed. A resumed
     run reports the whole input, the part that an earlier process committed included; `chunks_skipped` says how many
-    chunks that was. `seconds` is the wall time of this process alone.
+    chunks that was. `lock_seconds` is how long all workers together waited for locks, `skew` how many times its fair
+    share the fullest partition had, `fell_back` why the rest of a parallel run was done sequentially (``None``: it was
+    not). `seconds` is the wall time of this process alone.
     """
 
     run_id: str
@@ -26,6 +28,7 @@ class Report:
     mode: str
     strategy: str
     workers: int
+    partitions: int
     chunks: int
     chunks_skipped: int
     read: int
@@ -35,6 +38,9 @@ class Report:
     rejected: int
     snapshot_ids: int
     retries: int
+    lock_seconds: float
+    skew: float
+    fell_back: str | None
     seconds: float
 
     @property
@@ -62,6 +68,8 @@ class Report:
         return {
             **asdict(self),
             "seconds": round(self.seconds, 3),
+            "lock_seconds": round(self.lock_seconds, 3),
+            "skew": round(self.skew, 3),
             "rows_per_second": round(self.rows_per_second),
             "resumed": self.resumed,
         }
@@ -80,10 +88,18 @@ class Report:
             f"  duplicate in store  {self.duplicate_in_store:>12,}",
             f"  rejected            {self.rejected:>12,}",
             f"  {self.chunks} chunks in {self.seconds:.2f} s, {self.rows_per_second:,.0f} rows/s, "
-            f"{self.mode}, run {self.run_id}",
+            f"{self._how()}, run {self.run_id}",
         ]
+        if self.fell_back:
+            lines.append(f"  the rest was done sequentially: {self.fell_back}")
         if self.resumed:
             lines.append(f"  resumed: {self.chunks_skipped} chunks were in already")
         if self.rejected:
             lines.append(f"  see the rejected rows: headrace rejects list --run {self.run_id[:8]}")
         return "\n".join(lines)
+
+    def _how(self) -> str:
+        if self.mode == "sequential":
+            return self.mode
+        text = f"{self.strategy}, {self.workers} workers, {self.partitions} partitions (skew {self.skew:.2f})"
+        return f"{text}, waited {self.lock_seconds:.2f} s for locks" if self.strategy == "locked" else text

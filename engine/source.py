@@ -28,6 +28,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.casting import BadValue, Caster, canonical_type, connect, plain
+from headrace.chunk import Chunk
 from headrace.csvtext import CsvReader
 from headrace.errors import ConfigurationError
 from headrace.expressions import logical_name
@@ -40,7 +41,7 @@ from headrace.reasons import as_text
 from headrace.storage.base import Address, Reject
 from headrace.typed import ArrowReader, ParquetReader
 
-__all__ = ["Chunk", "Input", "ReadOptions", "open_inputs"]
+__all__ = ["Input", "ReadOptions", "open_inputs"]
 
 _SAMPLE_ROWS = 200_000
 _SAMPLE_BYTES = 16 << 20
@@ -62,18 +63,6 @@ class ReadOptions:
     chunk_bytes: int = 64 << 20
     threads: int = 2
     format: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A bounded run of rows in input order. `address` spans the good rows and the rejects; `batch` has the good rows in
-    the schema asked for; `rows` is each one's 0-based number in the input, ``None`` when a select was applied.
-    """
-
-    address: Address
-    batch: pa.RecordBatch
-    rows: NDArray[np.int64] | None
-    rejects: list[Reject]
 
 
 class Input(Protocol):

@@ -142,7 +142,8 @@ def _read_table(blocks: Iterator[bytes], stored: IdRuns, found: Verification) ->
 def _expect(prepared: Prepared, stored: IdRuns, expected: IdRuns, found: Verification) -> None:
     found.read += prepared.read
     found.rejected += len(prepared.rejects)
-    distinct = prepared.ids[first_occurrences(prepared.ids)]
+    ids = prepared.ids
+    distinct = ids[first_occurrences(ids)]
     distinct = distinct[~expected.contains(distinct)]
     expected.add(distinct)
     found.expected += len(distinct)

@@ -29,10 +29,12 @@ from headrace.partitioning.contract import Contract, key_check
 from headrace.partitioning.encoding import encode
 
 __all__ = [
+    "ID_BYTES",
     "NULL_TIME_US",
     "digest_of",
     "event_ids",
     "id_text",
+    "ids_from_arrow",
     "ids_from_packed",
     "ids_to_arrow",
     "low_bound",
@@ -108,6 +110,12 @@ def ids_to_arrow(ids: NDArray[np.uint8]) -> pa.FixedSizeBinaryArray:
     """The IDs (rows, 16) as a column."""
     packed = pa.py_buffer(np.ascontiguousarray(ids).reshape(-1))
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(ID_BYTES), len(ids), [None, packed])
+
+
+def ids_from_arrow(column: pa.FixedSizeBinaryArray) -> NDArray[np.uint8]:
+    """The IDs of a column that `ids_to_arrow` made, as (rows, 16): a read-only view."""
+    packed = np.frombuffer(column.buffers()[1], dtype=np.uint8)[column.offset * ID_BYTES :]
+    return packed[: len(column) * ID_BYTES].reshape(-1, ID_BYTES)
 
 
 def ids_from_packed(packed: bytes) -> NDArray[np.uint8]:

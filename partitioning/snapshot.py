@@ -172,10 +172,13 @@ class Snapshot:
         `blocks` is read to its end; if it fails, its error is passed on and nothing is claimed to be covered.
         """
         for packed in _gathered(blocks):
-            ids = np.frombuffer(packed, dtype=np.uint8).reshape(-1, 16)
-            self._ids.add(ids[first_occurrences(ids) & ~self._ids.contains(ids)])
+            self.add(np.frombuffer(packed, dtype=np.uint8).reshape(-1, 16))
         if covers is not None:
             self._coverage.add(covers)
+
+    def add(self, ids: NDArray[np.uint8]) -> None:
+        """Add `ids` (rows, 16) that are in the store, repeated or known already or not."""
+        self._ids.add(ids[first_occurrences(ids) & ~self._ids.contains(ids)])
 
     def known(self, ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which of `ids` (rows, 16) are in the snapshot: these are in the store, whatever their time."""

@@ -2,16 +2,22 @@
 
 **The transaction contract.** `Store.commit` takes one `Slice` and makes it durable in exactly one transaction:
 
-1. Insert the receipt first. Its key is (run, source, first row). If it exists, the slice is already in: change
-   nothing, return the counts that receipt holds with ``already_done=True``. Idempotency needs no other machinery.
-2. Write the events. Those that the snapshot vouches for (`Slice.new_from_snapshot`) go by the fast path; should the
-   unique key refuse one, the events alone roll back to a savepoint and go by the safe path
-   (``ON CONFLICT (event_id) DO NOTHING``), which says exactly which were inserted.
-3. Write the rejects.
-4. Complete the receipt with the counts, and commit.
+1. Insert the receipt first. Its key is (run, source, first row, partition). If it exists, the slice is already in:
+   change nothing, return the counts that receipt holds with ``already_done=True``. Idempotency needs no other
+   machinery.
+2. Take the slice's locks (`Slice.locks`), ascending, before anything is read. They end with the transaction, so that
+   neither a crash nor a connection pooler can leave one behind. One that is not granted in time is a
+   `LockTimeoutError`, and the whole transaction is rolled back.
+3. Write the events, as `Slice.existing` says: those that the snapshot vouches for go by the fast path; for ``query``
+   the database is first asked which of the IDs it holds, and the others go by the fast path. Should the unique key
+   refuse one (writers that take no lock exist), the events alone roll back to a savepoint and go by the safe path
+   (``ON CONFLICT (event_id) DO NOTHING``), which says exactly which were inserted, and which ``conflict`` goes by at
+   once.
+4. Write the rejects.
+5. Complete the receipt with the counts, and commit.
 
 Rows, rejects and receipt are therefore visible together or not at all. A transaction that fails for a reason that
-passes (serialization failure, deadlock, lock timeout, a lost connection) is run again whole, with jitter and a cap.
+passes (serialization failure, deadlock, a table's lock, a lost connection) is run again whole, with jitter and a cap.
 A connection lost during COMMIT leaves the outcome unknown; running the slice again is safe because of step 1.
 
 The unique key on ``event_id`` is the sole authority over what is a duplicate; a snapshot only saves work.
@@ -35,6 +41,7 @@ __all__ = [
     "Address",
     "Committed",
     "Counts",
+    "Existing",
     "IdRange",
     "Origin",
     "Receipt",
@@ -54,6 +61,8 @@ PROVIDER = "provider"
 RECEIPT = "headrace_receipt"
 RESERVED_COLUMNS = (EVENT_ID, PROVIDER, RECEIPT)
 
+Existing = Literal["snapshot", "conflict", "query"]
+"""What says which events exist already: the snapshot, the database's own conflict resolution, a query under locks."""
 RunStatus = Literal["running", "done", "failed", "interrupted"]
 RejectState = Literal["kept", "replayed", "discarded"]
 StatementHook = Callable[[str], None]
@@ -139,6 +148,10 @@ class Slice:
     sorted by ``event_id``. `counts.inserted` is 0 and `counts.rejected` the number of rejects: the store fills in what
     the database decides (inserted, and further duplicates in the store). `digest` identifies the chunk's content on
     resume. `replayed` are rejects that this slice settles, marked in the same transaction.
+
+    `locks` are signed 64-bit keys (`headrace.storage.locks.lock_keys`), each waited for `lock_timeout` seconds at most.
+    `partition` is the one that the events belong to, 0 where there is only one. A slice that gathers several chunks (a
+    micro-batch) names them in `spans`; its `address` is the first chunk's source and first row with all their rows.
     """
 
     run_id: str
@@ -147,16 +160,21 @@ class Slice:
     address: Address
     digest: str
     events: pa.RecordBatch
-    new_from_snapshot: bool
+    existing: Existing
     counts: Counts
     rejects: Sequence[Reject] = ()
     replayed: Sequence[int] = ()
+    partition: int = 0
+    spans: Sequence[Address] = ()
+    locks: Sequence[int] = ()
+    lock_timeout: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
     """What a commit did. `counts` are the slice's complete, balanced books; `inserted_ids` is ``None`` when all of
-    `Slice.events` went in, else the packed 16-byte IDs of those that did.
+    `Slice.events` went in, else the packed 16-byte IDs of those that did. `lock_seconds` is how long the slice's
+    locks were waited for.
     """
 
     receipt_id: int
@@ -165,11 +183,12 @@ class Committed:
     inserted_ids: bytes | None = None
     path: Literal["fast", "safe", "none"] = "none"
     retries: int = 0
+    lock_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One row of the ledger."""
+    """One row of the ledger: a chunk or, where `spans` names them, several; whole or only its `partition`."""
 
     receipt_id: int
     run_id: str
@@ -177,12 +196,15 @@ class Receipt:
     digest: str
     counts: Counts
     committed_at: datetime
+    partition: int = 0
+    spans: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """One row of ``headrace_runs``. `job` is the key under which an unfinished run is resumed (``None``: never);
-    `inputs_key` identifies the content of the inputs; `inputs` is a JSON list that describes them.
+    `inputs_key` identifies the content of the inputs; `inputs` is a JSON list that describes them; `shape` is JSON text
+    that the engine defines. `chunks` counts the slices committed.
     """
 
     run_id: str
@@ -202,6 +224,7 @@ class RunRecord:
     chunks: int = 0
     counts: Counts = field(default_factory=Counts)
     error: str | None = None
+    shape: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

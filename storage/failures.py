@@ -11,7 +11,7 @@ import sqlalchemy.exc
 
 from headrace.errors import HeadraceError, RetryableStoreError, StoreError
 
-__all__ = ["refused", "translated"]
+__all__ = ["is_busy", "refused", "translated"]
 
 # PostgreSQL, appendix A of its manual: serialization failure, deadlock, lock not available; the classes of lost
 # connections (08) and of a server going down (57P01-57P03); too many connections.
@@ -77,7 +77,16 @@ def refused(error: StoreError, conninfo: str) -> StoreError:
     return RetryableStoreError(error.what, where=error.where, hint=_UNREACHABLE)
 
 
+def is_busy(error: sqlalchemy.exc.DBAPIError) -> bool:
+    """Whether SQLite refused because another process holds the file's lock."""
+    return isinstance(error.orig, sqlite3.Error) and _primary_code(error.orig) == sqlite3.SQLITE_BUSY
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & _PRIMARY_CODE
+
+
 def _from_sqlite(error: sqlite3.Error, where: str) -> HeadraceError:
-    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+    code = _primary_code(error)
     kind = RetryableStoreError if code in _SQLITE_PASSING else StoreError
     return kind(f"SQLite says: {error}", where=where, hint=_SQLITE_HINTS.get(code))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -55,6 +56,7 @@ def run_values(run: RunRecord, now: datetime | sa.ColumnElement[Any]) -> dict[st
         "strategy": run.strategy,
         "workers": run.workers,
         "version": run.version,
+        "shape": run.shape,
         "status": run.status,
         "started_at": now,
     }
@@ -80,6 +82,7 @@ def run_of(row: Row) -> RunRecord:
         chunks=row["chunks"],
         counts=counts_of(row),
         error=row["error"],
+        shape=row["shape"],
     )
 
 
@@ -106,6 +109,8 @@ def receipt_values(piece: Slice, now: Any) -> dict[str, Any]:
         "source": storable(piece.address.source),
         "first_row": piece.address.first_row,
         "row_count": piece.address.rows,
+        "partition": piece.partition,
+        "spans": _spans_text(piece.spans),
         "digest": piece.digest,
         "committed_at": now,
     }
@@ -120,7 +125,15 @@ def receipt_of(row: Row) -> Receipt:
         digest=row["digest"],
         counts=counts_of(row),
         committed_at=moment(row["committed_at"]),
+        partition=row["partition"],
+        spans=tuple(Address(*span) for span in json.loads(row["spans"] or "[]")),
     )
+
+
+def _spans_text(spans: Sequence[Address]) -> str | None:
+    """The chunks of a micro-batch as JSON, a list of [source, first row, rows]."""
+    named = [[storable(span.source), span.first_row, span.rows] for span in spans]
+    return json.dumps(named, ensure_ascii=False) if named else None
 
 
 def reject_values(piece: Slice, reject: Reject, receipt_id: int) -> dict[str, Any]:

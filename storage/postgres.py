@@ -6,6 +6,9 @@
     safe path   COPY into a temporary table ─► INSERT … SELECT … ORDER BY event_id
                                                ON CONFLICT (event_id) DO NOTHING RETURNING event_id
 
+A slice that asks under its locks (``query``) first COPYs its IDs into the temporary table, drops the events that the
+target holds, and takes the fast path with the others.
+
 The order of the inserts keeps two writers from waiting for each other in a circle.
 """
 
@@ -15,6 +18,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from itertools import chain, islice
+from time import monotonic
 from typing import Any, cast
 from uuid import UUID
 
@@ -29,6 +33,7 @@ from psycopg.conninfo import make_conninfo
 from headrace.errors import RetryableStoreError, SchemaError, StoreError
 from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
 from headrace.storage.failures import refused
+from headrace.storage.locks import lock_timed_out
 from headrace.storage.schema import RECEIPTS, REJECTS, RUNS, arrow_of_postgres
 from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
 
@@ -41,6 +46,8 @@ IDS_PER_BLOCK = 10_000
 NAME_BYTES = 63
 # One lock for all changes of tables by Headrace: "headrace" in ASCII, as a 64-bit key.
 DDL_LOCK = int.from_bytes(b"headrace", "big", signed=True)
+LONGEST_TIMEOUT = 2**31 - 1  # milliseconds, as lock_timeout takes them
+ASIDE = sql.Identifier("pg_temp", "headrace_slice")
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 
@@ -125,34 +132,84 @@ class PostgresStore(SqlStore):
 
     # Writing ------------------------------------------------------------------------------------------------------
 
+    def _take_locks(self, connection: sa.Connection, piece: Slice) -> float:
+        cursor, keys, waited = _cursor(connection), sorted(set(piece.locks)), 0.0
+        while keys and (refused_key := self._first_refused(cursor, keys)) is not None:
+            waited += self._wait_for(cursor, refused_key, piece, waited)
+            keys = keys[keys.index(refused_key) + 1 :]
+        if waited:  # what waits from here on waits as long as the session's own setting says
+            self._execute(cursor, sql.SQL("SET LOCAL lock_timeout TO DEFAULT").format())
+        return waited
+
+    def _first_refused(self, cursor: Cursor, keys: Sequence[int]) -> int | None:
+        """Take the locks in order without waiting, up to the first that another session holds: one round trip."""
+        attempt = "SELECT key FROM unnest({}::bigint[]) AS key WHERE NOT pg_try_advisory_xact_lock(key) LIMIT 1"
+        self._execute(cursor, sql.SQL(attempt).format(sql.Literal(list(keys))))
+        row = cursor.fetchone()
+        return None if row is None else int(row[0])
+
+    def _wait_for(self, cursor: Cursor, key: int, piece: Slice, waited: float) -> float:
+        """Wait for one lock, for what is left of the slice's time; returns the seconds it took."""
+        left = min(max(1, round((piece.lock_timeout - waited) * 1000)), LONGEST_TIMEOUT)  # 0 would mean for ever
+        started = monotonic()
+        try:
+            self._execute(cursor, sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(left)))
+            self._execute(cursor, sql.SQL("SELECT pg_advisory_xact_lock({})").format(sql.Literal(str(key))))
+        except psycopg.errors.LockNotAvailable as error:
+            where = f"{self._url}, table {piece.table}, partition {piece.partition}"
+            raise lock_timed_out(f"advisory lock {key}", waited + monotonic() - started, where) from error
+        return monotonic() - started
+
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written:
         events = self._on_the_wire(connection, piece, receipt_id)
-        cursor = _cursor(connection)
-        if piece.new_from_snapshot:
-            savepoint = connection.begin_nested()
-            try:
-                self._copy(cursor, sql.Identifier(piece.table), events)
-            except psycopg.errors.UniqueViolation:
-                savepoint.rollback()
-            else:
-                savepoint.commit()
-                return Written("fast", None)
-        return Written("safe", self._copy_aside(cursor, piece.table, events))
+        if piece.existing == "conflict":
+            return Written("safe", self._copy_safely(_cursor(connection), piece.table, events))
+        absent = self._absent(_cursor(connection), piece.table, events) if piece.existing == "query" else events
+        written = self._copy_fast(connection, piece.table, absent)
+        if written.inserted is None and absent.num_rows < events.num_rows:
+            return Written(written.path, _packed_ids(absent))
+        return written
 
-    def _copy_aside(self, cursor: Cursor, table: str, events: pa.RecordBatch) -> bytes | None:
-        """The safe path. Returns the packed IDs that went in, ``None`` for all."""
-        target, aside = sql.Identifier(table), sql.Identifier("pg_temp", "headrace_slice")
-        columns = _names(events.schema.names)
-        self._execute(cursor, sql.SQL("DROP TABLE IF EXISTS {}").format(aside))
+    def _absent(self, cursor: Cursor, table: str, events: pa.RecordBatch) -> pa.RecordBatch:
+        """The events that the table does not hold."""
+        ids = events.select([EVENT_ID])
+        self._put_aside(cursor, table, ids)
+        held = sql.SQL("SELECT coalesce(string_agg(uuid_send(event_id), ''), '') FROM {} JOIN {} USING (event_id)")
+        self._execute(cursor, held.format(ASIDE, sql.Identifier(table)))
+        (packed,) = cursor.fetchone() or (b"",)
+        present = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(packed) // 16, [None, pa.py_buffer(packed)])
+        return events.filter(pc.invert(pc.is_in(ids.column(0), value_set=present))) if packed else events
+
+    def _copy_fast(self, connection: sa.Connection, table: str, events: pa.RecordBatch) -> Written:
+        """The fast path and, for events that the unique key refuses, the safe path."""
+        if not events.num_rows:
+            return Written("fast", None)
+        cursor, savepoint = _cursor(connection), connection.begin_nested()
+        try:
+            self._copy(cursor, sql.Identifier(table), events)
+        except psycopg.errors.UniqueViolation:
+            savepoint.rollback()
+            return Written("safe", self._copy_safely(cursor, table, events))
+        savepoint.commit()
+        return Written("fast", None)
+
+    def _put_aside(self, cursor: Cursor, table: str, events: pa.RecordBatch) -> None:
+        """COPY the events (or some columns of them) into a temporary table of the target's column types."""
+        self._execute(cursor, sql.SQL("DROP TABLE IF EXISTS {}").format(ASIDE))
         create = sql.SQL("CREATE TEMPORARY TABLE headrace_slice ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA")
-        self._execute(cursor, create.format(columns, target))
-        self._copy(cursor, aside, events)
+        self._execute(cursor, create.format(_names(events.schema.names), sql.Identifier(table)))
+        self._copy(cursor, ASIDE, events)
+
+    def _copy_safely(self, cursor: Cursor, table: str, events: pa.RecordBatch) -> bytes | None:
+        """The safe path. Returns the packed IDs that went in, ``None`` for all."""
+        self._put_aside(cursor, table, events)
+        columns = _names(events.schema.names)
         insert = sql.SQL(
             "WITH inserted AS (INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY event_id "
             "ON CONFLICT (event_id) DO NOTHING RETURNING event_id) "
             "SELECT coalesce(string_agg(uuid_send(event_id), ''), '') FROM inserted"
         )
-        self._execute(cursor, insert.format(target, columns, columns, aside))
+        self._execute(cursor, insert.format(sql.Identifier(table), columns, columns, ASIDE))
         (inserted,) = cursor.fetchone() or (b"",)
         return None if len(inserted) == 16 * events.num_rows else inserted
 
@@ -259,6 +316,10 @@ def _cursor(connection: sa.Connection) -> Cursor:
 
 def _names(names: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+def _packed_ids(events: pa.RecordBatch) -> bytes:
+    return b"".join(events.column(EVENT_ID).to_pylist())
 
 
 def _condition(where: IdRange | TimeRange | None) -> sql.Composable:

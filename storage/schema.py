@@ -31,6 +31,7 @@ __all__ = [
     "CONTRACTS",
     "LEDGER",
     "RECEIPTS",
+    "RECEIPT_KEY",
     "REJECTS",
     "RUNS",
     "arrow_of_postgres",
@@ -70,16 +71,18 @@ RUNS = sa.Table(
     sa.Column("strategy", sa.Text, nullable=False),
     sa.Column("workers", sa.Integer, nullable=False),
     sa.Column("version", sa.Text, nullable=False),
+    sa.Column("shape", sa.Text),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("started_at", _MOMENT, nullable=False),
     sa.Column("finished_at", _MOMENT),
     sa.Column("seconds", sa.Double, nullable=False, server_default="0"),
-    sa.Column("chunks", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("chunks", sa.BigInteger, nullable=False, server_default="0"),  # slices committed
     *_counts(),
     sa.Column("error", sa.Text),
     sa.Index("headrace_runs_by_job", "job", "table_name"),
 )
 
+RECEIPT_KEY = ("run_id", "source", "first_row", "partition")
 RECEIPTS = sa.Table(
     "headrace_receipts",
     LEDGER,
@@ -90,10 +93,12 @@ RECEIPTS = sa.Table(
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("first_row", sa.BigInteger, nullable=False),
     sa.Column("row_count", sa.BigInteger, nullable=False),
+    sa.Column("partition", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("spans", sa.Text),
     sa.Column("digest", sa.Text, nullable=False),
     *_counts(),
     sa.Column("committed_at", _MOMENT, nullable=False),
-    sa.UniqueConstraint("run_id", "source", "first_row", name="headrace_receipts_once"),
+    sa.UniqueConstraint(*RECEIPT_KEY, name="headrace_receipts_once"),
 )
 
 REJECTS = sa.Table(

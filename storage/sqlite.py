@@ -4,6 +4,9 @@ Each commit is one ``BEGIN IMMEDIATE`` transaction: from its first statement on 
 sees is what it inserts against. ``ON CONFLICT(event_id) DO NOTHING`` all the same: the unique key decides, and
 ``OR IGNORE`` would hide violations of other constraints.
 
+The file's own lock is therefore also the lock of every partition: a slice with locks waits in ``BEGIN IMMEDIATE`` for
+as long as its own timeout allows, and says how long that was.
+
 ``synchronous=FULL``: a commit that has returned survives a power loss as far as the disk keeps its word.
 """
 
@@ -11,8 +14,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +25,8 @@ import sqlalchemy as sa
 
 from headrace.errors import StoreError
 from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
-from headrace.storage.failures import translated
+from headrace.storage.failures import is_busy, translated
+from headrace.storage.locks import lock_timed_out
 from headrace.storage.schema import RECEIPTS, REJECTS, RUNS, arrow_of_sqlite
 from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
 from headrace.storage.transactions import READING
@@ -30,6 +36,8 @@ __all__ = ["SqliteStore"]
 OLDEST = (3, 35, 0)  # RETURNING
 IDS_PER_BLOCK = 10_000
 BUSY_SECONDS = 30.0
+WAITED = "headrace_waited"  # where a connection keeps how long its BEGIN IMMEDIATE waited
+LONGEST_TIMEOUT = 2**31 - 1  # milliseconds, as busy_timeout takes them
 
 
 class SqliteStore(SqlStore):
@@ -91,12 +99,37 @@ class SqliteStore(SqlStore):
 
     # Writing ------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _begun(self, piece: Slice) -> Iterator[sa.Connection]:
+        with (
+            self._engine.connect() as connection,
+            self._begin_in_time(connection, piece) if piece.locks else connection.begin(),
+        ):
+            yield connection
+
+    def _begin_in_time(self, connection: sa.Connection, piece: Slice) -> sa.RootTransaction:
+        """BEGIN IMMEDIATE with the slice's own timeout."""
+        started = monotonic()
+        try:
+            with _busy_timeout(connection, piece.lock_timeout):
+                return connection.begin()
+        except sa.exc.DBAPIError as error:
+            if not is_busy(error):
+                raise
+            where = f"{self._url}, table {piece.table}, partition {piece.partition}"
+            raise lock_timed_out("the file's lock", monotonic() - started, where) from error
+        finally:
+            connection.info[WAITED] = monotonic() - started
+
+    def _take_locks(self, connection: sa.Connection, piece: Slice) -> float:
+        return float(connection.info[WAITED]) if piece.locks else 0.0
+
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written:
         names = [*piece.events.schema.names, RECEIPT]
         columns = [_stored(column) for column in piece.events.columns]
         rows = list(zip(*columns, [receipt_id] * piece.events.num_rows, strict=True))
         inserted = connection.exec_driver_sql(self._insert_sql(piece.table, names), rows).rowcount
-        path: Any = "fast" if piece.new_from_snapshot else "safe"
+        path: Any = "safe" if piece.existing == "conflict" else "fast"
         return Written(path, None if inserted == len(rows) else self._which(connection, piece, receipt_id))
 
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
@@ -157,6 +190,20 @@ def _prepare_connection(shown: str, connection: sqlite3.Connection, _record: obj
 def _begin(connection: sa.Connection) -> None:
     reading = connection.get_execution_options().get(READING, False)
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _busy_timeout(connection: sa.Connection, seconds: float) -> Iterator[None]:
+    """How long SQLite waits for the file's lock inside. Set on the driver's connection: SQLAlchemy's would begin."""
+    driver = connection.connection.driver_connection
+    if driver is None:
+        raise StoreError("SQLAlchemy gave no connection")
+    (before,) = driver.execute("PRAGMA busy_timeout").fetchone()
+    driver.execute(f"PRAGMA busy_timeout = {min(max(0, round(seconds * 1000)), LONGEST_TIMEOUT)}")
+    try:
+        yield
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {before}")
 
 
 def _unique_keys(connection: sa.Connection, table: str) -> list[list[str]]:

@@ -1,16 +1,17 @@
 """What both stores share: the transaction of a commit, the ledger, retries. `PostgresStore` and `SqliteStore` add how
 events are written, how IDs are fetched and how a table is reflected.
 
-    commit(slice) ─► claim the receipt ─► write the events ─► keep the rejects ─► complete the receipt ─► COMMIT
-                         │ taken                │ unique key refused some
-                         ▼                      ▼
-                     already done           safe path: which of them went in?
+    commit(slice) ─► claim the receipt ─► take its locks ─► write the events ─► keep the rejects ─► complete the receipt
+                         │ taken              │ not in time         │ unique key refused some            └─► COMMIT
+                         ▼                    ▼                     ▼
+                     already done        LockTimeoutError       safe path: which of them went in?
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -36,7 +37,7 @@ from headrace.storage.base import (
     StoredReject,
     TimeRange,
 )
-from headrace.storage.schema import CONTRACTS, LEDGER, RECEIPTS, REJECTS, RUNS, event_table, kind
+from headrace.storage.schema import CONTRACTS, LEDGER, RECEIPT_KEY, RECEIPTS, REJECTS, RUNS, event_table, kind
 from headrace.storage.transactions import Transactions
 
 __all__ = ["SqlStore", "Written", "require_fit", "require_type"]
@@ -72,6 +73,10 @@ class SqlStore(Transactions, ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, str]: ...
+
+    @abstractmethod
+    def _take_locks(self, connection: sa.Connection, piece: Slice) -> float:
+        """Take the slice's locks until the transaction ends; returns the seconds waited."""
 
     @abstractmethod
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written: ...
@@ -209,28 +214,35 @@ class SqlStore(Transactions, ABC):
     # Commit -------------------------------------------------------------------------------------------------------
 
     def commit(self, piece: Slice) -> Committed:
-        committed, retries = self._retried(lambda connection: self._commit_in(connection, piece), piece.table)
+        committed, retries = self._retried(
+            lambda connection: self._commit_in(connection, piece), piece.table, lambda: self._begun(piece)
+        )
         return replace(committed, retries=retries)
+
+    def _begun(self, piece: Slice) -> AbstractContextManager[sa.Connection]:  # noqa: ARG002 - for who locks by BEGIN
+        """The transaction that commits `piece`."""
+        return self._engine.begin()
 
     def _commit_in(self, connection: sa.Connection, piece: Slice) -> Committed:
         receipt_id = self._claim(connection, piece)
         if receipt_id is None:
             return self._already_done(connection, piece)
+        waited = self._take_locks(connection, piece)
         written = self._write_events(connection, piece, receipt_id) if piece.events.num_rows else Written("none", None)
         self._keep_rejects(connection, piece, receipt_id)
         committed = _settled(piece, written, receipt_id)
         complete = sa.update(RECEIPTS).where(RECEIPTS.c.receipt_id == receipt_id)
         connection.execute(complete.values(ledger.counts_values(committed.counts)))
-        return committed
+        return replace(committed, lock_seconds=waited)
 
     def _claim(self, connection: sa.Connection, piece: Slice) -> int | None:
         claim = self._insert(RECEIPTS).values(ledger.receipt_values(piece, self._now()))
-        claim = claim.on_conflict_do_nothing(index_elements=["run_id", "source", "first_row"])
+        claim = claim.on_conflict_do_nothing(index_elements=RECEIPT_KEY)
         return connection.execute(claim.returning(RECEIPTS.c.receipt_id)).scalar()
 
     def _already_done(self, connection: sa.Connection, piece: Slice) -> Committed:
         values = ledger.receipt_values(piece, None)
-        same = [RECEIPTS.c[name] == values[name] for name in ("run_id", "source", "first_row")]
+        same = [RECEIPTS.c[name] == values[name] for name in RECEIPT_KEY]
         receipt = ledger.receipt_of(connection.execute(sa.select(RECEIPTS).where(*same)).mappings().one())
         if receipt.digest != piece.digest:
             raise InputError(

@@ -1,6 +1,6 @@
 """Transactions on one database: those that only read, and those that write and are run again when a failure passes.
 
-What passes (serialization failure, deadlock, lock timeout, a lost connection, a locked file) is told by the type that
+What passes (serialization failure, deadlock, a table's lock, a lost connection, a locked file) is told by the type that
 `headrace.storage.failures` gives it. Each try is a new transaction, on a new connection where the old one is gone.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -64,8 +64,13 @@ class Transactions:
         """`_retried` for who does not ask how often."""
         return self._retried(work, table)[0]
 
-    def _retried(self, work: Callable[[sa.Connection], T], table: str | None) -> tuple[T, int]:
-        """Run `work` in a transaction of its own, and again whole for as long as the failure may pass.
+    def _retried(
+        self,
+        work: Callable[[sa.Connection], T],
+        table: str | None,
+        begun: Callable[[], AbstractContextManager[sa.Connection]] | None = None,
+    ) -> tuple[T, int]:
+        """Run `work` in a transaction of its own (as `begun` begins it), and again whole while the failure may pass.
 
         Returns what `work` returned and how often it had to be run again. `work` must be safe to run again after a
         COMMIT whose answer was lost.
@@ -73,7 +78,7 @@ class Transactions:
         where = self._url if table is None else f"{self._url}, table {table}"
         for attempt in range(TRIES):
             try:
-                with translated(where), self._engine.begin() as connection:
+                with translated(where), (begun or self._engine.begin)() as connection:
                     return work(connection), attempt
             except RetryableStoreError as error:
                 if attempt == TRIES - 1:

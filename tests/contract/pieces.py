@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
 
-from headrace.storage.base import EVENT_ID, PROVIDER, Address, Counts, Reject, RunRecord, Slice, Store
+from headrace.storage.base import EVENT_ID, PROVIDER, Address, Counts, Existing, Reject, RunRecord, Slice, Store
 
 __all__ = [
     "RUN",
     "SCHEMA",
     "TABLE",
+    "WAYS",
+    "Pause",
+    "Stop",
     "batch",
     "look",
     "make",
@@ -32,7 +38,49 @@ __all__ = [
 
 TABLE = "events"
 RUN = "run-1"
+WAYS: tuple[Existing, ...] = ("snapshot", "conflict", "query")
 SCHEMA = pa.schema([("n", pa.int64()), ("t", pa.timestamp("us", tz="UTC")), ("s", pa.string())])
+
+
+class Stop(Exception):  # noqa: N818 - it stands for the end of the process, which is no error
+    """What a dying process does, as far as the database can tell: the transaction ends without COMMIT."""
+
+
+class Pause:
+    """A statement hook that, once armed, stops just before the first statement that starts with one of `prefixes`,
+    until it is let go; then goes on, or raises `then`. `seen` are the statements since it was armed.
+    """
+
+    def __init__(self, *prefixes: str, then: Exception | None = None) -> None:
+        self.prefixes, self.then = prefixes, then
+        self.seen: list[str] = []
+        self._armed = False
+        self._there, self._go = threading.Event(), threading.Event()
+
+    def arm(self) -> None:
+        self._there.clear()
+        self._go.clear()
+        self.seen.clear()
+        self._armed = True
+
+    def __call__(self, statement: str) -> None:
+        self.seen.append(statement)
+        if self._armed and statement.lstrip().startswith(self.prefixes):
+            self._armed = False
+            self._there.set()
+            assert self._go.wait(60), f"nobody let go of {statement}"
+            if self.then is not None:
+                raise self.then
+
+    def wait_until_there(self, work: Future[Any]) -> None:
+        """Return when the hook has stopped `work`, which must not end before."""
+        deadline = time.monotonic() + 60
+        while not self._there.wait(0.01):
+            assert not work.done(), f"it never came to {self.prefixes}: {work.exception() or work.result()}"
+            assert time.monotonic() < deadline, f"it did not come to {self.prefixes}"
+
+    def go(self) -> None:
+        self._go.set()
 
 
 def new_ids(count: int, *, seed: int = 0) -> list[bytes]:
@@ -68,12 +116,15 @@ def piece(
     events: Sequence[bytes] | pa.RecordBatch,
     *,
     first_row: int = 0,
-    snapshot: bool = True,
+    existing: Existing = "snapshot",
     table: str = TABLE,
     rejects: Sequence[Reject] = (),
     replayed: Sequence[int] = (),
     digest: str = "digest",
     run_id: str = RUN,
+    partition: int = 0,
+    locks: Sequence[int] = (),
+    lock_timeout: float = 30.0,
 ) -> Slice:
     """A slice of balanced books: each event and each reject is one row read."""
     held = events if isinstance(events, pa.RecordBatch) else batch(events)
@@ -85,10 +136,13 @@ def piece(
         address=Address("in.csv", first_row, read),
         digest=digest,
         events=held,
-        new_from_snapshot=snapshot,
+        existing=existing,
         counts=Counts(read=read, rejected=len(rejects)),
         rejects=rejects,
         replayed=replayed,
+        partition=partition,
+        locks=locks,
+        lock_timeout=lock_timeout,
     )
 
 

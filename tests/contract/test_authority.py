@@ -9,24 +9,24 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
-from contract.pieces import SCHEMA, new_ids, open_run, packed, piece, prepared, second_connection, stored_ids
+from contract.pieces import SCHEMA, WAYS, new_ids, open_run, packed, piece, prepared, second_connection, stored_ids
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.storage import open_store
-from headrace.storage.base import Committed, Counts
+from headrace.storage.base import Committed, Counts, Existing
 
 
-@pytest.mark.parametrize("snapshot", [True, False], ids=["fast", "safe"])
+@pytest.mark.parametrize("existing", WAYS)
 @pytest.mark.parametrize("held", [0, 1, 50, 99, 100])
-def test_exactly_the_absent_events_go_in(store_url: str, held: int, snapshot: bool) -> None:
+def test_exactly_the_absent_events_go_in(store_url: str, held: int, existing: Existing) -> None:
     ids = new_ids(100)
     mixed = ids[::2] + ids[1::2]
     present, absent = mixed[:held], mixed[held:]
     with open_store(store_url) as store:
         prepared(store)
         store.commit(piece(sorted(present), first_row=1000))
-        done = store.commit(piece(ids, snapshot=snapshot))
+        done = store.commit(piece(ids, existing=existing))
     assert done.counts == Counts(read=100, inserted=100 - held, duplicate_in_store=held)
     if held:
         assert packed(done.inserted_ids or b"") == sorted(absent)
@@ -37,16 +37,16 @@ def test_exactly_the_absent_events_go_in(store_url: str, held: int, snapshot: bo
 
 # one database serves all examples, each in a table of its own
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(slices=st.lists(st.tuples(st.sets(st.integers(0, 40)), st.booleans()), max_size=8))
-def test_any_overlapping_slices_add_up_to_their_union(store_url: str, slices: list[tuple[set[int], bool]]) -> None:
+@given(slices=st.lists(st.tuples(st.sets(st.integers(0, 40)), st.sampled_from(WAYS)), max_size=8))
+def test_any_overlapping_slices_add_up_to_their_union(store_url: str, slices: list[tuple[set[int], Existing]]) -> None:
     ids, union, run = new_ids(41), set[int](), uuid.uuid4().hex
     with open_store(store_url) as store:
         store.prepare_ledger()
         store.create_or_widen(run, SCHEMA, time_index=None)
         open_run(store, run_id=run, table=run)
-        for number, (chosen, snapshot) in enumerate(slices):
+        for number, (chosen, existing) in enumerate(slices):
             wanted = [ids[at] for at in sorted(chosen)]
-            done = store.commit(piece(wanted, first_row=number * 100, snapshot=snapshot, table=run, run_id=run))
+            done = store.commit(piece(wanted, first_row=number * 100, existing=existing, table=run, run_id=run))
             went_in = wanted if done.inserted_ids is None else packed(done.inserted_ids)
             assert went_in == [ids[at] for at in sorted(chosen - union)]
             assert done.counts.inserted == len(went_in)
@@ -95,7 +95,7 @@ def test_writers_that_overlap_insert_every_event_exactly_once(store_url: str) ->
                     piece(
                         sorted(chance.sample(ids, 200)),
                         first_row=at * 1000,
-                        snapshot=chance.random() < 0.5,
+                        existing=chance.choice(WAYS),
                         run_id=f"run-{number}x",
                     )
                 )

@@ -12,11 +12,11 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
-from contract.pieces import TABLE, look, new_ids, packed, piece, prepared, reject, second_connection, stored_ids
+from contract.pieces import TABLE, WAYS, look, new_ids, packed, piece, prepared, reject, second_connection, stored_ids
 
 from headrace.errors import ConfigurationError, HeadraceError, RetryableStoreError, StoreError
 from headrace.storage import open_store, safe_url
-from headrace.storage.base import Store
+from headrace.storage.base import Existing, Store
 
 CANARY = "c4n4ry-p4ss"
 
@@ -49,15 +49,15 @@ def end_other_sessions(url: str) -> None:
 
 
 @pytest.mark.parametrize("step", ["INSERT INTO headrace_receipts", "COPY", 'COPY "headrace_rejects"', "UPDATE"])
-@pytest.mark.parametrize("snapshot", [True, False], ids=["fast", "safe"])
+@pytest.mark.parametrize("existing", WAYS)
 def test_a_connection_the_server_ends_is_replaced_and_the_slice_run_again(
-    postgres_url: str, step: str, snapshot: bool
+    postgres_url: str, step: str, existing: Existing
 ) -> None:
     hook = Once(step, lambda: end_other_sessions(postgres_url))
     with open_store(postgres_url, on_statement=hook) as store:
         prepared(store)
         hook.arm()
-        done = store.commit(piece(new_ids(1000), snapshot=snapshot, rejects=[reject()]))
+        done = store.commit(piece(new_ids(1000), existing=existing, rejects=[reject()]))
     assert (done.retries, done.already_done, done.counts.inserted) == (1, False, 1000)
     assert stored_ids(postgres_url) == new_ids(1000)
     assert look(postgres_url, "SELECT count(*) FROM headrace_rejects") == [(1,)]

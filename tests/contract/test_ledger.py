@@ -14,7 +14,7 @@ from contract.pieces import RUN, TABLE, batch, look, make, new_ids, open_run, pi
 from headrace.storage import open_store
 from headrace.storage.base import Address, Counts, Reject, RunRecord, Store
 
-A_RUN = RunRecord(RUN, TABLE, "acme", "job", "key", '["in.csv"]', "parallel", "partitioned", 2, "0.1")
+A_RUN = RunRecord(RUN, TABLE, "acme", "job", "key", '["in.csv"]', "parallel", "partitioned", 2, "0.1", shape="{}")
 
 
 def test_the_first_contract_pinned_stays(store: Store) -> None:
@@ -111,6 +111,35 @@ def test_receipts_say_where_when_and_how_many(store: Store) -> None:
     assert [receipt.digest for receipt in receipts] == ["d0", "d1", "d2"]
     assert [receipt.counts for receipt in receipts] == [one.counts for one in done]
     assert all(receipt.committed_at.utcoffset() == dt.timedelta(0) for receipt in receipts)
+
+
+def test_the_partitions_of_a_chunk_have_a_receipt_each(store: Store) -> None:
+    prepared(store)
+    parts = [piece(new_ids(4 + n, seed=n), partition=n, digest=f"d{n}") for n in (0, 2, 1)]
+    done = [store.commit(part) for part in parts]
+    again = [store.commit(part) for part in parts]
+    assert [one.already_done for one in done + again] == [False] * 3 + [True] * 3
+    assert [one.receipt_id for one in again] == [one.receipt_id for one in done]
+    assert [one.counts for one in again] == [one.counts for one in done]
+    receipts = store.receipts(RUN)
+    assert [(one.partition, one.digest, one.counts.inserted) for one in receipts] == [
+        (0, "d0", 4),
+        (2, "d2", 6),
+        (1, "d1", 5),
+    ]
+    run = store.finish_run(RUN, status="done", seconds=1.0)
+    assert (run.chunks, run.counts.inserted) == (3, 15)
+
+
+def test_a_receipt_of_a_micro_batch_names_its_chunks(store: Store) -> None:
+    prepared(store)
+    spans = (Address("in.csv", 0, 3), Address('naïve "b".csv', 10, 4), Address("lone \ud800", 2**40, 1))
+    store.commit(replace(piece(new_ids(8), partition=1), spans=spans))
+    store.commit(piece(new_ids(8), partition=2))
+    first, second = store.receipts(RUN)
+    assert first.address == Address("in.csv", 0, 8)
+    assert first.spans == (*spans[:2], Address("lone \\ud800", 2**40, 1))
+    assert second.spans == ()
 
 
 def test_a_receipt_names_table_and_provider(store_url: str) -> None:

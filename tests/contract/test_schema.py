@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from contract.pieces import (
     SCHEMA,
     TABLE,
+    WAYS,
     batch,
     look,
     make,
@@ -27,7 +28,7 @@ from contract.pieces import (
 
 from headrace.errors import SchemaError, StoreError
 from headrace.storage import open_store
-from headrace.storage.base import Store
+from headrace.storage.base import Existing, Store
 
 UTC = dt.UTC
 DAY_ONE, LAST_MOMENT = dt.datetime(1, 1, 1, tzinfo=UTC), dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
@@ -53,12 +54,12 @@ def test_every_type_comes_back_as_the_same_type(store: Store) -> None:
     assert store.table_schema(TABLE) == EVERY_TYPE
 
 
-@pytest.mark.parametrize("snapshot", [True, False], ids=["fast", "safe"])
-def test_every_value_comes_back_as_the_same_value(store_url: str, snapshot: bool) -> None:
+@pytest.mark.parametrize("existing", WAYS)
+def test_every_value_comes_back_as_the_same_value(store_url: str, existing: Existing) -> None:
     events = batch(new_ids(3), {name: pa.array(values, arrow) for name, arrow, values in VALUES})
     with open_store(store_url) as store:
         prepared(store, schema=EVERY_TYPE)
-        store.commit(piece(events, snapshot=snapshot))
+        store.commit(piece(events, existing=existing))
     names = ", ".join(EVERY_TYPE.names)
     rows = look(store_url, f"SELECT {names} FROM {TABLE} ORDER BY event_id")  # noqa: S608 - names of this file
     for (name, arrow, values), stored in zip(VALUES, zip(*rows, strict=True), strict=True):
@@ -152,7 +153,7 @@ def test_names_are_only_names(store_url: str, name: str) -> None:
         prepared(store, schema=schema, table=name)
         events = batch(ids, {name: pa.array([1, 2, 3], pa.int64()), "t": times})
         store.commit(piece(events, table=name))
-        store.commit(piece(events, table=name, snapshot=False, first_row=9))
+        store.commit(piece(events, table=name, existing="conflict", first_row=9))
         wider = schema.append(pa.field(name[:30] + " too", pa.string()))
         store.create_or_widen(name, wider, time_index=None)
         assert store.table_schema(name) == wider
@@ -229,13 +230,13 @@ NARROW_VALUES: dict[str, pa.Array] = {
 }
 
 
-@pytest.mark.parametrize("snapshot", [True, False], ids=["fast", "safe"])
-def test_the_users_narrower_types_are_met_exactly(postgres_url: str, snapshot: bool) -> None:
+@pytest.mark.parametrize("existing", WAYS)
+def test_the_users_narrower_types_are_met_exactly(postgres_url: str, existing: Existing) -> None:
     make(postgres_url, NARROW)
     with open_store(postgres_url) as store:
         store.prepare_ledger()
         open_run(store)
-        store.commit(piece(batch(new_ids(2), NARROW_VALUES), snapshot=snapshot))
+        store.commit(piece(batch(new_ids(2), NARROW_VALUES), existing=existing))
     rows = look(postgres_url, "SELECT i2, i4, f4, v, c, ts::text, amount, note FROM events ORDER BY event_id")
     assert rows == [
         (-32768, -(2**31), 1.5, "ninechars", "abc", "1970-01-01 00:00:00", Decimal("-1234567.89"), "x"),
@@ -264,8 +265,10 @@ def test_a_value_out_of_the_columns_range_is_refused_by_name(postgres_url: str, 
 
 
 @pytest.mark.parametrize("constraint", ["NOT NULL", "CHECK (n > 1)", "UNIQUE"])
-@pytest.mark.parametrize("snapshot", [True, False], ids=["fast", "safe"])
-def test_another_constraint_of_the_table_is_never_passed_over(store_url: str, snapshot: bool, constraint: str) -> None:
+@pytest.mark.parametrize("existing", WAYS)
+def test_another_constraint_of_the_table_is_never_passed_over(
+    store_url: str, existing: Existing, constraint: str
+) -> None:
     kind = "uuid" if store_url.startswith("postgresql") else "blob"
     key = f"event_id {kind} PRIMARY KEY, provider text, headrace_receipt bigint"
     make(store_url, f"CREATE TABLE events (n bigint {constraint}, {key})")
@@ -274,7 +277,7 @@ def test_another_constraint_of_the_table_is_never_passed_over(store_url: str, sn
         store.prepare_ledger()
         open_run(store)
         with pytest.raises(StoreError) as raised:
-            store.commit(piece(batch(new_ids(2), {"n": pa.array(values, pa.int64())}), snapshot=snapshot))
+            store.commit(piece(batch(new_ids(2), {"n": pa.array(values, pa.int64())}), existing=existing))
     assert not raised.value.retryable
     assert constraint.split(maxsplit=1)[0].lower() in str(raised.value).lower().replace("not-null", "not null")
     assert stored_ids(store_url) == []

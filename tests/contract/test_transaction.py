@@ -5,18 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from contract.pieces import TABLE, look, new_ids, packed, piece, prepared, reject, stored_ids
+from contract.pieces import TABLE, WAYS, Stop, look, new_ids, packed, piece, prepared, reject, stored_ids
 
 from headrace.errors import BooksError, InputError
 from headrace.storage import open_store
-from headrace.storage.base import Counts
+from headrace.storage.base import Counts, Existing
 
 BOOKS = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM headrace_receipts), (SELECT count(*) FROM {})"
 EVERYTHING = BOOKS.format("headrace_rejects")
-
-
-class Stop(Exception):  # noqa: N818 - it stands for the end of the process, which is no error
-    """What a dying process does, as far as the database can tell: the transaction ends without COMMIT."""
 
 
 class StopAt:
@@ -35,14 +31,14 @@ class StopAt:
         self.number, self.seen = number, []
 
 
-@pytest.mark.parametrize("snapshot", [True, False], ids=["fast", "safe"])
-def test_a_commit_stopped_before_any_of_its_statements_leaves_nothing(store_url: str, snapshot: bool) -> None:
+@pytest.mark.parametrize("existing", WAYS)
+def test_a_commit_stopped_before_any_of_its_statements_leaves_nothing(store_url: str, existing: Existing) -> None:
     ids, hook = new_ids(50), StopAt()
     with open_store(store_url, on_statement=hook) as store:
         prepared(store)
         first = new_ids(5, seed=9)
         store.commit(piece(first, first_row=1000))  # the table has been met, so that every commit is alike
-        whole = piece(ids[:-1], rejects=[reject(1), reject(2)], snapshot=snapshot)
+        whole = piece(ids[:-1], rejects=[reject(1), reject(2)], existing=existing)
         steps = 0
         while True:
             hook.arm(steps)
@@ -135,12 +131,12 @@ def test_replayed_rejects_are_settled_in_the_same_transaction_once(store_url: st
     assert [state for state, _ in look(store_url, states)] == ["replayed", "replayed", "discarded"]
 
 
-@pytest.mark.parametrize("snapshot", [True, False], ids=["fast", "safe"])
-def test_an_event_points_at_the_receipt_that_brought_it(store_url: str, snapshot: bool) -> None:
+@pytest.mark.parametrize("existing", WAYS)
+def test_an_event_points_at_the_receipt_that_brought_it(store_url: str, existing: Existing) -> None:
     with open_store(store_url) as store:
         prepared(store)
-        one = store.commit(piece(new_ids(4), snapshot=snapshot))
-        two = store.commit(piece(new_ids(4) + new_ids(3, seed=1), first_row=100, snapshot=snapshot))
+        one = store.commit(piece(new_ids(4), existing=existing))
+        two = store.commit(piece(new_ids(4) + new_ids(3, seed=1), first_row=100, existing=existing))
     assert packed(two.inserted_ids or b"") == new_ids(3, seed=1)
     counted = f"SELECT headrace_receipt, count(*) FROM {TABLE} GROUP BY 1 ORDER BY 1"  # noqa: S608
     assert look(store_url, counted) == [(one.receipt_id, 4), (two.receipt_id, 3)]
@@ -155,15 +151,31 @@ SAFE = [
     "WITH inserted AS",
     "UPDATE headrace_receipts",
 ]
+QUERY = [
+    "INSERT INTO headrace_receipts",
+    "SELECT key",
+    "DROP",
+    "CREATE TEMPORARY",
+    'COPY "pg_temp"."headrace_slice" ("event_id")',
+    "SELECT coalesce",
+    "SAVEPOINT",
+    'COPY "events"',
+    "RELEASE",
+    "UPDATE headrace_receipts",
+]
 
 
-@pytest.mark.parametrize(("snapshot", "expected"), [(True, FAST), (False, SAFE)], ids=["fast", "safe"])
-def test_a_commit_sends_no_statement_more_than_it_needs(postgres_url: str, snapshot: bool, expected: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("existing", "locks", "expected"), [("snapshot", [], FAST), ("conflict", [], SAFE), ("query", range(64), QUERY)]
+)
+def test_a_commit_sends_no_statement_more_than_it_needs(
+    postgres_url: str, existing: Existing, locks: list[int], expected: list[str]
+) -> None:
     statements: list[str] = []
     with open_store(postgres_url, on_statement=statements.append) as store:
         prepared(store)
         store.commit(piece(new_ids(5, seed=1), first_row=90))  # the first commit also asks for the table's types
         statements.clear()
-        store.commit(piece(new_ids(5), snapshot=snapshot))
+        store.commit(piece(new_ids(5), existing=existing, locks=locks))
     assert len(statements) == len(expected), statements
     assert all(map(str.startswith, statements, expected)), statements

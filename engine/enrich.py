@@ -1,0 +1,169 @@
+"""The user's own code: `enrich` adds columns to new events, in whatever process commits them.
+
+new events ──► enrich(batch) ──► the same rows, with columns added ──► the table, widened where it lacks them
+│ raises
+└─► the run fails with the user's own traceback; or, with on_error="reject", the batch is halved
+until the rows that make it fail are found: they become rejects, the others go on
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from headrace.errors import ConfigurationError, HeadraceError, WorkerError
+from headrace.partitioning.contract import arrow_type, logical_type
+from headrace.reasons import as_text
+from headrace.storage.base import EVENT_ID, RESERVED_COLUMNS, Reject
+
+__all__ = ["Enrich", "Enriched", "Enrichment", "OnError", "apply", "load_function"]
+
+Enrich = Callable[[pa.RecordBatch], pa.RecordBatch]
+OnError = Literal["fail", "reject"]
+# a function that fails on every row must not be called once for each of a million
+MOST_CALLS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Enrichment:
+    """A function, given itself or as ``module:function``, and what becomes of rows that make it fail."""
+
+    function: Enrich | str
+    on_error: OnError = "fail"
+
+    def __post_init__(self) -> None:
+        if self.on_error not in get_args(OnError):
+            raise ConfigurationError(f"--on-error cannot be {self.on_error!r}", hint="choose fail or reject")
+
+    @property
+    def name(self) -> str:
+        """As the user would recognise it."""
+        if isinstance(self.function, str):
+            return self.function
+        return f"{self.function.__module__}:{getattr(self.function, '__qualname__', repr(self.function))}"
+
+    def resolve(self) -> Enrich:
+        """The function itself. Raises `ConfigurationError` if it is not there."""
+        return load_function(self.function) if isinstance(self.function, str) else self.function
+
+
+@dataclass(frozen=True, slots=True)
+class Enriched:
+    """The events with their new columns, the positions `kept` of the rows that are left, and why others are not."""
+
+    events: pa.RecordBatch
+    kept: NDArray[np.int64]
+    failed: Sequence[tuple[int, str]]
+
+
+def load_function(spec: str) -> Enrich:
+    """The function that ``module:function`` names. Raises `ConfigurationError` saying what is missing."""
+    module, colon, name = spec.partition(":")
+    if not colon or not module or not name:
+        raise ConfigurationError(f"{spec!r} is not MODULE:FUNCTION", hint="for example --enrich geo.lookup:add_country")
+    try:
+        found: object = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{spec!r} cannot be imported ({error})",
+            hint="the module must be importable: in this folder, on PYTHONPATH, or installed",
+        ) from error
+    if not callable(found):
+        raise ConfigurationError(f"{spec!r} is a {type(found).__name__}, not a function")
+    return found
+
+
+def apply(enrichment: Enrichment, events: pa.RecordBatch, where: str) -> Enriched:
+    """`events` as the function returns them. Raises `WorkerError` with its traceback if it fails and may not."""
+    function = enrichment.resolve()
+    if enrichment.on_error == "fail":
+        return Enriched(_called(function, enrichment.name, events, where), np.arange(events.num_rows), ())
+    parts = list(_halved(function, enrichment.name, events, where))
+    good = [(at, batch) for at, batch, _ in parts if batch is not None]
+    failed = [(row, reason) for at, batch, reason in parts if batch is None for row in range(at.start, at.stop)]
+    kept = np.concatenate([np.arange(at.start, at.stop) for at, _ in good] or [np.empty(0, dtype=np.int64)])
+    tables = [pa.Table.from_batches([batch]) for _, batch in good]
+    if not tables:
+        return Enriched(events.slice(0, 0), kept, failed)
+    together = pa.concat_tables(tables, promote_options="default").combine_chunks().to_batches()
+    return Enriched(together[0], kept, failed)
+
+
+def rejects_of(
+    events: pa.RecordBatch, failed: Sequence[tuple[int, str]], places: Callable[[int], tuple[str, int | None]]
+) -> list[Reject]:
+    """The failed rows of `events` as rejects; `places` gives the source and row number of a position."""
+    return [_reject(events, at, reason, places(at)) for at, reason in failed]
+
+
+def _reject(events: pa.RecordBatch, at: int, reason: str, place: tuple[str, int | None]) -> Reject:
+    names = [name for name in events.schema.names if name not in RESERVED_COLUMNS]
+    record = json.dumps({name: as_text(events.column(name)[at]) for name in names}, ensure_ascii=False)
+    source, row = place
+    return Reject(source, row, None, None, reason, record, record, "prepare")
+
+
+def _halved(
+    function: Enrich, name: str, events: pa.RecordBatch, where: str
+) -> Iterator[tuple[range, pa.RecordBatch | None, str]]:
+    """The batch in parts that the function takes, and in parts that it does not, in row order."""
+    left = [range(events.num_rows)]
+    calls = 0
+    while left:
+        rows = left.pop()
+        calls += 1
+        try:
+            yield rows, _called(function, name, events.slice(rows.start, len(rows)), where), ""
+        except WorkerError as error:
+            if len(rows) == 1 or calls > MOST_CALLS:
+                yield rows, None, error.what
+            else:
+                middle = len(rows) // 2
+                left += [rows[middle:], rows[:middle]]
+
+
+def _called(function: Enrich, name: str, events: pa.RecordBatch, where: str) -> pa.RecordBatch:
+    try:
+        result = function(events)
+        return _with_added(events, result)
+    except HeadraceError as error:
+        raise WorkerError(f"{name} {error.what}", where=where, hint=_HINT) from None
+    except Exception as error:  # noqa: BLE001 - whatever the user's code raises is the user's to read
+        failure = WorkerError(f"{name} raised {type(error).__name__}: {error}", where=where, hint=_HINT)
+        failure.add_note("".join(traceback.format_exception(error)))
+        raise failure from None
+
+
+_HINT = "mend the function and run the same command again to resume, or keep such rows aside with --on-error reject"
+
+
+def _with_added(events: pa.RecordBatch, result: object) -> pa.RecordBatch:
+    """`events` with the columns that `result` adds, in canonical types. Raises `WorkerError` for anything else."""
+    if not isinstance(result, pa.RecordBatch):
+        raise WorkerError(f"returned a {type(result).__name__}, not a pyarrow.RecordBatch")
+    if result.num_rows != events.num_rows:
+        raise WorkerError(f"returned {result.num_rows} rows for {events.num_rows}: it may add columns, not rows")
+    if EVENT_ID in result.schema.names and not result.column(EVENT_ID).equals(events.column(EVENT_ID)):
+        raise WorkerError("returned the rows in another order")
+    added = [name for name in result.schema.names if name not in events.schema.names]
+    columns = {name: result.column(name) for name in added if not pa.types.is_null(result.column(name).type)}
+    every = dict(zip(events.schema.names, events.columns, strict=True)) | {
+        name: _canonical(column) for name, column in columns.items()
+    }
+    return pa.RecordBatch.from_pydict(every)
+
+
+def _canonical(column: pa.Array) -> pa.Array:
+    name = logical_type(column.type)
+    wanted = pa.decimal128(38, column.type.scale) if name == "decimal" else arrow_type(name)
+    return column if column.type.equals(wanted) else column.cast(wanted)

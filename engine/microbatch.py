@@ -1,0 +1,120 @@
+"""A micro-batch: the chunks whose partitions commit together, cut into slices by the hash of the IDs.
+
+    chunk 0   row 0 1 2 3 4 …          partition 0 ◄── rows 0, 3 of chunk 0, row 2 of chunk 1
+    chunk 1   row 0 1 2 …      ──►     partition 1 ◄── rows 1, 2, 4 of chunk 0, rows 0, 1 of chunk 1
+
+No ID stands in two partitions, so no two slices can race for one. Within a partition the rows stay in input order.
+Sequential mode is the case of one chunk and one partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.known import KnownIds, Mask
+from headrace.orders import Piece
+from headrace.partitioning.identity import digest_of
+from headrace.partitioning.partition import rows_by_partition
+from headrace.prepare import Prepared
+from headrace.storage.base import Address, Counts, Reject
+
+__all__ = ["MicroBatch"]
+
+
+class MicroBatch:
+    """Prepared chunks in input order, met by `known`, and judged once `judge` was called."""
+
+    def __init__(self, chunks: Sequence[Prepared], known: KnownIds, partitions: int) -> None:
+        self.chunks = chunks
+        self.partitions = partitions
+        self._known = known
+        self._ids = [chunk.ids for chunk in chunks]
+        self._first = [known.meet(ids) for ids in self._ids]
+        self._new = self._first
+        self._rows = [rows_by_partition(ids, partitions) for ids in self._ids]
+        self.certain = False
+
+    @property
+    def address(self) -> Address:
+        """The first chunk's source and first row, with the rows of all."""
+        first = self.chunks[0].address
+        return Address(first.source, first.first_row, sum(chunk.address.rows for chunk in self.chunks))
+
+    @property
+    def spans(self) -> tuple[Address, ...]:
+        """The chunks' own addresses, where there are several."""
+        return tuple(chunk.address for chunk in self.chunks) if len(self.chunks) > 1 else ()
+
+    def first_times(self) -> NDArray[np.int64] | None:
+        """The event times (microseconds) of the rows met for the first time, ``None`` without a time column."""
+        times = [chunk.times_us for chunk in self.chunks]
+        known = [part[first] for part, first in zip(times, self._first, strict=True) if part is not None]
+        return np.concatenate(known) if known else None
+
+    @property
+    def anything_first(self) -> bool:
+        """Whether any row is met for the first time."""
+        return any(first.any() for first in self._first)
+
+    def judge(self) -> None:
+        """Find out which rows the snapshot does not have."""
+        verdicts = [
+            self._known.judge(ids, chunk.times_us, first)
+            for ids, chunk, first in zip(self._ids, self.chunks, self._first, strict=True)
+        ]
+        self._new = [verdict.new for verdict in verdicts]
+        self.certain = all(verdict.certain for verdict in verdicts)
+
+    def rows(self, partition: int) -> int:
+        """The rows of a partition, duplicates included."""
+        return sum(len(rows[partition]) for rows in self._rows)
+
+    def pieces(self, partition: int) -> tuple[Piece, ...]:
+        """Where the new events of a partition lie."""
+        found = []
+        for chunk, rows, new in zip(self.chunks, self._rows, self._new, strict=True):
+            own = rows[partition]
+            wanted = own[new[own]]
+            if len(wanted):
+                found.append(Piece(chunk.address, chunk.events, chunk.identity, wanted, chunk.rows))
+        return tuple(found)
+
+    def counts(self, partition: int) -> Counts:
+        """The books as far as they are known before the database speaks.
+
+        Rejects, which have no ID, go with partition 0.
+        """
+        own = [rows[partition] for rows in self._rows]
+        first = _how_many(self._first, own)
+        rejected = len(self.rejects(partition))
+        read = self.rows(partition)
+        return Counts(
+            read=read + rejected,
+            duplicate_in_input=read - first,
+            duplicate_in_store=first - _how_many(self._new, own),
+            rejected=rejected,
+        )
+
+    def rejects(self, partition: int) -> list[Reject]:
+        """The chunks' rejects, which are kept by partition 0."""
+        return [reject for chunk in self.chunks for reject in chunk.rejects] if partition == 0 else []
+
+    def digest(self, partition: int) -> str:
+        """What identifies the partition's content in its receipt: a digest of its IDs in input order."""
+        if self.partitions == 1 and len(self.chunks) == 1:
+            return self.chunks[0].digest
+        parts = [ids[rows[partition]] for ids, rows in zip(self._ids, self._rows, strict=True)]
+        return digest_of(np.concatenate(parts))
+
+    def discard(self) -> None:
+        """Give back the chunks' rows."""
+        for chunk in self.chunks:
+            chunk.events.discard()
+            chunk.identity.discard()
+
+
+def _how_many(masks: Sequence[Mask], rows: Sequence[NDArray[np.int32]]) -> int:
+    return sum(int(mask[own].sum()) for mask, own in zip(masks, rows, strict=True))

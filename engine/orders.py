@@ -1,0 +1,68 @@
+"""What the coordinator asks of a worker, as plain data: prepare a chunk, or carry a slice to the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.enrich import Enrichment
+from headrace.parcel import Parcel
+from headrace.partitioning.contract import Contract
+from headrace.partitioning.identity import ids_from_arrow
+from headrace.storage.base import Address, Reject, Slice
+
+__all__ = ["CommitOrder", "Piece", "PrepareOrder"]
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareOrder:
+    """Identify the rows of one chunk. `spool` is where the result goes, ``None`` to send it back as bytes."""
+
+    address: Address
+    chunk: Parcel
+    rows: NDArray[np.int64] | None
+    rejects: list[Reject]
+    contract: Contract
+    provider: str
+    key: bytes | None = field(repr=False)
+    spool: Path | None = None
+
+    def __str__(self) -> str:
+        return f"prepare {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The rows `rows` (their positions in the chunk, in input order) of one prepared chunk.
+
+    `numbers` are the 0-based row numbers in the input of *all* the chunk's rows, ``None`` when a select was applied.
+    """
+
+    address: Address
+    events: Parcel
+    identity: Parcel
+    rows: NDArray[np.int32]
+    numbers: NDArray[np.int64] | None = None
+
+    @property
+    def ids(self) -> NDArray[np.uint8]:
+        """The event IDs of `rows`, shape (rows, 16)."""
+        every = ids_from_arrow(self.identity.open().column("id"))
+        return every if len(self.rows) == len(every) else every[self.rows]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitOrder:
+    """Commit one slice. `slice` has everything but the events, which are those of `pieces`."""
+
+    slice: Slice
+    pieces: tuple[Piece, ...]
+    database: str = field(repr=False)
+    enrichment: Enrichment | None = None
+    locks: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"commit partition {self.slice.partition} of {self.slice.address}"

@@ -1,0 +1,328 @@
+"""Who carries orders out: this process, or workers that may die.
+
+    InlineWorkers   prepares at once in the calling thread, commits in one thread over the run's own connection
+    PooledWorkers   any `concurrent.futures.Executor`; a task whose worker dies or hangs is given out again
+
+    task ──► executor ──► outcome
+      ▲          │ worker killed, out of memory, stopped, past its deadline
+      └──────────┴─► the pool is started again, its tasks are given out again; when that does not help,
+                     what is left is done inline
+
+Giving a task out again is safe: preparing is pure, and a commit that had gone through finds its own receipt.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import RLock
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.crew import ProcessCrew, run
+from headrace.errors import ConfigurationError, WorkerError
+from headrace.orders import CommitOrder, Piece, PrepareOrder
+from headrace.parcel import MemoryParcel, Parcel, SpoolUnseen, Unchanged, pack_bytes, packer
+from headrace.prepare import Prepared
+from headrace.storage.base import Committed, Store
+from headrace.worker import Outcome, carry_out, commit, identify, prepare_apart
+
+__all__ = ["InlineWorkers", "PooledWorkers", "Task", "Workers"]
+
+log = logging.getLogger("headrace.pool")
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+LOOK_EVERY = 1.0  # seconds between looks at the workers' pulses
+_GUARD = (
+    "what the worker printed says why; a script must call Headrace under `if __name__ == '__main__':`, because each "
+    "worker imports it"
+)
+MOST_TRIES = 5  # of one task
+MOST_FAILURES = 5  # of the pool, one after the other, with no task done in between
+
+
+class Task(Protocol[Result_co]):
+    """Work that was given out."""
+
+    def result(self) -> Result_co:
+        """What came of it, when it is done. Raises what the work raised."""
+        ...
+
+
+class Workers(Protocol):
+    """Who carries orders out."""
+
+    @property
+    def count(self) -> int:
+        """How many orders they carry out at a time."""
+        ...
+
+    @property
+    def fell_back(self) -> str | None:
+        """Why the rest is done by this process, ``None`` while all is well."""
+        ...
+
+    def pack(self, batch: pa.RecordBatch) -> Parcel:
+        """`batch` where the workers can open it."""
+        ...
+
+    def prepare(self, order: PrepareOrder) -> Task[Prepared]:
+        """Have a chunk's rows identified."""
+        ...
+
+    def commit(self, order: CommitOrder) -> Task[Committed]:
+        """Have a slice committed."""
+        ...
+
+
+class _Done(Generic[Result]):
+    def __init__(self, value: Result) -> None:
+        self._value = value
+
+    def result(self) -> Result:
+        return self._value
+
+
+class InlineWorkers:
+    """The run's own process, over `store`: a commit goes on in a thread while the next chunk is prepared."""
+
+    count = 1
+    fell_back: str | None = None
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="headrace-commit")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.shutdown()
+
+    def pack(self, batch: pa.RecordBatch) -> Parcel:
+        """The batch itself."""
+        return MemoryParcel(batch)
+
+    def prepare(self, order: PrepareOrder) -> Task[Prepared]:
+        """At once, in the calling thread."""
+        return _Done(identify(order))
+
+    def commit(self, order: CommitOrder) -> Task[Committed]:
+        """In the one thread that speaks to the store."""
+        return self._writer.submit(carry_out, order, self._store)
+
+
+class _Given(Generic[Result]):
+    """A task of a pool."""
+
+    def __init__(
+        self, pool: PooledWorkers, work: Callable[[Any], Result], inline: Callable[[Any], Task[Result]]
+    ) -> None:
+        self.work = work
+        self.inline = inline
+        self.tries = 0
+        self.future: Future[Outcome[Result]] = Future()
+        self.order: PrepareOrder | CommitOrder
+        self._pool = pool
+
+    def result(self) -> Result:
+        return self._pool.result_of(self)
+
+
+class PooledWorkers:
+    """Workers of an executor: the built-in crew's, or one that the user gave (which is not started again)."""
+
+    def __init__(self, source: ProcessCrew | Executor, *, count: int, spool: Path, inline: InlineWorkers) -> None:
+        self.count = count
+        self.fell_back: str | None = None
+        self._crew = source if isinstance(source, ProcessCrew) else None
+        self._executor = source.start() if isinstance(source, ProcessCrew) else source
+        self._inline = inline
+        self._spool: Path | None = spool
+        self._pack = packer(spool)
+        self._outstanding: list[_Given[Any]] = []
+        self._failures = 0
+        self._late: list[str] = []
+        self._lock = RLock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._crew is not None:  # an executor that was given belongs to who gave it
+            self._executor.shutdown(cancel_futures=True)
+
+    def kill(self) -> None:
+        """End the crew's workers at once."""
+        if self._crew is not None:
+            self._crew.kill()
+
+    def pack(self, batch: pa.RecordBatch) -> Parcel:
+        """Into the spool; where the workers do not see it, only the coordinator reads it again."""
+        return self._pack(batch)
+
+    def prepare(self, order: PrepareOrder) -> Task[Prepared]:
+        """By any worker."""
+        return _Home(self._give_out(_Given(self, prepare_apart, self._inline.prepare), order), order.chunk)
+
+    def commit(self, order: CommitOrder) -> Task[Committed]:
+        """By any worker, over its own connection."""
+        return self._give_out(_Given(self, commit, self._inline.commit), order)
+
+    def result_of(self, task: _Given[Result]) -> Result:
+        """Wait for `task`, and see to it that it gets done."""
+        while True:
+            if self.fell_back is not None:
+                return task.inline(task.order).result()
+            future = task.future
+            try:
+                outcome = future.result(timeout=LOOK_EVERY)
+            except TimeoutError:
+                self._look_after_the_crew()
+            except Exception as error:  # noqa: BLE001 - an executor's own failure, whatever it is: the work raises nothing
+                self._start_again(task, future, error)
+            else:
+                if outcome.passing is None:
+                    return self._taken_off(task, outcome)
+                self._answer(task, outcome.passing)
+
+    # Giving out -------------------------------------------------------------------------------------------------
+
+    def _give_out(self, task: _Given[Result], order: PrepareOrder | CommitOrder) -> Task[Result]:
+        with self._lock:
+            task.order = order
+            self._outstanding.append(task)
+            self._submit(task)
+        return task
+
+    def _submit(self, task: _Given[Any]) -> None:
+        if self.fell_back is not None:
+            return
+        order = self._addressed(task.order)
+        partition = order.slice.partition if isinstance(order, CommitOrder) else None
+        try:
+            task.future = self._executor.submit(run, task.work, order, partition)
+        except RuntimeError as error:  # the pool is broken already (BrokenExecutor is one), or was shut down
+            task.future = Future()
+            task.future.set_exception(error)
+
+    def _addressed(self, order: PrepareOrder | CommitOrder) -> PrepareOrder | CommitOrder:
+        """The order as the workers can use it: with the spool, or with the rows themselves."""
+        if isinstance(order, PrepareOrder):
+            order = replace(order, spool=self._spool)
+        return order if self._spool is not None else _by_value(order)
+
+    def _taken_off(self, task: _Given[Result], outcome: Outcome[Result]) -> Result:
+        with self._lock:
+            self._outstanding.remove(task)
+            self._failures = 0
+        return outcome.value()
+
+    # When something goes wrong ----------------------------------------------------------------------------------
+
+    def _answer(self, task: _Given[Any], passing: BaseException) -> None:
+        """A worker could not do this task, though it lives."""
+        with self._lock:
+            task.tries += 1
+            if isinstance(passing, SpoolUnseen) and self._spool is not None:
+                log.warning("the workers do not see the folder %s: rows travel as bytes", self._spool)
+                self._spool = None
+            elif task.tries >= MOST_TRIES:
+                self._fall_back(f"a worker failed {task.tries} times at one task: {passing!r}")
+            self._submit(task)
+
+    def _look_after_the_crew(self) -> None:
+        if self._crew is None:
+            return
+        for pid in self._crew.stalled():
+            log.error("worker %d shows no sign of life: it is killed", pid)
+            self._crew.kill()
+            return
+
+    def _start_again(self, task: _Given[Any], failed: Future[Any], error: Exception) -> None:
+        with self._lock:
+            if task.future is not failed:  # another task's failure had it given out again already
+                return
+            task.tries += 1
+            self._failures += 1
+            self._blame_the_late()
+            if self._crew is not None and not self._crew.lived():
+                raise ConfigurationError(f"no worker could be started ({error})", hint=_GUARD) from error
+            if self._crew is None:
+                self._fall_back(f"the executor failed: {type(error).__name__}: {error}")
+            elif task.tries >= MOST_TRIES or self._failures >= MOST_FAILURES:
+                self._fall_back(f"the workers died {self._failures} times in a row ({error})")
+            else:
+                log.warning("a worker died (%s): the pool is started again", error)
+                self._replace_the_pool(self._crew)
+
+    def _replace_the_pool(self, crew: ProcessCrew) -> None:
+        crew.kill()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._executor = crew.start()
+        for task in self._outstanding:
+            if not (task.future.done() and not task.future.cancelled() and task.future.exception() is None):
+                self._submit(task)
+
+    def _blame_the_late(self) -> None:
+        """An order that was too late twice would be so inline too, where nobody could end it."""
+        late = [] if self._crew is None else self._crew.late()
+        for order in late:
+            if order in self._late:
+                raise WorkerError(
+                    "the task took longer than a task may, twice",
+                    where=order,
+                    hint="raise --task-timeout, or mend the function given to --enrich; then run again to resume",
+                )
+        self._late += late
+
+    def _fall_back(self, why: str) -> None:
+        log.error("%s: the rest is done sequentially, by this process", why)
+        self.fell_back = why
+        if self._crew is not None:
+            self._crew.kill()
+
+
+class _Home:
+    """A prepared chunk on its way back: rows that did not change are those that were sent."""
+
+    def __init__(self, task: Task[Prepared], chunk: Parcel) -> None:
+        self._task = task
+        self._chunk = chunk
+
+    def result(self) -> Prepared:
+        prepared = self._task.result()
+        if isinstance(prepared.events, Unchanged):
+            return replace(prepared, events=self._chunk)
+        if prepared.events is not self._chunk:
+            self._chunk.discard()
+        return prepared
+
+
+def _by_value(order: PrepareOrder | CommitOrder) -> PrepareOrder | CommitOrder:
+    """The order with its rows in it, for workers who do not see the spool."""
+    if isinstance(order, PrepareOrder):
+        return replace(order, chunk=pack_bytes(order.chunk.open()))
+    return replace(order, pieces=tuple(map(_carried, order.pieces)))
+
+
+def _carried(piece: Piece) -> Piece:
+    """The piece with its own rows alone, as bytes."""
+    rows = pa.array(piece.rows)
+    return replace(
+        piece,
+        events=pack_bytes(piece.events.open().take(rows)),
+        identity=pack_bytes(piece.identity.open().take(rows)),
+        rows=np.arange(len(rows), dtype=np.int32),
+        numbers=None if piece.numbers is None else piece.numbers[piece.rows],
+    )

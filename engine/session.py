@@ -1,0 +1,120 @@
+"""What a run works with, and what may outlive it: the workers, the spool, and the snapshot.
+
+A single load opens a session for itself. `headrace.Engine` keeps one, so that the next batch finds the pool running and
+the existing IDs known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from headrace.agreement import Agreement
+from headrace.cluster import connected
+from headrace.config import LoadOptions, ParallelOptions
+from headrace.crew import ProcessCrew
+from headrace.known import KnownIds
+from headrace.logs import worker_logging
+from headrace.pool import InlineWorkers, PooledWorkers, Workers
+from headrace.scratch import scratch_folder
+from headrace.storage.base import Store
+
+__all__ = ["Session"]
+
+
+class Session:
+    """The workers over `store`, and the known IDs. `keep` holds on to the known IDs from run to run."""
+
+    def __init__(self, store: Store, parallel: ParallelOptions, *, keep: bool = False) -> None:
+        self.keep = keep
+        self._parallel = parallel
+        self._store = store
+        self._open = ExitStack()
+        self._pool: PooledWorkers | None = None
+        self._pool_open = ExitStack()
+        self._known: tuple[tuple[object, ...], KnownIds] | None = None
+
+    def __enter__(self) -> Self:
+        self._folder = self._open.enter_context(scratch_folder())
+        self.inline = self._open.enter_context(InlineWorkers(self._store))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.forget()
+            if error is None:
+                self._pool_open.close()
+            else:
+                self.dismiss()
+        finally:
+            self._open.__exit__(kind, error, trace)
+
+    def pool(self) -> Workers:
+        """The pool, started if it is not running. Raises `ConfigurationError` where it cannot be."""
+        if self._pool is not None and self._pool.fell_back is None:
+            return self._pool
+        self._pool_open.close()
+        spool = self._folder / "spool"
+        spool.mkdir(mode=0o700, exist_ok=True)
+        self._pool = self._pool_open.enter_context(
+            PooledWorkers(
+                self._pool_open.enter_context(_source(self._parallel, self._folder, spool)),
+                count=self._parallel.workers,
+                spool=spool,
+                inline=self.inline,
+            )
+        )
+        return self._pool
+
+    def dismiss(self) -> None:
+        """End the pool at once: a run failed, and what its workers are doing is of no use any more."""
+        if self._pool is not None:
+            self._pool.kill()
+        self._pool_open.close()
+        self._pool = None
+
+    def known(self, agreement: Agreement, options: LoadOptions) -> KnownIds:
+        """The known IDs for a run: those of the last one over the same table and contract, if they were kept."""
+        about = (agreement.table, agreement.contract, options.window)
+        if self._known is not None and self._known[0] == about and not agreement.created:
+            self._known[1].begin_again()
+            return self._known[1]
+        self.forget()
+        known = KnownIds(
+            self._store,
+            agreement.table,
+            agreement.contract,
+            folder=self._folder,
+            window=options.window,
+            budget=options.snapshot_budget,
+            empty=agreement.created,
+        )
+        self._known = (about, known)
+        return known
+
+    def forget(self) -> None:
+        """Let the known IDs go."""
+        if self._known is not None:
+            self._known[1].close()
+            self._known = None
+
+
+@contextmanager
+def _source(parallel: ParallelOptions, folder: Path, spool: Path) -> Iterator[ProcessCrew | Executor]:
+    """Where the workers come from: the built-in crew with its logs, a given executor, or a cluster's."""
+    if isinstance(parallel.executor, Executor):
+        yield parallel.executor
+    elif parallel.executor is not None:
+        with connected(parallel.executor) as executor:
+            yield executor
+    else:
+        pulses = folder / "crew"
+        pulses.mkdir(mode=0o700, exist_ok=True)
+        with worker_logging() as channel:
+            yield ProcessCrew(parallel.workers, pulses, spool, task_timeout=parallel.task_timeout, channel=channel)

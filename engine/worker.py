@@ -1,0 +1,218 @@
+"""What a worker does: prepare a chunk, or carry a slice to the table. Stateless, so that any worker can do any of it.
+
+    coordinator ──PrepareOrder──► prepare ──IDs──► coordinator: which rows are new? ──CommitOrder──► carry_out ──► table
+                     chunk: a memory-mapped file        (one owner of all known IDs)     rows, by position
+
+The same functions run inline in sequential mode. In another process everything that goes wrong comes back as plain
+data, with the traceback it had there (`Outcome`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from headrace.chunk import Chunk
+from headrace.enrich import apply, rejects_of
+from headrace.errors import HeadraceError, WorkerError
+from headrace.orders import CommitOrder, Piece, PrepareOrder
+from headrace.parcel import SpoolUnseen, Unchanged, packer
+from headrace.partitioning.dedup import id_order
+from headrace.partitioning.identity import ids_to_arrow
+from headrace.prepare import Prepared, prepare
+from headrace.storage import open_store
+from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Committed, Slice, Store
+from headrace.storage.locks import Locks, RedisLocks
+
+__all__ = ["Outcome", "attempt", "carry_out", "commit", "gathered", "identify", "prepare_apart"]
+
+log = logging.getLogger("headrace.worker")
+SHOWN = 3  # addresses in a message
+Order = TypeVar("Order")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Result]):
+    """A result, or the failure that came instead of it.
+
+    `passing` failures say nothing about the order: the worker ran out of memory or does not see the spool.
+    """
+
+    result: Result | None = None
+    error: HeadraceError | None = None
+    trace: str = ""
+    passing: BaseException | None = None
+
+    def value(self) -> Result:
+        """The result, or the failure raised with the traceback that it had in the worker."""
+        if self.error is not None:
+            if self.trace:
+                self.error.add_note(f"in the worker:\n{self.trace}")
+            raise self.error
+        return self.result  # type: ignore[return-value]  # None is a result too
+
+
+def attempt(work: Callable[[Order], Result], order: Order) -> Outcome[Result]:
+    """`work(order)` with nothing raised: what a pool runs."""
+    try:
+        return Outcome(work(order))
+    except (MemoryError, SpoolUnseen) as error:
+        return Outcome(passing=error)
+    except HeadraceError as error:
+        trace = "".join([*traceback.format_exception(error), *getattr(error, "__notes__", [])])
+        return Outcome(error=error, trace=trace)
+    except Exception as error:  # noqa: BLE001 - a defect is reported with its place, not as a broken pool
+        failure = WorkerError(
+            f"{type(error).__name__}: {error}", where=str(order), hint="run the same command again to resume"
+        )
+        return Outcome(error=failure, trace="".join(traceback.format_exception(error)))
+
+
+# Prepare --------------------------------------------------------------------------------------------------------
+
+
+def identify(order: PrepareOrder) -> Prepared:
+    """The identified events of a chunk, in this process's memory."""
+    chunk = Chunk(order.address, order.chunk.open(), order.rows, order.rejects)
+    return prepare(chunk, order.contract, order.provider, order.key)
+
+
+def prepare_apart(order: PrepareOrder) -> Prepared:
+    """`identify`, with the result in parcels that can leave this process.
+
+    Rows that did not change stay where they are.
+    """
+    prepared = identify(order)
+    pack = packer(order.spool)
+    unchanged = len(prepared.rejects) == len(order.rejects)
+    return replace(
+        prepared,
+        events=Unchanged() if unchanged else pack(prepared.events.open()),
+        identity=pack(prepared.identity.open()),
+    )
+
+
+# Commit ---------------------------------------------------------------------------------------------------------
+
+
+def commit(order: CommitOrder) -> Committed:
+    """Commit a slice over this worker's own connection."""
+    return carry_out(order, _store(order.database))
+
+
+def carry_out(order: CommitOrder, store: Store) -> Committed:
+    """Gather the slice's events, enrich them, take its locks, and commit it in one transaction."""
+    piece = order.slice
+    if order.pieces:
+        piece = replace(piece, events=gathered(order.pieces, piece.provider))
+    if order.enrichment is not None and order.pieces:
+        piece = _enriched(order, piece, store)
+    if order.locks is None:
+        return store.commit(piece)
+    with _locks(order.locks).hold(piece.locks, piece.lock_timeout, where=str(order)) as waited:
+        committed = store.commit(replace(piece, locks=()))
+    return replace(committed, lock_seconds=committed.lock_seconds + waited)
+
+
+def gathered(pieces: Sequence[Piece], provider: str) -> pa.RecordBatch:
+    """The rows of `pieces` sorted by ID, with ID and provider added.
+
+    Sorted inserts keep the index cheap and deadlocks away.
+    """
+    if len(pieces) == 1:
+        events, ids = _taken(pieces[0])
+    else:
+        parts = [_taken(piece) for piece in pieces]
+        events = _concatenated([batch for batch, _ in parts])
+        ids = np.concatenate([part for _, part in parts])
+        order = id_order(ids)
+        events, ids = events.take(pa.array(order)), ids[order]
+    added = {EVENT_ID: ids_to_arrow(ids), PROVIDER: pa.repeat(provider, len(ids))}
+    return pa.RecordBatch.from_arrays([*events.columns, *added.values()], names=[*events.schema.names, *added])
+
+
+def _taken(piece: Piece) -> tuple[pa.RecordBatch, NDArray[np.uint8]]:
+    """One piece's rows, sorted by ID. Rows that stand so already are not copied."""
+    ids = piece.ids
+    order = id_order(ids)
+    rows = piece.rows[order]
+    batch = piece.events.open()
+    if len(rows) == batch.num_rows and bool((rows[:-1] < rows[1:]).all()):
+        return batch, ids
+    return batch.take(pa.array(rows)), ids[order]
+
+
+def _concatenated(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Batches as one; a column that one of them lacks is null there."""
+    if all(batch.schema.equals(batches[0].schema) for batch in batches):
+        return pa.concat_batches(batches)
+    tables = [pa.Table.from_batches([batch]) for batch in batches]
+    whole = pa.concat_tables(tables, promote_options="default").combine_chunks()
+    return whole.to_batches()[0] if whole.num_rows else batches[0].slice(0, 0)
+
+
+def _enriched(order: CommitOrder, piece: Slice, store: Store) -> Slice:
+    """The slice with the user's columns; the table gets those that it lacks, before the transaction begins."""
+    enrichment = order.enrichment
+    if enrichment is None:
+        return piece
+    where = f"partition {piece.partition}, {_places(order.pieces)}"
+    done = apply(enrichment, piece.events, where)
+    failed = rejects_of(piece.events, done.failed, lambda at: _place(order, piece.events, at)) if done.failed else []
+    data = [column for column in done.events.schema if column.name not in RESERVED_COLUMNS]
+    if done.events.num_rows and len(data) + 2 > len(piece.events.schema):
+        store.create_or_widen(piece.table, pa.schema(data), time_index=None)
+    counts = replace(piece.counts, rejected=piece.counts.rejected + len(failed))
+    return replace(piece, events=done.events, rejects=[*piece.rejects, *failed], counts=counts)
+
+
+def _place(order: CommitOrder, events: pa.RecordBatch, at: int) -> tuple[str, int | None]:
+    """The source and the row number of an event: found again by its ID, since only a failure asks."""
+    wanted = events.column(EVENT_ID)[at].as_py()
+    for piece in order.pieces:
+        ids = piece.identity.open().column("id").take(pa.array(piece.rows))
+        found = pa.compute.index(ids, pa.scalar(wanted, ids.type)).as_py()
+        if found >= 0:
+            number = None if piece.numbers is None else int(piece.numbers[piece.rows[found]])
+            return piece.address.source, number
+    return order.slice.address.source, None
+
+
+def _places(pieces: Sequence[Piece]) -> str:
+    shown = [str(piece.address) for piece in pieces[:SHOWN]]
+    return "; ".join(shown) + (f" and {len(pieces) - SHOWN} chunks more" if len(pieces) > SHOWN else "")
+
+
+# This process's connections -------------------------------------------------------------------------------------
+
+
+class _Mine(threading.local):
+    """What a thread of this process keeps open between orders: a store serves one thread at a time."""
+
+    def __init__(self) -> None:
+        self.stores: dict[str, Store] = {}
+        self.locks: dict[str, Locks] = {}
+
+
+_mine = _Mine()
+
+
+def _store(url: str) -> Store:
+    if url not in _mine.stores:
+        _mine.stores[url] = open_store(url)
+    return _mine.stores[url]
+
+
+def _locks(url: str) -> Locks:
+    if url not in _mine.locks:
+        _mine.locks[url] = RedisLocks(url)
+    return _mine.locks[url]
