@@ -4,9 +4,9 @@
      files      DuckDB     Arrow     event IDs   dedup       │
      frames     streaming            rejects     vs snapshot └─► unique key on event_id: the sole authority
 
-`load` does all of it in one call. Read `headrace.ingest` next: it is the main path, and reads like a table of contents.
-The three packages: `headrace` (the engine: reading, deciding, reporting), `headrace.partitioning` (pure: identity,
-snapshot, dedup), `headrace.storage` (the databases).
+`load` does all of it in one call; `Engine` keeps everything warm for batch after batch. Read `headrace.ingest` next: it
+is the main path, and reads like a table of contents. The three packages: `headrace` (the engine: reading, deciding,
+reporting), `headrace.partitioning` (pure: identity, snapshot, dedup), `headrace.storage` (the databases).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from headrace.api import load
+    from headrace.engine import Engine
     from headrace.errors import (
         BooksError,
         ConfigurationError,
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
         HeadraceError,
         InputError,
         Interrupted,
+        LockTimeoutError,
         RetryableStoreError,
         SchemaError,
         StoreError,
         UsageError,
         VerificationError,
+        WorkerError,
     )
     from headrace.report import Report
     from headrace.version import __version__
@@ -36,20 +39,28 @@ __all__ = [
     "BooksError",
     "ConfigurationError",
     "ContractError",
+    "Engine",
     "HeadraceError",
     "InputError",
     "Interrupted",
+    "LockTimeoutError",
     "Report",
     "RetryableStoreError",
     "SchemaError",
     "StoreError",
     "UsageError",
     "VerificationError",
+    "WorkerError",
     "__version__",
     "load",
 ]
 
-_HOMES = {"load": "headrace.api", "Report": "headrace.report", "__version__": "headrace.version"}
+_HOMES = {
+    "load": "headrace.api",
+    "Engine": "headrace.engine",
+    "Report": "headrace.report",
+    "__version__": "headrace.version",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -41,6 +41,7 @@ from headrace.prepare import Prepared
 from headrace.progress import Progress, Quiet
 from headrace.report import Report
 from headrace.session import Session
+from headrace.shadow import Shadow
 from headrace.source import Input
 from headrace.storage.base import Committed, Counts, Receipt, Reject, RunRecord, RunStatus, Slice, Store
 from headrace.storage.locks import lock_keys
@@ -150,6 +151,7 @@ class _Run:
         self._stop = stop
         self._key = hash_key() if agreement.contract.hash == "blake2b" else None
         self._known: KnownIds = session.known(agreement, options)
+        self._shadow = self._shadowed() if decision.shadow and going.shape == SEQUENTIAL else None
         self._in_flight: deque[_Flight] = deque()
         self._partition_rows = [0] * going.shape.partitions
         self.counts = Counts()
@@ -170,6 +172,8 @@ class _Run:
                     self._dispatch(MicroBatch(chunks, self._known, self._shape.partitions), size)
             finally:
                 self._allowance.close()
+                if self._shadow is not None:
+                    self._shadow.close()
             self._drain()
 
     def report(self, seconds: float) -> Report:
@@ -197,8 +201,13 @@ class _Run:
             lock_seconds=self.lock_seconds,
             skew=busiest * len(self._partition_rows) / every if every else 1.0,
             fell_back=self._began_with.fell_back,
+            shadow=None if self._shadow is None else str(self._shadow),
             seconds=seconds,
         )
+
+    def _shadowed(self) -> Shadow:
+        partitions = self._options.parallel.partitions or self._options.parallel.workers
+        return Shadow(self._session.pool, self._known, partitions, self._session.folder)
 
     # From input to micro-batch --------------------------------------------------------------------------------
 
@@ -235,7 +244,10 @@ class _Run:
             item = waiting.popleft()
             for chunk in item.chunks(self._columns_for(item), self._options.read):
                 self._allowance.take(chunk.batch.nbytes)
-                yield _Read(item, self._workers.prepare(self._prepare_order(chunk)), chunk.batch.nbytes)
+                order = self._prepare_order(chunk)
+                if self._shadow is not None:
+                    self._shadow.offer(order)
+                yield _Read(item, self._workers.prepare(order), chunk.batch.nbytes)
 
     def _fits(self, item: Input) -> bool:
         return set(item.columns()) <= set(self._agreement.schema.names)
@@ -265,9 +277,11 @@ class _Run:
         """Give out the slices that no receipt speaks of, and wait for older ones until there is room."""
         partitions = self._worth_committing(batch)
         receipts = {one: self._receipt(batch, one) for one in partitions}
-        if None in receipts.values() and self._shape.existing == "snapshot":
+        if to_judge := None in receipts.values() and self._shape.existing == "snapshot":
             self._fetch_for(batch)
             batch.judge()
+        if self._shadow is not None:
+            self._shadow.compare(batch, judged=to_judge)
         open_slices = [self._commit_order(batch, one) for one in partitions if receipts[one] is None]
         flight = _Flight(
             batch,

@@ -73,6 +73,10 @@ class KnownIds:
         self._seen.close()
         self._seen = IdRuns(self._folder)
 
+    def exist(self, ids: NDArray[np.uint8]) -> Mask:
+        """Which of `ids` (rows, 16) the snapshot has. Shape (rows,)."""
+        return self._snapshot.known(ids)
+
     def remember(self, ids: NDArray[np.uint8]) -> None:
         """`ids` (rows, 16) were committed: for a run to come they are in the store."""
         self._snapshot.add(ids)

@@ -68,6 +68,10 @@ class MicroBatch:
         self._new = [verdict.new for verdict in verdicts]
         self.certain = all(verdict.certain for verdict in verdicts)
 
+    def new_ids(self) -> NDArray[np.uint8]:
+        """The IDs of the new events, shape (rows, 16); before `judge`, of those met for the first time."""
+        return np.concatenate([ids[new] for ids, new in zip(self._ids, self._new, strict=True)])
+
     def rows(self, partition: int) -> int:
         """The rows of a partition, duplicates included."""
         return sum(len(rows[partition]) for rows in self._rows)

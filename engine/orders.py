@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,10 @@ class PrepareOrder:
 
     def __str__(self) -> str:
         return f"prepare {self.address}"
+
+    def copied(self, chunk: Parcel) -> PrepareOrder:
+        """The same order over another copy of the chunk."""
+        return replace(self, chunk=chunk)
 
 
 @dataclass(frozen=True, slots=True)

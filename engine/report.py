@@ -16,9 +16,11 @@ class Report:
 
     ``read = inserted + duplicate_in_input + duplicate_in_store + rejected`` holds, or the run has failed. A resumed
     run reports the whole input, the part that an earlier process committed included; `chunks_skipped` says how many
-    chunks that was. `lock_seconds` is how long all workers together waited for locks, `skew` how many times its fair
-    share the fullest partition had, `fell_back` why the rest of a parallel run was done sequentially (``None``: it was
-    not). `seconds` is the wall time of this process alone.
+    chunks that was.
+
+    `lock_seconds` is how long all workers together waited for locks, `skew` how many times its fair share the fullest
+    partition had. `fell_back` says why the rest of a parallel run was done sequentially, `shadow` what the comparison
+    with the parallel way found; ``None`` where that did not happen. `seconds` is the wall time of this process alone.
     """
 
     run_id: str
@@ -41,6 +43,7 @@ class Report:
     lock_seconds: float
     skew: float
     fell_back: str | None
+    shadow: str | None
     seconds: float
 
     @property
@@ -92,6 +95,8 @@ class Report:
         ]
         if self.fell_back:
             lines.append(f"  the rest was done sequentially: {self.fell_back}")
+        if self.shadow:
+            lines.append(f"  compared with the parallel way: {self.shadow}")
         if self.resumed:
             lines.append(f"  resumed: {self.chunks_skipped} chunks were in already")
         if self.rejected:

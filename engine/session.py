@@ -39,7 +39,7 @@ class Session:
         self._known: tuple[tuple[object, ...], KnownIds] | None = None
 
     def __enter__(self) -> Self:
-        self._folder = self._open.enter_context(scratch_folder())
+        self.folder = self._open.enter_context(scratch_folder())
         self.inline = self._open.enter_context(InlineWorkers(self._store))
         return self
 
@@ -60,11 +60,11 @@ class Session:
         if self._pool is not None and self._pool.fell_back is None:
             return self._pool
         self._pool_open.close()
-        spool = self._folder / "spool"
+        spool = self.folder / "spool"
         spool.mkdir(mode=0o700, exist_ok=True)
         self._pool = self._pool_open.enter_context(
             PooledWorkers(
-                self._pool_open.enter_context(_source(self._parallel, self._folder, spool)),
+                self._pool_open.enter_context(_source(self._parallel, self.folder, spool)),
                 count=self._parallel.workers,
                 spool=spool,
                 inline=self.inline,
@@ -90,7 +90,7 @@ class Session:
             self._store,
             agreement.table,
             agreement.contract,
-            folder=self._folder,
+            folder=self.folder,
             window=options.window,
             budget=options.snapshot_budget,
             empty=agreement.created,
