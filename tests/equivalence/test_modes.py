@@ -1,0 +1,209 @@
+"""Sequential and parallel give the same table: promise 4, for every strategy, over generated and over real input.
+
+`partitioned` is compared in every column but provenance, `upsert` and `locked` in their IDs; books and rejects always.
+A plain dict says what the first occurrence of each event was. The seeds that hypothesis prints reproduce a failure.
+"""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+from tests_support import Headrace
+
+import headrace as package
+from headrace.config import LoadOptions, ParallelOptions
+from headrace.ingest import ingest
+from headrace.report import Report
+from headrace.source import ReadOptions, open_inputs
+from headrace.storage import open_store
+from headrace.strategy import StrategyName
+
+EXAMPLES = 500 if os.environ.get("HEADRACE_TEST_SCALE") == "full" else 20
+KEYS = st.integers(0, 60).map(str) | st.sampled_from(["oops", "", "1.5", "7.0"])
+MOMENTS = st.sampled_from(["2024-05-01T00:00:00Z", "2024-05-01T00:00:00.0005Z", "1969-12-31T23:59:59Z", "soon", ""])
+ROWS = st.lists(st.tuples(KEYS, MOMENTS, st.text('ab\u00e9,"\n', max_size=3)), min_size=1, max_size=80)
+TYPES = {"key": "integer", "at": "timestamp", "value": "string"}
+BOOKS = ("read", "inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of carrying a load out."""
+
+    strategy: StrategyName
+    workers: int
+    partitions: int
+    chunk_rows: int
+    memory: int = 512 << 20
+
+
+WAYS = st.builds(
+    Way,
+    strategy=st.sampled_from(["partitioned", "partitioned", "upsert", "locked"]),
+    workers=st.sampled_from([1, 2, 4, 7]),
+    partitions=st.sampled_from([1, 2, 16, 64]),
+    chunk_rows=st.sampled_from([1, 3, 7, 1000]),
+    memory=st.sampled_from([16 << 20, 512 << 20]),
+)
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[Executor]:
+    """Two real worker processes for all examples: starting them takes longer than a load."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("forkserver")) as pool:
+        yield pool
+
+
+tables = count()
+
+
+def load(url: str, table: str, files: Sequence[Path], way: Way | None, executor: Executor) -> Report:
+    options = LoadOptions(
+        to=url,
+        table=table,
+        identity=("key", "at"),
+        time="at",
+        mode="sequential" if way is None else "parallel",
+        read=ReadOptions(types=TYPES, chunk_rows=5 if way is None else way.chunk_rows),  # type: ignore[arg-type]
+    )
+    if way is not None:
+        how = ParallelOptions(way.strategy, way.workers, way.partitions, way.memory, executor=executor)
+        options = replace(options, parallel=how)
+    with open_store(url) as store:
+        store.prepare_ledger()
+        return ingest(store, open_inputs([str(file) for file in files], options.read, None), table, options)
+
+
+def write(folder: Path, name: str, rows: Sequence[tuple[str, ...]]) -> Path:
+    path = folder / f"{name}.csv"
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
+        writer.writerows([("key", "at", "value"), *rows])
+    return path
+
+
+def kept(headrace: Headrace, table: str) -> list[tuple[Any, ...]]:
+    columns = "source, row_number, line_number, column_name, reason, raw, record"
+    return headrace.query(f"SELECT {columns} FROM headrace_rejects WHERE table_name = '{table}' ORDER BY 1, 2, 3, 4")  # noqa: S608
+
+
+def events(
+    headrace: Headrace, table: str, columns: str = "event_id, key, at, value, provider"
+) -> list[tuple[Any, ...]]:
+    return headrace.query(f"SELECT {columns} FROM {table} ORDER BY event_id")  # noqa: S608 - our own table
+
+
+def books(report: Report) -> dict[str, int]:
+    return {name: getattr(report, name) for name in BOOKS}
+
+
+def first_occurrences(rows: Sequence[tuple[str, str, str]]) -> dict[tuple[int, str], str]:
+    """What the table must hold, told without Headrace: the first row of each event."""
+    found: dict[tuple[int, str], str] = {}
+    for key, at, value in rows:
+        if key in ("oops", "1.5", "") or at in ("soon", ""):
+            continue
+        found.setdefault((int(float(key)), at), value)
+    return found
+
+
+def test_sequential_and_parallel_give_the_same_table(
+    store_url: str, tmp_path: Path, headrace: Headrace, executor: Executor
+) -> None:
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(first=ROWS, second=ROWS, ways=st.lists(WAYS, min_size=1, max_size=3))
+    def check(first: list[tuple[str, str, str]], second: list[tuple[str, str, str]], ways: list[Way]) -> None:
+        number = next(tables)
+        early = write(tmp_path, f"early{number}", first)
+        both = [write(tmp_path, f"a{number}", second), early]
+        sequential = f"s{number}"
+        load(store_url, sequential, [early], None, executor)
+        expected = load(store_url, sequential, both, None, executor)
+        # a null key is an event too; the oracle leaves it out
+        plain = [row for row in events(headrace, sequential) if row[1] is not None]
+        assert sorted(row[3] or "" for row in plain) == sorted(first_occurrences([*first, *second]).values())
+        for which, way in enumerate(ways):
+            note(f"{way}")
+            table = f"p{number}_{which}"
+            load(store_url, table, [early], way, executor)
+            report = load(store_url, table, both, way, executor)
+            assert books(report) == books(expected)
+            # alone on the table, `upsert` and `locked` too write the first occurrence: the coordinator drops the rest
+            assert events(headrace, table) == events(headrace, sequential)
+            assert kept(headrace, table) == kept(headrace, sequential)
+
+    check()
+
+
+# the small ones are among the examples above; each costs the start of a pool for each file
+SHAPES = [(1, 1), (2, 2), (4, 16), (7, 64)] if EXAMPLES > 20 else [(7, 64)]
+
+
+@pytest.fixture
+def data() -> Path:
+    folder = Path(__file__).resolve().parents[3] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real data are not beside this checkout (looked for {folder})")
+    return folder
+
+
+@pytest.mark.parametrize("strategy", ["partitioned", "upsert", "locked"])
+def test_real_events_give_the_same_table_in_every_shape(
+    store_url: str, data: Path, headrace: Headrace, strategy: StrategyName
+) -> None:
+    shapes = SHAPES if strategy == "partitioned" else [(2, 8)]
+    fires = ["latitude", "longitude", "acq_date", "acq_time", "satellite"]
+    cases: list[tuple[str, list[Path], dict[str, Any]]] = [
+        ("firms", sorted((data / "firms").glob("modis_global_24h_*.geojson")), {"id": fires}),
+        ("archive", [data / "firms" / "fire_archive_M6_96619.csv"], {"id": fires, "time": "acq_date"}),
+        ("usgs", [data / "usgs" / "all_week.csv", data / "usgs" / "all_month.csv"], {"id": ["id"], "time": "time"}),
+        ("strikes", [data / "birdstrikes" / "birdstrikes.csv"], {}),
+    ]
+    for name, files, options in cases:
+        package.load(*files, to=store_url, table=f"{name}_s", mode="sequential", **options)
+    for workers, partitions in shapes:
+        for name, files, options in cases:
+            table = f"{name}_{workers}_{partitions}"
+            report = package.load(
+                *files,
+                to=store_url,
+                table=table,
+                mode="parallel",
+                strategy=strategy,
+                workers=workers,
+                partitions=partitions,
+                chunk_rows=1500,
+                **options,
+            )
+            assert report.fell_back is None
+            assert same_but_for_provenance(headrace, f"{name}_s", table)
+            assert report.read == report.inserted + report.duplicate_in_input
+
+
+def same_but_for_provenance(headrace: Headrace, one: str, other: str) -> bool:
+    """Whether two tables hold the same rows in every column but ``headrace_receipt``."""
+
+    def rows(table: str) -> list[tuple[Any, ...]]:
+        names = [name for name in columns_of(headrace, table) if name != "headrace_receipt"]
+        listed = ", ".join(f'"{name}"' for name in names)
+        return headrace.query(f'SELECT {listed} FROM "{table}" ORDER BY event_id')  # noqa: S608 - our own table
+
+    return rows(one) == rows(other)
+
+
+def columns_of(headrace: Headrace, table: str) -> list[str]:
+    if headrace.url.startswith("sqlite"):
+        return [row[1] for row in headrace.query(f"PRAGMA table_info('{table}')")]
+    ordered = "SELECT column_name FROM information_schema.columns WHERE table_name = '{}' ORDER BY ordinal_position"
+    return [row[0] for row in headrace.query(ordered.format(table))]
