@@ -146,6 +146,18 @@ def test_sequential_and_parallel_give_the_same_table(
     check()
 
 
+@pytest.mark.parametrize("strategy", ["partitioned", "upsert", "locked"])
+def test_each_strategy_loads_each_event_once(
+    store_url: str, tmp_path: Path, headrace: Headrace, executor: Executor, strategy: StrategyName
+) -> None:
+    rows = [(str(number % 70), "2024-05-01T00:00:00Z", f"value {number}") for number in range(200)]
+    report = load(store_url, "t", [write(tmp_path, "events", rows)], Way(strategy, 2, 4, chunk_rows=30), executor)
+    assert (report.inserted, report.duplicate_in_input) == (70, 130)
+    held = {key: value for key, value in events(headrace, "t", "key, value")}  # noqa: C416 - rows are not pairs
+    assert held == {number: f"value {number}" for number in range(70)}
+    assert headrace.count("t") == 70
+
+
 # the small ones are among the examples above; each costs the start of a pool for each file
 SHAPES = [(1, 1), (2, 2), (4, 16), (7, 64)] if EXAMPLES > 20 else [(7, 64)]
 
