@@ -3,7 +3,7 @@
     coordinator                            worker
     ProcessCrew.start ──forkserver/spawn──► enlist: ignores SIGINT, sends its logs home, and two threads:
     ProcessCrew.stalled ◄── a file's mtime ── pulse   touches its file once a second; ends a task past its deadline
-                                              guard   waits for the parent's end: removes the spool, and goes
+                                              guard   waits for the parent's end: takes the others and the spool along
     ProcessCrew.kill ──SIGKILL──►
 
 A killed worker breaks a `ProcessPoolExecutor` at once. A stopped one, or one that hangs inside C code, does not: its
@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 import time
@@ -30,6 +29,7 @@ from typing import TypeVar
 
 from headrace.errors import ConfigurationError
 from headrace.logs import Channel, connect_logging, working_on
+from headrace.scratch import live_folders, remove_folders
 from headrace.worker import Outcome, attempt
 
 __all__ = ["ProcessCrew", "run"]
@@ -44,26 +44,30 @@ LATE = 75  # the exit code of a worker that ended itself because its task took t
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """What a new worker is told."""
+    """What a new worker is told: `folder` is for pulses, `scratch` goes when the parent is gone."""
 
     folder: Path
-    spool: Path
+    scratch: tuple[Path, ...]
     task_timeout: float
     channel: Channel | None
 
 
 class ProcessCrew:
-    """`count` worker processes. `folder` is for their pulses, `spool` is removed by them should the parent die."""
+    """`count` worker processes; `scratch` is the run's own folder.
 
-    def __init__(
-        self, count: int, folder: Path, spool: Path, *, task_timeout: float, channel: Channel | None = None
-    ) -> None:
+    Should this process die, they remove that and every other scratch folder it has.
+    """
+
+    def __init__(self, count: int, scratch: Path, *, task_timeout: float, channel: Channel | None = None) -> None:
         self.count = count
-        self._terms = _Terms(folder, spool, task_timeout, channel)
+        folder = scratch / "crew"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._terms = _Terms(folder, live_folders(), task_timeout, channel)
         methods = multiprocessing.get_all_start_methods()
         self._context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         self._pulses: dict[Path, tuple[int, float]] = {}
         self._looked = 0.0
+        self._lived = False
 
     def start(self) -> ProcessPoolExecutor:
         """A new pool, whose processes are on their way.
@@ -81,8 +85,9 @@ class ProcessCrew:
         return pool
 
     def lived(self) -> bool:
-        """Whether any worker of the present pool got as far as showing a pulse."""
-        return any(self._terms.folder.glob("pulse-*"))
+        """Whether any worker ever got as far as showing a pulse."""
+        self._lived = self._lived or any(self._terms.folder.glob("pulse-*"))
+        return self._lived
 
     def stalled(self) -> list[int]:
         """Workers whose pulse has stopped, by process ID.
@@ -99,7 +104,7 @@ class ProcessCrew:
             if seen is None or seen[0] != beat:
                 self._pulses[path] = (beat, now)
             elif now - seen[1] > STALLED_AFTER:
-                found.append(int(path.name.removeprefix("pulse-")))
+                found.append(_pid(path))
         return found
 
     def late(self) -> list[str]:
@@ -112,10 +117,11 @@ class ProcessCrew:
 
     def kill(self) -> None:
         """End every worker at once, stopped ones too."""
-        for path in self._terms.folder.glob("pulse-*"):
+        self.lived()
+        for pid in _pids(self._terms.folder):
             with suppress(ProcessLookupError, PermissionError):
-                os.kill(int(path.name.removeprefix("pulse-")), signal.SIGKILL)
-            path.unlink(missing_ok=True)
+                os.kill(pid, signal.SIGKILL)
+            (self._terms.folder / f"pulse-{pid}").unlink(missing_ok=True)
         self._pulses.clear()
 
     def _read_pulses(self) -> dict[Path, int]:
@@ -159,7 +165,7 @@ def enlist(terms: _Terms) -> None:
     pulse = terms.folder / f"pulse-{os.getpid()}"
     pulse.touch()
     threading.Thread(target=_beat, args=(pulse, terms), daemon=True, name="headrace-pulse").start()
-    threading.Thread(target=_guard, args=(terms.spool,), daemon=True, name="headrace-guard").start()
+    threading.Thread(target=_guard, args=(terms,), daemon=True, name="headrace-guard").start()
 
 
 def _beat(pulse: Path, terms: _Terms) -> None:
@@ -174,10 +180,24 @@ def _beat(pulse: Path, terms: _Terms) -> None:
             os.utime(pulse)
 
 
-def _guard(spool: Path) -> None:
+def _guard(terms: _Terms) -> None:
     parent = multiprocessing.parent_process()
     if parent is None:
         return
     wait([parent.sentinel])
-    shutil.rmtree(spool, ignore_errors=True)
+    # one that is stopped cannot notice for itself; the first to notice ends it
+    for pid in _pids(terms.folder):
+        if pid != os.getpid():
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+    remove_folders(terms.scratch)
     os._exit(1)
+
+
+def _pids(folder: Path) -> list[int]:
+    """The workers that have shown a pulse."""
+    return [_pid(path) for path in folder.glob("pulse-*")]
+
+
+def _pid(pulse: Path) -> int:
+    return int(pulse.name.removeprefix("pulse-"))

@@ -9,6 +9,7 @@ until the rows that make it fail are found: they become rejects, the others go o
 from __future__ import annotations
 
 import json
+import pickle
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,17 @@ class Enrichment:
         if isinstance(self.function, str):
             return self.function
         return f"{self.function.__module__}:{getattr(self.function, '__qualname__', repr(self.function))}"
+
+    def require_sendable(self) -> None:
+        """Raises `ConfigurationError` for a function that cannot be sent to another process."""
+        try:
+            pickle.dumps(self.function)
+        except Exception as error:
+            raise ConfigurationError(
+                f"the function cannot be sent to the workers ({error})",
+                where=self.name,
+                hint="define it at the top level of a module, or name it as 'module:function'",
+            ) from error
 
     def resolve(self) -> Enrich:
         """The function itself. Raises `ConfigurationError` if it is not there."""
@@ -136,6 +148,8 @@ def _called(function: Enrich, name: str, events: pa.RecordBatch, where: str) -> 
     try:
         result = function(events)
         return _with_added(events, result)
+    except MemoryError:
+        raise  # says something about the worker, not about the rows
     except HeadraceError as error:
         raise WorkerError(f"{name} {error.what}", where=where, hint=_HINT) from None
     except Exception as error:  # noqa: BLE001 - whatever the user's code raises is the user's to read

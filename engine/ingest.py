@@ -76,7 +76,7 @@ def ingest(
     decision = decide(options.mode, options.provider, table)
     with ExitStack() as opened:
         session = session or opened.enter_context(Session(store, options.parallel))
-        workers = session.pool() if decision.mode == "parallel" else session.inline
+        workers = _pool(session, options) if decision.mode == "parallel" else session.inline
         agreement = agree(store, table, inputs, options)
         going = open_run(store, agreement, inputs, options, _shape(decision, options), workers.count)
         run = _Run(store, agreement, going, options, session, decision, progress or Quiet(), stop or Event())
@@ -91,6 +91,13 @@ def ingest(
         finished = store.finish_run(going.run_id, status="done", seconds=seconds)
     _check_books(run.counts, finished)
     return run.report(seconds)
+
+
+def _pool(session: Session, options: LoadOptions) -> Workers:
+    """The pool, before anything is changed: what it cannot be sent is said now."""
+    if options.enrichment is not None and options.parallel.executor is None:
+        options.enrichment.require_sendable()
+    return session.pool()
 
 
 def _shape(decision: Decision, options: LoadOptions) -> Shape:

@@ -232,13 +232,17 @@ class PooledWorkers:
 
     def _answer(self, task: _Given[Any], passing: BaseException) -> None:
         """A worker could not do this task, though it lives."""
+        if not isinstance(passing, SpoolUnseen):
+            # out of memory: the worker has held on to too much, and is replaced
+            self._start_again(task, task.future, passing)
+            return
         with self._lock:
-            task.tries += 1
-            if isinstance(passing, SpoolUnseen) and self._spool is not None:
+            if self._spool is not None:
                 log.warning("the workers do not see the folder %s: rows travel as bytes", self._spool)
                 self._spool = None
             elif task.tries >= MOST_TRIES:
                 self._fall_back(f"a worker failed {task.tries} times at one task: {passing!r}")
+            task.tries += 1
             self._submit(task)
 
     def _look_after_the_crew(self) -> None:
@@ -249,34 +253,47 @@ class PooledWorkers:
             self._crew.kill()
             return
 
-    def _start_again(self, task: _Given[Any], failed: Future[Any], error: Exception) -> None:
+    def _start_again(self, task: _Given[Any], failed: Future[Any], error: BaseException) -> None:
         with self._lock:
             if task.future is not failed:  # another task's failure had it given out again already
                 return
             task.tries += 1
             self._failures += 1
-            self._blame_the_late()
-            if self._crew is not None and not self._crew.lived():
-                raise ConfigurationError(f"no worker could be started ({error})", hint=_GUARD) from error
             if self._crew is None:
                 self._fall_back(f"the executor failed: {type(error).__name__}: {error}")
-            elif task.tries >= MOST_TRIES or self._failures >= MOST_FAILURES:
-                self._fall_back(f"the workers died {self._failures} times in a row ({error})")
+                return
+            self._blame_the_late(self._crew)
+            if not self._crew.lived():
+                raise ConfigurationError(f"no worker could be started ({error})", hint=_GUARD) from error
+            if task.tries >= MOST_TRIES or self._failures >= MOST_FAILURES:
+                self._give_up(task, f"the workers failed {self._failures} times in a row ({error!r})")
             else:
-                log.warning("a worker died (%s): the pool is started again", error)
+                log.warning("a worker failed (%r): the pool is started again", error)
                 self._replace_the_pool(self._crew)
+
+    def _give_up(self, task: _Given[Any], why: str) -> None:
+        """Go on inline, unless the user's code may be what kills workers: it would kill this process too."""
+        order = task.order
+        if isinstance(order, CommitOrder) and order.enrichment is not None:
+            raise WorkerError(
+                why,
+                where=str(order),
+                hint=f"{order.enrichment.name} may be what ends them; mend it, or give it more memory with fewer "
+                "--workers or smaller --chunk-rows, and run again to resume",
+            )
+        self._fall_back(why)
 
     def _replace_the_pool(self, crew: ProcessCrew) -> None:
         crew.kill()
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._executor = crew.start()
         for task in self._outstanding:
-            if not (task.future.done() and not task.future.cancelled() and task.future.exception() is None):
+            if not _has_come(task.future):
                 self._submit(task)
 
-    def _blame_the_late(self) -> None:
+    def _blame_the_late(self, crew: ProcessCrew) -> None:
         """An order that was too late twice would be so inline too, where nobody could end it."""
-        late = [] if self._crew is None else self._crew.late()
+        late = crew.late()
         for order in late:
             if order in self._late:
                 raise WorkerError(
@@ -291,6 +308,12 @@ class PooledWorkers:
         self.fell_back = why
         if self._crew is not None:
             self._crew.kill()
+
+
+def _has_come(future: Future[Outcome[Any]]) -> bool:
+    """Whether a task's outcome is there, and says something."""
+    there = future.done() and not future.cancelled() and future.exception() is None
+    return there and future.result().passing is None
 
 
 class _Home:

@@ -14,12 +14,12 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 
-__all__ = ["scratch_folder", "sweep", "sweep_abandoned"]
+__all__ = ["live_folders", "remove_folders", "scratch_folder", "sweep", "sweep_abandoned"]
 
 _PREFIX = "headrace-"
 _LOCK = ".lock"
@@ -43,6 +43,17 @@ def sweep() -> None:
     """Remove every folder of this process still there: for a process about to end without unwinding."""
     for folder in list(_live):
         _drop(folder)
+
+
+def live_folders() -> tuple[Path, ...]:
+    """The folders of this process: what its workers remove should it die."""
+    return tuple(_live)
+
+
+def remove_folders(folders: Iterable[Path]) -> None:
+    """Remove folders of a process that is dead."""
+    for folder in folders:
+        _remove(folder)
 
 
 def sweep_abandoned() -> None:

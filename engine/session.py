@@ -64,7 +64,7 @@ class Session:
         spool.mkdir(mode=0o700, exist_ok=True)
         self._pool = self._pool_open.enter_context(
             PooledWorkers(
-                self._pool_open.enter_context(_source(self._parallel, self.folder, spool)),
+                self._pool_open.enter_context(_source(self._parallel, self.folder)),
                 count=self._parallel.workers,
                 spool=spool,
                 inline=self.inline,
@@ -106,7 +106,7 @@ class Session:
 
 
 @contextmanager
-def _source(parallel: ParallelOptions, folder: Path, spool: Path) -> Iterator[ProcessCrew | Executor]:
+def _source(parallel: ParallelOptions, folder: Path) -> Iterator[ProcessCrew | Executor]:
     """Where the workers come from: the built-in crew with its logs, a given executor, or a cluster's."""
     if isinstance(parallel.executor, Executor):
         yield parallel.executor
@@ -114,7 +114,5 @@ def _source(parallel: ParallelOptions, folder: Path, spool: Path) -> Iterator[Pr
         with connected(parallel.executor) as executor:
             yield executor
     else:
-        pulses = folder / "crew"
-        pulses.mkdir(mode=0o700, exist_ok=True)
         with worker_logging() as channel:
-            yield ProcessCrew(parallel.workers, pulses, spool, task_timeout=parallel.task_timeout, channel=channel)
+            yield ProcessCrew(parallel.workers, folder, task_timeout=parallel.task_timeout, channel=channel)
