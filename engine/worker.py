@@ -9,12 +9,14 @@ data, with the traceback it had there (`Outcome`).
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +32,7 @@ from headrace.partitioning.identity import ids_to_arrow
 from headrace.prepare import Prepared, prepare
 from headrace.storage import open_store
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Committed, Slice, Store
-from headrace.storage.locks import Locks, RedisLocks
+from headrace.storage.locks import RedisLocks
 
 __all__ = ["Outcome", "attempt", "carry_out", "commit", "gathered", "identify", "prepare_apart"]
 
@@ -38,6 +40,13 @@ log = logging.getLogger("headrace.worker")
 SHOWN = 3  # addresses in a message
 Order = TypeVar("Order")
 Result = TypeVar("Result")
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+Kind = TypeVar("Kind", bound=_Closable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,24 +200,44 @@ def _places(pieces: Sequence[Piece]) -> str:
 # This process's connections -------------------------------------------------------------------------------------
 
 
+_kept: WeakSet[_Kept[Any]] = WeakSet()
+
+
+class _Kept(Generic[Kind]):
+    """A store or a client that a thread keeps open, closed when the thread is gone, or at the end of the process."""
+
+    def __init__(self, it: Kind) -> None:
+        self.it = it
+        _kept.add(self)
+
+    def __del__(self) -> None:
+        self.it.close()
+
+
 class _Mine(threading.local):
     """What a thread of this process keeps open between orders: a store serves one thread at a time."""
 
     def __init__(self) -> None:
-        self.stores: dict[str, Store] = {}
-        self.locks: dict[str, Locks] = {}
+        self.stores: dict[str, _Kept[Store]] = {}
+        self.locks: dict[str, _Kept[RedisLocks]] = {}
 
 
 _mine = _Mine()
 
 
+@atexit.register
+def _close_all() -> None:
+    for kept in list(_kept):
+        kept.it.close()
+
+
 def _store(url: str) -> Store:
     if url not in _mine.stores:
-        _mine.stores[url] = open_store(url)
-    return _mine.stores[url]
+        _mine.stores[url] = _Kept(open_store(url))
+    return _mine.stores[url].it
 
 
-def _locks(url: str) -> Locks:
+def _locks(url: str) -> RedisLocks:
     if url not in _mine.locks:
-        _mine.locks[url] = RedisLocks(url)
-    return _mine.locks[url]
+        _mine.locks[url] = _Kept(RedisLocks(url))
+    return _mine.locks[url].it

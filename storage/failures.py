@@ -77,9 +77,10 @@ def refused(error: StoreError, conninfo: str) -> StoreError:
     return RetryableStoreError(error.what, where=error.where, hint=_UNREACHABLE)
 
 
-def is_busy(error: sqlalchemy.exc.DBAPIError) -> bool:
+def is_busy(error: sqlalchemy.exc.DBAPIError | sqlite3.Error) -> bool:
     """Whether SQLite refused because another process holds the file's lock."""
-    return isinstance(error.orig, sqlite3.Error) and _primary_code(error.orig) == sqlite3.SQLITE_BUSY
+    cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+    return isinstance(cause, sqlite3.Error) and _primary_code(cause) == sqlite3.SQLITE_BUSY
 
 
 def _primary_code(error: sqlite3.Error) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +36,7 @@ __all__ = ["SqliteStore"]
 OLDEST = (3, 35, 0)  # RETURNING
 IDS_PER_BLOCK = 10_000
 BUSY_SECONDS = 30.0
+SECONDS_BETWEEN_TRIES = 0.01
 WAITED = "headrace_waited"  # where a connection keeps how long its BEGIN IMMEDIATE waited
 LONGEST_TIMEOUT = 2**31 - 1  # milliseconds, as busy_timeout takes them
 
@@ -182,9 +183,23 @@ def _prepare_connection(shown: str, connection: sqlite3.Connection, _record: obj
     # transactions are begun by `_begin`, not by the driver's guess at which statement writes
     connection.isolation_level = None
     with translated(shown):
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA temp_store = MEMORY")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch the file to WAL, again while another process does the same: there SQLite's own timeout does not help."""
+    until = monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or monotonic() > until:
+                raise
+            sleep(SECONDS_BETWEEN_TRIES)
+        else:
+            return
 
 
 def _begin(connection: sa.Connection) -> None:
