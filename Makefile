@@ -31,16 +31,20 @@ check: $(VENV)/check.stamp ## lint, types, import rules, and what the wheel hold
 	rm -rf dist build && $(BIN)/python -m build --wheel --outdir dist . > $(VENV)/build.log 2>&1 || (cat $(VENV)/build.log; exit 1)
 	$(BIN)/check-wheel-contents --toplevel headrace dist
 
-bench: $(VENV)/bench.stamp ## measure loads beside their rivals (several minutes)
-	$(BIN)/python bench/identity.py
-	$(BIN)/python bench/loads.py
+# an environment of its own: that of the tests has pandas, which pyarrow then imports, for 0.2 s of every process
+bench: ## measure loads beside their rivals (about ten minutes)
+	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/bench.stamp
+	.venv-bench/bin/python bench/identity.py
+	.venv-bench/bin/python bench/loads.py
+	.venv-bench/bin/python bench/parallel.py
+	.venv-bench/bin/python bench/memory.py
 
 format: $(VENV)/check.stamp ## lay out the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## remove what was made here
-	rm -rf $(VENV) build dist *.egg-info headrace-demo
+	rm -rf $(VENV) .venv-bench build dist *.egg-info headrace-demo
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || (echo "Headrace needs Python 3.11 or newer: none was found; set PYTHON=/path/to/python3"; exit 1)

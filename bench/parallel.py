@@ -46,7 +46,7 @@ def main() -> None:
     """Run the pairs and print a table of medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the cheap load; the others are smaller")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["cheap", "costly", "far away"])
     parser.add_argument("--database", help="a PostgreSQL URL on a Unix socket whose schema `public` may be dropped")
     parser.add_argument("--data", type=Path, help="a folder that keeps the generated files")
@@ -67,7 +67,7 @@ def _cheap(url: str, folder: Path, rows: int, rounds: int) -> Iterator[str]:
 
 
 def _costly(url: str, folder: Path, rows: int, rounds: int) -> Iterator[str]:
-    rows //= 5
+    rows //= 2
     path, _ = write_events(folder, rows)
     enrich = ["--enrich", "parallel:costly"]
     yield from _compared(url, [path], rows, rounds, [enrich, ["--strategy", "partitioned", *enrich]], workers=2)

@@ -90,7 +90,8 @@ class Report:
             f"  duplicate in input  {self.duplicate_in_input:>12,}",
             f"  duplicate in store  {self.duplicate_in_store:>12,}",
             f"  rejected            {self.rejected:>12,}",
-            f"  {self.chunks} chunks in {self.seconds:.2f} s, {self.rows_per_second:,.0f} rows/s, "
+            f"  {self.chunks} {'chunk' if self.chunks == 1 else 'chunks'} in {self.seconds:.2f} s, "
+            f"{self.rows_per_second:,.0f} rows/s, "
             f"{self._how()}, run {self.run_id}",
         ]
         if self.fell_back:

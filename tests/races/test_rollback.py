@@ -84,6 +84,7 @@ def write(folder: Path, name: str, keys: range) -> Path:
     return file
 
 
+@pytest.mark.timeout(900)  # 200 rounds of four loads in `make test-all`
 def test_a_load_that_rolls_back_after_others_waited_loses_no_event(
     postgres_url: str, loaders: Loaders, tmp_path: Path
 ) -> None:

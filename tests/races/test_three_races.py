@@ -27,7 +27,6 @@ import headrace
 from headrace.orders import CommitOrder
 from headrace.pool import PooledWorkers, Task
 from headrace.report import Report
-from headrace.storage import open_store
 from headrace.storage.base import Committed
 from headrace.strategy import STRATEGIES, StrategyName
 
@@ -177,8 +176,6 @@ def test_two_headrace_loaders_at_once_have_none_of_them(
     strategy: StrategyName,
 ) -> None:
     url = request.getfixturevalue(database)
-    if url.startswith("sqlite"):
-        open_store(url).close()  # who makes the file together is in test_many_loaders.py
     for number in range(ROUNDS):
         other = STRATEGIES[(STRATEGIES.index(strategy) + number) % len(STRATEGIES)]
         rows = rows_of(number)
