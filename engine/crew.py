@@ -4,42 +4,58 @@
     ProcessCrew.start ──forkserver/spawn──► enlist: ignores SIGINT, sends its logs home, and two threads:
     ProcessCrew.stalled ◄── a file's mtime ── pulse   touches its file once a second; ends a task past its deadline
                                               guard   waits for the parent's end: takes the others and the spool along
-    ProcessCrew.kill ──SIGKILL──►
+    ProcessCrew.kill ──SIGKILL──►             run     a large outcome goes home in a file
 
 A killed worker breaks a `ProcessPoolExecutor` at once. A stopped one, or one that hangs inside C code, does not: its
-pulse stops, and the coordinator kills it, which makes it the same case. Processes start by forkserver (spawn where
-there is none), never by fork: Arrow, DuckDB and libpq have threads and sockets.
+pulse stops, and the coordinator kills it, which makes it the same case. A worker killed halfway through writing into
+the pool's pipe would keep the pool reading for ever: so nothing goes through it that is not written whole or not at
+all. Processes start by forkserver (spawn where there is none), never by fork: Arrow, DuckDB and libpq have threads and
+sockets.
 """
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import multiprocessing
 import os
+import pickle
+import select
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
+from uuid import uuid4
 
 from headrace.errors import ConfigurationError
 from headrace.logs import Channel, connect_logging, working_on
 from headrace.scratch import live_folders, remove_folders
 from headrace.worker import Outcome, attempt
 
-__all__ = ["ProcessCrew", "run"]
+__all__ = ["InFile", "Packed", "ProcessCrew", "run"]
 
 log = logging.getLogger("headrace.crew")
 Order = TypeVar("Order")
 Result = TypeVar("Result")
 PULSE = 1.0  # seconds
 STALLED_AFTER = 10.0  # seconds without a pulse
+PATIENCE = 5.0  # seconds that workers may take to leave when all is done
 LATE = 75  # the exit code of a worker that ended itself because its task took too long
+# a pipe takes this much as a whole; the pool wraps some hundred bytes around it
+_WHOLE = select.PIPE_BUF // 2
+_UNKNOWN = 255  # the exit code of a worker whose fork server is gone
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +65,7 @@ class _Terms:
     folder: Path
     scratch: tuple[Path, ...]
     task_timeout: float
+    pulse: float
     channel: Channel | None
 
 
@@ -62,9 +79,9 @@ class ProcessCrew:
         self.count = count
         folder = scratch / "crew"
         folder.mkdir(mode=0o700, exist_ok=True)
-        self._terms = _Terms(folder, live_folders(), task_timeout, channel)
-        methods = multiprocessing.get_all_start_methods()
-        self._context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        self._terms = _Terms(folder, live_folders(), task_timeout, PULSE, channel)
+        self._members: list[BaseProcess] = []
+        self._context = _context(self._members)
         self._pulses: dict[Path, tuple[int, float]] = {}
         self._looked = 0.0
         self._lived = False
@@ -72,22 +89,25 @@ class ProcessCrew:
     def start(self) -> ProcessPoolExecutor:
         """A new pool, whose processes are on their way.
 
-        Raises `ConfigurationError` in a process that is a worker itself.
+        Raises `ConfigurationError` where no process can be started, as in a process that is a worker itself.
         """
         pool = ProcessPoolExecutor(self.count, self._context, enlist, (self._terms,))
         try:
             for _ in range(self.count):  # a process for each, which loads its libraries while the first rows are read
                 pool.submit(os.getpid)
-        except RuntimeError as error:  # multiprocessing's own check, in a worker that imports an unguarded script
-            raise ConfigurationError(
-                "a worker cannot start workers", hint="call Headrace under `if __name__ == '__main__':`"
-            ) from error
+        except BrokenProcessPool:
+            pass  # one is dead already: the first task will tell
+        except (RuntimeError, AssertionError, OSError, EOFError) as error:
+            # the first two are multiprocessing's own checks: an unguarded script, a daemon's child
+            self.kill()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise _cannot_start(error) from error
         return pool
 
-    def lived(self) -> bool:
-        """Whether any worker ever got as far as showing a pulse."""
+    def can_start(self) -> bool:
+        """Whether workers get as far as showing a pulse; those that were killed on the way say nothing about it."""
         self._lived = self._lived or any(self._terms.folder.glob("pulse-*"))
-        return self._lived
+        return self._lived or not any(0 < (member.exitcode or 0) < _UNKNOWN for member in self._started())
 
     def stalled(self) -> list[int]:
         """Workers whose pulse has stopped, by process ID.
@@ -116,13 +136,38 @@ class ProcessCrew:
         return orders
 
     def kill(self) -> None:
-        """End every worker at once, stopped ones too."""
-        self.lived()
-        for pid in _pids(self._terms.folder):
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-            (self._terms.folder / f"pulse-{pid}").unlink(missing_ok=True)
+        """End every worker at once: stopped ones, and those that are still starting, too."""
+        self.can_start()
+        for member in self._started():
+            if member.is_alive():
+                member.kill()
+            with suppress(ValueError):  # somebody else is killing too
+                self._members.remove(member)
+        for path in self._terms.folder.glob("pulse-*"):
+            path.unlink(missing_ok=True)
         self._pulses.clear()
+
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """While inside, the workers are to leave by themselves: one that does not, because it is stopped, is killed."""
+        gone = threading.Event()
+
+        def see_off() -> None:
+            patience = PATIENCE
+            while not gone.wait(patience):
+                self.kill()
+                patience = PULSE
+
+        watch = threading.Thread(target=see_off, daemon=True, name="headrace-leaving")
+        watch.start()
+        try:
+            yield
+        finally:
+            gone.set()
+            watch.join()
+
+    def _started(self) -> list[BaseProcess]:
+        return [member for member in self._members if member.pid is not None]
 
     def _read_pulses(self) -> dict[Path, int]:
         pulses: dict[Path, int] = {}
@@ -132,28 +177,102 @@ class ProcessCrew:
         return pulses
 
 
+def _context(members: list[BaseProcess]) -> BaseContext:
+    """How processes start. Each is put on the list of `members`, since a pool keeps its processes to itself."""
+    methods = multiprocessing.get_all_start_methods()
+    context: Any = copy(multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn"))
+    make: Callable[..., BaseProcess] = context.Process
+
+    def made(*args: Any, **named: Any) -> BaseProcess:
+        members.append(make(*args, **named))
+        return members[-1]
+
+    context.Process = made
+    ours: BaseContext = context
+    return ours
+
+
+def _cannot_start(error: BaseException) -> ConfigurationError:
+    if multiprocessing.parent_process() is not None:
+        return ConfigurationError(
+            "a worker cannot start workers",
+            hint="a script must call Headrace under `if __name__ == '__main__':`; inside a worker of your own, use "
+            "the mode sequential",
+        )
+    return ConfigurationError(f"no worker can be started ({error})", hint="fewer --workers, or --mode sequential")
+
+
 # In the worker --------------------------------------------------------------------------------------------------
 
 
 class _Duty:
-    """The task in hand: what it is, and when it began."""
+    """The task in hand: what it is, and when it began. `folder` is where a member of a crew leaves what is large."""
 
     def __init__(self) -> None:
         self.order = ""
         self.began: float | None = None
+        self.folder: Path | None = None
 
 
 _duty = _Duty()
 
 
-def run(work: Callable[[Order], Result], order: Order, partition: int | None) -> Outcome[Result]:
+@dataclass(frozen=True, slots=True)
+class Packed(Generic[Order]):
+    """An order as bytes: one that a worker cannot read, for want of the user's module, is not the worker's end."""
+
+    content: bytes
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def of(cls, order: Order) -> Packed[Order]:
+        """`order`, packed."""
+        return cls(pickle.dumps(order), str(order))
+
+
+@dataclass(frozen=True, slots=True)
+class InFile(Generic[Result]):
+    """An outcome too large for the pool's pipe."""
+
+    path: Path
+
+    def take(self) -> Outcome[Result]:
+        """The outcome; its file is removed."""
+        outcome: Outcome[Result] = pickle.loads(self.path.read_bytes())  # noqa: S301 - our own worker's
+        self.path.unlink()
+        return outcome
+
+
+def run(
+    work: Callable[[Order], Result], order: Order | Packed[Order], partition: int | None
+) -> Outcome[Result] | InFile[Result]:
     """`attempt`, watched for its deadline, with the partition in every log record."""
     _duty.order, _duty.began = str(order), time.monotonic()
     try:
         with working_on(partition):
-            return attempt(work, order)
+            outcome = attempt(lambda given: work(_unpacked(given)), order)
+            return outcome if _duty.folder is None else _sent(outcome, _duty.folder)
     finally:
         _duty.began = None
+
+
+def _unpacked(order: Order | Packed[Order]) -> Order:
+    if not isinstance(order, Packed):
+        return order
+    content: Order = pickle.loads(order.content)  # noqa: S301 - our own coordinator's
+    return content
+
+
+def _sent(outcome: Outcome[Result], folder: Path) -> Outcome[Result] | InFile[Result]:
+    content = pickle.dumps(outcome)
+    if len(content) <= _WHOLE:
+        return outcome
+    path = folder / f"outcome-{uuid4().hex}"
+    path.write_bytes(content)
+    return InFile(path)
 
 
 def enlist(terms: _Terms) -> None:
@@ -162,15 +281,29 @@ def enlist(terms: _Terms) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if terms.channel is not None:
         connect_logging(terms.channel)
+    _duty.folder = terms.folder
+    _go_on_when_orphaned()
     pulse = terms.folder / f"pulse-{os.getpid()}"
     pulse.touch()
     threading.Thread(target=_beat, args=(pulse, terms), daemon=True, name="headrace-pulse").start()
     threading.Thread(target=_guard, args=(terms,), daemon=True, name="headrace-guard").start()
 
 
+def _go_on_when_orphaned() -> None:
+    """Where the system can: a stopped worker goes on when the fork server ends, as it does with the coordinator.
+
+    Only so can the guard notice when all workers are stopped.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+
+
 def _beat(pulse: Path, terms: _Terms) -> None:
+    starter = os.getppid()
     while True:
-        time.sleep(PULSE)
+        time.sleep(terms.pulse)
+        if os.getppid() != starter:
+            os._exit(1)  # without its fork server nobody would learn how this worker ends: the pool has given it up
         began = _duty.began
         if began is not None and time.monotonic() - began > terms.task_timeout:
             log.error("%s took longer than %g s: this worker ends itself", _duty.order, terms.task_timeout)

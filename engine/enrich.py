@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal, get_args
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from headrace.errors import ConfigurationError, HeadraceError, WorkerError
 from headrace.partitioning.contract import arrow_type, logical_type
@@ -69,10 +67,9 @@ class Enrichment:
 
 @dataclass(frozen=True, slots=True)
 class Enriched:
-    """The events with their new columns, the positions `kept` of the rows that are left, and why others are not."""
+    """The events with their new columns, and the positions of the rows that `failed`, with the reason."""
 
     events: pa.RecordBatch
-    kept: NDArray[np.int64]
     failed: Sequence[tuple[int, str]]
 
 
@@ -99,16 +96,15 @@ def apply(enrichment: Enrichment, events: pa.RecordBatch, where: str) -> Enriche
     """`events` as the function returns them. Raises `WorkerError` with its traceback if it fails and may not."""
     function = enrichment.resolve()
     if enrichment.on_error == "fail":
-        return Enriched(_called(function, enrichment.name, events, where), np.arange(events.num_rows), ())
+        return Enriched(_called(function, enrichment.name, events, where), ())
     parts = list(_halved(function, enrichment.name, events, where))
-    good = [(at, batch) for at, batch, _ in parts if batch is not None]
+    tables = [pa.Table.from_batches([batch]) for _, batch, _ in parts if batch is not None]
     failed = [(row, reason) for at, batch, reason in parts if batch is None for row in range(at.start, at.stop)]
-    kept = np.concatenate([np.arange(at.start, at.stop) for at, _ in good] or [np.empty(0, dtype=np.int64)])
-    tables = [pa.Table.from_batches([batch]) for _, batch in good]
     if not tables:
-        return Enriched(events.slice(0, 0), kept, failed)
+        return Enriched(events.slice(0, 0), failed)
+    # a part without a value for a new column may lack it
     together = pa.concat_tables(tables, promote_options="default").combine_chunks().to_batches()
-    return Enriched(together[0], kept, failed)
+    return Enriched(together[0], failed)
 
 
 def rejects_of(

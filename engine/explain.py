@@ -30,6 +30,8 @@ class Explanation:
             "source": receipt and receipt.address.source,
             "first_row": receipt and receipt.address.first_row,
             "rows": receipt and receipt.address.rows,
+            "partition": receipt and receipt.partition,
+            "chunks": receipt and [str(chunk) for chunk in receipt.spans or [receipt.address]],
             "receipt": receipt and receipt.receipt_id,
             "committed_at": receipt and receipt.committed_at.isoformat(),
             "run_id": run and run.run_id,
@@ -44,7 +46,9 @@ class Explanation:
         receipt, run = self.origin.receipt, self.origin.run
         if receipt is None:
             return "\n".join([*lines, "no receipt: this row was not loaded by Headrace"])
-        lines.append(f"brought by {receipt.address}")
+        chunks = receipt.spans or (receipt.address,)
+        lines.append(f"brought by {chunks[0]}" if len(chunks) == 1 else "brought by one of these chunks:")
+        lines += [f"  {chunk}" for chunk in chunks if len(chunks) > 1]
         lines.append(f"  committed {receipt.committed_at.isoformat()} under receipt {receipt.receipt_id}")
         if run is not None:
             lines.append(f"  run {run.run_id}, provider {run.provider}, headrace {run.version}, {run.status}")

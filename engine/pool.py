@@ -6,7 +6,7 @@
     task ──► executor ──► outcome
       ▲          │ worker killed, out of memory, stopped, past its deadline
       └──────────┴─► the pool is started again, its tasks are given out again; when that does not help,
-                     what is left is done inline
+                     what is left is done inline; or the run fails, where the user's own code may be the killer
 
 Giving a task out again is safe: preparing is pure, and a commit that had gone through finds its own receipt.
 """
@@ -14,6 +14,8 @@ Giving a task out again is safe: preparing is pure, and a commit that had gone t
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -25,7 +27,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from headrace.crew import ProcessCrew, run
+from headrace.crew import InFile, Packed, ProcessCrew, run
 from headrace.errors import ConfigurationError, WorkerError
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.parcel import MemoryParcel, Parcel, SpoolUnseen, Unchanged, pack_bytes, packer
@@ -129,7 +131,7 @@ class _Given(Generic[Result]):
         self.work = work
         self.inline = inline
         self.tries = 0
-        self.future: Future[Outcome[Result]] = Future()
+        self.future: Future[Outcome[Result] | InFile[Result]] = Future()
         self.order: PrepareOrder | CommitOrder
         self._pool = pool
 
@@ -138,19 +140,34 @@ class _Given(Generic[Result]):
 
 
 class PooledWorkers:
-    """Workers of an executor: the built-in crew's, or one that the user gave (which is not started again)."""
+    """Workers of an executor: the built-in crew's, or one that the user gave.
 
-    def __init__(self, source: ProcessCrew | Executor, *, count: int, spool: Path, inline: InlineWorkers) -> None:
+    The latter is not started again, and nobody sees its workers' pulses: it is given up once none of its tasks has come
+    back for `task_timeout` seconds.
+    """
+
+    def __init__(
+        self,
+        source: ProcessCrew | Executor,
+        *,
+        count: int,
+        spool: Path,
+        inline: InlineWorkers,
+        task_timeout: float = math.inf,
+    ) -> None:
         self.count = count
         self.fell_back: str | None = None
         self._crew = source if isinstance(source, ProcessCrew) else None
         self._executor = source.start() if isinstance(source, ProcessCrew) else source
         self._inline = inline
+        self._task_timeout = task_timeout
+        self._moved = time.monotonic()
+        self._over = False
         self._spool: Path | None = spool
         self._pack = packer(spool)
         self._outstanding: list[_Given[Any]] = []
         self._failures = 0
-        self._late: list[str] = []
+        self._late: set[str] = set()
         self._lock = RLock()
 
     def __enter__(self) -> Self:
@@ -160,12 +177,15 @@ class PooledWorkers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._crew is not None:  # an executor that was given belongs to who gave it
-            self._executor.shutdown(cancel_futures=True)
+            with self._crew.leaving():
+                self._executor.shutdown(cancel_futures=True)
 
     def kill(self) -> None:
-        """End the crew's workers at once."""
-        if self._crew is not None:
-            self._crew.kill()
+        """End the crew's workers at once, and start none any more."""
+        with self._lock:
+            self._over = True
+            if self._crew is not None:
+                self._crew.kill()
 
     def pack(self, batch: pa.RecordBatch) -> Parcel:
         """Into the spool; where the workers do not see it, only the coordinator reads it again."""
@@ -182,19 +202,24 @@ class PooledWorkers:
     def result_of(self, task: _Given[Result]) -> Result:
         """Wait for `task`, and see to it that it gets done."""
         while True:
+            if self._over:
+                raise WorkerError("the workers were dismissed", where=str(task.order))
             if self.fell_back is not None:
+                self._take_off(task)
                 return task.inline(task.order).result()
             future = task.future
             try:
-                outcome = future.result(timeout=LOOK_EVERY)
-            except TimeoutError:
-                self._look_after_the_crew()
+                outcome = _opened(future.result(timeout=LOOK_EVERY))
             except Exception as error:  # noqa: BLE001 - an executor's own failure, whatever it is: the work raises nothing
-                self._start_again(task, future, error)
+                if isinstance(error, TimeoutError) and not _has_failed(future):
+                    self._look_after_the_workers(task)
+                else:
+                    self._start_again(task, future, error)
             else:
                 if outcome.passing is None:
-                    return self._taken_off(task, outcome)
-                self._answer(task, outcome.passing)
+                    self._take_off(task)
+                    return outcome.value()
+                self._answer(task, future, outcome.passing)
 
     # Giving out -------------------------------------------------------------------------------------------------
 
@@ -206,15 +231,21 @@ class PooledWorkers:
         return task
 
     def _submit(self, task: _Given[Any]) -> None:
-        if self.fell_back is not None:
+        if self.fell_back is not None or self._over:
             return
         order = self._addressed(task.order)
         partition = order.slice.partition if isinstance(order, CommitOrder) else None
         try:
-            task.future = self._executor.submit(run, task.work, order, partition)
-        except RuntimeError as error:  # the pool is broken already (BrokenExecutor is one), or was shut down
+            sent = order if self._crew is None else Packed.of(order)
+            task.future = self._executor.submit(run, task.work, sent, partition)
+        except Exception as error:  # noqa: BLE001 - broken already, shut down, or no process could be started
             task.future = Future()
             task.future.set_exception(error)
+        self._note_movement()
+        task.future.add_done_callback(self._note_movement)
+
+    def _note_movement(self, *_: object) -> None:
+        self._moved = time.monotonic()
 
     def _addressed(self, order: PrepareOrder | CommitOrder) -> PrepareOrder | CommitOrder:
         """The order as the workers can use it: with the spool, or with the rows themselves."""
@@ -222,19 +253,20 @@ class PooledWorkers:
             order = replace(order, spool=self._spool)
         return order if self._spool is not None else _by_value(order)
 
-    def _taken_off(self, task: _Given[Result], outcome: Outcome[Result]) -> Result:
+    def _take_off(self, task: _Given[Any]) -> None:
+        """`task` is done, or is about to be done inline."""
         with self._lock:
             self._outstanding.remove(task)
             self._failures = 0
-        return outcome.value()
+            self._late.discard(str(task.order))
 
     # When something goes wrong ----------------------------------------------------------------------------------
 
-    def _answer(self, task: _Given[Any], passing: BaseException) -> None:
+    def _answer(self, task: _Given[Any], future: Future[Any], passing: BaseException) -> None:
         """A worker could not do this task, though it lives."""
         if not isinstance(passing, SpoolUnseen):
             # out of memory: the worker has held on to too much, and is replaced
-            self._start_again(task, task.future, passing)
+            self._start_again(task, future, passing)
             return
         with self._lock:
             if self._spool is not None:
@@ -245,8 +277,10 @@ class PooledWorkers:
             task.tries += 1
             self._submit(task)
 
-    def _look_after_the_crew(self) -> None:
+    def _look_after_the_workers(self, task: _Given[Any]) -> None:
         if self._crew is None:
+            if time.monotonic() - self._moved > self._task_timeout:
+                self._give_up(task, f"the executor has done nothing for {self._task_timeout:g} s")
             return
         for pid in self._crew.stalled():
             log.error("worker %d shows no sign of life: it is killed", pid)
@@ -257,51 +291,60 @@ class PooledWorkers:
         with self._lock:
             if task.future is not failed:  # another task's failure had it given out again already
                 return
+            task.future = Future()
             task.tries += 1
             self._failures += 1
             if self._crew is None:
-                self._fall_back(f"the executor failed: {type(error).__name__}: {error}")
+                self._give_up(task, f"the executor failed: {type(error).__name__}: {error}")
                 return
             self._blame_the_late(self._crew)
-            if not self._crew.lived():
+            if not self._crew.can_start():
                 raise ConfigurationError(f"no worker could be started ({error})", hint=_GUARD) from error
             if task.tries >= MOST_TRIES or self._failures >= MOST_FAILURES:
                 self._give_up(task, f"the workers failed {self._failures} times in a row ({error!r})")
             else:
                 log.warning("a worker failed (%r): the pool is started again", error)
-                self._replace_the_pool(self._crew)
+                self._replace_the_pool(task, self._crew)
 
     def _give_up(self, task: _Given[Any], why: str) -> None:
-        """Go on inline, unless the user's code may be what kills workers: it would kill this process too."""
-        order = task.order
-        if isinstance(order, CommitOrder) and order.enrichment is not None:
-            raise WorkerError(
-                why,
-                where=str(order),
-                hint=f"{order.enrichment.name} may be what ends them; mend it, or give it more memory with fewer "
-                "--workers or smaller --chunk-rows, and run again to resume",
-            )
+        """Go on inline, unless the user's code may be what ends workers: it would end this process too.
+
+        Whichever task noticed: when a pool breaks, all its tasks do.
+        """
+        with self._lock:
+            orders = [given.order for given in (task, *self._outstanding)]
+        for order in orders:
+            if isinstance(order, CommitOrder) and order.enrichment is not None:
+                raise WorkerError(
+                    why,
+                    where=str(order),
+                    hint=f"{order.enrichment.name} may be what ends them; mend it, or give it more memory with fewer "
+                    "--workers or smaller --chunk-rows, and run again to resume",
+                )
         self._fall_back(why)
 
-    def _replace_the_pool(self, crew: ProcessCrew) -> None:
+    def _replace_the_pool(self, task: _Given[Any], crew: ProcessCrew) -> None:
         crew.kill()
         self._executor.shutdown(wait=False, cancel_futures=True)
-        self._executor = crew.start()
-        for task in self._outstanding:
-            if not _has_come(task.future):
-                self._submit(task)
+        try:
+            self._executor = crew.start()
+        except ConfigurationError as error:  # the machine has not enough of something, which it had before
+            self._give_up(task, error.what)
+            return
+        for given in self._outstanding:
+            if not _has_come(given.future):
+                self._submit(given)
 
     def _blame_the_late(self, crew: ProcessCrew) -> None:
         """An order that was too late twice would be so inline too, where nobody could end it."""
-        late = crew.late()
-        for order in late:
-            if order in self._late:
-                raise WorkerError(
-                    "the task took longer than a task may, twice",
-                    where=order,
-                    hint="raise --task-timeout, or mend the function given to --enrich; then run again to resume",
-                )
-        self._late += late
+        late = set(crew.late())
+        for order in late & self._late:
+            raise WorkerError(
+                "the task took longer than a task may, twice",
+                where=order,
+                hint="raise --task-timeout, or mend the function given to --enrich; then run again to resume",
+            )
+        self._late |= late
 
     def _fall_back(self, why: str) -> None:
         log.error("%s: the rest is done sequentially, by this process", why)
@@ -310,10 +353,20 @@ class PooledWorkers:
             self._crew.kill()
 
 
-def _has_come(future: Future[Outcome[Any]]) -> bool:
+def _opened(outcome: Outcome[Result] | InFile[Result]) -> Outcome[Result]:
+    return outcome.take() if isinstance(outcome, InFile) else outcome
+
+
+def _has_failed(future: Future[Any]) -> bool:
+    return future.done() and (future.cancelled() or future.exception() is not None)
+
+
+def _has_come(future: Future[Any]) -> bool:
     """Whether a task's outcome is there, and says something."""
-    there = future.done() and not future.cancelled() and future.exception() is None
-    return there and future.result().passing is None
+    if not future.done() or _has_failed(future):
+        return False
+    outcome = future.result()
+    return isinstance(outcome, InFile) or outcome.passing is None
 
 
 class _Home:

@@ -6,6 +6,7 @@ worker gets there, and never in the coordinator.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import resource
@@ -18,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["InTrouble", "add_pid", "always_die", "blind", "refuse_sevens", "sleep_on_sevens"]
+__all__ = ["InTrouble", "add_pid", "always_die", "blind", "refuse_sevens", "say_so", "sleep_on_sevens"]
 
 
 def in_worker() -> bool:
@@ -64,6 +65,12 @@ def meet(trouble: str) -> None:
 
 def add_double(events: pa.RecordBatch) -> pa.RecordBatch:
     return events.append_column("double", pa.array([2 * key for key in events["key"].to_pylist()], pa.int64()))
+
+
+def say_so(events: pa.RecordBatch) -> pa.RecordBatch:
+    """Logs how many events it got."""
+    logging.getLogger("workers_facts").info("got %d events", events.num_rows)
+    return events
 
 
 def always_die(events: pa.RecordBatch) -> pa.RecordBatch:

@@ -84,3 +84,28 @@ def test_an_engine_that_is_not_open_says_so() -> None:
 
 def test_the_module_is_what_the_package_exports() -> None:
     assert Engine is Original
+
+
+def test_what_workers_log_comes_out_with_worker_and_partition(
+    sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with Engine(
+        to=sqlite_url, table="t", id=["key"], mode="parallel", workers=2, enrich="workers_facts:say_so"
+    ) as engine:
+        engine.ingest(batch(range(100)))
+    said = [record.getMessage() for record in caplog.records if record.name == "workers_facts"]
+    found = [re.fullmatch(r"\[worker \d+, partition (\d)\] got (\d+) events", text) for text in said]
+    assert sorted(one[1] for one in found if one) == ["0", "1"]
+    assert sum(int(one[2]) for one in found if one) == 100
+
+
+def test_explain_names_the_chunks_that_may_have_brought_an_event(store_url: str, headrace: Headrace) -> None:
+    package.load(
+        batch(range(100)), to=store_url, table="t", id=["key"], mode="parallel", workers=2, chunk_rows=50, partitions=1
+    )
+    ((event_id,),) = headrace.query("SELECT event_id FROM t WHERE key = 70")
+    text = event_id.hex() if isinstance(event_id, bytes) else str(event_id)
+    told = headrace.json("explain", text)
+    assert told["chunks"] == ["<arrow>, rows 0-49", "<arrow>, rows 50-99"]
+    assert "one of these chunks" in headrace.run("explain", text).stdout

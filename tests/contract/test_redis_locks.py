@@ -18,6 +18,7 @@ import pytest
 import redis
 from contract.pieces import Pause, look, new_ids, packed, piece, prepared, stored_ids
 
+import headrace
 from headrace.errors import ConfigurationError, HeadraceError, LockTimeoutError, StoreError
 from headrace.storage import open_store
 from headrace.storage.base import Committed, Counts
@@ -263,3 +264,32 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         RedisLocks("redis://h")
     assert isinstance(raised.value, ConfigurationError)
     assert raised.value.hint == "pip install 'headrace[redis]'"
+
+
+def test_whole_loads_share_the_locks(store_url: str, redis_url: str, tmp_path: Path) -> None:
+    """Two loaders of the same events, whose locks lie in Redis, through the command line's own path."""
+    events = tmp_path / "events.csv"
+    events.write_text("\n".join(["key", *map(str, range(500))]) + "\n")
+
+    def load(partitions: int) -> headrace.Report:
+        return headrace.load(
+            events,
+            to=store_url,
+            table="t",
+            id=["key"],
+            mode="parallel",
+            strategy="locked",
+            workers=2,
+            partitions=partitions,
+            chunk_rows=100,
+            locks=redis_url,
+            resume=False,
+        )
+
+    with ThreadPoolExecutor(2) as loaders:
+        reports = list(loaders.map(load, (2, 4)))
+    assert sum(report.inserted for report in reports) == 500
+    assert all(report.read == 500 for report in reports)
+    held = redis.Redis.from_url(redis_url)
+    assert held.keys("headrace:lock:*") == []
+    held.close()

@@ -6,8 +6,11 @@ import zipfile
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests_support import Headrace
+
+from headrace.partitioning.partition import partition_of
 
 FIRMS_IDENTITY = "latitude,longitude,acq_date,acq_time,satellite"
 FLIGHT_IDENTITY = "time_hour,carrier,flight,origin"
@@ -92,3 +95,23 @@ def test_flights_shuffled_in_other_chunks_are_the_same_events(
     fresh = headrace.load(shuffled, "--table", "flights2", "--id", FLIGHT_IDENTITY, "--time", "time_hour")
     assert fresh["inserted"] == 336_776
     assert headrace.query("SELECT event_id FROM flights2 ORDER BY event_id") == ids
+
+
+@pytest.mark.parametrize("partitions", [2, 7, 64])
+def test_real_ids_of_both_layouts_fill_the_partitions_evenly(
+    data: Path, sqlite_url: str, tmp_path: Path, partitions: int
+) -> None:
+    headrace = Headrace(sqlite_url, tmp_path)
+    archive, strikes = data / "firms" / "fire_archive_M6_96619.csv", data / "birdstrikes" / "birdstrikes.csv"
+    headrace.load(archive, "--table", "timed", "--id", FIRMS_IDENTITY, "--time", "acq_date")
+    headrace.load(strikes, "--table", "hashed")
+    for table in ("timed", "hashed"):
+        packed = b"".join(one for (one,) in headrace.query(f"SELECT event_id FROM {table}"))  # noqa: S608
+        counts = np.bincount(
+            partition_of(np.frombuffer(packed, np.uint8).reshape(-1, 16), partitions), minlength=partitions
+        )
+        expected = counts.sum() / partitions
+        chi_squared = float(((counts - expected) ** 2 / expected).sum())
+        freedom = partitions - 1
+        # a chi-squared variable has mean n and variance 2n; six deviations above is less than once in a million
+        assert chi_squared < freedom + 6 * (2 * freedom) ** 0.5, f"{table}: {counts}"

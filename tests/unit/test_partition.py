@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.partitioning.partition import partition_of
+from headrace.partitioning.partition import partition_of, rows_by_partition
 
 SEED = 11
 
@@ -38,3 +38,15 @@ def test_impossible_numbers_of_partitions_are_refused(partitions: int) -> None:
 def test_slices_of_ids_keep_their_partitions() -> None:
     ids = np.random.default_rng(SEED).integers(0, 256, (100, 16), dtype=np.uint8)
     assert partition_of(ids[::3], 8).tolist() == partition_of(ids, 8)[::3].tolist(), f"seed {SEED}"
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16), max_size=50), st.sampled_from([1, 2, 7, 64, 2**16 + 1]))
+def test_rows_by_partition_are_each_partitions_rows_in_input_order(ids: list[bytes], partitions: int) -> None:
+    packed = np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 16)
+    rows = rows_by_partition(packed, partitions)
+    numbers = partition_of(packed, partitions).tolist()
+    assert len(rows) == partitions
+    for partition in {*numbers, 0, partitions - 1}:
+        expected = [row for row, number in enumerate(numbers) if number == partition]
+        assert rows[partition].tolist() == expected
+    assert sum(map(len, rows)) == len(ids)
