@@ -31,6 +31,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -50,6 +51,7 @@ Order = TypeVar("Order")
 Result = TypeVar("Result")
 PULSE = 1.0  # seconds
 STALLED_AFTER = 10.0  # seconds without a pulse
+STARTS_WITHIN = 30.0  # seconds to the first pulse: libraries are loaded before
 PATIENCE = 5.0  # seconds that workers may take to leave when all is done
 LATE = 75  # the exit code of a worker that ended itself because its task took too long
 # a pipe takes this much as a whole; the pool wraps some hundred bytes around it
@@ -82,7 +84,7 @@ class ProcessCrew:
         self._terms = _Terms(folder, live_folders(), task_timeout, PULSE, channel)
         self._members: list[BaseProcess] = []
         self._context = _context(self._members)
-        self._pulses: dict[Path, tuple[int, float]] = {}
+        self._pulses: dict[int, tuple[int, float]] = {}
         self._looked = 0.0
         self._lived = False
 
@@ -110,7 +112,7 @@ class ProcessCrew:
         return self._lived or not any(0 < (member.exitcode or 0) < _UNKNOWN for member in self._started())
 
     def stalled(self) -> list[int]:
-        """Workers whose pulse has stopped, by process ID.
+        """Workers whose pulse has stopped or never began, by process ID.
 
         Judged by how long this process has seen the same pulse, not by the clock: a machine that slept stalls nobody.
         """
@@ -119,12 +121,12 @@ class ProcessCrew:
             self._pulses.clear()
         self._looked = now
         found = []
-        for path, beat in self._read_pulses().items():
-            seen = self._pulses.get(path)
+        for pid, beat in self._read_pulses().items():
+            seen = self._pulses.get(pid)
             if seen is None or seen[0] != beat:
-                self._pulses[path] = (beat, now)
-            elif now - seen[1] > STALLED_AFTER:
-                found.append(_pid(path))
+                self._pulses[pid] = (beat, now)
+            elif now - seen[1] > (STALLED_AFTER if beat else STARTS_WITHIN):
+                found.append(pid)
         return found
 
     def late(self) -> list[str]:
@@ -169,11 +171,12 @@ class ProcessCrew:
     def _started(self) -> list[BaseProcess]:
         return [member for member in self._members if member.pid is not None]
 
-    def _read_pulses(self) -> dict[Path, int]:
-        pulses: dict[Path, int] = {}
-        for path in self._terms.folder.glob("pulse-*"):
+    def _read_pulses(self) -> dict[int, int]:
+        """When each worker last showed its pulse, 0 for one that has not yet."""
+        pulses = {member.pid: 0 for member in self._started() if member.pid}
+        for pid in pulses:
             with suppress(FileNotFoundError):
-                pulses[path] = path.stat().st_mtime_ns
+                pulses[pid] = (self._terms.folder / f"pulse-{pid}").stat().st_mtime_ns
         return pulses
 
 
@@ -290,12 +293,17 @@ def enlist(terms: _Terms) -> None:
 
 
 def _go_on_when_orphaned() -> None:
-    """Where the system can: a stopped worker goes on when the fork server ends, as it does with the coordinator.
+    """Where the system can: a stopped worker goes on when its fork server ends, as it does with the coordinator.
 
-    Only so can the guard notice when all workers are stopped.
+    Only so can a guard notice when all workers are stopped. The fork server lives as long as anybody holds its
+    lifeline, which it hands to all that it starts: a worker starts nothing, and lets go of it.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+    if sys.platform != "linux":
+        return
+    lifeline: int | None = getattr(vars(forkserver)["_forkserver"], "_forkserver_alive_fd", None)
+    if lifeline is not None:
+        os.close(lifeline)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 def _beat(pulse: Path, terms: _Terms) -> None:
@@ -318,13 +326,24 @@ def _guard(terms: _Terms) -> None:
     if parent is None:
         return
     wait([parent.sentinel])
-    # one that is stopped cannot notice for itself; the first to notice ends it
+    if not _is_heir(terms.folder):
+        os._exit(1)  # the heir cleans up: if each ended the others, none might be left to do it
+    # one that is stopped cannot notice for itself
     for pid in _pids(terms.folder):
         if pid != os.getpid():
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
     remove_folders(terms.scratch)
     os._exit(1)
+
+
+def _is_heir(folder: Path) -> bool:
+    """Whether this worker is the first to notice the parent's end."""
+    try:
+        os.close(os.open(folder / "heir", os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError:  # there is one already, or it has removed the folder
+        return False
+    return True
 
 
 def _pids(folder: Path) -> list[int]:

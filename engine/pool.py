@@ -181,11 +181,10 @@ class PooledWorkers:
                 self._executor.shutdown(cancel_futures=True)
 
     def kill(self) -> None:
-        """End the crew's workers at once, and start none any more."""
+        """End the crew's workers at once, and give nothing out any more; a given executor only loses what waits."""
         with self._lock:
             self._over = True
-            if self._crew is not None:
-                self._crew.kill()
+            self._call_back()
 
     def pack(self, batch: pa.RecordBatch) -> Parcel:
         """Into the spool; where the workers do not see it, only the coordinator reads it again."""
@@ -298,7 +297,7 @@ class PooledWorkers:
                 self._give_up(task, f"the executor failed: {type(error).__name__}: {error}")
                 return
             self._blame_the_late(self._crew)
-            if not self._crew.can_start():
+            if self._failures > 1 and not self._crew.can_start():
                 raise ConfigurationError(f"no worker could be started ({error})", hint=_GUARD) from error
             if task.tries >= MOST_TRIES or self._failures >= MOST_FAILURES:
                 self._give_up(task, f"the workers failed {self._failures} times in a row ({error!r})")
@@ -349,8 +348,16 @@ class PooledWorkers:
     def _fall_back(self, why: str) -> None:
         log.error("%s: the rest is done sequentially, by this process", why)
         self.fell_back = why
+        self._call_back()
+
+    def _call_back(self) -> None:
+        """Nobody wants what was given out any more."""
         if self._crew is not None:
             self._crew.kill()
+            return
+        with self._lock:
+            for task in self._outstanding:
+                task.future.cancel()
 
 
 def _opened(outcome: Outcome[Result] | InFile[Result]) -> Outcome[Result]:
