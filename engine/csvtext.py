@@ -68,6 +68,8 @@ def settle_dialect(sample: str, delimiter: str, *, whole: bool) -> Dialect:
 class CsvReader:
     """Reads one CSV file. `name` is what rejects call it."""
 
+    declared = False
+
     def __init__(self, path: Path, name: str, delimiter: str) -> None:
         self._path = path
         self._name = name

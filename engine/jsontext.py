@@ -54,6 +54,8 @@ _DOUBLES: Hint = ("float", "string")
 class JsonReader:
     """Reads one JSON file of the given shape: ``lines``, ``values`` (an array, or one after another), ``features``."""
 
+    declared = False
+
     def __init__(self, path: Path, name: str, shape: str, caster: Caster) -> None:
         self._path = path
         self._name = name

@@ -64,7 +64,15 @@ class Piece:
 
 
 class Reader(Protocol):
-    """One input of one format. Reading it anew starts at its first row, unless it can be read only once."""
+    """One input of one format. Reading it anew starts at its first row, unless it can be read only once.
+
+    `declared` says that the columns and their types are known without looking at rows.
+    """
+
+    @property
+    def declared(self) -> bool:
+        """As above."""
+        ...
 
     @property
     def share(self) -> float:

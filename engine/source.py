@@ -301,7 +301,7 @@ class _Source:
         return self._hints
 
     def _first_pieces(self) -> list[Piece]:
-        """The sample: 16 MB or 200,000 rows, whichever is more; read once."""
+        """The sample: 16 MB or 200,000 rows, whichever is more, or one piece where types are declared; read once."""
         if self._sample is None:
             self._rest = self._reader.pieces()
             self._sample = []
@@ -311,6 +311,8 @@ class _Source:
                 if piece is None:
                     break
                 self._sample.append(piece)
+                if self._reader.declared and not self._options.types:
+                    break
                 rows, size = rows + piece.span, size + piece.table.nbytes
         return self._sample
 

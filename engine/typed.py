@@ -28,6 +28,8 @@ _BATCH_ROWS = 16_384
 class _TypedReader:
     """What typed readers share: rows have numbers and no lines."""
 
+    declared = False
+
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
         self._rows: int | None = None
@@ -61,6 +63,8 @@ class _TypedReader:
 
 class ParquetReader(_TypedReader):
     """Reads one Parquet file, a batch at a time."""
+
+    declared = True
 
     def __init__(self, path: Path, name: str) -> None:
         self._path = path

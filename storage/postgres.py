@@ -1,4 +1,4 @@
-"""PostgreSQL: events and rejects by COPY, IDs streamed in binary, SQLAlchemy for all the rest.
+"""PostgreSQL: events and rejects by COPY, IDs packed by the server, SQLAlchemy for all the rest.
 
     fast path   SAVEPOINT ─► COPY events FROM STDIN (FORMAT binary) ─► all in
                                   │ unique_violation: another writer was first
@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
-from itertools import chain, islice
 from time import monotonic
 from typing import Any, cast
 from uuid import UUID
@@ -34,6 +33,7 @@ from headrace.errors import RetryableStoreError, SchemaError, StoreError
 from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
 from headrace.storage.failures import refused
 from headrace.storage.locks import lock_timed_out
+from headrace.storage.packing import ALONG_THE_KEY, ids_in, packed_by_key, packed_by_number
 from headrace.storage.schema import RECEIPTS, REJECTS, RUNS, arrow_of_postgres
 from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
 
@@ -42,7 +42,6 @@ __all__ = ["PostgresStore"]
 # Rows encoded at once: the server works on one block while the next is encoded. Measured from 1,024 to 16,384, all
 # within the noise of COPYing bytes encoded beforehand; small blocks also bound memory and let other threads run.
 ROWS_PER_BLOCK = 4_096
-IDS_PER_BLOCK = 10_000
 NAME_BYTES = 63
 # One lock for all changes of tables by Headrace: "headrace" in ASCII, as a 64-bit key.
 DDL_LOCK = int.from_bytes(b"headrace", "big", signed=True)
@@ -256,45 +255,37 @@ class PostgresStore(SqlStore):
     def fetch_ids(
         self, table: str, where: IdRange | TimeRange | None = None, *, limit: int | None = None
     ) -> Iterator[bytes]:
-        found = sql.SQL("SELECT event_id FROM {} WHERE {}").format(sql.Identifier(table), _condition(where))
-        if limit is not None:
-            found = sql.SQL("{} LIMIT {}").format(found, sql.Literal(limit))
-        yield from self._packed(found)
+        if isinstance(where, IdRange):
+            yield from self._packed(packed_by_key(table, where, limit), first=ALONG_THE_KEY)
+        else:
+            yield from self._packed(packed_by_number(ids_in(table, where, limit)))
 
     def fetch_ids_of_inputs(self, table: str, inputs_key: str) -> Iterator[bytes]:
-        yield from self._packed(
-            sql.SQL(
-                "SELECT event_id FROM {table} JOIN {receipts} AS receipts ON receipts.receipt_id = {receipt} "
-                "JOIN {runs} AS runs ON runs.run_id = receipts.run_id WHERE runs.inputs_key = {key} "
-                "AND runs.table_name = {name}"
-            ).format(
-                table=sql.Identifier(table),
-                receipts=sql.Identifier(RECEIPTS.name),
-                receipt=sql.Identifier(table, RECEIPT),
-                runs=sql.Identifier(RUNS.name),
-                key=sql.Literal(inputs_key),
-                name=sql.Literal(table),
-            )
+        found = sql.SQL(
+            "SELECT event_id FROM {table} JOIN {receipts} AS receipts ON receipts.receipt_id = {receipt} "
+            "JOIN {runs} AS runs ON runs.run_id = receipts.run_id WHERE runs.inputs_key = {key} "
+            "AND runs.table_name = {name}"
+        ).format(
+            table=sql.Identifier(table),
+            receipts=sql.Identifier(RECEIPTS.name),
+            receipt=sql.Identifier(table, RECEIPT),
+            runs=sql.Identifier(RUNS.name),
+            key=sql.Literal(inputs_key),
+            name=sql.Literal(table),
         )
+        yield from self._packed(packed_by_number(found))
 
-    def _packed(self, found: sql.Composed) -> Iterator[bytes]:
-        """The IDs that `found` selects, streamed.
-
-        Neither side holds more than a block. Packing 10,000 IDs to a row on the server with ``string_agg`` was slower
-        (1.4 against 1.9 M IDs/s): its hash aggregate spills to disk beyond ``work_mem``.
-        """
-        statement = sql.SQL("SELECT uuid_send(event_id) FROM ({}) AS found").format(found)
-        # a libpq older than 17 gives the rows one by one
-        size = IDS_PER_BLOCK if psycopg.capabilities.has_stream_chunked() else 1
+    def _packed(self, statement: sql.Composed, *, first: sql.SQL | None = None) -> Iterator[bytes]:
+        """The rows of packed IDs, streamed: neither side holds more than a few of them."""
         with self._reading() as connection:
             cursor = _cursor(connection)
+            if first is not None:
+                cursor.execute(first)
             self._say(statement.as_string(cursor))
             # declared an iterator; closed early, as the generator it is, it cancels the query
-            stream = cast(Generator[tuple[bytes]], cursor.stream(statement, binary=True, size=size))
-            with closing(stream) as rows:
-                ids = chain.from_iterable(rows)
-                while block := b"".join(islice(ids, IDS_PER_BLOCK)):
-                    yield block
+            with closing(cast(Generator[tuple[bytes]], cursor.stream(statement, binary=True))) as rows:
+                for (packed,) in rows:
+                    yield packed
 
     def _execute(self, cursor: Cursor, statement: sql.Composed) -> None:
         self._say(statement.as_string(cursor))
@@ -320,24 +311,6 @@ def _names(names: Sequence[str]) -> sql.Composed:
 
 def _packed_ids(events: pa.RecordBatch) -> bytes:
     return b"".join(events.column(EVENT_ID).to_pylist())
-
-
-def _condition(where: IdRange | TimeRange | None) -> sql.Composable:
-    if where is None:
-        return sql.SQL("true")
-    if isinstance(where, IdRange):
-        ids = [None if edge is None else UUID(bytes=edge) for edge in (where.low, where.high)]
-        return _between(sql.Identifier(EVENT_ID), *ids)
-    column = sql.Identifier(where.column)
-    # UTC as plain text takes the column's own type: a timestamp without zone then means UTC, not the session's zone
-    edges = [None if edge is None else str(edge.astimezone(UTC)) for edge in (where.low, where.high)]
-    return sql.SQL("(({}) OR {} IS NULL)").format(_between(column, *edges), column)
-
-
-def _between(column: sql.Composable, low: UUID | str | None, high: UUID | str | None) -> sql.Composable:
-    edges = [(sql.SQL(">="), low), (sql.SQL("<"), high)]
-    parts = [sql.SQL("{} {} {}").format(column, sign, sql.Literal(edge)) for sign, edge in edges if edge is not None]
-    return sql.SQL(" AND ").join(parts) if parts else sql.SQL("true")
 
 
 def _plain(index: Any) -> list[str]:

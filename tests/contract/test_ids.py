@@ -21,7 +21,9 @@ def test_every_id_comes_once_in_bounded_blocks(store: Store, count: int) -> None
     prepared(store).commit(piece(ids))
     blocks = list(store.fetch_ids(TABLE))
     assert packed(iter(blocks)) == ids
-    assert all(0 < len(block) <= 16 * 10_000 and len(block) % 16 == 0 for block in blocks)
+    along_the_key = list(store.fetch_ids(TABLE, IdRange()))
+    assert packed(iter(along_the_key)) == ids
+    assert all(0 < len(block) <= 16 * 10_000 and len(block) % 16 == 0 for block in [*blocks, *along_the_key])
 
 
 def test_a_range_of_ids_includes_its_low_end_only(store: Store) -> None:
@@ -47,10 +49,11 @@ def test_a_range_of_time_includes_its_low_end_and_nulls(store: Store) -> None:
 def test_a_limit_bounds_the_number_of_ids(store: Store) -> None:
     ids = new_ids(30_000)
     prepared(store).commit(piece(ids))
-    for limit in (0, 1, 9_999, 10_001, 40_000):
-        found = packed(store.fetch_ids(TABLE, limit=limit))
-        assert len(found) == min(limit, 30_000)
-        assert set(found) <= set(ids)
+    for limit in (0, 1, 9_999, 10_000, 10_001, 30_000, 40_000):
+        for where in (None, IdRange()):
+            found = packed(store.fetch_ids(TABLE, where, limit=limit))
+            assert len(set(found)) == len(found) == min(limit, 30_000)
+            assert set(found) <= set(ids)
 
 
 def test_one_statement_brings_them_all(store_url: str) -> None:

@@ -60,9 +60,8 @@ CONTROLS = [
         (
             (
                 "known.py",
-                "        self._snapshot.extend(self._store.fetch_ids(self._table, limit=self._budget + 1), None)",
-                "        try:\n"
-                "            self._snapshot.extend(self._store.fetch_ids(self._table, limit=self._budget + 1), None)\n"
+                "        self._snapshot.extend(ids, None)",
+                "        try:\n            self._snapshot.extend(ids, None)\n"
                 "        except Exception:\n"
                 "            return",
             ),
