@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 from headrace.errors import ConfigurationError, SchemaError
 from headrace.expressions import Cast, is_text, literal, logical_name
 from headrace.partitioning.contract import LogicalType, arrow_type
+from headrace.quickcast import quick_cast
 from headrace.reasons import as_text, reason
 
 __all__ = ["BadValue", "Caster", "canonical_type", "connect"]
@@ -88,19 +89,24 @@ class Caster:
         """
         present = [field for field in schema if field.name in table.column_names]
         found = {field.name: plain(table.column(field.name)) for field in present}
-        # a column that has its type already goes round DuckDB
-        strange = [field for field in present if not found[field.name].type.equals(field.type)]
+        # a column that has its type already, or is written plainly, goes round DuckDB
+        tried = {field.name: self._quickly(found[field.name], field.type) for field in present}
+        quick = {name: column for name, column in tried.items() if column is not None}
+        strange = [field for field in present if field.name not in quick]
         expressions = [
             self.expression(f"c{number}", found[field.name].type, field.type, field.name)
             for number, field in enumerate(strange)
         ]
         results = self.evaluate([found[field.name] for field in strange], expressions)
-        cast = found | {field.name: result for field, result in zip(strange, results, strict=True)}
+        cast = quick | {field.name: result for field, result in zip(strange, results, strict=True)}
         columns = [
             cast[field.name].cast(field.type) if field.name in cast else pa.nulls(table.num_rows, field.type)
             for field in schema
         ]
         return pa.Table.from_arrays(columns, schema=schema), _bad_values(schema, found, cast)
+
+    def _quickly(self, column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray | None:
+        return column if column.type.equals(wanted) else quick_cast(column, wanted, self._timezone)
 
     def expression(self, column: str, found: pa.DataType, wanted: pa.DataType, name: str) -> str:
         """The SQL that casts `column` of Arrow type `found` to `wanted`. Raises `SchemaError` naming `name`."""
