@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import InputError
 from headrace.locate import Locator, csv_places
+from headrace.pacing import Paced
 from headrace.reading import Hint, Piece, Place
 from headrace.storage.base import Reject
 from headrace.streams import ESCAPED, Progress, Utf8, open_bytes, readable, unescape
@@ -102,9 +103,10 @@ class CsvReader:
 
     def _parse(self, text: Utf8, refuse: Callable[[arrow_csv.InvalidRow], str]) -> Iterator[pa.RecordBatch]:
         columns = list(self.dialect.columns)
+        paced = Paced(text)
         try:
-            yield from arrow_csv.open_csv(
-                pa.PythonFile(text, mode="r"),
+            batches = arrow_csv.open_csv(
+                pa.PythonFile(paced, mode="r"),
                 # one thread: only then does Arrow number the records that it refuses
                 read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=columns),
                 parse_options=arrow_csv.ParseOptions(
@@ -118,12 +120,15 @@ class CsvReader:
                     check_utf8=False,
                 ),
             )
+            yield from paced.items(iter(batches))
         except pa.ArrowInvalid as error:
             raise InputError(
                 f"cannot be split into records ({str(error).splitlines()[0]})",
                 where=self._name,
                 hint=f"look for a quote that opens and never closes; a record may have {_BLOCK >> 20} MiB at most",
             ) from error
+        finally:
+            paced.stop()
 
     def _settle(self, delimiter: str) -> Dialect:
         with open_bytes(self._path) as stream, readable(self._name):
