@@ -64,14 +64,21 @@ def measure(bench: Bench) -> None:
         peers = {peer.name: peer for peer in _contenders(bench, group) if peer.name not in lacking}
 
         def missing(name: str, number: int, group: Group = group) -> bool:
-            gave_up = results.has(peer=name, **group.cell, exit_code="timed out")
-            return not gave_up and not results.has(peer=name, round=number, **group.cell, exit_code=0)
+            return not _given_up(bench, {"peer": name, **group.cell}) and not results.has(
+                peer=name, round=number, **group.cell, exit_code=0
+            )
 
         for number, name in paired(bench.options.rounds, peers, missing):
             cell = {"peer": name, **group.cell, "round": number}
             run = cell | _one(bench, group, peers[name])
             results.add(run, **cell)
             bench.say(f"{name:<15} {run['seconds']:8.2f} s  {run['verdict']:<40} {group.cell}")
+
+
+def _given_up(bench: Bench, cell: Run) -> bool:
+    """Whether a contender took so long in this cell that one run, or none that ended, must do."""
+    runs = [run for run in bench.results("loads").runs if cell.items() <= run.items()]
+    return any(run["exit_code"] == "timed out" or run["seconds"] > bench.options.patience for run in runs)
 
 
 def _groups(bench: Bench) -> Iterator[Group]:

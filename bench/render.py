@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pictures import pictures
-from tables import TABLES, facts_line
+from tables import TABLES, facts_line, overview
 
 __all__ = ["filled", "read_all", "section", "write_up"]
 
@@ -34,6 +34,10 @@ def write_up(folder: Path) -> None:
         readme = HERE / "README.md"
         readme.write_text(filled(readme.read_text(), {name: section(content) for name, content in contents.items()}))
         _draw(HERE / "pictures", contents)
+        full = _read(RESULTS)
+        if "loads" in full:
+            front = HERE.parent / "README.md"
+            front.write_text(filled(front.read_text(), {"overview": overview(full["loads"])}))
         return
     contents = _read(folder)
     sections = [f"## {name}\n\n{section(content)}" for name, content in contents.items()]

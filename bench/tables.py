@@ -7,7 +7,7 @@ from typing import Any
 
 from harness import Run, median, medians
 
-__all__ = ["TABLES", "facts_line", "markdown", "summary_rows"]
+__all__ = ["TABLES", "facts_line", "markdown", "overview", "summary_rows"]
 
 Content = Mapping[str, Any]
 MIB = 1 << 20
@@ -87,6 +87,29 @@ def loads(content: Content) -> str:
     ]
     parts = [markdown(head, rows), *_by_store(runs), _wrong(runs), _described(content.get("peers", {}))]
     return "\n\n".join(part for part in parts if part)
+
+
+def overview(content: Content) -> str:
+    """Rows a second of every contender at the largest input, for a README: fresh, and where everything is there."""
+    runs = [run for run in content["runs"] if run["dataset"] == "fires"]
+    size = max(run["rows"] for run in runs)
+    rates: dict[tuple[str, str], dict[str, str]] = {}
+    order: dict[tuple[str, str], float] = {}
+    for situation in ("fresh", "all there"):
+        here = [run for run in runs if run["situation"] == situation and run["rows"] == size]
+        least = min((run["existing"] for run in here), default=0)
+        for (peer, kind), took in medians(
+            _done(run for run in here if run["existing"] == least), ("peer", "format"), "seconds"
+        ).items():
+            wrong = _verdict(runs, peer, ("fires", size, least, situation, kind)) != "right"
+            rates.setdefault((peer, kind), {})[situation] = f"{size / took:,.0f}{' ✗' if wrong else ''}"
+            order.setdefault((peer, kind), took)
+    rows = [
+        (peer, kind, rates[peer, kind].get("fresh", ""), rates[peer, kind].get("all there", ""))
+        for peer, kind in sorted(order, key=lambda one: order[one])
+        if kind == "csv" or peer in {OURS, BOUND}
+    ]
+    return markdown(["contender", "from", "all new, rows/s", "all there already, rows/s"], rows)
 
 
 def _by_store(runs: Sequence[Run]) -> Iterable[str]:

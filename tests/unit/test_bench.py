@@ -134,6 +134,18 @@ def test_a_wrong_or_failed_peer_is_never_the_fastest_and_is_listed() -> None:
     assert drawn.count('class="ours"') == 1
 
 
+def test_the_overview_has_each_contender_once_and_marks_the_wrong() -> None:
+    runs = [run_of("headrace", 2.0), run_of("sound", 5.0), run_of("hasty", 1.0, "3 duplicates")]
+    runs += [run_of("raw COPY", 0.5) | {"format": "parquet"}, run_of("sound", 1.0) | {"format": "parquet"}]
+    runs += [run_of("headrace", 1.0, situation="all there") | {"existing": existing} for existing in (100, 1000)]
+    assert tables.overview({"runs": runs}).splitlines()[2:] == [
+        "| raw COPY | parquet | 200 |  |",
+        "| hasty | csv | 100 ✗ |  |",
+        "| headrace | csv | 50 | 100 |",
+        "| sound | csv | 20 |  |",
+    ]
+
+
 def test_one_wrong_round_makes_a_cell_wrong() -> None:
     runs = [run_of("headrace", 2.0), run_of("a", 1.0), run_of("a", 1.0, "1 events lost")]
     assert tables.summary_rows(runs)[0]["best"] is None
