@@ -51,6 +51,9 @@ Inputs = Annotated[
         "GeoJSON and Parquet, also as .gz and .zst.",
     ),
 ]
+MaybeInputs = Annotated[
+    list[str] | None, typer.Argument(metavar="[INPUT...]", help="What was loaded, named as for `headrace load`.")
+]
 To = Annotated[
     str | None,
     typer.Option(
@@ -242,7 +245,7 @@ def load(
 
 @app.command(epilog="Example: headrace verify 'quakes/*.csv' --table quakes --to postgresql://db/geo")
 def verify(
-    inputs: Inputs,
+    inputs: MaybeInputs = None,
     to: To = None,
     table: Table = None,
     provider: Provider = "default",
@@ -250,20 +253,28 @@ def verify(
     types: Type = None,
     timezone: Timezone = None,
     format: Format = None,  # noqa: A002 - the option's name
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Events of each kind that are named.")] = 10,
+    receipt: Annotated[
+        str | None, typer.Option("--receipt", metavar="FILE", help="Write what was found as JSON, to be kept.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="FILE", help="Compare with such a file; the inputs may then be left out."),
+    ] = None,
     output: Out = "text",
     progress: Progress = "auto",
 ) -> None:
     """Read the inputs again and say whether exactly their events are in the table.
 
-    The IDs are computed anew, under the contract stored with the table; nothing is written. Exit code 4 if events are
-    missing, unexpected or duplicated.
+    The IDs are computed anew, under the contract stored with the table; nothing is written to the database. Exit code 4
+    if events are missing, unexpected or duplicated, or if something is not as --against says.
     """
     from headrace import commands
 
     options = commands.options(
         to=to, table=table, provider=provider, select=select, types=types, timezone=timezone, format=format
     )
-    _leave(commands.verify(options, inputs, output, progress))
+    _leave(commands.verify(options, inputs or [], output, progress, limit=limit, receipt=receipt, against=against))
 
 
 @app.command(epilog="Example: headrace explain 0c97a3b5-3e1f-8a3c-9b1d-2f6f0f2b7c11 --table quakes")

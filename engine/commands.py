@@ -6,10 +6,11 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Unpack
 
+from headrace.agreement import stored_contract
 from headrace.api import Named, Plain, load_with, opened, options_of
 from headrace.config import LoadOptions, database_url, parse_seconds, parse_types
 from headrace.database import open_existing
@@ -21,6 +22,7 @@ from headrace.interrupt import stopping
 from headrace.progress import ProgressStyle, progress_for
 from headrace.replay import mended, replay
 from headrace.scratch import sweep
+from headrace.statement import Statement, compare, read_statement, write_statement
 from headrace.storage.base import Counts, RunRecord, Store, StoredReject
 from headrace.verify import verify as verify_inputs
 
@@ -81,12 +83,48 @@ def load(wanted: LoadOptions, inputs: Sequence[str], output: str, progress: Prog
     return report.exit_code
 
 
-def verify(wanted: LoadOptions, inputs: Sequence[str], output: str, progress: ProgressStyle) -> int:
+def verify(
+    wanted: LoadOptions,
+    inputs: Sequence[str],
+    output: str,
+    progress: ProgressStyle,
+    *,
+    limit: int = 10,
+    receipt: str | None = None,
+    against: str | None = None,
+) -> int:
     """``headrace verify``."""
+    stated = None if against is None else read_statement(Path(against))
+    if stated is not None:
+        wanted = replace(wanted, table=wanted.table or stated.table)
+        _require_same_table(wanted, stated)
+    if not inputs:
+        return _verify_statement(wanted, stated, output)
     with opened(wanted, inputs, existing=True) as (store, table, items, settled):
-        found = verify_inputs(store, items, table, settled, progress=progress_for(progress))
-    _print(output, found.to_dict, found.to_text)
-    return 0 if found.ok else DIFFERENCE
+        found = verify_inputs(store, items, table, settled, progress=progress_for(progress), limit=limit)
+        if receipt is not None:
+            write_statement(Path(receipt), found, stored_contract(store, table), store.url)
+        told = found if stated is None else compare(store, stated, found)
+    _print(output, told.to_dict, told.to_text)
+    return 0 if told.ok else DIFFERENCE
+
+
+def _verify_statement(wanted: LoadOptions, stated: Statement | None, output: str) -> int:
+    """A table against a statement, without any input."""
+    if stated is None:
+        raise UsageError("there is nothing to verify", hint="name the inputs, or a statement with --against FILE")
+    with open_existing(wanted.to) as store:
+        stored_contract(store, stated.table)
+        told = compare(store, stated, None)
+    _print(output, told.to_dict, told.to_text)
+    return 0 if told.ok else DIFFERENCE
+
+
+def _require_same_table(wanted: LoadOptions, stated: Statement) -> None:
+    if wanted.table != stated.table:
+        raise UsageError(
+            f"the statement is about the table {stated.table!r}, not {wanted.table!r}", hint="leave out --table"
+        )
 
 
 def explain(to: str | None, event_id: str, table: str | None, output: str) -> int:

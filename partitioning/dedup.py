@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SortedIds", "ascending", "first_occurrences", "halves", "id_order"]
+__all__ = ["SortedIds", "ascending", "first_occurrences", "groups", "halves", "id_order"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,22 @@ def first_occurrences(ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
     first = np.empty(len(ids), dtype=np.bool_)
     first[ordered.rows] = ordered.first()
     return first
+
+
+def groups(ids: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which rows of `ids` (rows, 16) have the same ID: each row's group, shape (rows,), and each group's first row,
+    shape (groups,). Groups are numbered in no particular order.
+    """
+    low, high = halves(ids)
+    rows = ascending(low)
+    tied = np.flatnonzero(_tied(low[rows]))
+    among = rows[tied]
+    rows[tied] = among[np.lexsort((high[among], low[among]))]
+    begins = np.ones(len(ids), dtype=np.bool_)
+    begins[1:] = (low[rows][1:] != low[rows][:-1]) | (high[rows][1:] != high[rows][:-1])
+    group = np.empty(len(ids), dtype=np.int64)
+    group[rows] = np.cumsum(begins) - 1
+    return group, rows[begins]
 
 
 def id_order(ids: NDArray[np.uint8]) -> NDArray[np.int64]:

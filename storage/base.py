@@ -33,6 +33,8 @@ from typing import Literal, Protocol, Self
 
 import pyarrow as pa
 
+from headrace.storage.holdings import Holdings, LedgerEntry
+
 __all__ = [
     "EVENT_ID",
     "PROVIDER",
@@ -280,11 +282,11 @@ class Store(Protocol):
         """Create Headrace's own tables where they are missing. Safe when several processes do it at once."""
         ...
 
-    def table_schema(self, table: str) -> pa.Schema | None:
+    def table_schema(self, table: str, *, keyed: bool = True) -> pa.Schema | None:
         """The data columns of `table` in canonical Arrow types (reserved columns left out), ``None`` if absent.
 
-        Raises `SchemaError` if the table exists but has no unique key on ``event_id`` or lacks a reserved column, or
-        a column has a type that no canonical type maps to.
+        Raises `SchemaError` if the table exists but lacks a reserved column, or a column has a type that no canonical
+        type maps to, or, unless `keyed` is false, it has no unique key on ``event_id``.
         """
         ...
 
@@ -334,6 +336,10 @@ class Store(Protocol):
         """The run's receipts, ordered by receipt ID."""
         ...
 
+    def receipt(self, receipt_id: int) -> Receipt | None:
+        """One receipt by its ID."""
+        ...
+
     # Existing IDs -----------------------------------------------------------------------------------------------
 
     def fetch_ids(
@@ -345,8 +351,12 @@ class Store(Protocol):
         """
         ...
 
-    def fetch_ids_of_inputs(self, table: str, inputs_key: str) -> Iterator[bytes]:
-        """Packed IDs of the events that runs over these very inputs inserted (for ``verify``)."""
+    def holdings(self, table: str) -> Iterator[Holdings]:
+        """Every row's ID and receipt, in blocks of bounded size and no particular order. One statement."""
+        ...
+
+    def ledger(self, table: str) -> Iterator[LedgerEntry]:
+        """What every receipt of `table` says it inserted, ordered by receipt ID."""
         ...
 
     # Commit -----------------------------------------------------------------------------------------------------

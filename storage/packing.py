@@ -14,9 +14,10 @@ from uuid import UUID
 
 from psycopg import sql
 
-from headrace.storage.base import EVENT_ID, IdRange, TimeRange
+from headrace.storage.base import EVENT_ID, RECEIPT, IdRange, TimeRange
+from headrace.storage.holdings import NO_RECEIPT
 
-__all__ = ["ALONG_THE_KEY", "IDS_PER_BLOCK", "ids_in", "packed_by_key", "packed_by_number"]
+__all__ = ["ALONG_THE_KEY", "IDS_PER_BLOCK", "holdings_of", "ids_in", "packed_by_key", "packed_by_number"]
 
 IDS_PER_BLOCK = 10_000
 _ID_BYTES = 16
@@ -37,8 +38,12 @@ _PAGE = sql.SQL(
 )
 _AFTER = sql.SQL("{id} > encode(substring(page.ids FROM {last}), 'hex')::uuid AND {condition}")
 _BY_NUMBER = sql.SQL(
-    "SELECT string_agg(uuid_send({id}), '') FROM "
-    "(SELECT {id}, (row_number() OVER () - 1) / {size} AS page FROM ({found}) AS found) AS numbered GROUP BY page"
+    "SELECT string_agg({packed}, '') FROM "
+    "(SELECT *, (row_number() OVER () - 1) / {size} AS page FROM ({found}) AS found) AS numbered GROUP BY page"
+)
+_PACKED_ID = sql.SQL("uuid_send({})").format(_ID)
+_PACKED_ROW = sql.SQL("uuid_send({}) || int8send(coalesce({}, {}))").format(
+    _ID, sql.Identifier(RECEIPT), sql.Literal(NO_RECEIPT)
 )
 
 
@@ -59,7 +64,13 @@ def packed_by_key(table: str, where: IdRange, limit: int | None) -> sql.Composed
 
 def packed_by_number(found: sql.Composable) -> sql.Composed:
     """The statement for the IDs that the query `found` selects as ``event_id``: rows of packed IDs in any order."""
-    return _BY_NUMBER.format(id=_ID, size=sql.Literal(IDS_PER_BLOCK), found=found)
+    return _BY_NUMBER.format(packed=_PACKED_ID, size=sql.Literal(IDS_PER_BLOCK), found=found)
+
+
+def holdings_of(table: str) -> sql.Composed:
+    """The statement for all rows of `table`: the ID and the receipt as int64, packed, in any order."""
+    found = sql.SQL("SELECT {}, {} FROM {}").format(_ID, sql.Identifier(RECEIPT), sql.Identifier(table))
+    return _BY_NUMBER.format(packed=_PACKED_ROW, size=sql.Literal(IDS_PER_BLOCK), found=found)
 
 
 def ids_in(table: str, where: TimeRange | None, limit: int | None) -> sql.Composed:

@@ -21,6 +21,7 @@ from time import monotonic
 from typing import Any, cast
 from uuid import UUID
 
+import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,11 +31,20 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from headrace.errors import RetryableStoreError, SchemaError, StoreError
-from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
+from headrace.storage.base import (
+    EVENT_ID,
+    RECEIPT,
+    RESERVED_COLUMNS,
+    IdRange,
+    Slice,
+    StatementHook,
+    TimeRange,
+)
 from headrace.storage.failures import refused
+from headrace.storage.holdings import Holdings
 from headrace.storage.locks import lock_timed_out
-from headrace.storage.packing import ALONG_THE_KEY, ids_in, packed_by_key, packed_by_number
-from headrace.storage.schema import RECEIPTS, REJECTS, RUNS, arrow_of_postgres
+from headrace.storage.packing import ALONG_THE_KEY, holdings_of, ids_in, packed_by_key, packed_by_number
+from headrace.storage.schema import REJECTS, arrow_of_postgres
 from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
 
 __all__ = ["PostgresStore"]
@@ -82,7 +92,7 @@ class PostgresStore(SqlStore):
 
     # Tables -------------------------------------------------------------------------------------------------------
 
-    def _reflect(self, connection: sa.Connection, table: str) -> pa.Schema | None:
+    def _reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> pa.Schema | None:
         if len(table.encode()) > NAME_BYTES:
             raise SchemaError(
                 f"the table's name has {len(table.encode())} bytes, PostgreSQL cuts it at {NAME_BYTES}",
@@ -96,7 +106,7 @@ class PostgresStore(SqlStore):
         keys = [inspector.get_pk_constraint(table)["constrained_columns"]]
         keys += [unique["column_names"] for unique in inspector.get_unique_constraints(table)]
         keys += [_plain(index) for index in inspector.get_indexes(table) if index["unique"]]
-        require_fit(table, [column["name"] for column in columns], keys, self._cure(table))
+        require_fit(table, [column["name"] for column in columns], keys if keyed else None, self._cure(table))
         self._wire[table] = pa.schema([(c["name"], _wire_type(c["type"])) for c in columns if _wire_type(c["type"])])
         data = [column for column in columns if column["name"] not in RESERVED_COLUMNS]
         return pa.schema(
@@ -260,20 +270,10 @@ class PostgresStore(SqlStore):
         else:
             yield from self._packed(packed_by_number(ids_in(table, where, limit)))
 
-    def fetch_ids_of_inputs(self, table: str, inputs_key: str) -> Iterator[bytes]:
-        found = sql.SQL(
-            "SELECT event_id FROM {table} JOIN {receipts} AS receipts ON receipts.receipt_id = {receipt} "
-            "JOIN {runs} AS runs ON runs.run_id = receipts.run_id WHERE runs.inputs_key = {key} "
-            "AND runs.table_name = {name}"
-        ).format(
-            table=sql.Identifier(table),
-            receipts=sql.Identifier(RECEIPTS.name),
-            receipt=sql.Identifier(table, RECEIPT),
-            runs=sql.Identifier(RUNS.name),
-            key=sql.Literal(inputs_key),
-            name=sql.Literal(table),
-        )
-        yield from self._packed(packed_by_number(found))
+    def holdings(self, table: str) -> Iterator[Holdings]:
+        for packed in self._packed(holdings_of(table)):
+            rows = np.frombuffer(packed, dtype=[("id", "V16"), ("receipt", ">i8")])
+            yield Holdings(rows["id"].tobytes(), rows["receipt"].astype(np.int64))
 
     def _packed(self, statement: sql.Composed, *, first: sql.SQL | None = None) -> Iterator[bytes]:
         """The rows of packed IDs, streamed: neither side holds more than a few of them."""

@@ -96,6 +96,7 @@ RECEIPTS = sa.Table(
     sa.Column("partition", sa.Integer, nullable=False, server_default="0"),
     sa.Column("spans", sa.Text),
     sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("inserted_digest", sa.LargeBinary),  # see headrace.storage.digest; null in receipts of 0.1.0
     *_counts(),
     sa.Column("committed_at", _MOMENT, nullable=False),
     sa.UniqueConstraint(*RECEIPT_KEY, name="headrace_receipts_once"),

@@ -20,14 +20,24 @@ from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
 from headrace.errors import StoreError
-from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
+from headrace.storage.base import (
+    EVENT_ID,
+    RECEIPT,
+    RESERVED_COLUMNS,
+    IdRange,
+    Slice,
+    StatementHook,
+    TimeRange,
+)
 from headrace.storage.failures import is_busy, translated
+from headrace.storage.holdings import NO_RECEIPT, Holdings
 from headrace.storage.locks import lock_timed_out
-from headrace.storage.schema import RECEIPTS, REJECTS, RUNS, arrow_of_sqlite
+from headrace.storage.schema import REJECTS, arrow_of_sqlite
 from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
 from headrace.storage.transactions import READING
 
@@ -76,7 +86,7 @@ class SqliteStore(SqlStore):
 
     # Tables -------------------------------------------------------------------------------------------------------
 
-    def _reflect(self, connection: sa.Connection, table: str) -> pa.Schema | None:
+    def _reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> pa.Schema | None:
         declared = connection.execute(sa.text("SELECT name, type, pk FROM pragma_table_info(:t)"), {"t": table})
         columns = declared.all()
         if not columns:
@@ -85,7 +95,7 @@ class SqliteStore(SqlStore):
         cure = (
             f"create it with {EVENT_ID} BLOB PRIMARY KEY, provider TEXT, {RECEIPT} BIGINT; or load into another table"
         )
-        require_fit(table, [name for name, _, _ in columns], keys, cure)
+        require_fit(table, [name for name, _, _ in columns], keys if keyed else None, cure)
         data = [(name, kind) for name, kind, _ in columns if name not in RESERVED_COLUMNS]
         return pa.schema([(name, require_type(table, name, arrow_of_sqlite(kind), kind)) for name, kind in data])
 
@@ -167,11 +177,13 @@ class SqliteStore(SqlStore):
         events = sa.table(table, sa.column(EVENT_ID), *time)
         yield from self._packed(sa.select(events.c[EVENT_ID]).where(_condition(events, where)).limit(limit))
 
-    def fetch_ids_of_inputs(self, table: str, inputs_key: str) -> Iterator[bytes]:
+    def holdings(self, table: str) -> Iterator[Holdings]:
         events = sa.table(table, sa.column(EVENT_ID), sa.column(RECEIPT))
-        receipts = sa.select(RECEIPTS.c.receipt_id).join(RUNS, RUNS.c.run_id == RECEIPTS.c.run_id)
-        own = receipts.where(RUNS.c.inputs_key == inputs_key, RUNS.c.table_name == table)
-        yield from self._packed(sa.select(events.c[EVENT_ID]).where(events.c[RECEIPT].in_(own)))
+        found = sa.select(events.c[EVENT_ID], sa.func.coalesce(events.c[RECEIPT], NO_RECEIPT))
+        with self._reading() as connection:
+            for block in connection.execution_options(yield_per=IDS_PER_BLOCK).execute(found).partitions():
+                ids, receipts = zip(*block, strict=True)
+                yield Holdings(b"".join(ids), np.array(receipts, dtype=np.int64))
 
     def _packed(self, found: sa.Select[Any]) -> Iterator[bytes]:
         with self._reading() as connection:

@@ -37,6 +37,8 @@ from headrace.storage.base import (
     StoredReject,
     TimeRange,
 )
+from headrace.storage.digest import NOTHING, Digest
+from headrace.storage.holdings import Holdings, LedgerEntry
 from headrace.storage.schema import CONTRACTS, LEDGER, RECEIPT_KEY, RECEIPTS, REJECTS, RUNS, event_table, kind
 from headrace.storage.transactions import Transactions
 
@@ -60,7 +62,7 @@ class SqlStore(Transactions, ABC):
     # What each database does its own way --------------------------------------------------------------------------
 
     @abstractmethod
-    def _reflect(self, connection: sa.Connection, table: str) -> pa.Schema | None:
+    def _reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> pa.Schema | None:
         """`table_schema` as `connection` sees it, its own uncommitted changes included."""
 
     @abstractmethod
@@ -69,7 +71,7 @@ class SqlStore(Transactions, ABC):
     ) -> Iterator[bytes]: ...
 
     @abstractmethod
-    def fetch_ids_of_inputs(self, table: str, inputs_key: str) -> Iterator[bytes]: ...
+    def holdings(self, table: str) -> Iterator[Holdings]: ...
 
     @abstractmethod
     def describe(self) -> dict[str, str]: ...
@@ -96,18 +98,20 @@ class SqlStore(Transactions, ABC):
 
     def prepare_ledger(self) -> None:
         with self._reading() as connection:
-            present = set(sa.inspect(connection).get_table_names())
+            complete = ledger.is_complete(connection)
         # who only looks into a ledger that is there need not wait for a writer
-        if not present.issuperset(LEDGER.tables):
+        if not complete:
             self._write(self._create_ledger)
 
     def _create_ledger(self, connection: sa.Connection) -> None:
         self._exclusive(connection)
         LEDGER.create_all(connection)
+        for column in ledger.lacking(connection):
+            self._add_column(connection, column.table.name, column)
 
-    def table_schema(self, table: str) -> pa.Schema | None:
+    def table_schema(self, table: str, *, keyed: bool = True) -> pa.Schema | None:
         with self._reading() as connection:
-            return self._reflect(connection, table)
+            return self._reflect(connection, table, keyed=keyed)
 
     def create_or_widen(self, table: str, schema: pa.Schema, *, time_index: str | None) -> bool:
         present = self.table_schema(table)
@@ -134,12 +138,15 @@ class SqlStore(Transactions, ABC):
             sa.Index(None, events.c[time_index]).create(connection)
 
     def _widen(self, connection: sa.Connection, table: str, added: pa.Schema) -> None:
+        for column in event_table(table, added, self._engine.dialect.name).columns:
+            if column.name not in RESERVED_COLUMNS:
+                self._add_column(connection, table, column)
+
+    def _add_column(self, connection: sa.Connection, table: str, column: sa.Column[Any]) -> None:
         dialect = self._engine.dialect
         target = dialect.identifier_preparer.quote(table)
-        for column in event_table(table, added, dialect.name).columns:
-            if column.name not in RESERVED_COLUMNS:
-                specification = sa.schema.CreateColumn(column).compile(dialect=dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {target} ADD COLUMN {specification}")
+        specification = sa.schema.CreateColumn(column).compile(dialect=dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {target} ADD COLUMN {specification}")
 
     def tables(self) -> list[str]:
         with self._reading() as connection:
@@ -211,6 +218,17 @@ class SqlStore(Transactions, ABC):
         with self._reading() as connection:
             return [ledger.receipt_of(row) for row in connection.execute(ordered).mappings()]
 
+    def receipt(self, receipt_id: int) -> Receipt | None:
+        with self._reading() as connection:
+            found = connection.execute(sa.select(RECEIPTS).where(RECEIPTS.c.receipt_id == receipt_id)).mappings()
+            row = found.first()
+        return None if row is None else ledger.receipt_of(row)
+
+    def ledger(self, table: str) -> Iterator[LedgerEntry]:
+        with self._reading() as connection:
+            streaming = connection.execution_options(yield_per=IDS_IN_A_STATEMENT)
+            yield from map(ledger.entry_of, streaming.execute(ledger.entries_of(table)).mappings())
+
     # Commit -------------------------------------------------------------------------------------------------------
 
     def commit(self, piece: Slice) -> Committed:
@@ -232,7 +250,8 @@ class SqlStore(Transactions, ABC):
         self._keep_rejects(connection, piece, receipt_id)
         committed = _settled(piece, written, receipt_id)
         complete = sa.update(RECEIPTS).where(RECEIPTS.c.receipt_id == receipt_id)
-        connection.execute(complete.values(ledger.counts_values(committed.counts)))
+        books = ledger.counts_values(committed.counts)
+        connection.execute(complete.values(books | {"inserted_digest": _inserted_digest(piece, written)}))
         return replace(committed, lock_seconds=waited)
 
     def _claim(self, connection: sa.Connection, piece: Slice) -> int | None:
@@ -326,6 +345,17 @@ def _settled(piece: Slice, written: Written, receipt_id: int) -> Committed:
     return Committed(receipt_id, counts, inserted_ids=written.inserted, path=written.path)
 
 
+def _inserted_digest(piece: Slice, written: Written) -> bytes:
+    """The digest of the events that went in."""
+    if written.inserted is not None:
+        return Digest.of_packed(written.inserted).to_bytes()
+    if not piece.events.num_rows:
+        return NOTHING.to_bytes()
+    column = piece.events.column(EVENT_ID)
+    packed = memoryview(column.buffers()[1])[column.offset * 16 : (column.offset + len(column)) * 16]
+    return Digest.of_packed(packed).to_bytes()
+
+
 def _missing(table: str, schema: pa.Schema, present: pa.Schema | None) -> list[pa.Field]:
     """The fields of `schema` that the table lacks. Raises `SchemaError` where a type differs."""
     held = {} if present is None else {field.name: field.type for field in present}
@@ -339,12 +369,15 @@ def _missing(table: str, schema: pa.Schema, present: pa.Schema | None) -> list[p
     return [field for field in schema if field.name not in held]
 
 
-def require_fit(table: str, names: Sequence[str], unique: Sequence[Sequence[str]], cure: str) -> None:
-    """Raise `SchemaError` unless the table has the reserved columns and a unique key on ``event_id`` alone."""
+def require_fit(table: str, names: Sequence[str], unique: Sequence[Sequence[str]] | None, cure: str) -> None:
+    """Raise `SchemaError` unless the table has the reserved columns and a unique key on ``event_id`` alone.
+
+    With `unique` ``None`` it may do without the key.
+    """
     lacking = [name for name in RESERVED_COLUMNS if name not in names]
     if lacking:
         raise SchemaError(f"the table exists, but has no column {', '.join(lacking)}", where=table, hint=cure)
-    if [EVENT_ID] not in [list(columns) for columns in unique]:
+    if unique is not None and [EVENT_ID] not in [list(columns) for columns in unique]:
         raise SchemaError(
             "the table has no unique key on event_id, the authority on duplicates", where=table, hint=cure
         )
