@@ -174,6 +174,12 @@ class CsvReader:
             dialect = settle_dialect(sample.decode(errors="ignore"), delimiter, whole=not text.read(1))
         if not dialect.columns:
             raise InputError("the file is empty", where=self._name, hint="a CSV file begins with its columns' names")
+        if any("\0" in column or re.search(ESCAPED, column) for column in dialect.columns):
+            raise InputError(
+                "the header is not UTF-8 text",
+                where=self._name,
+                hint="convert the file first, for example: iconv -f UTF-16 -t UTF-8 in.csv > out.csv",
+            )
         return dialect
 
     def tabulate(self, piece: Piece, names: Sequence[str]) -> Piece:
