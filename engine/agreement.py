@@ -10,6 +10,7 @@ Types are inferred on the first load and pinned afterwards by the table and its 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,7 @@ from headrace.errors import ContractError, SchemaError
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
 from headrace.source import Input
 from headrace.storage.base import RESERVED_COLUMNS, Store
+from headrace.streams import ESCAPED, unescape
 
 __all__ = [
     "Agreement",
@@ -165,6 +167,7 @@ def _settle_types(
 ) -> pa.Schema:
     """The table's types, then what was asked for, then what was inferred; every column of either, the table's first."""
     _refuse_reserved(inferred.names)
+    _refuse_unwritable(inferred.names)
     types: dict[str, pa.DataType] = {} if present is None else {column.name: column.type for column in present}
     for name, kind in asked.items():
         held = types.get(name)
@@ -196,6 +199,15 @@ def _refuse_reserved(names: Iterable[str]) -> None:
                 f"the input has a column {name!r}, a name that Headrace keeps for itself",
                 # S608 sees SQL being built; this is advice for a person to read
                 hint=f"rename it: --select 'SELECT * RENAME (\"{name}\" AS source_{name}) FROM source'",  # noqa: S608
+            )
+
+
+def _refuse_unwritable(names: Iterable[str]) -> None:
+    for name in names:
+        if not name or "\0" in name or re.search(ESCAPED, name):
+            raise SchemaError(
+                f"the input has a column {unescape(name)!r}, a name that a database cannot hold",
+                hint="give it another name in the input",
             )
 
 

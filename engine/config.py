@@ -127,12 +127,22 @@ class LoadOptions:
     def __post_init__(self) -> None:
         if not self.provider:
             raise ConfigurationError("the provider's name is empty", hint="give --provider a name, or leave it out")
+        for option, name in (("--provider", self.provider), ("--table", self.table)):
+            if name is not None and not _is_text(name):
+                raise ConfigurationError(
+                    f"{option} {name!a} is not a name", hint="a name has no NUL, and is UTF-8 text"
+                )
         if self.identity is not None and not self.identity:
             raise ConfigurationError("no identity column was named", hint="for example --id latitude,longitude,time")
         if self.read.chunk_rows < 1:
             raise ConfigurationError(
                 f"a chunk of {self.read.chunk_rows} rows is impossible", hint="--chunk-rows 131072"
             )
+
+
+def _is_text(name: str) -> bool:
+    """Whether databases and hashes can take `name`: an argument that was no UTF-8 has lone surrogates."""
+    return name != "" and not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def database_url(explicit: str | None) -> str:
