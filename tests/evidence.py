@@ -34,6 +34,14 @@ class Record:
     seed: int
     rows: int
 
+    @classmethod
+    def of(
+        cls, fault: str, moment: str, where: str, founds: Sequence[tuple[int, int, int]], *, seed: int, rows: int
+    ) -> Record:
+        """The tries that ended as `founds` tells: lost, duplicated and unexpected rows."""
+        lost, duplicated, unexpected = (sum(column) for column in zip(*founds, strict=True))
+        return cls(fault, moment, where, len(founds), lost, duplicated, unexpected, seed, rows)
+
 
 def keep(record: Record) -> None:
     """Print `record`, and add it to the file of evidence if there is one."""

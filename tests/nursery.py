@@ -16,8 +16,9 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,6 +39,7 @@ class Ended:
     stderr: str
     orphans: int
     lingered: float
+    took: float
 
 
 class Nursery:
@@ -59,11 +61,20 @@ class Nursery:
     ) -> None:
         self._process.communicate(timeout=60)
 
-    def run(self, words: list[str], environment: dict[str, str], folder: Path) -> Ended:
-        """``headrace WORDS`` in `folder`, to its end and that of all its processes."""
+    def run(
+        self,
+        words: Sequence[str],
+        environment: dict[str, str],
+        folder: Path,
+        signals: Sequence[tuple[float, int]] = (),
+    ) -> Ended:
+        """``headrace WORDS`` in `folder`, to its end and that of all its processes.
+
+        It is sent `signals`, each after some seconds of waiting.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"words": words, "environment": environment, "folder": str(folder)}
+        order = {"words": list(words), "environment": environment, "folder": str(folder), "signals": signals}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return Ended(**json.loads(self._process.stdout.readline()))
@@ -85,11 +96,16 @@ def _raise(order: dict[str, Any]) -> dict[str, Any]:
     child = os.fork()
     if child == 0:
         _be_headrace(order, said)
+    for pause, number in order["signals"]:
+        time.sleep(pause)
+        os.kill(child, number)  # a process that has ended is there until it is waited for
+    sent = time.monotonic()
     _, status = os.waitpid(child, 0)
+    took = time.monotonic() - sent
     orphans, lingered = _wait_for_orphans()
     texts = [path.read_text() for path in said]
     code = os.waitstatus_to_exitcode(status)
-    return {"code": code, "stdout": texts[0], "stderr": texts[1], "orphans": orphans, "lingered": lingered}
+    return asdict(Ended(code, texts[0], texts[1], orphans, lingered, took))
 
 
 def _be_headrace(order: dict[str, Any], said: list[Path]) -> None:
@@ -100,7 +116,7 @@ def _be_headrace(order: dict[str, Any], said: list[Path]) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(order["folder"])
         os.environ.update(order["environment"])
-        import failpoints  # noqa: PLC0415 - its first import installs what the environment says
+        import failpoints  # noqa: PLC0415 - importing it installs what the environment says
 
         from headrace.cli import main  # noqa: PLC0415 - likewise
 

@@ -11,14 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from evidence import Record, keep
 from failpoints import FAULT, HITS
 from nursery import Ended, Nursery
-from oracle import OPTIONS, Found, Oracle, forget
+from oracle import OPTIONS, WAYS, Found, Oracle, first_wins, forget
 from tests_support import Headrace, scaled
 from workers_support import left_behind
 
@@ -31,18 +30,6 @@ ANYWHERE = [
     "read end",
 ]
 WRITING = {"sqlite": "INSERT", "postgresql": "COPY"}
-WAYS = {
-    "sequential": ("--mode", "sequential"),
-    "partitioned": ("--mode", "parallel", "--workers", "2", "--partitions", "2"),
-    "upsert": ("--mode", "parallel", "--workers", "2", "--strategy", "upsert"),
-    "locked": ("--mode", "parallel", "--workers", "2", "--strategy", "locked", "--partitions", "2"),
-}
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as opened:
-        yield opened
 
 
 @dataclass
@@ -100,7 +87,7 @@ class Bench:
             # what one way has begun another may finish
             ended = self.load(mode=chance.choice([WAYS["sequential"], WAYS[self.way]]))
             assert ended.code == 3, f"{where}\n{ended.stderr}"
-        found = self.oracle.look(self.headrace, first_wins=self.way in ("sequential", "partitioned"))
+        found = self.oracle.look(self.headrace, first_wins=first_wins(self.way))
         if not any(found):
             self.oracle.check_ledger(self.headrace)
             assert left_behind(self.headrace, self.scratch, "none") == {}, where
@@ -108,17 +95,8 @@ class Bench:
 
 
 @pytest.fixture
-def seed() -> int:
-    chosen = random.randrange(10**6)
-    print(f"seed {chosen}")
-    return chosen
-
-
-@pytest.fixture
-def bench(nursery: Nursery, headrace: Headrace, tmp_path: Path, seed: int, way: str) -> Iterator[Bench]:
-    oracle = Oracle(tmp_path / "events.csv", ROWS, seed)
-    with TemporaryDirectory(prefix="hr") as scratch:  # short: it holds sockets
-        yield Bench(nursery, headrace, oracle, way, Path(scratch))
+def bench(nursery: Nursery, headrace: Headrace, tmp_path: Path, scratch: Path, seed: int, way: str) -> Bench:
+    return Bench(nursery, headrace, Oracle(tmp_path / "events.csv", ROWS, seed), way, scratch)
 
 
 def steps_of(store: str, way: str) -> list[str]:
@@ -144,10 +122,8 @@ def test_killed_at_any_step_run_again_done(bench: Bench, seed: int, way: str) ->
     for step, whom in deaths:
         founds = list(bench.die_until_it_survives(step, whom, chance, most=1000 if whole else 1))
         assert founds, f"{step} is never reached: bring the list of steps up to date"
-        lost, duplicated, unexpected = (sum(column) for column in zip(*founds, strict=True))
-        where = f"{store}, {way}"
         moment = step if whom == "all" else f"{step} (one process)"
-        keep(Record("SIGKILL at a step", moment, where, len(founds), lost, duplicated, unexpected, seed, ROWS))
+        keep(Record.of("SIGKILL at a step", moment, f"{store}, {way}", founds, seed=seed, rows=ROWS))
         wrong = wrong or any(any(found) for found in founds)
     assert not wrong
     bench.oracle.check_rerun(bench.headrace, bench.load_again)
