@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from headrace.errors import (
         BooksError,
         ConfigurationError,
+        ConnectionLostError,
         ContractError,
         HeadraceError,
         InputError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BooksError",
     "ConfigurationError",
+    "ConnectionLostError",
     "ContractError",
     "Engine",
     "HeadraceError",

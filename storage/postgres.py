@@ -28,18 +28,10 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from pgpq import ArrowToPostgresBinaryEncoder
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 from headrace.errors import RetryableStoreError, SchemaError, StoreError
-from headrace.storage.base import (
-    EVENT_ID,
-    RECEIPT,
-    RESERVED_COLUMNS,
-    IdRange,
-    Slice,
-    StatementHook,
-    TimeRange,
-)
+from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
+from headrace.storage.connecting import conninfo_of, how_to_connect
 from headrace.storage.failures import refused
 from headrace.storage.holdings import Holdings
 from headrace.storage.locks import lock_timed_out
@@ -69,7 +61,7 @@ class PostgresStore(SqlStore):
             isolation_level="READ COMMITTED",
             pool_pre_ping=True,
             hide_parameters=True,  # a traceback is no place for the user's rows
-            connect_args={"application_name": "headrace", "connect_timeout": 10, "keepalives_idle": 30},
+            connect_args=how_to_connect(url),
         )
         super().__init__(engine, shown, on_statement)
         self._wire: dict[str, pa.Schema] = {}
@@ -77,7 +69,7 @@ class PostgresStore(SqlStore):
             with self._reading():
                 pass  # a database that cannot be reached is said now, not at the first chunk
         except RetryableStoreError as error:
-            raise refused(error, _conninfo(engine)) from error
+            raise refused(error, conninfo_of(engine)) from error
 
     def describe(self) -> dict[str, str]:
         asked = "SELECT version(), now(), current_setting('synchronous_commit'), current_setting('fsync')"
@@ -290,12 +282,6 @@ class PostgresStore(SqlStore):
     def _execute(self, cursor: Cursor, statement: sql.Composed) -> None:
         self._say(statement.as_string(cursor))
         cursor.execute(statement, binary=True)
-
-
-def _conninfo(engine: sa.Engine) -> str:
-    _, named = engine.dialect.create_connect_args(engine.url)
-    named.pop("context", None)  # psycopg's adapters, of no interest to libpq
-    return make_conninfo(**named)
 
 
 def _cursor(connection: sa.Connection) -> Cursor:
