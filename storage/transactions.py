@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from headrace.errors import RetryableStoreError, StoreError
 from headrace.storage.base import StatementHook
 from headrace.storage.failures import translated
+from headrace.storage.spans import Stopwatch
 
 __all__ = ["READING", "TRIES", "Transactions"]
 
@@ -28,12 +29,13 @@ T = TypeVar("T")
 
 
 class Transactions:
-    """An engine, the URL that may be shown, and the hook that hears every statement."""
+    """An engine, the URL that may be shown, the hook that hears every statement, the watch of the commit in hand."""
 
     def __init__(self, engine: sa.Engine, url: str, on_statement: StatementHook | None) -> None:
         self._engine = engine
         self._url = url
         self._on_statement = on_statement
+        self._watch = Stopwatch()
         sa.event.listen(engine, "before_cursor_execute", self._before_execute)
 
     @property
@@ -85,7 +87,8 @@ class Transactions:
                     error.add_note(f"given up after {TRIES} tries")
                     raise
                 # jitter keeps loaders that collided from colliding again; nothing secret hangs on it
-                time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
+                with self._watch.stage("commit.pause"):
+                    time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
         raise StoreError("unreachable: the last try either returns or raises")
 
     def _before_execute(self, *event: Any) -> None:
