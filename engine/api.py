@@ -28,6 +28,7 @@ from headrace.progress import Progress
 from headrace.report import Report
 from headrace.scratch import scratch_folder
 from headrace.source import Input, ReadOptions, open_inputs
+from headrace.stages import Listener
 from headrace.storage import open_store
 from headrace.storage.base import Store
 from headrace.strategy import StrategyName
@@ -152,13 +153,18 @@ def _enrichment_of(named: Named) -> Enrichment | None:
 
 
 def load_with(
-    options: LoadOptions, inputs: Sequence[object], *, progress: Progress | None = None, stop: Event | None = None
+    options: LoadOptions,
+    inputs: Sequence[object],
+    *,
+    progress: Progress | None = None,
+    stop: Event | None = None,
+    listener: Listener | None = None,
 ) -> Report:
     """`load` for callers that hold `LoadOptions`."""
     if options.enrichment is not None:
         options.enrichment.resolve()
     with opened(options, inputs) as (store, table, items, settled):
-        return ingest(store, items, table, settled, progress=progress, stop=stop)
+        return ingest(store, items, table, settled, progress=progress, stop=stop, listener=listener)
 
 
 @contextmanager

@@ -43,6 +43,7 @@ from headrace.report import Report
 from headrace.session import Session
 from headrace.shadow import Shadow
 from headrace.source import Input
+from headrace.stages import Listener, RunFacts, Stages
 from headrace.storage.base import Committed, Counts, Receipt, Reject, RunRecord, RunStatus, Slice, Store
 from headrace.storage.locks import lock_keys
 from headrace.strategy import SEQUENTIAL, Shape, parallel_shape
@@ -65,32 +66,41 @@ def ingest(
     stop: Event | None = None,
     replayed: Sequence[int] = (),
     session: Session | None = None,
+    listener: Listener | None = None,
 ) -> Report:
     """Load `inputs` into `table`, each event once; returns the balanced books.
 
     Setting `stop` asks for an end after the chunks in hand, which raises `Interrupted`; the same call later resumes.
     `replayed` are the rejects that this load settles, marked together with its first slice. `session` is one that is
-    open already. Raises `HeadraceError`.
+    open already, and `listener` hears what the run does, and the time that each stage takes. Raises `HeadraceError`.
     """
     began = time.monotonic()
     decision = decide(options.mode, options.provider, table)
     with ExitStack() as opened:
         session = session or opened.enter_context(Session(store, options.parallel))
         workers = _pool(session, options) if decision.mode == "parallel" else session.inline
-        agreement = agree(store, table, inputs, options)
-        going = open_run(store, agreement, inputs, options, _shape(decision, options), workers.count)
-        run = _Run(store, agreement, going, options, session, decision, progress or Quiet(), stop or Event())
+        stages = Stages(listener)
+        with stages.stage("agree"):
+            agreement = agree(store, table, inputs, options)
+            going = open_run(store, agreement, inputs, options, _shape(decision, options), workers.count)
+        run = _Run(
+            store, agreement, going, options, session, decision, progress or Quiet(), stop or Event(), stages=stages
+        )
         try:
+            stages.listener.began(run.facts(workers.count))
             run.load(inputs, workers, list(replayed))
         except BaseException as error:
             session.dismiss()
             session.forget()
             _record_failure(store, going, error, time.monotonic() - began)
+            stages.failed(error)
             raise
         seconds = time.monotonic() - began
         finished = store.finish_run(going.run_id, status="done", seconds=seconds)
     _check_books(run.counts, finished)
-    return run.report(seconds)
+    report = run.report(seconds)
+    stages.listener.ended(report)
+    return report
 
 
 def _pool(session: Session, options: LoadOptions) -> Workers:
@@ -146,6 +156,8 @@ class _Run:
         decision: Decision,
         progress: Progress,
         stop: Event,
+        *,
+        stages: Stages,
     ) -> None:
         self._store = store
         self._agreement = agreement
@@ -156,6 +168,7 @@ class _Run:
         self._decision = decision
         self._progress = progress
         self._stop = stop
+        self._stages = stages
         self._key = hash_key() if agreement.contract.hash == "blake2b" else None
         self._known: KnownIds = session.known(agreement, options)
         self._shadow = self._shadowed() if decision.shadow and going.shape == SEQUENTIAL else None
@@ -176,12 +189,26 @@ class _Run:
             try:
                 for chunks, size in batches:
                     self._go_on()
-                    self._dispatch(MicroBatch(chunks, self._known, self._shape.partitions), size)
+                    with self._stages.stage("decide", rows=sum(chunk.read for chunk in chunks)):
+                        batch = MicroBatch(chunks, self._known, self._shape.partitions)
+                    self._dispatch(batch, size)
             finally:
                 self._allowance.close()
                 if self._shadow is not None:
                     self._shadow.close()
             self._drain()
+
+    def facts(self, workers: int) -> RunFacts:
+        """What a listener is told first."""
+        return RunFacts(
+            run_id=self._going.run_id,
+            table=self._agreement.table,
+            provider=self._options.provider,
+            database=self._store.url,
+            strategy=self._shape.strategy,
+            workers=workers,
+            decision=self._decision,
+        )
 
     def report(self, seconds: float) -> Report:
         """What the run did."""
@@ -210,6 +237,7 @@ class _Run:
             fell_back=self._began_with.fell_back,
             shadow=None if self._shadow is None else str(self._shadow),
             seconds=seconds,
+            stages=self._stages.seconds(),
         )
 
     def _shadowed(self) -> Shadow:
@@ -227,7 +255,10 @@ class _Run:
         rows = size = 0
         for read in self._read_ahead(inputs):
             self._allowance.claim()
-            prepared = _located(read.item, read.task.result())
+            with self._stages.stage("wait.chunk"):
+                prepared = read.task.result()
+            self._stages.take(prepared.spans)
+            prepared = _located(read.item, prepared)
             chunks.append(prepared)
             rows, size = rows + prepared.address.rows, size + read.size
             if rows >= self._shape.rows or size >= self._shape.bytes:
@@ -249,8 +280,9 @@ class _Run:
         """The chunks of the inputs up to the first that brings columns which the table lacks. Runs in a thread."""
         while waiting and self._fits(waiting[0]):
             item = waiting.popleft()
-            for chunk in item.chunks(self._columns_for(item), self._options.read):
-                self._allowance.take(chunk.batch.nbytes)
+            for chunk in self._stages.reading(item.chunks(self._columns_for(item), self._options.read)):
+                with self._stages.stage("wait.memory"):
+                    self._allowance.take(chunk.batch.nbytes)
                 order = self._prepare_order(chunk)
                 if self._shadow is not None:
                     self._shadow.offer(order)
@@ -268,9 +300,11 @@ class _Run:
         return pa.schema([column for column in schema if column.name in own])
 
     def _prepare_order(self, chunk: Chunk) -> PrepareOrder:
+        with self._stages.stage("spool", rows=chunk.address.rows):
+            parcel = self._workers.pack(chunk.batch)
         return PrepareOrder(
             address=chunk.address,
-            chunk=self._workers.pack(chunk.batch),
+            chunk=parcel,
             rows=chunk.rows,
             rejects=chunk.rejects,
             contract=self._agreement.contract,
@@ -286,7 +320,8 @@ class _Run:
         receipts = {one: self._receipt(batch, one) for one in partitions}
         if to_judge := None in receipts.values() and self._shape.existing == "snapshot":
             self._fetch_for(batch)
-            batch.judge()
+            with self._stages.stage("decide"):
+                batch.judge()
         if self._shadow is not None:
             self._shadow.compare(batch, judged=to_judge)
         open_slices = [self._commit_order(batch, one) for one in partitions if receipts[one] is None]
@@ -317,7 +352,10 @@ class _Run:
         times = batch.first_times()
         if batch.anything_first and self._known.needs_fetch(times):
             self._drain()
-            self._known.fetch(times, self._going.started)
+            with self._stages.stage("snapshot") as stage:
+                before = self._known.snapshot_ids
+                self._known.fetch(times, self._going.started)
+                stage.rows = self._known.snapshot_ids - before
 
     def _receipt(self, batch: MicroBatch, partition: int) -> Receipt | None:
         """What an earlier process of this run left, if it committed the slice."""
@@ -367,13 +405,17 @@ class _Run:
         flight = self._in_flight.popleft()
         counts = flight.done
         for order, task in flight.slices:
-            committed = task.result()
+            with self._stages.stage("wait.commit"):
+                committed = task.result()
+            self._stages.take(committed.spans)
+            self._stages.listener.committed(order.slice, committed)
             counts += committed.counts
             self.retries += committed.retries
             self.lock_seconds += committed.lock_seconds
             if self._session.keep and committed.counts.rejected == order.slice.counts.rejected:
                 for piece in order.pieces:
                     self._known.remember(piece.ids)
+        self._stages.land(flight.batch)
         flight.batch.discard()
         self._allowance.give_back(flight.size)
         self.counts += counts

@@ -57,6 +57,12 @@ class MicroBatch:
         return np.concatenate(known) if known else None
 
     @property
+    def newest_us(self) -> int | None:
+        """The newest event time (microseconds), ``None`` without a time column or without a row."""
+        times = [chunk.times_us for chunk in self.chunks]
+        return max((int(part.max()) for part in times if part is not None and len(part)), default=None)
+
+    @property
     def anything_first(self) -> bool:
         """Whether any row is met for the first time."""
         return any(first.any() for first in self._first)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 from headrace.storage.base import Counts
 
@@ -21,6 +22,7 @@ class Report:
     `lock_seconds` is how long all workers together waited for locks, `skew` how many times its fair share the fullest
     partition had. `fell_back` says why the rest of a parallel run was done sequentially, `shadow` what the comparison
     with the parallel way found; ``None`` where that did not happen. `seconds` is the wall time of this process alone.
+    `stages` is the wall time by stage (`headrace.stages`), that of all workers together.
     """
 
     run_id: str
@@ -45,6 +47,7 @@ class Report:
     fell_back: str | None
     shadow: str | None
     seconds: float
+    stages: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def rows_per_second(self) -> float:
@@ -73,6 +76,7 @@ class Report:
             "seconds": round(self.seconds, 3),
             "lock_seconds": round(self.lock_seconds, 3),
             "skew": round(self.skew, 3),
+            "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
             "rows_per_second": round(self.rows_per_second),
             "resumed": self.resumed,
         }

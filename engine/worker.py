@@ -14,6 +14,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
@@ -31,8 +32,9 @@ from headrace.partitioning.dedup import id_order
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.prepare import Prepared, prepare
 from headrace.storage import open_store
-from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Committed, Slice, Store
+from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Address, Committed, Slice, Store
 from headrace.storage.locks import RedisLocks
+from headrace.storage.spans import Stopwatch
 
 __all__ = ["Outcome", "attempt", "carry_out", "commit", "gathered", "identify", "prepare_apart"]
 
@@ -91,8 +93,12 @@ def attempt(work: Callable[[Order], Result], order: Order) -> Outcome[Result]:
 
 def identify(order: PrepareOrder) -> Prepared:
     """The identified events of a chunk, in this process's memory."""
-    chunk = Chunk(order.address, order.chunk.open(), order.rows, order.rejects)
-    return prepare(chunk, order.contract, order.provider, order.key)
+    watch = _watch(order.address, None)
+    with watch.stage("prepare", rows=order.address.rows) as stage:
+        chunk = Chunk(order.address, order.chunk.open(), order.rows, order.rejects)
+        stage.size = chunk.batch.nbytes
+        prepared = prepare(chunk, order.contract, order.provider, order.key)
+    return replace(prepared, spans=tuple(watch.spans))
 
 
 def prepare_apart(order: PrepareOrder) -> Prepared:
@@ -103,11 +109,15 @@ def prepare_apart(order: PrepareOrder) -> Prepared:
     prepared = identify(order)
     pack = packer(order.spool)
     unchanged = len(prepared.rejects) == len(order.rejects)
-    return replace(
-        prepared,
-        events=Unchanged() if unchanged else pack(prepared.events.open()),
-        identity=pack(prepared.identity.open()),
-    )
+    watch = _watch(order.address, None)
+    with watch.stage("spool", rows=order.address.rows):
+        events = Unchanged() if unchanged else pack(prepared.events.open())
+        identity = pack(prepared.identity.open())
+    return replace(prepared, events=events, identity=identity, spans=(*prepared.spans, *watch.spans))
+
+
+def _watch(address: Address, partition: int | None) -> Stopwatch:
+    return Stopwatch(address.source, address.first_row, partition)
 
 
 # Commit ---------------------------------------------------------------------------------------------------------
@@ -121,13 +131,24 @@ def commit(order: CommitOrder) -> Committed:
 def carry_out(order: CommitOrder, store: Store) -> Committed:
     """Gather the slice's events, enrich them, take its locks, and commit it in one transaction."""
     piece = order.slice
+    watch = _watch(piece.address, piece.partition)
     if order.pieces:
-        piece = replace(piece, events=gathered(order.pieces, piece.provider))
+        with watch.stage("gather") as stage:
+            piece = replace(piece, events=gathered(order.pieces, piece.provider))
+            stage.rows, stage.size = piece.events.num_rows, piece.events.nbytes
     if order.enrichment is not None and order.pieces:
-        piece = _enriched(order, piece, store)
+        with watch.stage("enrich", rows=piece.events.num_rows):
+            piece = _enriched(order, piece, store)
+    committed = _written(order, piece, store, watch)
+    return replace(committed, spans=(*watch.spans, *committed.spans))
+
+
+def _written(order: CommitOrder, piece: Slice, store: Store, watch: Stopwatch) -> Committed:
     if order.locks is None:
         return store.commit(piece)
-    with _locks(order.locks).hold(piece.locks, piece.lock_timeout, where=str(order)) as waited:
+    with ExitStack() as held:
+        with watch.stage("commit.locks"):
+            waited = held.enter_context(_locks(order.locks).hold(piece.locks, piece.lock_timeout, where=str(order)))
         committed = store.commit(replace(piece, locks=()))
     return replace(committed, lock_seconds=committed.lock_seconds + waited)
 

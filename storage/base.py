@@ -34,6 +34,7 @@ from typing import Literal, Protocol, Self
 import pyarrow as pa
 
 from headrace.storage.holdings import Holdings, LedgerEntry
+from headrace.storage.spans import Span
 
 __all__ = [
     "EVENT_ID",
@@ -176,7 +177,7 @@ class Slice:
 class Committed:
     """What a commit did. `counts` are the slice's complete, balanced books; `inserted_ids` is ``None`` when all of
     `Slice.events` went in, else the packed 16-byte IDs of those that did. `lock_seconds` is how long the slice's
-    locks were waited for.
+    locks were waited for, `spans` what its stages took, tries that failed included.
     """
 
     receipt_id: int
@@ -186,6 +187,7 @@ class Committed:
     path: Literal["fast", "safe", "none"] = "none"
     retries: int = 0
     lock_seconds: float = 0.0
+    spans: tuple[Span, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,8 @@ class PostgresStore(SqlStore):
         return monotonic() - started
 
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written:
-        events = self._on_the_wire(connection, piece, receipt_id)
+        with self._watch.stage("commit.encode", rows=piece.events.num_rows):
+            events = self._on_the_wire(connection, piece, receipt_id)
         if piece.existing == "conflict":
             return Written("safe", self._copy_safely(_cursor(connection), piece.table, events))
         absent = self._absent(_cursor(connection), piece.table, events) if piece.existing == "query" else events
@@ -176,8 +177,9 @@ class PostgresStore(SqlStore):
         ids = events.select([EVENT_ID])
         self._put_aside(cursor, table, ids)
         held = sql.SQL("SELECT coalesce(string_agg(uuid_send(event_id), ''), '') FROM {} JOIN {} USING (event_id)")
-        self._execute(cursor, held.format(ASIDE, sql.Identifier(table)))
-        (packed,) = cursor.fetchone() or (b"",)
+        with self._watch.stage("commit.query", rows=events.num_rows):
+            self._execute(cursor, held.format(ASIDE, sql.Identifier(table)))
+            (packed,) = cursor.fetchone() or (b"",)
         present = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(packed) // 16, [None, pa.py_buffer(packed)])
         return events.filter(pc.invert(pc.is_in(ids.column(0), value_set=present))) if packed else events
 
@@ -187,7 +189,7 @@ class PostgresStore(SqlStore):
             return Written("fast", None)
         cursor, savepoint = _cursor(connection), connection.begin_nested()
         try:
-            self._copy(cursor, sql.Identifier(table), events)
+            self._copy(cursor, sql.Identifier(table), events, "commit.copy")
         except psycopg.errors.UniqueViolation:
             savepoint.rollback()
             return Written("safe", self._copy_safely(cursor, table, events))
@@ -199,7 +201,7 @@ class PostgresStore(SqlStore):
         self._execute(cursor, sql.SQL("DROP TABLE IF EXISTS {}").format(ASIDE))
         create = sql.SQL("CREATE TEMPORARY TABLE headrace_slice ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA")
         self._execute(cursor, create.format(_names(events.schema.names), sql.Identifier(table)))
-        self._copy(cursor, ASIDE, events)
+        self._copy(cursor, ASIDE, events, "commit.aside")
 
     def _copy_safely(self, cursor: Cursor, table: str, events: pa.RecordBatch) -> bytes | None:
         """The safe path. Returns the packed IDs that went in, ``None`` for all."""
@@ -210,15 +212,16 @@ class PostgresStore(SqlStore):
             "ON CONFLICT (event_id) DO NOTHING RETURNING event_id) "
             "SELECT coalesce(string_agg(uuid_send(event_id), ''), '') FROM inserted"
         )
-        self._execute(cursor, insert.format(sql.Identifier(table), columns, columns, ASIDE))
-        (inserted,) = cursor.fetchone() or (b"",)
+        with self._watch.stage("commit.conflict", rows=events.num_rows):
+            self._execute(cursor, insert.format(sql.Identifier(table), columns, columns, ASIDE))
+            (inserted,) = cursor.fetchone() or (b"",)
         return None if len(inserted) == 16 * events.num_rows else inserted
 
-    def _copy(self, cursor: Cursor, table: sql.Composable, events: pa.RecordBatch) -> None:
+    def _copy(self, cursor: Cursor, table: sql.Composable, events: pa.RecordBatch, stage: str) -> None:
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, _names(events.schema.names))
         self._say(statement.as_string(cursor))
         encoder = ArrowToPostgresBinaryEncoder(events.schema)
-        with cursor.copy(statement) as copy:
+        with self._watch.stage(stage, rows=events.num_rows, size=events.nbytes), cursor.copy(statement) as copy:
             copy.write(encoder.write_header())
             for start in range(0, events.num_rows, ROWS_PER_BLOCK):
                 copy.write(encoder.write_batch(events.slice(start, ROWS_PER_BLOCK)))

@@ -137,11 +137,16 @@ class SqliteStore(SqlStore):
 
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written:
         names = [*piece.events.schema.names, RECEIPT]
-        columns = [_stored(column) for column in piece.events.columns]
-        rows = list(zip(*columns, [receipt_id] * piece.events.num_rows, strict=True))
-        inserted = connection.exec_driver_sql(self._insert_sql(piece.table, names), rows).rowcount
+        with self._watch.stage("commit.encode", rows=piece.events.num_rows):
+            columns = [_stored(column) for column in piece.events.columns]
+            rows = list(zip(*columns, [receipt_id] * piece.events.num_rows, strict=True))
+        with self._watch.stage("commit.insert", rows=len(rows), size=piece.events.nbytes):
+            inserted = connection.exec_driver_sql(self._insert_sql(piece.table, names), rows).rowcount
         path: Any = "safe" if piece.existing == "conflict" else "fast"
-        return Written(path, None if inserted == len(rows) else self._which(connection, piece, receipt_id))
+        if inserted == len(rows):
+            return Written(path, None)
+        with self._watch.stage("commit.query", rows=len(rows)):
+            return Written(path, self._which(connection, piece, receipt_id))
 
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
         connection.execute(sa.insert(REJECTS).values(created_at=self._now()), rows)

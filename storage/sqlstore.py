@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -40,6 +40,7 @@ from headrace.storage.base import (
 from headrace.storage.digest import NOTHING, Digest
 from headrace.storage.holdings import Holdings, LedgerEntry
 from headrace.storage.schema import CONTRACTS, LEDGER, RECEIPT_KEY, RECEIPTS, REJECTS, RUNS, event_table, kind
+from headrace.storage.spans import Stopwatch
 from headrace.storage.transactions import Transactions
 
 __all__ = ["SqlStore", "Written", "require_fit", "require_type"]
@@ -232,27 +233,47 @@ class SqlStore(Transactions, ABC):
     # Commit -------------------------------------------------------------------------------------------------------
 
     def commit(self, piece: Slice) -> Committed:
-        committed, retries = self._retried(
-            lambda connection: self._commit_in(connection, piece), piece.table, lambda: self._begun(piece)
-        )
-        return replace(committed, retries=retries)
+        self._watch = Stopwatch(piece.address.source, piece.address.first_row, piece.partition)
+        with self._watch.stage("commit", rows=piece.events.num_rows, size=piece.events.nbytes):
+            committed, retries = self._retried(
+                lambda connection: self._commit_in(connection, piece), piece.table, lambda: self._timed(piece)
+            )
+        return replace(committed, retries=retries, spans=tuple(self._watch.spans))
+
+    @contextmanager
+    def _timed(self, piece: Slice) -> Iterator[sa.Connection]:
+        """`_begun`, with what its two ends take: getting a connection and BEGIN, and COMMIT."""
+        with ExitStack() as transaction:
+            with self._watch.stage("commit.begin"):
+                connection = transaction.enter_context(self._begun(piece))
+            yield connection
+            with self._watch.stage("commit.commit"):
+                transaction.close()
 
     def _begun(self, piece: Slice) -> AbstractContextManager[sa.Connection]:  # noqa: ARG002 - for who locks by BEGIN
         """The transaction that commits `piece`."""
         return self._engine.begin()
 
     def _commit_in(self, connection: sa.Connection, piece: Slice) -> Committed:
-        receipt_id = self._claim(connection, piece)
+        with self._watch.stage("commit.receipt"):
+            receipt_id = self._claim(connection, piece)
         if receipt_id is None:
             return self._already_done(connection, piece)
-        waited = self._take_locks(connection, piece)
+        waited = self._locked(connection, piece)
         written = self._write_events(connection, piece, receipt_id) if piece.events.num_rows else Written("none", None)
         self._keep_rejects(connection, piece, receipt_id)
         committed = _settled(piece, written, receipt_id)
         complete = sa.update(RECEIPTS).where(RECEIPTS.c.receipt_id == receipt_id)
         books = ledger.counts_values(committed.counts)
-        connection.execute(complete.values(books | {"inserted_digest": _inserted_digest(piece, written)}))
+        with self._watch.stage("commit.receipt"):
+            connection.execute(complete.values(books | {"inserted_digest": _inserted_digest(piece, written)}))
         return replace(committed, lock_seconds=waited)
+
+    def _locked(self, connection: sa.Connection, piece: Slice) -> float:
+        if not piece.locks:
+            return 0.0
+        with self._watch.stage("commit.locks"):
+            return self._take_locks(connection, piece)
 
     def _claim(self, connection: sa.Connection, piece: Slice) -> int | None:
         claim = self._insert(RECEIPTS).values(ledger.receipt_values(piece, self._now()))
@@ -273,8 +294,9 @@ class SqlStore(Transactions, ABC):
 
     def _keep_rejects(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> None:
         if piece.rejects:
-            rows = [ledger.reject_values(piece, reject, receipt_id) for reject in piece.rejects]
-            self._insert_rejects(connection, rows)
+            with self._watch.stage("commit.rejects", rows=len(piece.rejects)):
+                rows = [ledger.reject_values(piece, reject, receipt_id) for reject in piece.rejects]
+                self._insert_rejects(connection, rows)
         if piece.replayed:
             self._settle_rejects(connection, piece.replayed, "replayed")
 

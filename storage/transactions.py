@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from headrace.errors import ConnectionLostError, RetryableStoreError
 from headrace.storage.base import StatementHook
 from headrace.storage.failures import translated
+from headrace.storage.spans import Stopwatch
 
 __all__ = ["READING", "SERVER_AWAY", "TRIES", "Transactions"]
 
@@ -33,12 +34,13 @@ T = TypeVar("T")
 
 
 class Transactions:
-    """An engine, the URL that may be shown, and the hook that hears every statement."""
+    """An engine, the URL that may be shown, the hook that hears every statement, the watch of the commit in hand."""
 
     def __init__(self, engine: sa.Engine, url: str, on_statement: StatementHook | None) -> None:
         self._engine = engine
         self._url = url
         self._on_statement = on_statement
+        self._watch = Stopwatch()
         sa.event.listen(engine, "before_cursor_execute", self._before_execute)
 
     @property
@@ -90,7 +92,8 @@ class Transactions:
                 if not patience.allows(error):
                     error.add_note(f"given up after {patience.failures} tries")
                     raise
-                time.sleep(patience.pause())
+                with self._watch.stage("commit.pause"):
+                    time.sleep(patience.pause())
 
     def _before_execute(self, *event: Any) -> None:
         self._say(event[2])
