@@ -15,12 +15,13 @@ import pickle
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
 from headrace.errors import ConfigurationError
 
-__all__ = ["AlertRule", "alert_key", "parse_rules", "require_distinct"]
+__all__ = ["AlertRule", "alert_key", "name_bytes", "parse_rules", "require_distinct"]
 
 KEY_BYTES = 16
 LONGEST_NAME = 200
@@ -32,9 +33,9 @@ class AlertRule:
     """A name, and exactly one of `where` and `function`.
 
     `where` is an SQL predicate over the table's columns, ``event_id`` (16 bytes) and ``provider``; null counts as
-    false. `function` is a callable, or ``module:function``; it gets the new events as a `pyarrow.RecordBatch` and returns a
-    boolean for each row (Arrow, NumPy or a list; null counts as false). It sees a part of the input, whose borders mean
-    nothing, so a row's answer must depend on that row alone.
+    false. `function` is a callable, or ``module:function``; it gets the new events as a `pyarrow.RecordBatch` and
+    returns a boolean for each row (Arrow, NumPy or a list; null counts as false). It sees a part of the input, whose
+    borders mean nothing, so a row's answer must depend on that row alone.
 
     Raises `ConfigurationError` for a name or a combination that is impossible.
     """
@@ -78,7 +79,13 @@ class AlertRule:
 
 def alert_key(event_id: bytes, rule: str) -> str:
     """The key of the alert that `rule` raises for the event: the same wherever and whenever it is raised."""
-    return blake2b(event_id + unicodedata.normalize("NFC", rule).encode(), digest_size=KEY_BYTES).hexdigest()
+    return blake2b(event_id + name_bytes(rule), digest_size=KEY_BYTES).hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def name_bytes(rule: str) -> bytes:
+    """A rule's name as it goes into the key: UTF-8 in NFC."""
+    return unicodedata.normalize("NFC", rule).encode()
 
 
 def parse_rules(predicates: Sequence[str], functions: Sequence[str]) -> tuple[AlertRule, ...]:
@@ -90,7 +97,7 @@ def parse_rules(predicates: Sequence[str], functions: Sequence[str]) -> tuple[Al
 
 def require_distinct(rules: Sequence[AlertRule]) -> tuple[AlertRule, ...]:
     """`rules`, or `ConfigurationError` if two have one name: their alerts would have one key."""
-    names = [unicodedata.normalize("NFC", rule.name) for rule in rules]
+    names = [name_bytes(rule.name).decode() for rule in rules]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigurationError(f"two alert rules are named {twice[0]!r}", hint="an alert is known by its rule's name")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,10 +19,12 @@ from headrace.errors import RetryableStoreError, StoreError
 from headrace.storage.base import StatementHook
 from headrace.storage.failures import translated
 
-__all__ = ["READING", "TRIES", "Transactions"]
+__all__ = ["READING", "TRIES", "Transactions", "in_blocks"]
 
 TRIES = 6
 FIRST_PAUSE = 0.05  # seconds, doubled with each try and jittered
+# PostgreSQL takes 65,535 parameters in a statement, SQLite 32,766 or what it was built with
+IDS_IN_A_STATEMENT = 10_000
 READING = "headrace_reading"  # the execution option that marks a transaction that only reads
 T = TypeVar("T")
 
@@ -94,3 +96,8 @@ class Transactions:
     def _say(self, statement: str) -> None:
         if self._on_statement is not None:
             self._on_statement(statement)
+
+
+def in_blocks(ids: Sequence[int]) -> Sequence[Sequence[int]]:
+    """`ids` in blocks that fit into one statement's parameters."""
+    return [ids[start : start + IDS_IN_A_STATEMENT] for start in range(0, len(ids), IDS_IN_A_STATEMENT)]
