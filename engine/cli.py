@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from headrace.alerts_cli import alerts_app
 from headrace.errors import HeadraceError
 from headrace.version import __version__
 
@@ -32,6 +33,7 @@ rejects_app = typer.Typer(help="Rows kept aside: look at them, load them again, 
 runs_app = typer.Typer(help="The ledger: what was loaded when, and how it ended.", no_args_is_help=True)
 app.add_typer(rejects_app, name="rejects")
 app.add_typer(runs_app, name="runs")
+app.add_typer(alerts_app, name="alerts")
 
 
 Output = Literal["text", "json"]
