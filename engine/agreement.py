@@ -19,6 +19,7 @@ import pyarrow as pa
 from headrace.config import LoadOptions, hash_key
 from headrace.errors import ContractError, SchemaError
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
+from headrace.rules import check_rules
 from headrace.source import Input
 from headrace.storage.base import RESERVED_COLUMNS, Store
 from headrace.streams import ESCAPED, unescape
@@ -64,6 +65,7 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     if len(sampled) == len(inputs) and options.read.select is None:
         _require_known_types(options.read.types, schema)
     wanted = _settle_contract(stored, table, schema, options)
+    check_rules(options.alerts, schema, all_known=options.enrichment is None)
     for item, own in zip(sampled, found, strict=True):
         _require_columns(item.name, own.names, wanted)
     contract = _pin(store, table, wanted)

@@ -10,6 +10,7 @@ from threading import Event
 from typing import TypedDict, Unpack
 
 from headrace.agreement import in_stored_timezone
+from headrace.alerts import AlertRule
 from headrace.config import (
     DEFAULT_PROVIDER,
     LoadOptions,
@@ -76,12 +77,15 @@ class Named(Plain, total=False):
     `executor` (any `concurrent.futures.Executor`, or ``"dask://host:port"``); `memory` bounds the bytes of the chunks
     on their way; `locks` is the URL of a Redis for the locks of ``"locked"``; the timeouts are in seconds.
 
-    `enrich` gets each batch of new events as a `pyarrow.RecordBatch` and returns the same rows with columns added; with
-    `on_error` ``"reject"``, rows that make it fail are kept as rejects instead of failing the run.
+    `enrich` gets each batch of new events as a `pyarrow.RecordBatch` and returns the same rows with columns added.
+    `alerts` are `headrace.AlertRule`: what they find among the new events is written to the outbox together with
+    them, and `headrace alerts deliver` delivers it. With `on_error` ``"reject"``, rows that make any of these fail are
+    kept as rejects instead of failing the run.
     """
 
     id: Sequence[str] | None
     types: Mapping[str, LogicalType] | None
+    alerts: Sequence[AlertRule]
     lock_timeout: float
     task_timeout: float
 
@@ -129,6 +133,8 @@ def options_of(named: Named) -> LoadOptions:
         mode=named.get("mode"),
         parallel=_parallel_of(named),
         enrichment=_enrichment_of(named),
+        alerts=tuple(named.get("alerts", ())),
+        on_error=named.get("on_error", "fail"),
     )
 
 

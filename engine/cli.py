@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from headrace.alerts_cli import alerts_app
 from headrace.errors import HeadraceError
 from headrace.version import __version__
 
@@ -32,6 +33,7 @@ rejects_app = typer.Typer(help="Rows kept aside: look at them, load them again, 
 runs_app = typer.Typer(help="The ledger: what was loaded when, and how it ended.", no_args_is_help=True)
 app.add_typer(rejects_app, name="rejects")
 app.add_typer(runs_app, name="runs")
+app.add_typer(alerts_app, name="alerts")
 
 
 _SWITCH_SECONDS = 0.0005
@@ -168,8 +170,29 @@ EnrichName = Annotated[
         help="Your function that adds columns: gets new events as a pyarrow.RecordBatch, returns the same rows.",
     ),
 ]
+AlertPredicates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--alert",
+        metavar="NAME=SQL",
+        help="New events for which this holds raise an alert, for example 'strong=mag >= 6'. Repeatable. "
+        "See headrace alerts deliver.",
+    ),
+]
+AlertFunctions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--alert-function",
+        metavar="NAME=MODULE:FUNCTION",
+        help="The same by your own function: gets new events as a pyarrow.RecordBatch, returns a boolean for each. "
+        "Repeatable.",
+    ),
+]
 OnError = Annotated[
-    OnErrorName, typer.Option("--on-error", help="When --enrich fails: fail the run, or keep those rows as rejects.")
+    OnErrorName,
+    typer.Option(
+        "--on-error", help="When --enrich or an alert rule fails: fail the run, or keep those rows as rejects."
+    ),
 ]
 RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run only (a prefix will do).")]
 RejectIds = Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Rejects by number.")]
@@ -202,6 +225,8 @@ def load(
     task_timeout: TaskTimeout = "10m",
     locks: LocksUrl = None,
     enrich: EnrichName = None,
+    alert: AlertPredicates = None,
+    alert_function: AlertFunctions = None,
     on_error: OnError = "fail",
     output: Out = "text",
     progress: Progress = "auto",
@@ -238,6 +263,8 @@ def load(
         task_timeout=task_timeout,
         locks=locks,
         enrich=enrich,
+        alerts=alert,
+        alert_functions=alert_function,
         on_error=on_error,
     )
     _leave(commands.load(options, inputs, output, progress))
@@ -351,6 +378,8 @@ def rejects_replay(
     select: Select = None,
     timezone: Timezone = None,
     enrich: EnrichName = None,
+    alert: AlertPredicates = None,
+    alert_function: AlertFunctions = None,
     on_error: OnError = "fail",
     output: Out = "text",
 ) -> None:
@@ -360,7 +389,16 @@ def rejects_replay(
     """
     from headrace import commands
 
-    options = commands.options(to=to, table=table, select=select, timezone=timezone, enrich=enrich, on_error=on_error)
+    options = commands.options(
+        to=to,
+        table=table,
+        select=select,
+        timezone=timezone,
+        enrich=enrich,
+        alerts=alert,
+        alert_functions=alert_function,
+        on_error=on_error,
+    )
     _leave(commands.rejects_replay(options, ids or [], run, changes or [], raw, output))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Unpack
 
 from headrace.agreement import stored_contract
+from headrace.alerts import parse_rules
 from headrace.api import Named, Plain, load_with, opened, options_of
 from headrace.config import LoadOptions, database_url, parse_seconds, parse_types
 from headrace.database import open_existing
@@ -51,10 +52,12 @@ def options(
     types: Sequence[str] | None = None,
     lock_timeout: str = "30s",
     task_timeout: str = "10m",
+    alerts: Sequence[str] | None = None,
+    alert_functions: Sequence[str] | None = None,
     **named: Unpack[Plain],
 ) -> LoadOptions:
     """`LoadOptions` from the command line's strings. Raises `ConfigurationError`."""
-    if named.get("enrich"):
+    if named.get("enrich") or alert_functions:
         # as for `python -m`: the user's module lies where the user stands; the workers inherit the path
         sys.path.insert(0, "")
     parsed: Named = {
@@ -62,6 +65,7 @@ def options(
         "types": parse_types(types or []),
         "lock_timeout": parse_seconds(lock_timeout),
         "task_timeout": parse_seconds(task_timeout),
+        "alerts": parse_rules(alerts or [], alert_functions or []),
     }
     return options_of({**parsed, **named})
 

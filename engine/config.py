@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import get_args
 from urllib.parse import urlsplit
 
-from headrace.enrich import Enrichment
+from headrace.alerts import AlertRule, require_distinct
+from headrace.enrich import Enrichment, OnError
 from headrace.errors import ConfigurationError
 from headrace.flags import Mode
 from headrace.partitioning.contract import HashName, LogicalType, Scope
@@ -105,7 +106,8 @@ class LoadOptions:
 
     `window` is how far back the snapshot reaches; ``None`` is all of the table. `snapshot_budget` is the number of IDs
     a snapshot without time bounds may hold. `timezone` is what the user said, ``None`` for the stored contract's;
-    `read.timezone` is what counts. `mode` is ``None`` where the feature flag decides.
+    `read.timezone` is what counts. `mode` is ``None`` where the feature flag decides. `alerts` are the rules over new
+    events, and `on_error` says what becomes of rows that make one of them fail.
     """
 
     to: str = DEFAULT_DATABASE
@@ -123,6 +125,8 @@ class LoadOptions:
     mode: Mode | None = None
     parallel: ParallelOptions = field(default_factory=ParallelOptions)
     enrichment: Enrichment | None = None
+    alerts: tuple[AlertRule, ...] = ()
+    on_error: OnError = "fail"
 
     def __post_init__(self) -> None:
         if not self.provider:
@@ -134,6 +138,9 @@ class LoadOptions:
                 )
         if self.identity is not None and not self.identity:
             raise ConfigurationError("no identity column was named", hint="for example --id latitude,longitude,time")
+        require_distinct(self.alerts)
+        if self.on_error not in get_args(OnError):
+            raise ConfigurationError(f"--on-error cannot be {self.on_error!r}", hint="choose fail or reject")
         if self.read.chunk_rows < 1:
             raise ConfigurationError(
                 f"a chunk of {self.read.chunk_rows} rows is impossible", hint="--chunk-rows 131072"

@@ -2,7 +2,7 @@
 
     agree ──► open the run ──► read ──► prepare ──► micro-batch ──► slices ──► commit ──► close the books
     columns,  new, or going    source   event IDs,   first seen?     one for    rows,      the ledger's sums
-    contract  on where a       yields   rejects      in snapshot?    each       rejects,   must equal this
+    contract  on where a       yields   rejects      in snapshot?    each       alerts,    must equal this
               killed one       chunks                                partition  receipt    run's own
               stopped
               ───────────────────────── coordinator ──────────────────────────────────────────────────────
@@ -40,6 +40,7 @@ from headrace.pool import Task, Workers
 from headrace.prepare import Prepared
 from headrace.progress import Progress, Quiet
 from headrace.report import Report
+from headrace.rules import Alerting
 from headrace.session import Session
 from headrace.shadow import Shadow
 from headrace.source import Input
@@ -105,8 +106,11 @@ def ingest(
 
 def _pool(session: Session, options: LoadOptions) -> Workers:
     """The pool, before anything is changed: what it cannot be sent is said now."""
-    if options.enrichment is not None and options.parallel.executor is None:
-        options.enrichment.require_sendable()
+    if options.parallel.executor is None:
+        if options.enrichment is not None:
+            options.enrichment.require_sendable()
+        for rule in options.alerts:
+            rule.require_sendable()
     return session.pool()
 
 
@@ -140,6 +144,7 @@ class _Flight:
     size: int
     slices: Sequence[tuple[CommitOrder, Task[Committed]]]
     done: Counts
+    alerts: int
     skipped: bool
 
 
@@ -179,6 +184,7 @@ class _Run:
         self.skipped = 0
         self.retries = 0
         self.lock_seconds = 0.0
+        self.alerts = 0
 
     def load(self, inputs: Sequence[Input], workers: Workers, replayed: list[int]) -> None:
         """Take every chunk of every input to the table, in input order."""
@@ -230,6 +236,7 @@ class _Run:
             duplicate_in_input=self.counts.duplicate_in_input,
             duplicate_in_store=self.counts.duplicate_in_store,
             rejected=self.counts.rejected,
+            alerts=self.alerts,
             snapshot_ids=self._known.snapshot_ids,
             retries=self.retries,
             lock_seconds=self.lock_seconds,
@@ -325,11 +332,13 @@ class _Run:
         if self._shadow is not None:
             self._shadow.compare(batch, judged=to_judge)
         open_slices = [self._commit_order(batch, one) for one in partitions if receipts[one] is None]
+        done = [receipt for receipt in receipts.values() if receipt is not None]
         flight = _Flight(
             batch,
             size,
             [(order, self._workers.commit(order)) for order in open_slices],
-            sum((receipt.counts for receipt in receipts.values() if receipt is not None), Counts()),
+            sum((receipt.counts for receipt in done), Counts()),
+            sum(receipt.alerts for receipt in done),
             skipped=bool(partitions) and not open_slices,
         )
         self._in_flight.append(flight)
@@ -391,7 +400,12 @@ class _Run:
         )
         self._replayed = []
         pieces = batch.pieces(partition)
-        return CommitOrder(piece, pieces, self._options.to, self._options.enrichment, how.locks if locked else None)
+        locks = how.locks if locked else None
+        return CommitOrder(piece, pieces, self._options.to, self._options.enrichment, locks, self._alerting())
+
+    def _alerting(self) -> Alerting | None:
+        rules = self._options.alerts
+        return Alerting(rules, self._agreement.schema, self._options.on_error) if rules else None
 
     # From slices to books -------------------------------------------------------------------------------------
 
@@ -412,6 +426,7 @@ class _Run:
             counts += committed.counts
             self.retries += committed.retries
             self.lock_seconds += committed.lock_seconds
+            self.alerts += committed.alerts
             if self._session.keep and committed.counts.rejected == order.slice.counts.rejected:
                 for piece in order.pieces:
                     self._known.remember(piece.ids)
@@ -419,6 +434,7 @@ class _Run:
         flight.batch.discard()
         self._allowance.give_back(flight.size)
         self.counts += counts
+        self.alerts += flight.alerts
         self.chunks += len(flight.batch.chunks)
         self.skipped += len(flight.batch.chunks) if flight.skipped else 0
         self._progress.advance(counts, len(flight.batch.chunks))

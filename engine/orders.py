@@ -12,6 +12,7 @@ from headrace.enrich import Enrichment
 from headrace.parcel import Parcel
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_arrow
+from headrace.rules import Alerting
 from headrace.storage.base import Address, Reject, Slice
 
 __all__ = ["CommitOrder", "Piece", "PrepareOrder"]
@@ -67,6 +68,14 @@ class CommitOrder:
     database: str = field(repr=False)
     enrichment: Enrichment | None = None
     locks: str | None = field(default=None, repr=False)
+    alerting: Alerting | None = None
+
+    @property
+    def users_code(self) -> str | None:
+        """The user's own functions that carrying this out calls, by name; ``None`` if there are none."""
+        enrich = None if self.enrichment is None else self.enrichment.name
+        rules = None if self.alerting is None else self.alerting.users_code
+        return ", ".join(filter(None, (enrich, rules))) or None
 
     def __str__(self) -> str:
         return f"commit partition {self.slice.partition} of {self.slice.address}"

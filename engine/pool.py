@@ -313,11 +313,11 @@ class PooledWorkers:
         with self._lock:
             orders = [given.order for given in (task, *self._outstanding)]
         for order in orders:
-            if isinstance(order, CommitOrder) and order.enrichment is not None:
+            if isinstance(order, CommitOrder) and order.users_code is not None:
                 raise WorkerError(
                     why,
                     where=str(order),
-                    hint=f"{order.enrichment.name} may be what ends them; mend it, or give it more memory with fewer "
+                    hint=f"{order.users_code} may be what ends them; mend it, or give it more memory with fewer "
                     "--workers or smaller --chunk-rows, and run again to resume",
                 )
         self._fall_back(why)
@@ -341,7 +341,8 @@ class PooledWorkers:
             raise WorkerError(
                 "the task took longer than a task may, twice",
                 where=order,
-                hint="raise --task-timeout, or mend the function given to --enrich; then run again to resume",
+                hint="raise --task-timeout, or mend the function given to --enrich or --alert-function; "
+                "then run again to resume",
             )
         self._late |= late
 

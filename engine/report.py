@@ -17,7 +17,7 @@ class Report:
 
     ``read = inserted + duplicate_in_input + duplicate_in_store + rejected`` holds, or the run has failed. A resumed
     run reports the whole input, the part that an earlier process committed included; `chunks_skipped` says how many
-    chunks that was.
+    chunks that was. `alerts` is how many its new events raised.
 
     `lock_seconds` is how long all workers together waited for locks, `skew` how many times its fair share the fullest
     partition had. `fell_back` says why the rest of a parallel run was done sequentially, `shadow` what the comparison
@@ -40,6 +40,7 @@ class Report:
     duplicate_in_input: int
     duplicate_in_store: int
     rejected: int
+    alerts: int
     snapshot_ids: int
     retries: int
     lock_seconds: float
@@ -94,6 +95,7 @@ class Report:
             f"  duplicate in input  {self.duplicate_in_input:>12,}",
             f"  duplicate in store  {self.duplicate_in_store:>12,}",
             f"  rejected            {self.rejected:>12,}",
+            *([f"  alerts raised       {self.alerts:>12,}"] if self.alerts else []),
             f"  {self.chunks} {'chunk' if self.chunks == 1 else 'chunks'} in {self.seconds:.2f} s, "
             f"{self.rows_per_second:,.0f} rows/s, "
             f"{self._how()}, run {self.run_id}",

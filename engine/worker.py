@@ -31,6 +31,7 @@ from headrace.parcel import SpoolUnseen, Unchanged, packer
 from headrace.partitioning.dedup import id_order
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.prepare import Prepared, prepare
+from headrace.rules import judge
 from headrace.storage import open_store
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Address, Committed, Slice, Store
 from headrace.storage.locks import RedisLocks
@@ -129,18 +130,28 @@ def commit(order: CommitOrder) -> Committed:
 
 
 def carry_out(order: CommitOrder, store: Store) -> Committed:
-    """Gather the slice's events, enrich them, take its locks, and commit it in one transaction."""
+    """Gather the slice's events, enrich and judge them, take its locks, and commit it in one transaction."""
     piece = order.slice
     watch = _watch(piece.address, piece.partition)
     if order.pieces:
         with watch.stage("gather") as stage:
             piece = replace(piece, events=gathered(order.pieces, piece.provider))
             stage.rows, stage.size = piece.events.num_rows, piece.events.nbytes
-    if order.enrichment is not None and order.pieces:
-        with watch.stage("enrich", rows=piece.events.num_rows):
-            piece = _enriched(order, piece, store)
+        piece = _with_users_code(order, piece, store, watch)
     committed = _written(order, piece, store, watch)
     return replace(committed, spans=(*watch.spans, *committed.spans))
+
+
+def _with_users_code(order: CommitOrder, piece: Slice, store: Store, watch: Stopwatch) -> Slice:
+    """The slice enriched, and with the alerts that its events raise."""
+    without_value: Sequence[str] = ()
+    if order.enrichment is not None:
+        with watch.stage("enrich", rows=piece.events.num_rows):
+            piece, without_value = _enriched(order, piece, store)
+    if order.alerting is not None:
+        with watch.stage("alerts", rows=piece.events.num_rows):
+            piece = _judged(order, piece, without_value)
+    return piece
 
 
 def _written(order: CommitOrder, piece: Slice, store: Store, watch: Stopwatch) -> Committed:
@@ -186,19 +197,39 @@ def _taken_together(pieces: Sequence[Piece]) -> tuple[pa.RecordBatch, NDArray[np
     return whole.take(pa.array(rows[order])).combine_chunks().to_batches()[0], ids[order]
 
 
-def _enriched(order: CommitOrder, piece: Slice, store: Store) -> Slice:
-    """The slice with the user's columns; the table gets those that it lacks, before the transaction begins."""
-    enrichment = order.enrichment
-    if enrichment is None:
-        return piece
-    where = f"partition {piece.partition}, {_places(order.pieces)}"
-    done = apply(enrichment, piece.events, where)
-    failed = rejects_of(piece.events, done.failed, lambda at: _place(order, piece.events, at)) if done.failed else []
+def _enriched(order: CommitOrder, piece: Slice, store: Store) -> tuple[Slice, Sequence[str]]:
+    """The slice with the user's columns, and the names of those without any value.
+
+    The table gets the columns that it lacks, before the transaction begins.
+    """
+    if order.enrichment is None:
+        return piece, ()
+    done = apply(order.enrichment, piece.events, _where(order))
     data = [column for column in done.events.schema if column.name not in RESERVED_COLUMNS]
     if done.events.num_rows and len(data) + 2 > len(piece.events.schema):
         store.create_or_widen(piece.table, pa.schema(data), time_index=None)
-    counts = replace(piece.counts, rejected=piece.counts.rejected + len(failed))
-    return replace(piece, events=done.events, rejects=[*piece.rejects, *failed], counts=counts)
+    return _without(order, piece, done.events, done.failed), done.without_value
+
+
+def _judged(order: CommitOrder, piece: Slice, without_value: Sequence[str]) -> Slice:
+    """The slice with what its events raise."""
+    if order.alerting is None or not piece.events.num_rows:
+        return piece
+    judged = judge(order.alerting, piece.events, without_value, _where(order))
+    return replace(_without(order, piece, judged.events, judged.failed), alerts=judged.alerts)
+
+
+def _without(order: CommitOrder, piece: Slice, events: pa.RecordBatch, failed: Sequence[tuple[int, str]]) -> Slice:
+    """The slice with `events` for its own, and with rejects for those of its own that the user's code `failed` on."""
+    if not failed:
+        return replace(piece, events=events)
+    rejects = rejects_of(piece.events, failed, lambda at: _place(order, piece.events, at))
+    counts = replace(piece.counts, rejected=piece.counts.rejected + len(rejects))
+    return replace(piece, events=events, rejects=[*piece.rejects, *rejects], counts=counts)
+
+
+def _where(order: CommitOrder) -> str:
+    return f"partition {order.slice.partition}, {_places(order.pieces)}"
 
 
 def _place(order: CommitOrder, events: pa.RecordBatch, at: int) -> tuple[str, int | None]:

@@ -13,11 +13,13 @@
    refuse one (writers that take no lock exist), the events alone roll back to a savepoint and go by the safe path
    (``ON CONFLICT (event_id) DO NOTHING``), which says exactly which were inserted, and which ``conflict`` goes by at
    once.
-4. Write the rejects.
+4. Write the alerts of the events that were really inserted (`Slice.alerts`), but for keys that are in the outbox
+   already, and the rejects.
 5. Complete the receipt with the counts, and commit.
 
-Rows, rejects and receipt are therefore visible together or not at all. A transaction that fails for a reason that
-passes (serialization failure, deadlock, a table's lock, a lost connection) is run again whole, with jitter and a cap.
+Rows, alerts, rejects and receipt are therefore visible together or not at all. A transaction that fails for a reason
+that passes (serialization failure, deadlock, a table's lock, a lost connection) is run again whole, with jitter and a
+cap.
 A connection lost during COMMIT leaves the outcome unknown; running the slice again is safe because of step 1.
 
 The unique key on ``event_id`` is the sole authority over what is a duplicate; a snapshot only saves work.
@@ -34,6 +36,7 @@ from typing import Literal, Protocol, Self
 import pyarrow as pa
 
 from headrace.storage.holdings import Holdings, LedgerEntry
+from headrace.storage.outbox import Outbox
 from headrace.storage.spans import Span
 
 __all__ = [
@@ -155,6 +158,7 @@ class Slice:
     `locks` are signed 64-bit keys (`headrace.storage.locks.lock_keys`), each waited for `lock_timeout` seconds at most.
     `partition` is the one that the events belong to, 0 where there is only one. A slice that gathers several chunks (a
     micro-batch) names them in `spans`; its `address` is the first chunk's source and first row with all their rows.
+    `alerts` (`headrace.storage.outbox.ALERT_COLUMNS`) are what its events raise if they are new.
     """
 
     run_id: str
@@ -171,13 +175,14 @@ class Slice:
     spans: Sequence[Address] = ()
     locks: Sequence[int] = ()
     lock_timeout: float = 30.0
+    alerts: pa.RecordBatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
     """What a commit did. `counts` are the slice's complete, balanced books; `inserted_ids` is ``None`` when all of
     `Slice.events` went in, else the packed 16-byte IDs of those that did. `lock_seconds` is how long the slice's
-    locks were waited for, `spans` what its stages took, tries that failed included.
+    locks were waited for, `alerts` how many were raised, `spans` what its stages took, tries that failed included.
     """
 
     receipt_id: int
@@ -187,6 +192,7 @@ class Committed:
     path: Literal["fast", "safe", "none"] = "none"
     retries: int = 0
     lock_seconds: float = 0.0
+    alerts: int = 0
     spans: tuple[Span, ...] = field(default=(), repr=False, compare=False)
 
 
@@ -202,6 +208,7 @@ class Receipt:
     committed_at: datetime
     partition: int = 0
     spans: tuple[Address, ...] = ()
+    alerts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +264,8 @@ class Origin:
     run: RunRecord | None
 
 
-class Store(Protocol):
-    """A database that keeps events, ledger and rejects. One instance serves one thread at a time.
+class Store(Outbox, Protocol):
+    """A database that keeps events, ledger, rejects and alerts. One instance serves one thread at a time.
 
     Every method raises `headrace.errors.StoreError` (final) or `RetryableStoreError`; `SchemaError` where noted.
     """

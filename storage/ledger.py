@@ -141,6 +141,7 @@ def receipt_of(row: Row) -> Receipt:
         committed_at=moment(row["committed_at"]),
         partition=row["partition"],
         spans=tuple(Address(*span) for span in json.loads(row["spans"] or "[]")),
+        alerts=row["alerts"],
     )
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, cast
 from uuid import UUID
@@ -36,7 +36,7 @@ from headrace.storage.failures import refused
 from headrace.storage.holdings import Holdings
 from headrace.storage.locks import lock_timed_out
 from headrace.storage.packing import ALONG_THE_KEY, holdings_of, ids_in, packed_by_key, packed_by_number
-from headrace.storage.schema import REJECTS, arrow_of_postgres
+from headrace.storage.schema import ALERTS, REJECTS, arrow_of_postgres
 from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
 
 __all__ = ["PostgresStore"]
@@ -124,6 +124,9 @@ class PostgresStore(SqlStore):
 
     def _now(self) -> Any:
         return sa.func.now()
+
+    def _later(self, seconds: float) -> Any:
+        return sa.func.now() + timedelta(seconds=seconds)
 
     def _exclusive(self, connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(DDL_LOCK)))
@@ -235,6 +238,16 @@ class PostgresStore(SqlStore):
         with cursor.copy(statement) as copy:
             for row in rows:
                 copy.write_row(tuple(row.values()))
+
+    def _insert_alerts(self, connection: sa.Connection, alerts: pa.RecordBatch) -> int:
+        cursor = _cursor(connection)
+        self._put_aside(cursor, ALERTS.name, alerts)
+        columns = _names(alerts.schema.names)
+        insert = sql.SQL(
+            "INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY event_id, alert_key ON CONFLICT (alert_key) DO NOTHING"
+        )
+        self._execute(cursor, insert.format(sql.Identifier(ALERTS.name), columns, columns, ASIDE))
+        return cursor.rowcount
 
     def _on_the_wire(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> pa.RecordBatch:
         """The events with their receipt, each column as wide as the table's: binary COPY takes no other width."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import monotonic, sleep
 from typing import Any
@@ -37,7 +37,7 @@ from headrace.storage.base import (
 from headrace.storage.failures import is_busy, translated
 from headrace.storage.holdings import NO_RECEIPT, Holdings
 from headrace.storage.locks import lock_timed_out
-from headrace.storage.schema import REJECTS, arrow_of_sqlite
+from headrace.storage.schema import ALERTS, REJECTS, arrow_of_sqlite
 from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
 from headrace.storage.transactions import READING
 
@@ -100,7 +100,10 @@ class SqliteStore(SqlStore):
         return pa.schema([(name, require_type(table, name, arrow_of_sqlite(kind), kind)) for name, kind in data])
 
     def _now(self) -> Any:
-        return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+        return _moment_text(datetime.now(UTC))
+
+    def _later(self, seconds: float) -> Any:
+        return _moment_text(datetime.now(UTC) + timedelta(seconds=seconds))
 
     def _exclusive(self, connection: sa.Connection) -> None:
         """BEGIN IMMEDIATE holds the only write lock already."""
@@ -151,12 +154,18 @@ class SqliteStore(SqlStore):
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
         connection.execute(sa.insert(REJECTS).values(created_at=self._now()), rows)
 
-    def _insert_sql(self, table: str, names: list[str]) -> str:
+    def _insert_alerts(self, connection: sa.Connection, alerts: pa.RecordBatch) -> int:
+        times, now = ["created_at", "next_attempt_at"], self._now()
+        columns = [*map(_stored, alerts.columns), *([now] * alerts.num_rows for _ in times)]
+        insert = self._insert_sql(ALERTS.name, [*alerts.schema.names, *times], unique="alert_key")
+        return connection.exec_driver_sql(insert, list(zip(*columns, strict=True))).rowcount
+
+    def _insert_sql(self, table: str, names: list[str], unique: str = EVENT_ID) -> str:
         quote = self._engine.dialect.identifier_preparer.quote
         marks = ", ".join("?" for _ in names)
         columns = ", ".join(map(quote, names))
         # every name is quoted by SQLAlchemy, every value is a parameter
-        return f"INSERT INTO {quote(table)} ({columns}) VALUES ({marks}) ON CONFLICT(event_id) DO NOTHING"  # noqa: S608
+        return f"INSERT INTO {quote(table)} ({columns}) VALUES ({marks}) ON CONFLICT({unique}) DO NOTHING"  # noqa: S608
 
     def _which(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> bytes:
         """The packed IDs among the slice's that carry its receipt: those that went in just now."""

@@ -1,10 +1,10 @@
 """What both stores share: the transaction of a commit, the ledger, retries. `PostgresStore` and `SqliteStore` add how
 events are written, how IDs are fetched and how a table is reflected.
 
-    commit(slice) ─► claim the receipt ─► take its locks ─► write the events ─► keep the rejects ─► complete the receipt
-                         │ taken              │ not in time         │ unique key refused some            └─► COMMIT
-                         ▼                    ▼                     ▼
-                     already done        LockTimeoutError       safe path: which of them went in?
+    commit(slice) ─► claim the receipt ─► take its locks ─► write the events ─► raise their alerts ─► keep the rejects
+                         │ taken              │ not in time         │ unique key refused some               │
+                         ▼                    ▼                     ▼                                       ▼
+                     already done        LockTimeoutError       safe path: which went in?     complete the receipt
 """
 
 from __future__ import annotations
@@ -41,13 +41,12 @@ from headrace.storage.digest import NOTHING, Digest
 from headrace.storage.holdings import Holdings, LedgerEntry
 from headrace.storage.schema import CONTRACTS, LEDGER, RECEIPT_KEY, RECEIPTS, REJECTS, RUNS, event_table, kind
 from headrace.storage.spans import Stopwatch
-from headrace.storage.transactions import Transactions
+from headrace.storage.sqloutbox import SqlOutbox
+from headrace.storage.transactions import in_blocks
 
 __all__ = ["SqlStore", "Written", "require_fit", "require_type"]
 
-
-# PostgreSQL takes 65,535 parameters in a statement, SQLite 32,766 or what it was built with
-IDS_IN_A_STATEMENT = 10_000
+LEDGER_ROWS = 10_000  # fetched at once
 
 
 class Written(NamedTuple):
@@ -57,7 +56,7 @@ class Written(NamedTuple):
     inserted: bytes | None
 
 
-class SqlStore(Transactions, ABC):
+class SqlStore(SqlOutbox, ABC):
     """The half of a `Store` that is the same text on PostgreSQL and SQLite."""
 
     # What each database does its own way --------------------------------------------------------------------------
@@ -86,10 +85,6 @@ class SqlStore(Transactions, ABC):
 
     @abstractmethod
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None: ...
-
-    @abstractmethod
-    def _now(self) -> Any:
-        """The server's clock, as a value or an SQL expression that goes into a timestamp column."""
 
     @abstractmethod
     def _exclusive(self, connection: sa.Connection) -> None:
@@ -227,7 +222,7 @@ class SqlStore(Transactions, ABC):
 
     def ledger(self, table: str) -> Iterator[LedgerEntry]:
         with self._reading() as connection:
-            streaming = connection.execution_options(yield_per=IDS_IN_A_STATEMENT)
+            streaming = connection.execution_options(yield_per=LEDGER_ROWS)
             yield from map(ledger.entry_of, streaming.execute(ledger.entries_of(table)).mappings())
 
     # Commit -------------------------------------------------------------------------------------------------------
@@ -261,13 +256,15 @@ class SqlStore(Transactions, ABC):
             return self._already_done(connection, piece)
         waited = self._locked(connection, piece)
         written = self._write_events(connection, piece, receipt_id) if piece.events.num_rows else Written("none", None)
+        alerts = self._raise_alerts(connection, piece, written.inserted, receipt_id)
         self._keep_rejects(connection, piece, receipt_id)
-        committed = _settled(piece, written, receipt_id)
+        committed = replace(_settled(piece, written, receipt_id), lock_seconds=waited, alerts=alerts)
         complete = sa.update(RECEIPTS).where(RECEIPTS.c.receipt_id == receipt_id)
         books = ledger.counts_values(committed.counts)
+        values = books | {"inserted_digest": _inserted_digest(piece, written), "alerts": alerts}
         with self._watch.stage("commit.receipt"):
-            connection.execute(complete.values(books | {"inserted_digest": _inserted_digest(piece, written)}))
-        return replace(committed, lock_seconds=waited)
+            connection.execute(complete.values(values))
+        return committed
 
     def _locked(self, connection: sa.Connection, piece: Slice) -> float:
         if not piece.locks:
@@ -290,7 +287,7 @@ class SqlStore(Transactions, ABC):
                 where=str(piece.address),
                 hint="load it as a new run with --no-resume; events already loaded will be found again as duplicates",
             )
-        return Committed(receipt.receipt_id, receipt.counts, already_done=True)
+        return Committed(receipt.receipt_id, receipt.counts, already_done=True, alerts=receipt.alerts)
 
     def _keep_rejects(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> None:
         if piece.rejects:
@@ -333,7 +330,7 @@ class SqlStore(Transactions, ABC):
         state: RejectState | None = "kept",
         limit: int | None = None,
     ) -> list[StoredReject]:
-        wanted: Sequence[Sequence[int] | None] = [None] if ids is None else _blocks(sorted(set(ids)))
+        wanted: Sequence[Sequence[int] | None] = [None] if ids is None else in_blocks(sorted(set(ids)))
         found: list[StoredReject] = []
         with self._reading() as connection:
             for block in wanted:
@@ -347,13 +344,9 @@ class SqlStore(Transactions, ABC):
     def _settle_rejects(self, connection: sa.Connection, ids: Sequence[int], state: RejectState) -> int:
         settle = sa.update(REJECTS).where(REJECTS.c.state == "kept").values(state=state, settled_at=self._now())
         return sum(
-            connection.execute(settle.where(REJECTS.c.reject_id.in_(block))).rowcount for block in _blocks(sorted(ids))
+            connection.execute(settle.where(REJECTS.c.reject_id.in_(block))).rowcount
+            for block in in_blocks(sorted(ids))
         )
-
-
-def _blocks(ids: Sequence[int]) -> Sequence[Sequence[int]]:
-    """`ids` in blocks that fit into one statement's parameters."""
-    return [ids[start : start + IDS_IN_A_STATEMENT] for start in range(0, len(ids), IDS_IN_A_STATEMENT)]
 
 
 def _settled(piece: Slice, written: Written, receipt_id: int) -> Committed:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,12 +23,14 @@ from headrace.storage.base import StatementHook
 from headrace.storage.failures import translated
 from headrace.storage.spans import Stopwatch
 
-__all__ = ["READING", "SERVER_AWAY", "TRIES", "Transactions"]
+__all__ = ["READING", "SERVER_AWAY", "TRIES", "Transactions", "in_blocks"]
 
 TRIES = 6
 SERVER_AWAY = 30.0  # seconds, from the first failure of a transaction on
 FIRST_PAUSE = 0.05  # seconds, doubled with each try and jittered
 LONGEST_PAUSE = 2.0  # seconds, before jitter
+# PostgreSQL takes 65,535 parameters in a statement, SQLite 32,766 or what it was built with
+IDS_IN_A_STATEMENT = 10_000
 READING = "headrace_reading"  # the execution option that marks a transaction that only reads
 T = TypeVar("T")
 
@@ -125,3 +127,8 @@ class _Patience:
         pause = min(FIRST_PAUSE * 2 ** (self.failures - 1), LONGEST_PAUSE)
         # jitter keeps loaders that collided from colliding again; nothing secret hangs on it
         return float(pause * random.uniform(0.5, 1.5))  # noqa: S311
+
+
+def in_blocks(ids: Sequence[int]) -> Sequence[Sequence[int]]:
+    """`ids` in blocks that fit into one statement's parameters."""
+    return [ids[start : start + IDS_IN_A_STATEMENT] for start in range(0, len(ids), IDS_IN_A_STATEMENT)]

@@ -40,7 +40,7 @@ CONTROLS = [
             ),
             ("storage/schema.py", "sqlite_with_rowid=False", "sqlite_with_rowid=True"),
             ("storage/sqlstore.py", "    if [EVENT_ID] not in", "    if [EVENT_ID] in"),
-            ("storage/sqlite.py", " ON CONFLICT(event_id) DO NOTHING", ""),
+            ("storage/sqlite.py", " ON CONFLICT({unique}) DO NOTHING", ""),
         ),
         "crash/test_stale_snapshot.py",
     ),
