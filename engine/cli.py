@@ -236,6 +236,10 @@ def load(
     A run that was killed goes on where it stopped when the same command is given again. Rows that cannot be loaded are
     kept as rejects with file, line and reason (exit code 3), and the rest is loaded.
     """
+    if mode == "parallel" and executor is None:
+        from headrace.forking import send_ahead
+
+        send_ahead()  # it imports what workers need while this process imports what it needs itself
     from headrace import commands
 
     options = commands.options(

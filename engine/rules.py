@@ -145,10 +145,16 @@ def _mask(column: pa.Array) -> Mask:
 class _Mine(threading.local):
     """A DuckDB for each thread, which opens no file: starting one takes longer than judging a small batch."""
 
-    def __init__(self) -> None:
-        self.connection = connect(1, "UTC")
-        self.connection.execute("SET enable_external_access = false")
-        self.connection.execute("SET arrow_large_buffer_size = true")  # payloads of a slice may exceed 2 GiB
+    _open: duckdb.DuckDBPyConnection | None = None
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """Opened when first asked for: it starts threads, which an import must not."""
+        if self._open is None:
+            self._open = connect(1, "UTC")
+            self._open.execute("SET enable_external_access = false")
+            self._open.execute("SET arrow_large_buffer_size = true")  # payloads of a slice may exceed 2 GiB
+        return self._open
 
 
 _mine = _Mine()

@@ -31,7 +31,6 @@ from headrace.parcel import SpoolUnseen, Unchanged, packer
 from headrace.partitioning.dedup import id_order
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.prepare import Prepared, prepare
-from headrace.rules import judge
 from headrace.storage import open_store
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Address, Committed, Slice, Store
 from headrace.storage.locks import RedisLocks
@@ -215,6 +214,8 @@ def _judged(order: CommitOrder, piece: Slice, without_value: Sequence[str]) -> S
     """The slice with what its events raise."""
     if order.alerting is None or not piece.events.num_rows:
         return piece
+    from headrace.rules import judge  # noqa: PLC0415 - a worker of a run without rules needs no DuckDB
+
     judged = judge(order.alerting, piece.events, without_value, _where(order))
     return replace(_without(order, piece, judged.events, judged.failed), alerts=judged.alerts)
 
