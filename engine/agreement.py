@@ -58,7 +58,8 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     Raises `ContractError` when the stored contract differs from what was asked for, `SchemaError` when types clash.
     """
     stored = store.pinned_contract(table)
-    present = store.table_schema(table) or _pinned_types(stored)
+    actual = store.table_schema(table)
+    present = actual or _pinned_types(stored)
     sampled = inputs[:SAMPLED_INPUTS]
     found = [_columns_of(item, present, options) for item in sampled]
     schema = _settle_types(table, present, _merged(found), options.read.types)
@@ -68,8 +69,10 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     check_rules(options.alerts, schema, all_known=options.enrichment is None)
     for item, own in zip(sampled, found, strict=True):
         _require_columns(item.name, own.names, wanted)
-    contract = _pin(store, table, wanted)
-    created = store.create_or_widen(table, schema, time_index=contract.time if contract.layout == "hash" else None)
+    contract = wanted if stored is not None and Contract.from_json(stored) == wanted else _pin(store, table, wanted)
+    created = False
+    if actual is None or not set(schema) <= set(actual):  # a poll of a table that is as it should be writes nothing
+        created = store.create_or_widen(table, schema, time_index=contract.time if contract.layout == "hash" else None)
     return Agreement(table, schema, contract, created, _own_columns(sampled, found, options))
 
 

@@ -20,6 +20,7 @@ sensible cast at all (a list to integer, a bool to date) raise `SchemaError` ins
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import duckdb
@@ -74,12 +75,24 @@ def canonical_type(name: LogicalType, scale: int = 9) -> pa.DataType:
 
 
 class Caster:
-    """Casts tables to canonical schemas on one DuckDB connection; `timezone` is the zone of times without one."""
+    """Casts tables to canonical schemas on one DuckDB connection; `timezone` is the zone of times without one.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, timezone: str, source: str) -> None:
-        self._connection = connection
+    `connection` may also be what gives it when it is first needed: plain columns are cast without.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection | Callable[[], duckdb.DuckDBPyConnection],
+        timezone: str,
+        source: str,
+    ) -> None:
+        self._given = connection
         self._timezone = timezone
         self._source = source
+
+    @property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        return self._given if isinstance(self._given, duckdb.DuckDBPyConnection) else self._given()
 
     def cast(self, table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[BadValue]]:
         """`table` with the columns of `schema`, in its types, and the first bad value of every row that has one.
