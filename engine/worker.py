@@ -30,12 +30,12 @@ from headrace.parcel import SpoolUnseen, Unchanged, packer
 from headrace.partitioning.dedup import id_order
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.prepare import Prepared, prepare
-from headrace.rules import judge
+from headrace.rules import Alerting, judge
 from headrace.storage import open_store
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Committed, Slice, Store
 from headrace.storage.locks import RedisLocks
 
-__all__ = ["Outcome", "attempt", "carry_out", "commit", "gathered", "identify", "prepare_apart"]
+__all__ = ["Outcome", "alert_keys", "attempt", "carry_out", "commit", "gathered", "identify", "prepare_apart"]
 
 log = logging.getLogger("headrace.worker")
 SHOWN = 3  # addresses in a message
@@ -186,6 +186,14 @@ def _judged(order: CommitOrder, piece: Slice, without_value: Sequence[str]) -> S
         return piece
     judged = judge(order.alerting, piece.events, without_value, _where(order))
     return replace(_without(order, piece, judged.events, judged.failed), alerts=judged.alerts)
+
+
+def alert_keys(alerting: Alerting | None, pieces: Sequence[Piece], provider: str) -> frozenset[str]:
+    """The keys of what the events of `pieces` raise, as `carry_out` would find them."""
+    if alerting is None or not any(len(piece.rows) for piece in pieces):
+        return frozenset()
+    alerts = judge(alerting, gathered(pieces, provider), (), _places(pieces)).alerts
+    return frozenset() if alerts is None else frozenset(alerts.column("alert_key").to_pylist())
 
 
 def _without(order: CommitOrder, piece: Slice, events: pa.RecordBatch, failed: Sequence[tuple[int, str]]) -> Slice:
