@@ -128,7 +128,7 @@ class Dispatcher:
         self._rules = rules
 
     def run(self, every: float, stop: Event) -> Delivered:
-        """Deliver what is due every `every` seconds, until `stop` is set; outlives failures that pass."""
+        """Deliver what is due every `every` seconds until `stop` is set, also when the database fails passingly."""
         done = Delivered()
         while not stop.is_set():
             try:
