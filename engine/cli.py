@@ -17,6 +17,14 @@ import typer
 from headrace.alerts_cli import alerts_app
 from headrace.errors import HeadraceError
 from headrace.version import __version__
+from headrace.watch_options import (
+    LogFormatOption,
+    LogLevelOption,
+    MetricsOption,
+    SlowChunk,
+    SlowProvider,
+    SlowQuery,
+)
 
 __all__ = ["app", "main"]
 
@@ -230,6 +238,12 @@ def load(
     on_error: OnError = "fail",
     output: Out = "text",
     progress: Progress = "auto",
+    metrics: MetricsOption = None,
+    log_format: LogFormatOption = "text",
+    log_level: LogLevelOption = "warning",
+    slow_provider: SlowProvider = None,
+    slow_chunk: SlowChunk = None,
+    slow_query: SlowQuery = None,
 ) -> None:
     """Load events, each exactly once; what is there already is counted, not written.
 
@@ -271,7 +285,8 @@ def load(
         alert_functions=alert_function,
         on_error=on_error,
     )
-    _leave(commands.load(options, inputs, output, progress))
+    watching = commands.Watching(metrics, log_format, log_level, slow_provider, slow_chunk, slow_query)
+    _leave(commands.load(options, inputs, output, progress, watching))
 
 
 @app.command(epilog="Example: headrace verify 'quakes/*.csv' --table quakes --to postgresql://db/geo")

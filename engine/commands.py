@@ -26,8 +26,10 @@ from headrace.scratch import sweep
 from headrace.statement import Statement, compare, read_statement, write_statement
 from headrace.storage.base import Counts, RunRecord, Store, StoredReject
 from headrace.verify import verify as verify_inputs
+from headrace.watching import Watching, watched
 
 __all__ = [
+    "Watching",
     "demo",
     "doctor",
     "explain",
@@ -75,9 +77,9 @@ def split_columns(text: str) -> list[str]:
     return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) if name.strip()]
 
 
-def load(wanted: LoadOptions, inputs: Sequence[str], output: str, progress: ProgressStyle) -> int:
+def load(wanted: LoadOptions, inputs: Sequence[str], output: str, progress: ProgressStyle, watching: Watching) -> int:
     """``headrace load``."""
-    with stopping(sweep) as stop:
+    with watched(watching), stopping(sweep) as stop:
         try:
             report = load_with(wanted, inputs, progress=progress_for(progress), stop=stop)
         except Interrupted as error:

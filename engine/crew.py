@@ -112,6 +112,10 @@ class ProcessCrew:
         self._lived = self._lived or any(self._terms.folder.glob("pulse-*"))
         return self._lived or not any(0 < (member.exitcode or 0) < _UNKNOWN for member in self._started())
 
+    def alive(self) -> int:
+        """How many workers there are."""
+        return sum(member.is_alive() for member in self._started())
+
     def stalled(self) -> list[int]:
         """Workers whose pulse has stopped or never began, by process ID.
 

@@ -34,7 +34,9 @@ from headrace.errors import BooksError, HeadraceError, InputError, Interrupted
 from headrace.flags import Decision, decide
 from headrace.known import KnownIds
 from headrace.ledger import OpenRun, open_run
+from headrace.logs import about
 from headrace.microbatch import MicroBatch
+from headrace.observe import audience
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.pool import Task, Workers
 from headrace.prepare import Prepared
@@ -44,7 +46,7 @@ from headrace.rules import Alerting
 from headrace.session import Session
 from headrace.shadow import Shadow
 from headrace.source import Input
-from headrace.stages import Listener, RunFacts, Stages
+from headrace.stages import Listener, PoolHealth, RunFacts, Stages
 from headrace.storage.base import Committed, Counts, Receipt, Reject, RunRecord, RunStatus, Slice, Store
 from headrace.storage.locks import lock_keys
 from headrace.strategy import SEQUENTIAL, Shape, parallel_shape
@@ -81,27 +83,28 @@ def ingest(
     with ExitStack() as opened:
         session = session or opened.enter_context(Session(store, options.parallel))
         workers = _pool(session, options) if decision.mode == "parallel" else session.inline
-        stages = Stages(listener)
+        stages = Stages(audience(listener))
         with stages.stage("agree"):
             agreement = agree(store, table, inputs, options)
             going = open_run(store, agreement, inputs, options, _shape(decision, options), workers.count)
         run = _Run(
             store, agreement, going, options, session, decision, progress or Quiet(), stop or Event(), stages=stages
         )
+        opened.enter_context(about(run=going.run_id, provider=options.provider, table=table))
+        opened.enter_context(stages.telling_failure())
+        stages.listener.began(run.facts(workers.health()))
         try:
-            stages.listener.began(run.facts(workers.count))
             run.load(inputs, workers, list(replayed))
         except BaseException as error:
             session.dismiss()
             session.forget()
             _record_failure(store, going, error, time.monotonic() - began)
-            stages.failed(error)
             raise
         seconds = time.monotonic() - began
         finished = store.finish_run(going.run_id, status="done", seconds=seconds)
-    _check_books(run.counts, finished)
-    report = run.report(seconds)
-    stages.listener.ended(report)
+        _check_books(run.counts, finished)
+        report = run.report(seconds)
+        stages.listener.ended(report)
     return report
 
 
@@ -205,7 +208,7 @@ class _Run:
                     self._shadow.close()
             self._drain()
 
-    def facts(self, workers: int) -> RunFacts:
+    def facts(self, health: PoolHealth) -> RunFacts:
         """What a listener is told first."""
         return RunFacts(
             run_id=self._going.run_id,
@@ -213,8 +216,9 @@ class _Run:
             provider=self._options.provider,
             database=self._store.url,
             strategy=self._shape.strategy,
-            workers=workers,
+            pool=health,
             decision=self._decision,
+            started=self._stages.started,
         )
 
     def report(self, seconds: float) -> Report:
@@ -323,6 +327,7 @@ class _Run:
             contract=self._agreement.contract,
             provider=self._options.provider,
             key=self._key,
+            run_id=self._going.run_id,
         )
 
     # From micro-batch to slices -------------------------------------------------------------------------------
@@ -436,7 +441,7 @@ class _Run:
             if self._session.keep and committed.counts.rejected == order.slice.counts.rejected:
                 for piece in order.pieces:
                     self._known.remember(piece.ids)
-        self._stages.land(flight.batch)
+        self._stages.land(flight.batch, self._workers.health)
         flight.batch.discard()
         self._allowance.give_back(flight.size)
         self.counts += counts

@@ -33,6 +33,7 @@ class PrepareOrder:
     provider: str
     key: bytes | None = field(repr=False)
     spool: Path | None = None
+    run_id: str = ""
 
     def __str__(self) -> str:
         return f"prepare {self.address}"

@@ -20,8 +20,10 @@ stages together may take longer than the run.
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,20 +34,35 @@ from headrace.report import Report
 from headrace.storage.base import Committed, Slice
 from headrace.storage.spans import Span, Stage, Stopwatch
 
-__all__ = ["Listener", "RunFacts", "Silent", "StageTotal", "Stages"]
+__all__ = ["Listener", "PoolHealth", "RunFacts", "Silent", "StageTotal", "Stages"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolHealth:
+    """How the workers are: how many there should be and are, how often the pool was `restarted`, and why the rest is
+    done by this process (``None`` while all is well).
+    """
+
+    wanted: int
+    alive: int
+    restarted: int = 0
+    fell_back: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What a listener is told about a run when it begins. `database` is the URL without its password."""
+    """What a listener is told about a run when it begins. `database` is the URL without its password, `started` seconds
+    since 1970.
+    """
 
     run_id: str
     table: str
     provider: str
     database: str
     strategy: str
-    workers: int
+    pool: PoolHealth
     decision: Decision
+    started: float
 
 
 class Listener(Protocol):
@@ -70,6 +87,10 @@ class Listener(Protocol):
         """All slices of a micro-batch are in; its newest event time, in microseconds since 1970 UTC."""
         ...
 
+    def pool(self, health: PoolHealth) -> None:
+        """How the workers are, after each micro-batch."""
+        ...
+
     def ended(self, report: Report) -> None:
         """The run is done, and its books balance."""
         ...
@@ -92,6 +113,9 @@ class Silent:
         """Nothing to tell."""
 
     def reached(self, newest_us: int) -> None:
+        """Nothing to tell."""
+
+    def pool(self, health: PoolHealth) -> None:
         """Nothing to tell."""
 
     def ended(self, report: Report) -> None:
@@ -128,6 +152,7 @@ class Stages:
 
     def __init__(self, listener: Listener | None = None) -> None:
         self.listener = listener or Silent()
+        self.started = time.time()
         self.totals: dict[str, StageTotal] = {}
         self._untold: deque[Span] = deque()
 
@@ -159,21 +184,28 @@ class Stages:
         if spans:
             self.listener.measured(spans)
 
-    def land(self, batch: MicroBatch) -> None:
+    def land(self, batch: MicroBatch, health: Callable[[], PoolHealth]) -> None:
         """All slices of `batch` are in; its rows are still there."""
         self.tell()
-        # who does not listen need not pay for finding out
-        newest = None if type(self.listener) is Silent else batch.newest_us
+        if type(self.listener) is Silent:  # who does not listen need not pay for what is found out
+            return
+        newest = batch.newest_us
         if newest is not None:
             self.listener.reached(newest)
+        self.listener.pool(health())
 
-    def failed(self, error: BaseException) -> None:
-        """Tell what there is to tell, and the failure, which matters more than a listener's own."""
+    @contextmanager
+    def telling_failure(self) -> Iterator[None]:
+        """A failure inside is told, after all that was measured; it matters more than one of a listener's own."""
         try:
-            self.tell()
-            self.listener.failed(error)
-        except Exception as second:  # noqa: BLE001 - the failure itself must get out
-            error.add_note(f"(a listener failed too: {second!r})")
+            yield
+        except BaseException as error:
+            try:
+                self.tell()
+                self.listener.failed(error)
+            except Exception as second:  # noqa: BLE001 - the failure itself must get out
+                error.add_note(f"(a listener failed too: {second!r})")
+            raise
 
     def seconds(self) -> dict[str, float]:
         """Wall seconds by stage, those of all workers together, in alphabetical order."""

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from headrace.chunk import Chunk
 from headrace.enrich import apply, rejects_of
 from headrace.errors import HeadraceError, WorkerError
+from headrace.logs import about, working_on
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.parcel import SpoolUnseen, Unchanged, packer
 from headrace.partitioning.dedup import id_order
@@ -97,7 +98,8 @@ def attempt(work: Callable[[Order], Result], order: Order) -> Outcome[Result]:
 def identify(order: PrepareOrder) -> Prepared:
     """The identified events of a chunk, in this process's memory."""
     watch = _watch(order.address, None)
-    with watch.stage("prepare", rows=order.address.rows) as stage:
+    told = about(run=order.run_id, provider=order.provider, chunk=str(order.address))
+    with told, watch.stage("prepare", rows=order.address.rows) as stage:
         chunk = Chunk(order.address, order.chunk.open(), order.rows, order.rejects)
         stage.size = chunk.batch.nbytes
         prepared = prepare(chunk, order.contract, order.provider, order.key)
@@ -133,6 +135,12 @@ def commit(order: CommitOrder) -> Committed:
 
 def carry_out(order: CommitOrder, store: Store) -> Committed:
     """Gather the slice's events, enrich and judge them, take its locks, and commit it in one transaction."""
+    piece = order.slice
+    with about(run=piece.run_id, provider=piece.provider, chunk=str(piece.address)), working_on(piece.partition):
+        return _carried_out(order, store)
+
+
+def _carried_out(order: CommitOrder, store: Store) -> Committed:
     piece = order.slice
     watch = _watch(piece.address, piece.partition)
     if order.pieces:
