@@ -326,14 +326,30 @@ def verify(
 @app.command(epilog="Example: headrace explain 0c97a3b5-3e1f-8a3c-9b1d-2f6f0f2b7c11 --table quakes")
 def explain(
     event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="The event's UUID.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--in", metavar="INPUT", help="Look for it in this input too, row by row. Repeatable."),
+    ] = None,
     to: To = None,
     table: Table = None,
+    provider: Provider = "default",
+    select: Select = None,
+    types: Type = None,
+    timezone: Timezone = None,
+    format: Format = None,  # noqa: A002 - the option's name
     output: Out = "text",
 ) -> None:
-    """Say which run, file and chunk of rows brought an event."""
+    """Tell an event's story: who brought it, who repeated it and when; or why it is not in the table.
+
+    The ledger knows which rows a run read, not which of them were this event: with --in the inputs are read again, and
+    every row that is the event is named, with the runs that had it. Exit code 1 if the event is in no table.
+    """
     from headrace import commands
 
-    _leave(commands.explain(to, event_id, table, output))
+    options = commands.options(
+        to=to, table=table, provider=provider, select=select, types=types, timezone=timezone, format=format
+    )
+    _leave(commands.explain(options, event_id, inputs or [], output))
 
 
 @app.command(epilog="Example: headrace doctor --to postgresql://db/geo")

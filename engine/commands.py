@@ -10,19 +10,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Unpack
 
-from headrace.agreement import stored_contract
+from headrace.agreement import in_stored_timezone, stored_contract
 from headrace.alerts import parse_rules
 from headrace.api import Named, Plain, load_with, opened, options_of
 from headrace.config import LoadOptions, database_url, parse_seconds, parse_types
 from headrace.database import open_existing
 from headrace.demo import run_demo
 from headrace.doctor import examine
-from headrace.errors import Interrupted, UsageError
+from headrace.errors import Interrupted, StoreError, UsageError
 from headrace.explain import explain as explain_event
 from headrace.interrupt import stopping
 from headrace.progress import ProgressStyle, progress_for
 from headrace.replay import mended, replay
-from headrace.scratch import sweep
+from headrace.scratch import scratch_folder, sweep
+from headrace.source import Input, open_inputs
 from headrace.statement import Statement, compare, read_statement, write_statement
 from headrace.storage.base import Counts, RunRecord, Store, StoredReject
 from headrace.verify import verify as verify_inputs
@@ -46,6 +47,7 @@ __all__ = [
 
 DIFFERENCE = 4
 FAILED = 1
+NO_EVENT = "what is known about it stands on standard output; `headrace rejects list` shows rows that were kept aside"
 
 
 def options(
@@ -133,11 +135,28 @@ def _require_same_table(wanted: LoadOptions, stated: Statement) -> None:
         )
 
 
-def explain(to: str | None, event_id: str, table: str | None, output: str) -> int:
+def explain(wanted: LoadOptions, event_id: str, inputs: Sequence[str], output: str) -> int:
     """``headrace explain``."""
-    with open_existing(database_url(to)) as store:
-        found = explain_event(store, event_id, [table] if table else store.tables())
-    _print(output, found.to_dict, found.to_text)
+    with open_existing(wanted.to) as store, scratch_folder() as folder:
+
+        def given(table: str) -> tuple[Sequence[Input], LoadOptions]:
+            settled = in_stored_timezone(store, table, wanted)
+            return open_inputs(inputs, settled.read, folder), settled
+
+        tables = [wanted.table] if wanted.table else store.tables()
+        stories = explain_event(store, event_id, tables, wanted, given if inputs else None)
+    found = [story for story in stories if story.origin is not None]
+    if len(stories) == 1:
+        _print(output, stories[0].to_dict, stories[0].to_text)
+    elif stories:
+        _print(
+            output,
+            lambda: {"stories": [story.to_dict() for story in stories]},
+            lambda: "\n\n".join(story.to_text() for story in stories),
+        )
+    if not found:
+        tables_named = ", ".join(tables) or "this database, which has no event tables"
+        raise StoreError(f"no event {event_id} in {tables_named}", hint=NO_EVENT)
     return 0
 
 

@@ -40,7 +40,7 @@ from headrace.storage.digest import PARTS, Digest
 from headrace.storage.holdings import NO_RECEIPT, LedgerEntry
 from headrace.verification import Finding, InputRead, Verification
 
-__all__ = ["audited", "identified", "intervals", "settled", "verify"]
+__all__ = ["audited", "columns_of", "identified", "intervals", "settled", "verify"]
 
 SAMPLE = 10
 
@@ -159,7 +159,7 @@ def identified(
     store: Store, table: str, contract: Contract, inputs: Sequence[Input], options: LoadOptions
 ) -> Iterator[Prepared]:
     """The inputs read and identified anew under `contract`, chunk by chunk."""
-    schema = _columns(store, table)
+    schema = columns_of(store, table)
     key = hash_key() if contract.hash == "blake2b" else None
     for item in inputs:
         require_identity(item, contract)
@@ -194,7 +194,8 @@ def intervals(numbers: NDArray[np.int64]) -> list[tuple[int, int]]:
     return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
 
 
-def _columns(store: Store, table: str) -> pa.Schema:
+def columns_of(store: Store, table: str) -> pa.Schema:
+    """The table's data columns, whether it still has its key or not. Raises `SchemaError` if it is gone."""
     schema = store.table_schema(table, keyed=False)
     if schema is None:
         raise SchemaError("the table is gone, though its contract is there", where=table, hint="load its inputs again")
