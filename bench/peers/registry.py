@@ -81,7 +81,7 @@ PEERS = (
     Peer(
         "Polars",
         "polars_write.py",
-        f"`write_database(engine='adbc')`; {CONFLICT}",
+        f"`write_database(engine='adbc')`, temporary; {CONFLICT}",
         "https://docs.pola.rs/api/python/stable/reference/api/polars.DataFrame.write_database.html",
         packages=("polars", "adbc-driver-postgresql"),
     ),
