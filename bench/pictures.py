@@ -12,6 +12,7 @@ __all__ = ["Bar", "bars", "pictures"]
 
 Bar = tuple[str, float, str]  # label, value, class: ours, bound, peer or wrong
 WIDTH, LABEL, ROW, BAR, TOP = 720, 150, 26, 17, 40
+CLASSES = {"headrace": "ours", "raw COPY": "bound"}
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328 } .title { font-weight: 600; font-size: 14px }
 .ours { fill: #0969da } .bound { fill: #8c959f } .peer { fill: #afb8c1 } .wrong { fill: #cf222e }
@@ -46,7 +47,8 @@ def pictures(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The pictures that the results are enough for, by file name."""
     drawn = {}
     if "loads" in contents:
-        runs = [run for run in contents["loads"]["runs"] if run["dataset"] == "fires" and run["format"] == "csv"]
+        fires = [run for run in contents["loads"]["runs"] if run["dataset"] == "fires"]
+        runs = [run for run in fires if run["format"] == "csv" or run["peer"] == "raw COPY"]
         for name, situation in (("loads-fresh.svg", "fresh"), ("loads-all-there.svg", "all there")):
             if rows := [run for run in runs if run["situation"] == situation and run["exit_code"] == 0]:
                 drawn[name] = _loads(rows, situation)
@@ -61,7 +63,7 @@ def _loads(runs: Sequence[Run], situation: str) -> str:
     wrong = {run["peer"] for run in here if run["verdict"] != "right"}
     rates = {peer: size / took for (peer,), took in medians(here, ("peer",), "seconds").items()}
     rows = [
-        (peer, rate, "wrong" if peer in wrong else "ours" if peer == "headrace" else "peer")
+        (peer, rate, "wrong" if peer in wrong else CLASSES.get(peer, "peer"))
         for peer, rate in sorted(rates.items(), key=lambda one: -one[1])
     ]
     return bars(f"{size:,} events from CSV, {situation}, {existing:,} in the table before: rows a second", rows)

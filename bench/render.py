@@ -28,21 +28,26 @@ MARKED = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", 
 
 
 def write_up(folder: Path) -> None:
-    """Fill the README from `bench/results`, or, for results elsewhere, write ``figures.md`` beside them."""
+    """Fill the READMEs from `bench/results`, or, for results elsewhere, write ``figures.md`` beside them.
+
+    The front page shows what was measured in full, never a small run.
+    """
     if RESULTS in (folder, *folder.parents):
-        contents = read_all()
-        readme = HERE / "README.md"
-        readme.write_text(filled(readme.read_text(), {name: section(content) for name, content in contents.items()}))
+        contents, full = read_all(), _read(RESULTS)
         _draw(HERE / "pictures", contents)
-        full = _read(RESULTS)
+        _fill(HERE / "README.md", {name: section(content) for name, content in contents.items()})
         if "loads" in full:
-            front = HERE.parent / "README.md"
-            front.write_text(filled(front.read_text(), {"overview": overview(full["loads"])}))
+            shown = [*_images(full["loads"], "bench/pictures/"), overview(full["loads"])]
+            _fill(HERE.parent / "README.md", {"overview": "\n\n".join(shown)})
         return
     contents = _read(folder)
-    sections = [f"## {name}\n\n{section(content)}" for name, content in contents.items()]
-    (folder / "figures.md").write_text("\n\n".join(sections) + "\n")
     _draw(folder, contents)
+    sections = [f"## {name}\n\n{section(content, pictures_in='')}" for name, content in contents.items()]
+    (folder / "figures.md").write_text("\n\n".join(sections) + "\n")
+
+
+def _fill(page: Path, sections: dict[str, str]) -> None:
+    page.write_text(filled(page.read_text(), sections))
 
 
 def filled(text: str, sections: dict[str, str]) -> str:
@@ -59,10 +64,16 @@ def read_all() -> dict[str, dict[str, Any]]:
     return _read(RESULTS / SMALL) | _read(RESULTS)
 
 
-def section(content: dict[str, Any]) -> str:
-    """What stands at a question's place: where and with what, and its table."""
+def section(content: dict[str, Any], *, pictures_in: str = "pictures/") -> str:
+    """What stands at a question's place: where and with what, its pictures, and its table."""
     note = [WARNING] if content["small"] else []
-    return "\n\n".join([*note, facts_line(content), TABLES[content["question"]](content)])
+    images = _images(content, pictures_in)
+    return "\n\n".join([*note, facts_line(content), *images, TABLES[content["question"]](content)])
+
+
+def _images(content: dict[str, Any], folder: str) -> list[str]:
+    drawn = pictures({content["question"]: content})
+    return [f"![Rows a second, {Path(name).stem.replace('-', ' ')}]({folder}{name})" for name in drawn]
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:

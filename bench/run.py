@@ -59,7 +59,13 @@ def _alone(work: Path) -> Iterator[None]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("questions", nargs="*", choices=[*QUESTIONS, "render", []], help="all, if none is named")
+    parser.add_argument(
+        "questions",
+        nargs="*",
+        choices=[*QUESTIONS, "render", []],
+        metavar="QUESTION",
+        help=f"{', '.join(QUESTIONS)}, or render; all, if none is named",
+    )
     parser.add_argument("--rows", type=int, default=100_000, help="events of an input")
     parser.add_argument("--existing", type=int, nargs="+", default=[0, 100_000], help="events in the store before")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each cell, of which the median counts")

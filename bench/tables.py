@@ -70,7 +70,17 @@ def summary_rows(runs: Sequence[Run]) -> list[Run]:
 def loads(content: Content) -> str:
     """The summary, a table for each size of store and format, what was wrong, and who was measured how."""
     runs: list[Run] = content["runs"]
-    head = ["input", "there before", "situation", "format", "headrace", "rows/s", "÷ raw COPY", "fastest peer", "÷ it"]
+    head = [
+        "input",
+        "there before",
+        "situation",
+        "format",
+        "headrace",
+        "rows/s",
+        "speed ÷ raw COPY",
+        "fastest peer",
+        "speed ÷ its",
+    ]
     rows = [
         (
             f"{row['rows']:,} {row['dataset']}",

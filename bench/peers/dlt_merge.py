@@ -1,14 +1,15 @@
-"""dlt: Arrow batches, Parquet files copied through ADBC, `merge` with the strategy `insert-only`."""
+"""dlt: Arrow batches, Parquet files copied through ADBC, `merge` with the strategy that the command line names."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 from job import Job, arrow_batches
 
 
-def main(job: Job) -> None:
+def main(job: Job, strategy: str) -> None:
     """Load by a pipeline whose state is in the database only."""
     os.environ.update(
         {
@@ -21,7 +22,7 @@ def main(job: Job) -> None:
     @dlt.resource(
         name=job.table,
         primary_key=job.key,
-        write_disposition={"disposition": "merge", "strategy": "insert-only"},
+        write_disposition={"disposition": "merge", "strategy": strategy},
         file_format="parquet",
     )
     def events() -> Iterator:
@@ -38,4 +39,4 @@ def main(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    main(Job.given())
+    main(Job.given(), sys.argv[2])

@@ -1,4 +1,4 @@
-"""Polars: `scan_*`, `write_database` through ADBC to a staging table, INSERT … ON CONFLICT DO NOTHING."""
+"""Polars: `scan_*`, `write_database` through ADBC to a temporary table, INSERT … ON CONFLICT DO NOTHING."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ POLARS_TYPES = {
 def main(job: Job) -> None:
     """Load in one transaction."""
     with dbapi.connect(job.url) as connection, connection.cursor() as cursor:
-        _read(job).write_database("aside", connection, engine="adbc", if_table_exists="replace")
+        _read(job).write_database("aside", connection, engine="adbc", engine_options={"temporary": True})
         cursor.execute(f"INSERT INTO {job.table} ({job.names}) SELECT {job.names} FROM aside {job.conflict}")
-        cursor.execute("DROP TABLE aside")
         connection.commit()
 
 

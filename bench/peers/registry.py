@@ -15,7 +15,7 @@ __all__ = ["HEADRACE", "LOWER_BOUND", "PEERS", "Peer", "headrace_command", "miss
 
 HERE = Path(__file__).parent
 EVERY_FORMAT = ("parquet", "csv", "jsonl")
-CONFLICT = "staging table, then `INSERT … SELECT … ON CONFLICT (natural key) DO NOTHING`"
+CONFLICT = "then `INSERT … SELECT … ON CONFLICT (natural key) DO NOTHING`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Peer:
     formats: Sequence[str] = EVERY_FORMAT
     packages: Sequence[str] = ()
     needs: Sequence[str] = ()
+    arguments: Sequence[str] = ()
     command: Callable[[str, Job, Path], list[str]] | None = None
     fresh_only: bool = False
 
@@ -37,7 +38,7 @@ class Peer:
         """What to run. `python` is that of the environment in which the peer is installed."""
         if self.command is not None:
             return self.command(python, job, Path(job.scratch))
-        return [python, str(HERE / self.script), str(job.write(Path(job.scratch) / "job.json"))]
+        return [python, str(HERE / self.script), str(job.write(Path(job.scratch) / "job.json")), *self.arguments]
 
 
 def headrace_command(python: str, job: Job, scratch: Path) -> list[str]:  # noqa: ARG001 - a peer's command
@@ -67,38 +68,45 @@ PEERS = (
     Peer(
         "psycopg COPY",
         "psycopg_copy.py",
-        f"`COPY … (FORMAT csv)` to a temporary table; {CONFLICT}",
+        f"`COPY … (FORMAT csv)` to a temporary table, {CONFLICT}",
         "https://www.psycopg.org/psycopg3/docs/basic/copy.html",
         packages=("psycopg", "pyarrow"),
     ),
     Peer(
         "ADBC",
         "adbc_ingest.py",
-        f"`adbc_ingest` of a record batch reader, temporary; {CONFLICT}",
+        f"`adbc_ingest` of a record batch reader into a temporary table, {CONFLICT}",
         "https://arrow.apache.org/adbc/current/python/recipe/postgresql.html",
         packages=("adbc-driver-postgresql", "pyarrow"),
     ),
     Peer(
         "Polars",
         "polars_write.py",
-        f"`write_database(engine='adbc')`; {CONFLICT}",
+        f"`write_database(engine='adbc')` into a temporary table, {CONFLICT}",
         "https://docs.pola.rs/api/python/stable/reference/api/polars.DataFrame.write_database.html",
         packages=("polars", "adbc-driver-postgresql"),
     ),
     Peer(
         "DuckDB",
         "duckdb_attach.py",
-        f"`ATTACH … (TYPE postgres)`, INSERT (binary COPY), unlogged; {CONFLICT}",
+        f"`ATTACH … (TYPE postgres)`, INSERT (binary COPY) into an unlogged table, {CONFLICT}",
         "https://duckdb.org/docs/current/core_extensions/postgres",
         packages=("duckdb", "duckdb-extension-postgres-scanner"),
     ),
-    Peer(
-        "dlt",
-        "dlt_merge.py",
-        "Arrow batches, `merge` with strategy `insert-only`, loader files Parquet through ADBC",
-        "https://dlthub.com/docs/general-usage/merge-loading",
-        store="dlt",
-        packages=("dlt", "adbc-driver-postgresql", "pyarrow"),
+    *(
+        Peer(
+            f"dlt {strategy}",
+            "dlt_merge.py",
+            f"Arrow batches, `merge` with strategy `{strategy}`, loader files Parquet through ADBC{remark}",
+            "https://dlthub.com/docs/general-usage/merge-loading",
+            store="dlt",
+            packages=("dlt", "adbc-driver-postgresql", "pyarrow"),
+            arguments=(strategy,),
+        )
+        for strategy, remark in (
+            ("insert-only", " (it does not look for duplicates in the input)"),
+            ("delete-insert", " (its default: it writes anew the rows that are there)"),
+        )
     ),
     Peer(
         "SQLAlchemy",
@@ -124,7 +132,7 @@ PEERS = (
     Peer(
         "PySpark",
         "spark_jdbc.py",
-        f"JDBC append, `batchsize=10000`, `reWriteBatchedInserts`, unlogged; {CONFLICT}",
+        f"JDBC append, `batchsize=10000`, `reWriteBatchedInserts`, into an unlogged table, {CONFLICT}",
         "https://spark.apache.org/docs/latest/sql-data-sources-jdbc.html",
         packages=("pyspark", "psycopg"),
         needs=("java", "/usr/share/java/postgresql.jar"),
@@ -132,7 +140,7 @@ PEERS = (
     Peer(
         "pgloader",
         "pgloader_csv.py",
-        f"`LOAD CSV`, batches of 100,000 rows, 2 workers, unlogged; AFTER LOAD {CONFLICT}",
+        f"`LOAD CSV`, batches of 100,000 rows, 2 workers, into an unlogged table, {CONFLICT} as AFTER LOAD",
         "https://pgloader.readthedocs.io/en/latest/ref/csv.html",
         formats=("csv",),
         needs=("pgloader",),

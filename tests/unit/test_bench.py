@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import render  # noqa: E402
 import tables  # noqa: E402
 from check import Facts  # noqa: E402
 from datasets import DATASETS, Situation, write_input  # noqa: E402
+from peers import registry  # noqa: E402
 
 KEY = [*events.IDENTITY]
 
@@ -149,6 +151,22 @@ def test_the_overview_has_each_contender_once_and_marks_the_wrong() -> None:
 def test_one_wrong_round_makes_a_cell_wrong() -> None:
     runs = [run_of("headrace", 2.0), run_of("a", 1.0), run_of("a", 1.0, "1 events lost")]
     assert tables.summary_rows(runs)[0]["best"] is None
+
+
+def test_every_peer_can_be_started_and_what_it_needs_is_installed_with_it() -> None:
+    text = (BENCH / "peers" / "requirements.txt").read_text()
+    assert len({peer.name for peer in registry.PEERS}) == len(registry.PEERS)
+    for peer in registry.PEERS:
+        assert (BENCH / "peers" / peer.script).is_file(), peer.name
+        assert set(peer.formats) <= set(events.FORMATS)
+        lines = [line for line in text.splitlines() if all(re.search(rf"\b{name}\b", line) for name in peer.packages)]
+        assert lines, peer.name
+
+
+def test_a_peer_whose_environment_is_not_there_is_listed_with_what_it_lacks() -> None:
+    lacking = registry.missing_peers("/nowhere/bin/python")
+    assert lacking["ADBC"] == "not installed: adbc-driver-postgresql, pyarrow"
+    assert set(lacking) >= {peer.name for peer in registry.PEERS if peer.packages}
 
 
 def test_a_broken_off_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
