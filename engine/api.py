@@ -26,6 +26,7 @@ from headrace.ingest import ingest
 from headrace.partitioning.contract import HashName, LogicalType, Scope
 from headrace.progress import Progress
 from headrace.report import Report
+from headrace.revisions import RevisionsName
 from headrace.scratch import scratch_folder
 from headrace.source import Input, ReadOptions, open_inputs
 from headrace.storage import open_store
@@ -59,6 +60,8 @@ class Plain(TypedDict, total=False):
     locks: str | None
     enrich: Enrich | str | None
     on_error: OnError
+    revisions: RevisionsName
+    version_column: str | None
 
 
 class Named(Plain, total=False):
@@ -77,6 +80,10 @@ class Named(Plain, total=False):
 
     `enrich` gets each batch of new events as a `pyarrow.RecordBatch` and returns the same rows with columns added; with
     `on_error` ``"reject"``, rows that make it fail are kept as rejects instead of failing the run.
+
+    `revisions` says what becomes of rows that come again with another payload: ``"ignore"`` (the first wins),
+    ``"report"`` (likewise, and the others are kept as rejects of the stage ``revision``) or ``"update"`` (the newest by
+    `version_column` wins, whatever the order of arrival).
     """
 
     id: Sequence[str] | None
@@ -128,6 +135,8 @@ def options_of(named: Named) -> LoadOptions:
         mode=named.get("mode"),
         parallel=_parallel_of(named),
         enrichment=_enrichment_of(named),
+        revisions=named.get("revisions", "ignore"),
+        version_column=named.get("version_column"),
     )
 
 

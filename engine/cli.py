@@ -41,6 +41,7 @@ ScopeName = Literal["provider", "global"]
 ModeName = Literal["sequential", "parallel"]
 StrategyName = Literal["partitioned", "upsert", "locked"]
 OnErrorName = Literal["fail", "reject"]
+RevisionsName = Literal["ignore", "report", "update"]
 
 Inputs = Annotated[
     list[str],
@@ -167,6 +168,17 @@ EnrichName = Annotated[
 OnError = Annotated[
     OnErrorName, typer.Option("--on-error", help="When --enrich fails: fail the run, or keep those rows as rejects.")
 ]
+RevisionsOption = Annotated[
+    RevisionsName,
+    typer.Option(
+        "--revisions",
+        help="When an event comes again with another payload: ignore it, report it (kept in the rejects), or let the "
+        "newest by --version-column update the table.",
+    ),
+]
+VersionColumn = Annotated[
+    str | None, typer.Option("--version-column", metavar="COL", help="What says which row is newer, e.g. updated.")
+]
 RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run only (a prefix will do).")]
 RejectIds = Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Rejects by number.")]
 
@@ -199,6 +211,8 @@ def load(
     locks: LocksUrl = None,
     enrich: EnrichName = None,
     on_error: OnError = "fail",
+    revisions: RevisionsOption = "ignore",
+    version_column: VersionColumn = None,
     output: Out = "text",
     progress: Progress = "auto",
 ) -> None:
@@ -235,6 +249,8 @@ def load(
         locks=locks,
         enrich=enrich,
         on_error=on_error,
+        revisions=revisions,
+        version_column=version_column,
     )
     _leave(commands.load(options, inputs, output, progress))
 
@@ -340,6 +356,8 @@ def rejects_replay(
     timezone: Timezone = None,
     enrich: EnrichName = None,
     on_error: OnError = "fail",
+    revisions: RevisionsOption = "ignore",
+    version_column: VersionColumn = None,
     output: Out = "text",
 ) -> None:
     """Load rejects again, all kept ones or those named. Each keeps its identity; one that fails again is kept again.
@@ -348,7 +366,16 @@ def rejects_replay(
     """
     from headrace import commands
 
-    options = commands.options(to=to, table=table, select=select, timezone=timezone, enrich=enrich, on_error=on_error)
+    options = commands.options(
+        to=to,
+        table=table,
+        select=select,
+        timezone=timezone,
+        enrich=enrich,
+        on_error=on_error,
+        revisions=revisions,
+        version_column=version_column,
+    )
     _leave(commands.rejects_replay(options, ids or [], run, changes or [], raw, output))
 
 

@@ -20,6 +20,7 @@ from headrace.enrich import Enrichment
 from headrace.errors import ConfigurationError
 from headrace.flags import Mode
 from headrace.partitioning.contract import HashName, LogicalType, Scope
+from headrace.revisions import RevisionsName, require_choice
 from headrace.source import ReadOptions
 from headrace.strategy import STRATEGIES, StrategyName
 
@@ -105,7 +106,8 @@ class LoadOptions:
 
     `window` is how far back the snapshot reaches; ``None`` is all of the table. `snapshot_budget` is the number of IDs
     a snapshot without time bounds may hold. `timezone` is what the user said, ``None`` for the stored contract's;
-    `read.timezone` is what counts. `mode` is ``None`` where the feature flag decides.
+    `read.timezone` is what counts. `mode` is ``None`` where the feature flag decides. `revisions` says what becomes of
+    rows that come again with another payload; for ``update``, `version_column` says which is newer.
     """
 
     to: str = DEFAULT_DATABASE
@@ -123,12 +125,15 @@ class LoadOptions:
     mode: Mode | None = None
     parallel: ParallelOptions = field(default_factory=ParallelOptions)
     enrichment: Enrichment | None = None
+    revisions: RevisionsName = "ignore"
+    version_column: str | None = None
 
     def __post_init__(self) -> None:
         if not self.provider:
             raise ConfigurationError("the provider's name is empty", hint="give --provider a name, or leave it out")
         if self.identity is not None and not self.identity:
             raise ConfigurationError("no identity column was named", hint="for example --id latitude,longitude,time")
+        require_choice(self.revisions, self.version_column, self.identity)
         if self.read.chunk_rows < 1:
             raise ConfigurationError(
                 f"a chunk of {self.read.chunk_rows} rows is impossible", hint="--chunk-rows 131072"

@@ -12,6 +12,7 @@ from headrace.enrich import Enrichment
 from headrace.parcel import Parcel
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_arrow
+from headrace.revisions import Revisions
 from headrace.storage.base import Address, Reject, Slice
 
 __all__ = ["CommitOrder", "Piece", "PrepareOrder"]
@@ -60,13 +61,17 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class CommitOrder:
-    """Commit one slice. `slice` has everything but the events, which are those of `pieces`."""
+    """Commit one slice. `slice` has everything but the events, which are those of `pieces`, and the `repeats`, the rows
+    that are no new events, which are sent along where `revisions` says how to compare them.
+    """
 
     slice: Slice
     pieces: tuple[Piece, ...]
     database: str = field(repr=False)
     enrichment: Enrichment | None = None
     locks: str | None = field(default=None, repr=False)
+    revisions: Revisions | None = None
+    repeats: tuple[Piece, ...] = ()
 
     def __str__(self) -> str:
         return f"commit partition {self.slice.partition} of {self.slice.address}"

@@ -16,7 +16,8 @@ class Report:
 
     ``read = inserted + duplicate_in_input + duplicate_in_store + rejected`` holds, or the run has failed. A resumed
     run reports the whole input, the part that an earlier process committed included; `chunks_skipped` says how many
-    chunks that was.
+    chunks that was. `revised` is no part of the sum: how many of the duplicates came with another payload than the row
+    that they met, where revisions are not ignored.
 
     `lock_seconds` is how long all workers together waited for locks, `skew` how many times its fair share the fullest
     partition had. `fell_back` says why the rest of a parallel run was done sequentially, `shadow` what the comparison
@@ -38,6 +39,7 @@ class Report:
     duplicate_in_input: int
     duplicate_in_store: int
     rejected: int
+    revised: int
     snapshot_ids: int
     retries: int
     lock_seconds: float
@@ -58,8 +60,9 @@ class Report:
 
     @property
     def counts(self) -> Counts:
-        """The five figures of the books."""
-        return Counts(self.read, self.inserted, self.duplicate_in_input, self.duplicate_in_store, self.rejected)
+        """The five figures of the books, and the revised."""
+        books = (self.read, self.inserted, self.duplicate_in_input, self.duplicate_in_store, self.rejected)
+        return Counts(*books, self.revised)
 
     @property
     def exit_code(self) -> int:
@@ -98,6 +101,8 @@ class Report:
             lines.append(f"  the rest was done sequentially: {self.fell_back}")
         if self.shadow:
             lines.append(f"  compared with the parallel way: {self.shadow}")
+        if self.revised:
+            lines.insert(6, f"  revised             {self.revised:>12,}  of the duplicates: another payload")
         if self.resumed:
             lines.append(f"  resumed: {self.chunks_skipped} chunks were in already")
         if self.rejected:

@@ -30,6 +30,7 @@ from headrace.parcel import SpoolUnseen, Unchanged, packer
 from headrace.partitioning.dedup import id_order
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.prepare import Prepared, prepare
+from headrace.repeats import with_repeats
 from headrace.storage import open_store
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Committed, Slice, Store
 from headrace.storage.locks import RedisLocks
@@ -125,6 +126,7 @@ def carry_out(order: CommitOrder, store: Store) -> Committed:
         piece = replace(piece, events=gathered(order.pieces, piece.provider))
     if order.enrichment is not None and order.pieces:
         piece = _enriched(order, piece, store)
+    piece = with_repeats(order, piece, store)
     if order.locks is None:
         return store.commit(piece)
     with _locks(order.locks).hold(piece.locks, piece.lock_timeout, where=str(order)) as waited:

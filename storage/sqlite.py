@@ -27,6 +27,7 @@ from headrace.errors import StoreError
 from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
 from headrace.storage.failures import is_busy, translated
 from headrace.storage.locks import lock_timed_out
+from headrace.storage.revise import Aside
 from headrace.storage.schema import RECEIPTS, REJECTS, RUNS, arrow_of_sqlite
 from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
 from headrace.storage.transactions import READING
@@ -129,19 +130,32 @@ class SqliteStore(SqlStore):
         names = [*piece.events.schema.names, RECEIPT]
         columns = [_stored(column) for column in piece.events.columns]
         rows = list(zip(*columns, [receipt_id] * piece.events.num_rows, strict=True))
-        inserted = connection.exec_driver_sql(self._insert_sql(piece.table, names), rows).rowcount
+        insert = f"{self._insert_sql(piece.table, names)} ON CONFLICT(event_id) DO NOTHING"
+        inserted = connection.exec_driver_sql(insert, rows).rowcount
         path: Any = "safe" if piece.existing == "conflict" else "fast"
         return Written(path, None if inserted == len(rows) else self._which(connection, piece, receipt_id))
 
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
         connection.execute(sa.insert(REJECTS).values(created_at=self._now()), rows)
 
+    def _put_repeats_aside(self, connection: sa.Connection, table: str, aside: Aside) -> sa.TableClause:
+        names, added = aside.rows.schema.names, [aside.at, aside.group]
+        place = sa.table("headrace_repeats", *map(sa.column, names), schema="temp")
+        target = sa.table(table, *(sa.column(name) for name in names if name not in added))
+        columns = [*target.c, *(sa.literal_column("0").label(name) for name in added)]
+        empty = sa.select(*columns).where(sa.false()).compile(connection, compile_kwargs={"literal_binds": True})
+        connection.exec_driver_sql("DROP TABLE IF EXISTS temp.headrace_repeats")
+        connection.exec_driver_sql(f"CREATE TEMP TABLE headrace_repeats AS {empty}")
+        rows = list(zip(*map(_stored, aside.rows.columns), strict=True))
+        connection.exec_driver_sql(self._insert_sql("headrace_repeats", names), rows)
+        return place
+
     def _insert_sql(self, table: str, names: list[str]) -> str:
         quote = self._engine.dialect.identifier_preparer.quote
         marks = ", ".join("?" for _ in names)
         columns = ", ".join(map(quote, names))
         # every name is quoted by SQLAlchemy, every value is a parameter
-        return f"INSERT INTO {quote(table)} ({columns}) VALUES ({marks}) ON CONFLICT(event_id) DO NOTHING"  # noqa: S608
+        return f"INSERT INTO {quote(table)} ({columns}) VALUES ({marks})"  # noqa: S608
 
     def _which(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> bytes:
         """The packed IDs among the slice's that carry its receipt: those that went in just now."""

@@ -1,16 +1,17 @@
 """What both stores share: the transaction of a commit, the ledger, retries. `PostgresStore` and `SqliteStore` add how
 events are written, how IDs are fetched and how a table is reflected.
 
-    commit(slice) ─► claim the receipt ─► take its locks ─► write the events ─► keep the rejects ─► complete the receipt
-                         │ taken              │ not in time         │ unique key refused some            └─► COMMIT
-                         ▼                    ▼                     ▼
-                     already done        LockTimeoutError       safe path: which of them went in?
+    commit(slice) ─► claim the receipt ─► take its locks ─► write the events ─► compare the repeats ─► keep the rejects
+                         │ taken              │ not in time         │ unique key refused some             │
+                         ▼                    ▼                     ▼                                     ▼
+                     already done        LockTimeoutError       safe path: which of them     complete the receipt,
+                                                                went in?                     COMMIT
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -30,6 +31,7 @@ from headrace.storage.base import (
     IdRange,
     Origin,
     Receipt,
+    RejectStage,
     RejectState,
     RunRecord,
     RunStatus,
@@ -37,6 +39,8 @@ from headrace.storage.base import (
     StoredReject,
     TimeRange,
 )
+from headrace.storage.repeats import Difference
+from headrace.storage.revise import NOTHING, Aside, Revised, candidates, revise
 from headrace.storage.schema import CONTRACTS, LEDGER, RECEIPT_KEY, RECEIPTS, REJECTS, RUNS, event_table, kind
 from headrace.storage.transactions import Transactions
 
@@ -80,6 +84,10 @@ class SqlStore(Transactions, ABC):
 
     @abstractmethod
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written: ...
+
+    @abstractmethod
+    def _put_repeats_aside(self, connection: sa.Connection, table: str, aside: Aside) -> sa.TableClause:
+        """A temporary table with the rows of `aside`, its columns of the types that `table` has."""
 
     @abstractmethod
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None: ...
@@ -229,8 +237,9 @@ class SqlStore(Transactions, ABC):
             return self._already_done(connection, piece)
         waited = self._take_locks(connection, piece)
         written = self._write_events(connection, piece, receipt_id) if piece.events.num_rows else Written("none", None)
-        self._keep_rejects(connection, piece, receipt_id)
-        committed = _settled(piece, written, receipt_id)
+        revised = self._revise(connection, piece, written, receipt_id)
+        self._keep_rejects(connection, piece, receipt_id, revised.kept)
+        committed = _settled(piece, written, receipt_id, revised.rows)
         complete = sa.update(RECEIPTS).where(RECEIPTS.c.receipt_id == receipt_id)
         connection.execute(complete.values(ledger.counts_values(committed.counts)))
         return replace(committed, lock_seconds=waited)
@@ -252,9 +261,21 @@ class SqlStore(Transactions, ABC):
             )
         return Committed(receipt.receipt_id, receipt.counts, already_done=True)
 
-    def _keep_rejects(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> None:
-        if piece.rejects:
-            rows = [ledger.reject_values(piece, reject, receipt_id) for reject in piece.rejects]
+    def _revise(self, connection: sa.Connection, piece: Slice, written: Written, receipt_id: int) -> Revised:
+        if piece.repeats is None:
+            return NOTHING
+        aside = candidates(piece, piece.repeats, written.inserted, receipt_id)
+        if not aside.rows.num_rows:
+            return NOTHING
+        place = self._put_repeats_aside(connection, piece.table, aside)
+        return revise(connection, piece.table, place, aside, piece.repeats)
+
+    def _keep_rejects(
+        self, connection: sa.Connection, piece: Slice, receipt_id: int, differences: Sequence[Difference]
+    ) -> None:
+        revisions = [piece.repeats.reject(one) for one in differences] if piece.repeats else []
+        rows = [ledger.reject_values(piece, reject, receipt_id) for reject in (*piece.rejects, *revisions)]
+        if rows:
             self._insert_rejects(connection, rows)
         if piece.replayed:
             self._settle_rejects(connection, piece.replayed, "replayed")
@@ -290,15 +311,27 @@ class SqlStore(Transactions, ABC):
         run_id: str | None = None,
         ids: Sequence[int] | None = None,
         state: RejectState | None = "kept",
+        stage: RejectStage | None = None,
         limit: int | None = None,
     ) -> list[StoredReject]:
         wanted: Sequence[Sequence[int] | None] = [None] if ids is None else _blocks(sorted(set(ids)))
         found: list[StoredReject] = []
         with self._reading() as connection:
             for block in wanted:
-                some = ledger.rejects_where(table=table, run_id=run_id, ids=block, state=state, limit=limit)
+                some = ledger.rejects_where(block, limit, table_name=table, run_id=run_id, state=state, stage=stage)
                 found += map(ledger.reject_of, connection.execute(some).mappings())
         return found[:limit]
+
+    def place_rejects(self, places: Mapping[int, tuple[int | None, str | None]]) -> None:
+        rows = [
+            {"id": reject, "line": line, "text": None if raw is None else ledger.storable(raw)}
+            for reject, (line, raw) in sorted(places.items())
+        ]
+        raw = sa.func.coalesce(sa.bindparam("text", type_=sa.Text), REJECTS.c.raw)
+        place = sa.update(REJECTS).where(REJECTS.c.reject_id == sa.bindparam("id"))
+        place = place.values(line_number=sa.bindparam("line"), raw=raw)
+        if rows:
+            self._write(lambda connection: connection.execute(place, rows))
 
     def discard_rejects(self, ids: Sequence[int]) -> int:
         return self._write(lambda connection: self._settle_rejects(connection, ids, "discarded"))
@@ -315,12 +348,12 @@ def _blocks(ids: Sequence[int]) -> Sequence[Sequence[int]]:
     return [ids[start : start + IDS_IN_A_STATEMENT] for start in range(0, len(ids), IDS_IN_A_STATEMENT)]
 
 
-def _settled(piece: Slice, written: Written, receipt_id: int) -> Committed:
+def _settled(piece: Slice, written: Written, receipt_id: int, revised: int) -> Committed:
     offered = piece.events.num_rows
     inserted = offered if written.inserted is None else len(written.inserted) // 16
-    counts = replace(
-        piece.counts, inserted=inserted, duplicate_in_store=piece.counts.duplicate_in_store + offered - inserted
-    )
+    in_store = piece.counts.duplicate_in_store + offered - inserted
+    revised += piece.counts.revised
+    counts = replace(piece.counts, inserted=inserted, duplicate_in_store=in_store, revised=revised)
     if not counts.balanced:
         raise BooksError(f"the chunk's books do not balance: {counts}", where=str(piece.address))
     return Committed(receipt_id, counts, inserted_ids=written.inserted, path=written.path)
