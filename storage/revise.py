@@ -123,7 +123,7 @@ class _Comparison:
         count = self._connection.execute(other).scalar_one()
         ties = self._ties(ranked)
         if count:
-            self._take_over(ranked)
+            self._take_over(ranked, version)
         return Revised(count + len(ties) + len(strange), [*strange, *ties])
 
     def _lock(self) -> None:
@@ -159,7 +159,7 @@ class _Comparison:
             sa.func.max(value).over(partition_by=one).label("top"),
         ).subquery()
 
-    def _order(self, version: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    def _order(self, version: sa.ColumnElement[Any]) -> sa.Label[Any]:
         """A version as both databases order it alike; a NaN is as old as a null."""
         arrow = self._aside.rows.schema.field(str(version.key)).type
         dialect = self._connection.dialect.name
@@ -185,7 +185,7 @@ class _Comparison:
             kept += [self._difference(values, "tie", absent=False) for values in self._connection.execute(found)]
         return kept
 
-    def _take_over(self, ranked: sa.Subquery) -> None:
+    def _take_over(self, ranked: sa.Subquery, version: str) -> None:
         """Write the newest row of each ID over the table's, whole: what it does not have becomes null."""
         came, held = self._came, self._held
         newest = sa.select(ranked.c.at).where(
@@ -193,7 +193,10 @@ class _Comparison:
         )
         values = {name: came.c[name] if name in came.c else sa.null() for name in self._data}
         values |= {name: came.c[name] for name in (PROVIDER, RECEIPT)}
-        taken = sa.update(held).values(values).where(held.c[EVENT_ID] == came.c[EVENT_ID])
+        before, now = (self._order(table.c[version]) for table in (held, came))
+        # looked at once more under the row's own lock: one that came into the table since `_lock` may be newer
+        newer = before.element.is_(None) | (now.element > before.element)
+        taken = sa.update(held).values(values).where(held.c[EVENT_ID] == came.c[EVENT_ID], newer)
         self._connection.execute(taken.where(came.c[self._aside.at].in_(newest)))
 
     def _leave_out(self, kept: Sequence[Difference]) -> None:

@@ -89,8 +89,8 @@ def test_the_revised_quakes_are_there_at_their_newest_version(headrace: Headrace
     columns = "record, differs, line_number, raw"
     kept = headrace.query(f"SELECT {columns} FROM headrace_rejects WHERE run_id = '{reported.run_id}'")  # noqa: S608
     found = {json.loads(record)["id"]: set(json.loads(differs)) for record, differs, _, _ in kept}
-    places = dict.fromkeys(("ak17105854", "nn00610739", "us1000axgy"), {"place"})
-    assert found == places | dict.fromkeys(("nc72915526", "nc72915556"), {"updated"})
+    places = {key: {"place"} for key in ("ak17105854", "nn00610739", "us1000axgy")}
+    assert found == places | {key: {"updated"} for key in ("nc72915526", "nc72915556")}
     lines = month.read_text().splitlines()
     assert all(lines[line - 1] == raw for _, _, line, raw in kept)
     headrace.run("verify", week, month, "--table", "new_first")
