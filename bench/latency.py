@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 __all__ = ["far_away"]
 
@@ -17,28 +17,24 @@ BLOCK = 1 << 18
 
 @contextmanager
 def far_away(url: str, round_trip: float) -> Iterator[str]:
-    """The URL of the database at `url` (on a Unix socket) behind `round_trip` seconds."""
+    """The URL of the database at `url` behind `round_trip` seconds."""
+    parts = urlsplit(url)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=_serve, args=(listener, _socket_of(url), round_trip / 2), daemon=True).start()
-        parts = urlsplit(url)
-        user = parts.username or "postgres"
-        yield urlunsplit((parts.scheme, f"{user}@127.0.0.1:{listener.getsockname()[1]}", parts.path, "", ""))
+        near = (parts.hostname or "127.0.0.1", parts.port or 5432)
+        threading.Thread(target=_serve, args=(listener, near, round_trip / 2), daemon=True).start()
+        address = f"{parts.username}@127.0.0.1:{listener.getsockname()[1]}"
+        yield urlunsplit((parts.scheme, address, parts.path, "", ""))
 
 
-def _socket_of(url: str) -> str:
-    (folder,) = parse_qs(urlsplit(url).query)["host"]
-    return f"{folder}/.s.PGSQL.{urlsplit(url).port or 5432}"
-
-
-def _serve(listener: socket.socket, path: str, delay: float) -> None:
+def _serve(listener: socket.socket, address: tuple[str, int], delay: float) -> None:
     while True:
         try:
             near, _ = listener.accept()
         except OSError:
             return
         near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        far = socket.socket(socket.AF_UNIX)
-        far.connect(path)
+        far = socket.create_connection(address)
+        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for source, sink in ((near, far), (far, near)):
             held: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
             threading.Thread(target=_take, args=(source, held, delay), daemon=True).start()

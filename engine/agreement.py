@@ -10,6 +10,7 @@ Types are inferred on the first load and pinned afterwards by the table and its 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,8 +20,10 @@ from headrace.config import LoadOptions, hash_key
 from headrace.errors import ContractError, SchemaError
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
 from headrace.revisions import require_version
+from headrace.rules import check_rules
 from headrace.source import Input
 from headrace.storage.base import RESERVED_COLUMNS, Store
+from headrace.streams import ESCAPED, unescape
 
 __all__ = [
     "Agreement",
@@ -56,19 +59,23 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     Raises `ContractError` when the stored contract differs from what was asked for, `SchemaError` when types clash.
     """
     stored = store.pinned_contract(table)
-    present = store.table_schema(table) or _pinned_types(stored)
+    actual = store.table_schema(table)
+    present = actual or _pinned_types(stored)
     sampled = inputs[:SAMPLED_INPUTS]
     found = [_columns_of(item, present, options) for item in sampled]
     schema = _settle_types(table, present, _merged(found), options.read.types)
     if len(sampled) == len(inputs) and options.read.select is None:
         _require_known_types(options.read.types, schema)
     wanted = _settle_contract(stored, table, schema, options)
+    check_rules(options.alerts, schema, all_known=options.enrichment is None)
     for item, own in zip(sampled, found, strict=True):
         _require_columns(item.name, own.names, wanted)
     named = [(item.name, own.names) for item, own in zip(sampled, found, strict=True)]
     require_version(options.version_column, schema, wanted, named)
-    contract = _pin(store, table, wanted)
-    created = store.create_or_widen(table, schema, time_index=contract.time if contract.layout == "hash" else None)
+    contract = wanted if stored is not None and Contract.from_json(stored) == wanted else _pin(store, table, wanted)
+    created = False
+    if actual is None or not set(schema) <= set(actual):  # a poll of a table that is as it should be writes nothing
+        created = store.create_or_widen(table, schema, time_index=contract.time if contract.layout == "hash" else None)
     return Agreement(table, schema, contract, created, _own_columns(sampled, found, options))
 
 
@@ -169,6 +176,7 @@ def _settle_types(
 ) -> pa.Schema:
     """The table's types, then what was asked for, then what was inferred; every column of either, the table's first."""
     _refuse_reserved(inferred.names)
+    _refuse_unwritable(inferred.names)
     types: dict[str, pa.DataType] = {} if present is None else {column.name: column.type for column in present}
     for name, kind in asked.items():
         held = types.get(name)
@@ -200,6 +208,15 @@ def _refuse_reserved(names: Iterable[str]) -> None:
                 f"the input has a column {name!r}, a name that Headrace keeps for itself",
                 # S608 sees SQL being built; this is advice for a person to read
                 hint=f"rename it: --select 'SELECT * RENAME (\"{name}\" AS source_{name}) FROM source'",  # noqa: S608
+            )
+
+
+def _refuse_unwritable(names: Iterable[str]) -> None:
+    for name in names:
+        if not name or "\0" in name or re.search(ESCAPED, name):
+            raise SchemaError(
+                f"the input has a column {unescape(name)!r}, a name that a database cannot hold",
+                hint="give it another name in the input",
             )
 
 

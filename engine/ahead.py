@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from threading import Condition
 from typing import TypeVar
 
@@ -19,11 +21,13 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
     What making an item raises is raised in its place.
     `items` runs in one other thread from its first item to its last, also when the consumer stops early.
     """
+    # what is logged there is about the same run
+    step = partial(copy_context().run, next, items, None)
     with ThreadPoolExecutor(1, thread_name_prefix="headrace-read") as maker:
-        coming: deque[Future[T | None]] = deque(maker.submit(next, items, None) for _ in range(depth))
+        coming: deque[Future[T | None]] = deque(maker.submit(step) for _ in range(depth))
         try:
             while (item := coming.popleft().result()) is not None:
-                coming.append(maker.submit(next, items, None))
+                coming.append(maker.submit(step))
                 yield item
         finally:
             for future in coming:

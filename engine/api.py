@@ -10,6 +10,7 @@ from threading import Event
 from typing import TypedDict, Unpack
 
 from headrace.agreement import in_stored_timezone
+from headrace.alerts import AlertRule
 from headrace.config import (
     DEFAULT_PROVIDER,
     LoadOptions,
@@ -29,6 +30,7 @@ from headrace.report import Report
 from headrace.revisions import RevisionsName
 from headrace.scratch import scratch_folder
 from headrace.source import Input, ReadOptions, open_inputs
+from headrace.stages import Listener
 from headrace.storage import open_store
 from headrace.storage.base import Store
 from headrace.strategy import StrategyName
@@ -78,8 +80,10 @@ class Named(Plain, total=False):
     `executor` (any `concurrent.futures.Executor`, or ``"dask://host:port"``); `memory` bounds the bytes of the chunks
     on their way; `locks` is the URL of a Redis for the locks of ``"locked"``; the timeouts are in seconds.
 
-    `enrich` gets each batch of new events as a `pyarrow.RecordBatch` and returns the same rows with columns added; with
-    `on_error` ``"reject"``, rows that make it fail are kept as rejects instead of failing the run.
+    `enrich` gets each batch of new events as a `pyarrow.RecordBatch` and returns the same rows with columns added.
+    `alerts` are `headrace.AlertRule`: what they find among the new events is written to the outbox together with
+    them, and `headrace alerts deliver` delivers it. With `on_error` ``"reject"``, rows that make any of these fail are
+    kept as rejects instead of failing the run.
 
     `revisions` says what becomes of rows that come again with another payload: ``"ignore"`` (the first wins),
     ``"report"`` (likewise, and the others are kept as rejects of the stage ``revision``) or ``"update"`` (the newest by
@@ -88,6 +92,7 @@ class Named(Plain, total=False):
 
     id: Sequence[str] | None
     types: Mapping[str, LogicalType] | None
+    alerts: Sequence[AlertRule]
     lock_timeout: float
     task_timeout: float
 
@@ -135,6 +140,8 @@ def options_of(named: Named) -> LoadOptions:
         mode=named.get("mode"),
         parallel=_parallel_of(named),
         enrichment=_enrichment_of(named),
+        alerts=tuple(named.get("alerts", ())),
+        on_error=named.get("on_error", "fail"),
         revisions=named.get("revisions", "ignore"),
         version_column=named.get("version_column"),
     )
@@ -161,13 +168,18 @@ def _enrichment_of(named: Named) -> Enrichment | None:
 
 
 def load_with(
-    options: LoadOptions, inputs: Sequence[object], *, progress: Progress | None = None, stop: Event | None = None
+    options: LoadOptions,
+    inputs: Sequence[object],
+    *,
+    progress: Progress | None = None,
+    stop: Event | None = None,
+    listener: Listener | None = None,
 ) -> Report:
     """`load` for callers that hold `LoadOptions`."""
     if options.enrichment is not None:
         options.enrichment.resolve()
     with opened(options, inputs) as (store, table, items, settled):
-        return ingest(store, items, table, settled, progress=progress, stop=stop)
+        return ingest(store, items, table, settled, progress=progress, stop=stop, listener=listener)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ sensible cast at all (a list to integer, a bool to date) raise `SchemaError` ins
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import duckdb
@@ -30,6 +31,7 @@ import pyarrow.compute as pc
 from headrace.errors import ConfigurationError, SchemaError
 from headrace.expressions import Cast, is_text, literal, logical_name
 from headrace.partitioning.contract import LogicalType, arrow_type
+from headrace.quickcast import quick_cast
 from headrace.reasons import as_text, reason
 
 __all__ = ["BadValue", "Caster", "canonical_type", "connect"]
@@ -73,12 +75,24 @@ def canonical_type(name: LogicalType, scale: int = 9) -> pa.DataType:
 
 
 class Caster:
-    """Casts tables to canonical schemas on one DuckDB connection; `timezone` is the zone of times without one."""
+    """Casts tables to canonical schemas on one DuckDB connection; `timezone` is the zone of times without one.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, timezone: str, source: str) -> None:
-        self._connection = connection
+    `connection` may also be what gives it when it is first needed: plain columns are cast without.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection | Callable[[], duckdb.DuckDBPyConnection],
+        timezone: str,
+        source: str,
+    ) -> None:
+        self._given = connection
         self._timezone = timezone
         self._source = source
+
+    @property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        return self._given if isinstance(self._given, duckdb.DuckDBPyConnection) else self._given()
 
     def cast(self, table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[BadValue]]:
         """`table` with the columns of `schema`, in its types, and the first bad value of every row that has one.
@@ -88,19 +102,24 @@ class Caster:
         """
         present = [field for field in schema if field.name in table.column_names]
         found = {field.name: plain(table.column(field.name)) for field in present}
-        # a column that has its type already goes round DuckDB
-        strange = [field for field in present if not found[field.name].type.equals(field.type)]
+        # a column that has its type already, or is written plainly, goes round DuckDB
+        tried = {field.name: self._quickly(found[field.name], field.type) for field in present}
+        quick = {name: column for name, column in tried.items() if column is not None}
+        strange = [field for field in present if field.name not in quick]
         expressions = [
             self.expression(f"c{number}", found[field.name].type, field.type, field.name)
             for number, field in enumerate(strange)
         ]
         results = self.evaluate([found[field.name] for field in strange], expressions)
-        cast = found | {field.name: result for field, result in zip(strange, results, strict=True)}
+        cast = quick | {field.name: result for field, result in zip(strange, results, strict=True)}
         columns = [
             cast[field.name].cast(field.type) if field.name in cast else pa.nulls(table.num_rows, field.type)
             for field in schema
         ]
         return pa.Table.from_arrays(columns, schema=schema), _bad_values(schema, found, cast)
+
+    def _quickly(self, column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray | None:
+        return column if column.type.equals(wanted) else quick_cast(column, wanted, self._timezone)
 
     def expression(self, column: str, found: pa.DataType, wanted: pa.DataType, name: str) -> str:
         """The SQL that casts `column` of Arrow type `found` to `wanted`. Raises `SchemaError` naming `name`."""

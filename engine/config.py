@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import get_args
 from urllib.parse import urlsplit
 
-from headrace.enrich import Enrichment
+from headrace.alerts import AlertRule, require_distinct
+from headrace.enrich import Enrichment, OnError
 from headrace.errors import ConfigurationError
 from headrace.flags import Mode
 from headrace.partitioning.contract import HashName, LogicalType, Scope
@@ -106,8 +107,9 @@ class LoadOptions:
 
     `window` is how far back the snapshot reaches; ``None`` is all of the table. `snapshot_budget` is the number of IDs
     a snapshot without time bounds may hold. `timezone` is what the user said, ``None`` for the stored contract's;
-    `read.timezone` is what counts. `mode` is ``None`` where the feature flag decides. `revisions` says what becomes of
-    rows that come again with another payload; for ``update``, `version_column` says which is newer.
+    `read.timezone` is what counts. `mode` is ``None`` where the feature flag decides. `alerts` are the rules over new
+    events, and `on_error` says what becomes of rows that make one of them fail. `revisions` says what becomes of rows
+    that come again with another payload; for ``update``, `version_column` says which is newer.
     """
 
     to: str = DEFAULT_DATABASE
@@ -125,19 +127,34 @@ class LoadOptions:
     mode: Mode | None = None
     parallel: ParallelOptions = field(default_factory=ParallelOptions)
     enrichment: Enrichment | None = None
+    alerts: tuple[AlertRule, ...] = ()
+    on_error: OnError = "fail"
     revisions: RevisionsName = "ignore"
     version_column: str | None = None
 
     def __post_init__(self) -> None:
         if not self.provider:
             raise ConfigurationError("the provider's name is empty", hint="give --provider a name, or leave it out")
+        for option, name in (("--provider", self.provider), ("--table", self.table)):
+            if name is not None and not _is_text(name):
+                raise ConfigurationError(
+                    f"{option} {name!a} is not a name", hint="a name has no NUL, and is UTF-8 text"
+                )
         if self.identity is not None and not self.identity:
             raise ConfigurationError("no identity column was named", hint="for example --id latitude,longitude,time")
+        require_distinct(self.alerts)
+        if self.on_error not in get_args(OnError):
+            raise ConfigurationError(f"--on-error cannot be {self.on_error!r}", hint="choose fail or reject")
         require_choice(self.revisions, self.version_column, self.identity)
         if self.read.chunk_rows < 1:
             raise ConfigurationError(
                 f"a chunk of {self.read.chunk_rows} rows is impossible", hint="--chunk-rows 131072"
             )
+
+
+def _is_text(name: str) -> bool:
+    """Whether databases and hashes can take `name`: an argument that was no UTF-8 has lone surrogates."""
+    return name != "" and not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def database_url(explicit: str | None) -> str:

@@ -40,6 +40,7 @@ from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from headrace.errors import ConfigurationError
+from headrace.forking import METHOD, send_ahead
 from headrace.logs import Channel, connect_logging, working_on
 from headrace.scratch import live_folders, remove_folders
 from headrace.worker import Outcome, attempt
@@ -110,6 +111,10 @@ class ProcessCrew:
         """Whether workers get as far as showing a pulse; those that were killed on the way say nothing about it."""
         self._lived = self._lived or any(self._terms.folder.glob("pulse-*"))
         return self._lived or not any(0 < (member.exitcode or 0) < _UNKNOWN for member in self._started())
+
+    def alive(self) -> int:
+        """How many workers there are."""
+        return sum(member.is_alive() for member in self._started())
 
     def stalled(self) -> list[int]:
         """Workers whose pulse has stopped or never began, by process ID.
@@ -182,8 +187,8 @@ class ProcessCrew:
 
 def _context(members: list[BaseProcess]) -> BaseContext:
     """How processes start. Each is put on the list of `members`, since a pool keeps its processes to itself."""
-    methods = multiprocessing.get_all_start_methods()
-    context: Any = copy(multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn"))
+    send_ahead()
+    context: Any = copy(multiprocessing.get_context(METHOD))
     make: Callable[..., BaseProcess] = context.Process
 
     def made(*args: Any, **named: Any) -> BaseProcess:

@@ -10,19 +10,22 @@ single column and another of ``, ; tab |`` gives more. The first record is the h
 number, a date or a time; columns are then called ``column0``, ``column1``, … as are those whose header is empty; a name
 that occurs twice gets ``_1``, ``_2``.
 
-Arrow reads here, rather than DuckDB, because it hands over a bad record at the moment it meets it, with its number.
+Arrow reads here, rather than DuckDB, because it hands over a bad record at the moment it meets it, with its number. It
+takes no record longer than its block: where a file has one, the rest is read through `headrace.records`.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import re
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +35,9 @@ from numpy.typing import NDArray
 
 from headrace.errors import InputError
 from headrace.locate import Locator, csv_places
+from headrace.pacing import Paced
 from headrace.reading import Hint, Piece, Place
+from headrace.records import Careful, records_of
 from headrace.storage.base import Reject
 from headrace.streams import ESCAPED, Progress, Utf8, open_bytes, readable, unescape
 
@@ -43,6 +48,7 @@ _SAMPLE = 1 << 20
 _RECORDS = 1000
 _DELIMITERS = ",;\t|"
 _VALUE = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*|\s*\d{4}-\d\d-\d\d([ T]\d\d:\d\d.*)?")
+RefuseRow: TypeAlias = Callable[[arrow_csv.InvalidRow], str]
 _TYPES: Hint = ("bool", "integer", "float", "date", "timestamp", "string")
 
 
@@ -68,13 +74,15 @@ def settle_dialect(sample: str, delimiter: str, *, whole: bool) -> Dialect:
 class CsvReader:
     """Reads one CSV file. `name` is what rejects call it."""
 
+    declared = False
+
     def __init__(self, path: Path, name: str, delimiter: str) -> None:
         self._path = path
         self._name = name
         self._progress = Progress()
         self.dialect = self._settle(delimiter)
         dialect = self.dialect
-        places = partial(csv_places, delimiter=dialect.delimiter, header=dialect.header)
+        places = partial(csv_places, name=name, delimiter=dialect.delimiter, header=dialect.header)
         self._locator = Locator(path, places)
 
     def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:  # noqa: ARG002 the protocol's signature
@@ -87,22 +95,53 @@ class CsvReader:
         return self._progress.share
 
     def pieces(self) -> Iterator[Piece]:
-        """The records in order; those with a wrong number of fields, or bytes that are no UTF-8, are rejects."""
+        """The records in order; those with a wrong number of fields, bytes that are no UTF-8, or more bytes than
+        Arrow's parser takes at once are rejects.
+        """
+        records = _Records(self._name, len(self.dialect.columns), header=self.dialect.header)
+        try:
+            yield from self._pieces(records, self._all)
+        except _TooLong as error:
+            if records.next == 0 and self.dialect.header:
+                raise self._not_split(error.__cause__) from error
+            records.forget_ahead()
+            yield from self._pieces(records, self._careful)
+
+    def _pieces(
+        self, records: _Records, feed: Callable[[Utf8, _Records], Iterator[pa.RecordBatch]]
+    ) -> Generator[Piece, None, None]:
         with open_bytes(self._path, self._progress) as stream, readable(self._name):
             text = Utf8(stream)
-            records = _Records(self._name, len(self.dialect.columns), header=self.dialect.header)
             last: Piece | None = None
-            for batch in self._parse(text, records.refuse):
+            try:
+                for batch in feed(text, records):
+                    if last is not None:
+                        yield last
+                    last = records.piece(batch, escaped=text.escaped)
+            except _TooLong:
                 if last is not None:
                     yield last
-                last = records.piece(batch, escaped=text.escaped)
+                raise
             yield from records.finish(last, open_quote=text.quotes % 2 == 1)
 
-    def _parse(self, text: Utf8, refuse: Callable[[arrow_csv.InvalidRow], str]) -> Iterator[pa.RecordBatch]:
+    def _all(self, text: Utf8, records: _Records) -> Iterator[pa.RecordBatch]:
+        """All of the text. Arrow counts records from 1, the header included."""
+        return self._parse(text, lambda row: records.refuse(row.number - 1, row.text))
+
+    def _careful(self, text: Utf8, records: _Records) -> Iterator[pa.RecordBatch]:
+        """The records that are still to come, without those that are too long."""
+        texts = (record for _, record in records_of(text, self.dialect.delimiter, self._name))
+        feed = Careful(texts, records.next, _BLOCK, records.refuse_long)
+        if not feed.has_more():
+            return iter(())
+        return self._parse(feed, lambda row: records.refuse(feed.number(row.number - 1), row.text))
+
+    def _parse(self, text: Any, refuse: RefuseRow) -> Iterator[pa.RecordBatch]:
         columns = list(self.dialect.columns)
+        paced = Paced(text)
         try:
-            yield from arrow_csv.open_csv(
-                pa.PythonFile(text, mode="r"),
+            batches = arrow_csv.open_csv(
+                pa.PythonFile(paced, mode="r"),
                 # one thread: only then does Arrow number the records that it refuses
                 read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=columns),
                 parse_options=arrow_csv.ParseOptions(
@@ -116,12 +155,20 @@ class CsvReader:
                     check_utf8=False,
                 ),
             )
+            yield from paced.items(iter(batches))
         except pa.ArrowInvalid as error:
-            raise InputError(
-                f"cannot be split into records ({str(error).splitlines()[0]})",
-                where=self._name,
-                hint=f"look for a quote that opens and never closes; a record may have {_BLOCK >> 20} MiB at most",
-            ) from error
+            if "straddl" in str(error):  # its words for a record that a block does not hold
+                raise _TooLong from error
+            raise self._not_split(error) from error
+        finally:
+            paced.stop()
+
+    def _not_split(self, error: BaseException | None) -> InputError:
+        return InputError(
+            f"cannot be split into records ({str(error).splitlines()[0]})",
+            where=self._name,
+            hint=f"look for a quote that opens and never closes; a record may have {_BLOCK >> 20} MiB at most",
+        )
 
     def _settle(self, delimiter: str) -> Dialect:
         with open_bytes(self._path) as stream, readable(self._name):
@@ -132,6 +179,12 @@ class CsvReader:
             dialect = settle_dialect(sample.decode(errors="ignore"), delimiter, whole=not text.read(1))
         if not dialect.columns:
             raise InputError("the file is empty", where=self._name, hint="a CSV file begins with its columns' names")
+        if any("\0" in column or re.search(ESCAPED, column) for column in dialect.columns):
+            raise InputError(
+                "the header is not UTF-8 text",
+                where=self._name,
+                hint="convert the file first, for example: iconv -f UTF-16 -t UTF-8 in.csv > out.csv",
+            )
         return dialect
 
     def tabulate(self, piece: Piece, names: Sequence[str]) -> Piece:
@@ -144,6 +197,10 @@ class CsvReader:
         return self._locator.locate(rows)
 
 
+class _TooLong(Exception):  # noqa: N818 - a fact about the file, answered by reading it with care
+    """A record does not end within a block."""
+
+
 class _Records:
     """Numbers records while they pass: Arrow gives good ones in batches, and the others as it meets them, ahead."""
 
@@ -151,23 +208,32 @@ class _Records:
         self._name = name
         self._fields = fields
         self._header = int(header)
-        self._next = 0
-        self._refused: list[tuple[int, str]] = []
+        self.next = 0
+        self._refused: list[tuple[int, str, str]] = []  # number, reason, text, ascending
 
-    def refuse(self, row: arrow_csv.InvalidRow) -> str:
-        """Arrow's handler of invalid rows: keep it aside and go on. Arrow counts from 1, the header included."""
-        self._refused.append((row.number - 1, row.text))
+    def refuse(self, number: int, text: str) -> str:
+        """Arrow's handler of invalid rows: keep it aside and go on."""
+        insort(self._refused, (number, f"the record does not have {self._fields} fields", text))
         return "skip"
+
+    def refuse_long(self, number: int, text: bytes) -> None:
+        """Keep aside a record that Arrow never sees."""
+        why = f"the record is longer than {_BLOCK >> 20} MiB"
+        insort(self._refused, (number, why, text.decode().rstrip("\r\n")))
+
+    def forget_ahead(self) -> None:
+        """Reading begins again behind the last good record: what was refused behind it will be met once more."""
+        self._refused = [refused for refused in self._refused if refused[0] < self.next]
 
     def piece(self, batch: pa.RecordBatch, *, escaped: bool) -> Piece:
         """The next piece: the batch's records, and the refused ones that stand before the last of them."""
         numbers = self._numbers(batch.num_rows)
-        end = int(numbers[-1]) + 1 if len(numbers) else self._next
-        first, rejects = self._next - self._header, self._take(end)
+        end = int(numbers[-1]) + 1 if len(numbers) else self.next
+        first, rejects = self.next - self._header, self._take(end)
         table = pa.table(batch)
-        if self._next == 0 and self._header:
+        if self.next == 0 and self._header:
             first, table, numbers = 0, table.slice(1), numbers[1:]
-        self._next = end
+        self.next = end
         piece = Piece(first, end - self._header - first, table, numbers - self._header, rejects)
         return _without_escaped(piece, self._name) if escaped else piece
 
@@ -176,25 +242,24 @@ class _Records:
         if last is not None:
             yield _without_runaway(last, self._name) if open_quote else last
         if self._refused:
-            first, end = self._next - self._header, self._refused[-1][0] + 1
+            first, end = self.next - self._header, self._refused[-1][0] + 1
             rejects = self._take(end)
             empty = pa.table({}) if last is None else last.table.slice(0, 0)
             yield Piece(first, end - self._header - first, empty, np.empty(0, np.int64), rejects)
 
     def _numbers(self, count: int) -> NDArray[np.int64]:
         """The records' numbers, the refused ones left out."""
-        numbers = np.arange(self._next, self._next + count, dtype=np.int64)
-        for refused, _ in self._refused:
+        numbers = np.arange(self.next, self.next + count, dtype=np.int64)
+        for refused, _, _ in self._refused:
             numbers[bisect_left(numbers, refused) :] += 1
         return numbers
 
     def _take(self, end: int) -> list[Reject]:
         taken = [refused for refused in self._refused if refused[0] < end]
         self._refused = self._refused[len(taken) :]
-        return [self._reject(number - self._header, text) for number, text in taken]
-
-    def _reject(self, row: int, text: str) -> Reject:
-        return Reject(self._name, row, None, None, f"the record does not have {self._fields} fields", unescape(text))
+        return [
+            Reject(self._name, number - self._header, None, None, why, unescape(text)) for number, why, text in taken
+        ]
 
 
 def _without_escaped(piece: Piece, name: str) -> Piece:
@@ -227,7 +292,7 @@ def _without(piece: Piece, bad: NDArray[np.bool_], name: str, why: str) -> Piece
 
 def _records(sample: str, delimiter: str, whole: bool) -> Iterator[list[str]]:
     """The sample's records, empty lines left out; the last may be cut and is left out unless this is `whole`."""
-    lines = sample.splitlines(keepends=True)
+    lines = list(io.StringIO(sample, newline=""))  # str.splitlines would split at U+2028 and others too
     rows = csv.reader(lines if whole or len(lines) == 1 else lines[:-1], delimiter=delimiter)
     try:
         yield from (row for row in rows if row)

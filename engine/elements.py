@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from headrace.errors import InputError
-from headrace.streams import Utf8
+from headrace.streams import LONGEST, Utf8
 
 __all__ = ["elements"]
 
 _BLOCK = 1 << 20
-_LONGEST = 64 << 20
 _SPACE = " \t\r\n"
 
 
@@ -127,7 +126,7 @@ class _Document:
         try:
             _, end = self._scan(self._text, self._at)
         except (json.JSONDecodeError, RecursionError) as error:
-            if self._ended or isinstance(error, RecursionError) or len(self._text) - self._at > _LONGEST:
+            if self._ended or isinstance(error, RecursionError) or len(self._text) - self._at > LONGEST:
                 self.fail(f"no JSON value can be read here ({error})")
             return None
         # a number that touches the end may go on in the next block

@@ -18,6 +18,7 @@ from headrace.report import Report
 from headrace.scratch import scratch_folder
 from headrace.session import Session
 from headrace.source import open_inputs
+from headrace.stages import Listener
 from headrace.storage import open_store
 
 __all__ = ["Engine"]
@@ -62,10 +63,12 @@ class Engine:
         provider: str | None = None,
         progress: Progress | None = None,
         stop: Event | None = None,
+        listener: Listener | None = None,
     ) -> Report:
         """Load `inputs` (Arrow, data frames, iterables of dicts, paths, URLs) and return the balanced books.
 
-        `table` and `provider` are the engine's, unless said. Raises `headrace.HeadraceError` and its kinds.
+        `table` and `provider` are the engine's, unless said. `listener` hears what the run does
+        (`headrace.stages`). Raises `headrace.HeadraceError` and its kinds.
         """
         if self._session is None:
             raise ConfigurationError("the engine is not open", hint="use it as `with headrace.Engine(…) as engine:`")
@@ -74,7 +77,16 @@ class Engine:
         options = in_stored_timezone(self._store, name, wanted)
         with scratch_folder() as folder:
             items = open_inputs(inputs, options.read, folder)
-            return ingest(self._store, items, name, options, progress=progress, stop=stop, session=self._session)
+            return ingest(
+                self._store,
+                items,
+                name,
+                options,
+                progress=progress,
+                stop=stop,
+                session=self._session,
+                listener=listener,
+            )
 
     def refresh(self) -> None:
         """Forget the existing IDs: the next batch fetches them again, with what other loaders have written."""

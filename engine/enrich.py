@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import pyarrow as pa
 
@@ -23,10 +23,11 @@ from headrace.partitioning.contract import arrow_type, logical_type
 from headrace.reasons import as_text
 from headrace.storage.base import EVENT_ID, RESERVED_COLUMNS, Reject
 
-__all__ = ["Enrich", "Enriched", "Enrichment", "OnError", "apply", "load_function"]
+__all__ = ["Enrich", "Enriched", "Enrichment", "OnError", "apply", "guarded", "halved", "load_function", "rejects_of"]
 
 Enrich = Callable[[pa.RecordBatch], pa.RecordBatch]
 OnError = Literal["fail", "reject"]
+Result = TypeVar("Result")
 # a function that fails on every row must not be called once for each of a million
 MOST_CALLS = 1_000
 
@@ -67,13 +68,17 @@ class Enrichment:
 
 @dataclass(frozen=True, slots=True)
 class Enriched:
-    """The events with their new columns, and the positions of the rows that `failed`, with the reason."""
+    """The events with their new columns, and the positions of the rows that `failed`, with the reason.
+
+    `without_value` are columns that were added without a type, because no event has a value there.
+    """
 
     events: pa.RecordBatch
     failed: Sequence[tuple[int, str]]
+    without_value: Sequence[str] = ()
 
 
-def load_function(spec: str) -> Enrich:
+def load_function(spec: str) -> Callable[..., Any]:
     """The function that ``module:function`` names. Raises `ConfigurationError` saying what is missing."""
     module, colon, name = spec.partition(":")
     if not colon or not module or not name:
@@ -95,16 +100,25 @@ def load_function(spec: str) -> Enrich:
 def apply(enrichment: Enrichment, events: pa.RecordBatch, where: str) -> Enriched:
     """`events` as the function returns them. Raises `WorkerError` with its traceback if it fails and may not."""
     function = enrichment.resolve()
+
+    def enriched(part: pa.RecordBatch) -> pa.RecordBatch:
+        return guarded(lambda: _with_added(part, function(part)), enrichment.name, where)
+
     if enrichment.on_error == "fail":
-        return Enriched(_called(function, enrichment.name, events, where), ())
-    parts = list(_halved(function, enrichment.name, events, where))
+        return _typed(enriched(events), ())
+    parts = list(halved(enriched, events))
     tables = [pa.Table.from_batches([batch]) for _, batch, _ in parts if batch is not None]
     failed = [(row, reason) for at, batch, reason in parts if batch is None for row in range(at.start, at.stop)]
     if not tables:
         return Enriched(events.slice(0, 0), failed)
     # a part without a value for a new column may lack it
     together = pa.concat_tables(tables, promote_options="default").combine_chunks().to_batches()
-    return Enriched(together[0], failed)
+    return _typed(together[0], failed)
+
+
+def _typed(events: pa.RecordBatch, failed: Sequence[tuple[int, str]]) -> Enriched:
+    without_value = [field.name for field in events.schema if pa.types.is_null(field.type)]
+    return Enriched(events.drop_columns(without_value) if without_value else events, failed, without_value)
 
 
 def rejects_of(
@@ -121,17 +135,17 @@ def _reject(events: pa.RecordBatch, at: int, reason: str, place: tuple[str, int 
     return Reject(source, row, None, None, reason, record, record, "prepare")
 
 
-def _halved(
-    function: Enrich, name: str, events: pa.RecordBatch, where: str
-) -> Iterator[tuple[range, pa.RecordBatch | None, str]]:
-    """The batch in parts that the function takes, and in parts that it does not, in row order."""
+def halved(
+    work: Callable[[pa.RecordBatch], Result], events: pa.RecordBatch
+) -> Iterator[tuple[range, Result | None, str]]:
+    """What `work` makes of the batch, in parts that it takes, and in parts that it does not, in row order."""
     left = [range(events.num_rows)]
     calls = 0
     while left:
         rows = left.pop()
         calls += 1
         try:
-            yield rows, _called(function, name, events.slice(rows.start, len(rows)), where), ""
+            yield rows, work(events.slice(rows.start, len(rows))), ""
         except WorkerError as error:
             if len(rows) == 1 or calls > MOST_CALLS:
                 yield rows, None, error.what
@@ -140,10 +154,10 @@ def _halved(
                 left += [rows[middle:], rows[:middle]]
 
 
-def _called(function: Enrich, name: str, events: pa.RecordBatch, where: str) -> pa.RecordBatch:
+def guarded(work: Callable[[], Result], name: str, where: str) -> Result:
+    """What `work`, which calls the user's code `name`, returns. Raises `WorkerError` for whatever it raises."""
     try:
-        result = function(events)
-        return _with_added(events, result)
+        return work()
     except MemoryError:
         raise  # says something about the worker, not about the rows
     except HeadraceError as error:
@@ -166,14 +180,13 @@ def _with_added(events: pa.RecordBatch, result: object) -> pa.RecordBatch:
     if EVENT_ID in result.schema.names and not result.column(EVENT_ID).equals(events.column(EVENT_ID)):
         raise WorkerError("returned the rows in another order")
     added = [name for name in result.schema.names if name not in events.schema.names]
-    columns = {name: result.column(name) for name in added if not pa.types.is_null(result.column(name).type)}
-    every = dict(zip(events.schema.names, events.columns, strict=True)) | {
-        name: _canonical(column) for name, column in columns.items()
-    }
-    return pa.RecordBatch.from_pydict(every)
+    every = dict(zip(events.schema.names, events.columns, strict=True))
+    return pa.RecordBatch.from_pydict(every | {name: _canonical(result.column(name)) for name in added})
 
 
 def _canonical(column: pa.Array) -> pa.Array:
+    if pa.types.is_null(column.type):
+        return column
     name = logical_type(column.type)
     wanted = pa.decimal128(38, column.type.scale) if name == "decimal" else arrow_type(name)
     return column if column.type.equals(wanted) else column.cast(wanted)

@@ -8,6 +8,7 @@
     ├── InputError            exit 1   an input cannot be read, or not to its end
     ├── StoreError            exit 1   the database refused or failed: final
     │   ├── RetryableStoreError        the same, but running the transaction again may succeed
+    │   │   └── ConnectionLostError    the server is away: restarting, failing over, or cut off
     │   └── LockTimeoutError           a partition's lock was not granted in time
     ├── BooksError            exit 1   the books do not balance: a defect in Headrace, never ignored
     ├── WorkerError           exit 1   a worker died, hung, or its user code raised
@@ -27,6 +28,7 @@ from collections.abc import Callable
 __all__ = [
     "BooksError",
     "ConfigurationError",
+    "ConnectionLostError",
     "ContractError",
     "HeadraceError",
     "InputError",
@@ -99,6 +101,10 @@ class RetryableStoreError(StoreError):
     """The database failed in a way that running the whole transaction again may cure."""
 
     retryable = True
+
+
+class ConnectionLostError(RetryableStoreError):
+    """The connection ended or could not be made: the server may be restarting, and is waited for (within bounds)."""
 
 
 class LockTimeoutError(StoreError):

@@ -1,32 +1,59 @@
-"""``headrace explain``: which run, file and chunk of rows brought an event."""
+"""``headrace explain``: an event's story, or why it is not in the table.
+
+    in the table ──► its receipt: who brought it first ──► its inputs read again: who repeated it, and when
+    not there    ──► is it an ID of ours? in another table? among the rejects? in the inputs, and which runs had those?
+
+Without the inputs, those who repeated it can only be narrowed down: the ledger counts duplicates, and lists none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from headrace.errors import StoreError
-from headrace.partitioning.identity import id_text, parse_id
-from headrace.storage.base import EVENT_ID, RECEIPT, Origin, Store
+from headrace.agreement import stored_contract
+from headrace.config import LoadOptions
+from headrace.errors import ContractError
+from headrace.partitioning.identity import NULL_TIME_US, id_text, parse_id
+from headrace.source import Input
+from headrace.storage.base import EVENT_ID, RECEIPT, Origin, Store, StoredReject
+from headrace.traces import Occurrence, Reading, occurrences, receipts_with_duplicates, rejects_of
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "Given", "explain"]
+
+SHOWN = 5
+Given = Callable[[str], tuple[Sequence[Input], LoadOptions]]
+"""The inputs that were named, opened for a table, and how they are read."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """An event's row in `table` and where it came from."""
+    """An event's row in `table` and where it came from; `origin` is ``None`` if it is not there, and `why` says why.
+
+    `occurrences` are its rows in the inputs that were named, in that order; without any, `suspects` are the receipts
+    whose duplicates may include it.
+    """
 
     event_id: str
     table: str
-    origin: Origin
+    origin: Origin | None
+    occurrences: Sequence[Occurrence] = ()
+    suspects: Sequence[Reading] = ()
+    rejects: Sequence[StoredReject] = ()
+    why: Sequence[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, for JSON: the event, and the address, receipt and run behind it (null if not ours)."""
-        receipt, run = self.origin.receipt, self.origin.run
+        row = {} if self.origin is None else self.origin.row
+        receipt, run = (None, None) if self.origin is None else (self.origin.receipt, self.origin.run)
         return {
             "event_id": self.event_id,
             "table": self.table,
-            "event": {name: value for name, value in self.origin.row.items() if name not in (EVENT_ID, RECEIPT)},
+            "found": self.origin is not None,
+            "event": self.origin and {name: row[name] for name in row if name not in (EVENT_ID, RECEIPT)},
             "source": receipt and receipt.address.source,
             "first_row": receipt and receipt.address.first_row,
             "rows": receipt and receipt.address.rows,
@@ -37,32 +64,183 @@ class Explanation:
             "run_id": run and run.run_id,
             "run_started_at": run and run.started_at and run.started_at.isoformat(),
             "headrace_version": run and run.version,
+            "occurrences": [
+                {**one.place.to_dict(), "readings": [self._reading(one, reading) for reading in one.readings]}
+                for one in self.occurrences
+            ],
+            "may_have_repeated": [_reading_object(one) for one in self.suspects],
+            "rejects": [one.reject_id for one in self.rejects],
+            "why_not": list(self.why),
         }
 
     def to_text(self) -> str:
         """The story for people."""
+        if self.origin is None:
+            lines = [f"event {self.event_id} is not in {self.table}"]
+            return "\n".join([*lines, *(f"  {one}" for one in self.why), *self._repeats()])
         lines = [f"event {self.event_id} in {self.table}"]
-        lines += [f"  {name:<20} {value}" for name, value in self.origin.row.items() if name not in (EVENT_ID, RECEIPT)]
-        receipt, run = self.origin.receipt, self.origin.run
-        if receipt is None:
-            return "\n".join([*lines, "no receipt: this row was not loaded by Headrace"])
-        chunks = receipt.spans or (receipt.address,)
-        lines.append(f"brought by {chunks[0]}" if len(chunks) == 1 else "brought by one of these chunks:")
-        lines += [f"  {chunk}" for chunk in chunks if len(chunks) > 1]
-        lines.append(f"  committed {receipt.committed_at.isoformat()} under receipt {receipt.receipt_id}")
-        if run is not None:
-            lines.append(f"  run {run.run_id}, provider {run.provider}, headrace {run.version}, {run.status}")
-        return "\n".join(lines)
+        row = self.origin.row
+        lines += [f"  {name:<20} {row[name]}" for name in row if name not in (EVENT_ID, RECEIPT)]
+        return "\n".join([*lines, *_brought(self.origin), *self._repeats(), *self._suspected()])
+
+    def _repeats(self) -> list[str]:
+        lines = []
+        for one in self.occurrences:
+            lines.append(f"stands in {one.place}")
+            lines += [f"  {self._what(one, reading)} {_when(reading)}" for reading in one.readings]
+            if not one.readings:
+                lines.append("  no run has read this input into the table")
+        return lines
+
+    def _suspected(self) -> list[str]:
+        if not self.suspects:
+            return []
+        lines = ["may have been repeated by (name the inputs with --in to know):"]
+        lines += [f"  {_counted(one)} {_when(one)}" for one in self.suspects[:SHOWN]]
+        more = len(self.suspects) - SHOWN
+        return lines + ([f"  and {more} receipts more"] if more > 0 else [])
+
+    def _reading(self, one: Occurrence, reading: Reading) -> dict[str, object]:
+        return {"what": self._what(one, reading), **_reading_object(reading)}
+
+    def _what(self, one: Occurrence, reading: Reading) -> str:
+        """Whether this row, in this run, brought the event, repeated it, or was never reached."""
+        if reading.receipt is None:
+            return "not reached"
+        if self.origin is None:
+            return "read"
+        brought = self.origin.receipt is not None and reading.receipt.receipt_id == self.origin.receipt.receipt_id
+        first = next((other for other in self.occurrences if _has(other, reading.receipt.receipt_id)), one)
+        return "brought it" if brought and first is one else "repeated it"
 
 
-def explain(store: Store, event_id: str, tables: Sequence[str]) -> Explanation:
-    """Find the event in `tables`. Raises `StoreError` if none of them has it."""
+def explain(
+    store: Store, event_id: str, tables: Sequence[str], options: LoadOptions, given: Given | None = None
+) -> list[Explanation]:
+    """The event's story in each of `tables` that has it; if none has, why not, for each. `given` opens the inputs in
+    which it is looked for. Raises `UsageError` if `event_id` is none.
+    """
     packed = parse_id(event_id)
-    for table in tables:
-        origin = store.origin(table, packed)
-        if origin is not None:
-            return Explanation(id_text(packed), table, origin)
-    raise StoreError(
-        f"no event {event_id} in {', '.join(tables) or 'this database, which has no event tables'}",
-        hint="`headrace rejects list` shows rows that were kept aside; an event that was never read has no trace",
-    )
+    origins = {table: store.origin(table, packed) for table in tables}
+    holders = [table for table in tables if origins[table] is not None]
+    told = []
+    for table in holders or tables:
+        found = [] if given is None else occurrences(store, table, packed, *given(table))
+        origin = origins[table]
+        told.append(
+            _absent(store, table, packed, options, found)
+            if origin is None
+            else _present(store, table, packed, origin, found, asked=given is not None)
+        )
+    return told
+
+
+def _present(
+    store: Store, table: str, packed: bytes, origin: Origin, found: Sequence[Occurrence], *, asked: bool
+) -> Explanation:
+    receipt = origin.receipt
+    suspects = [] if asked or receipt is None else receipts_with_duplicates(store, table, packed, receipt)
+    return Explanation(id_text(packed), table, origin, found, suspects)
+
+
+def _absent(store: Store, table: str, packed: bytes, options: LoadOptions, found: Sequence[Occurrence]) -> Explanation:
+    rejects, unidentified = rejects_of(store, table, packed, options)
+    why = [*_elsewhere(store, table, packed)]
+    why += [f"kept aside as reject {one.reject_id} ({one.state}), {_at(one)}: {one.reject.reason}" for one in rejects]
+    why += _read_but_gone(found, rejects)
+    if not why:
+        why.append("it has left no trace: it was never read under this contract and provider, or it was deleted")
+        why.append("`headrace explain … --in INPUT` looks for it in inputs, `headrace verify INPUT` names what is lost")
+    if unidentified and not rejects:
+        why.append(f"{unidentified:,} rejects cannot be identified; it may be one of them: `headrace rejects list`")
+    return Explanation(id_text(packed), table, None, found, (), rejects, [*_told_by_itself(packed, store, table), *why])
+
+
+def _told_by_itself(packed: bytes, store: Store, table: str) -> list[str]:
+    """What the ID alone says: whether it is one of ours, and when its event would have happened."""
+    if packed[6] >> 4 != 8 or packed[8] >> 6 != 2:  # noqa: PLR2004 - version and variant of a UUIDv8
+        return ["it is no ID that Headrace makes: those are UUIDs of version 8"]
+    try:
+        contract = stored_contract(store, table)
+    except ContractError:
+        return []
+    if contract.layout != "time":
+        return []
+    since = int.from_bytes(packed[:6], "big") * 1000 + NULL_TIME_US
+    try:
+        moment = _EPOCH + timedelta(microseconds=since)
+    except OverflowError:
+        return ["its event time would be beyond the year 9999"]
+    return [f"its event time would be {moment.isoformat(timespec='milliseconds')}"]
+
+
+def _elsewhere(store: Store, table: str, packed: bytes) -> list[str]:
+    others = (other for other in store.tables() if other != table)
+    return [
+        f"it is in the table {other}" for other in others if store.table_schema(other) and store.origin(other, packed)
+    ]
+
+
+def _read_but_gone(found: Sequence[Occurrence], rejects: Sequence[StoredReject]) -> list[str]:
+    """What the runs over the inputs in which it stands allow to conclude."""
+    if not found:
+        return []
+    readings = [reading for one in found for reading in one.readings]
+    committed = [one for one in readings if one.receipt is not None]
+    if committed and rejects:
+        return []
+    if committed:
+        return [f"it was loaded, and deleted since: a receipt covers its row {_when(committed[-1])}"]
+    if readings:
+        last = readings[-1].run
+        return [f"its input was not loaded to the end: run {last.run_id[:8]} is {last.status}; load it again to resume"]
+    return ["its input was never loaded into this table"]
+
+
+def _brought(origin: Origin) -> list[str]:
+    receipt, run = origin.receipt, origin.run
+    if receipt is None:
+        return ["no receipt: this row was not loaded by Headrace"]
+    chunks = receipt.spans or (receipt.address,)
+    lines = [f"brought by {chunks[0]}" if len(chunks) == 1 else "brought by one of these chunks:"]
+    lines += [f"  {chunk}" for chunk in chunks if len(chunks) > 1]
+    lines.append(f"  committed {receipt.committed_at.isoformat()} under receipt {receipt.receipt_id}")
+    if run is not None:
+        lines.append(f"  run {run.run_id}, provider {run.provider}, headrace {run.version}, {run.status}")
+    return lines
+
+
+def _when(reading: Reading) -> str:
+    run = reading.run
+    if reading.receipt is None:
+        return f"by run {run.run_id[:8]} ({run.status})"
+    at = reading.receipt.committed_at.isoformat(timespec="seconds")
+    return f"at {at}, run {run.run_id[:8]}, receipt {reading.receipt.receipt_id}"
+
+
+def _counted(reading: Reading) -> str:
+    if reading.receipt is None:
+        return ""
+    counts, chunks = reading.receipt.counts, reading.receipt.spans or (reading.receipt.address,)
+    return f"{counts.duplicate_in_input + counts.duplicate_in_store:,} duplicates in {chunks[0]}"
+
+
+def _reading_object(reading: Reading) -> dict[str, Any]:
+    receipt = reading.receipt
+    return {
+        "run_id": reading.run.run_id,
+        "run_status": reading.run.status,
+        "receipt": receipt and receipt.receipt_id,
+        "committed_at": receipt and receipt.committed_at.isoformat(),
+        "chunks": receipt and [str(chunk) for chunk in receipt.spans or [receipt.address]],
+    }
+
+
+def _has(one: Occurrence, receipt_id: int) -> bool:
+    return any(reading.receipt is not None and reading.receipt.receipt_id == receipt_id for reading in one.readings)
+
+
+def _at(stored: StoredReject) -> str:
+    reject = stored.reject
+    line = "" if reject.line is None else f", line {reject.line}"
+    return f"{reject.source}{line if reject.line is not None or reject.row is None else f', row {reject.row}'}"

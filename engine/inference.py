@@ -75,7 +75,9 @@ class _Text:
     def of(cls, column: Sampled) -> _Text:
         chunks = [chunk for part in column.parts for chunk in part.cast(pa.string()).chunks]
         values = pa.chunked_array(chunks, pa.string())
-        values = values.filter(pc.not_equal(pc.utf8_trim_whitespace(values), "")) if len(values) else values
+        blank = pc.or_(pc.equal(values, ""), pc.utf8_is_space(values))
+        if pc.any(blank).as_py() or values.null_count:
+            values = values.filter(pc.invert(blank))
         hint: Sequence[LogicalType] = column.hint or ()
         candidates = [kind for kind in hint if kind != "string"] if len(values) else []
         return cls(column.name, values, candidates)

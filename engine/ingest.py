@@ -2,7 +2,7 @@
 
     agree ──► open the run ──► read ──► prepare ──► micro-batch ──► slices ──► commit ──► close the books
     columns,  new, or going    source   event IDs,   first seen?     one for    rows,      the ledger's sums
-    contract  on where a       yields   rejects      in snapshot?    each       rejects,   must equal this
+    contract  on where a       yields   rejects      in snapshot?    each       alerts,    must equal this
               killed one       chunks                                partition  receipt    run's own
               stopped
               ───────────────────────── coordinator ──────────────────────────────────────────────────────
@@ -34,19 +34,24 @@ from headrace.errors import BooksError, HeadraceError, InputError, Interrupted
 from headrace.flags import Decision, decide
 from headrace.known import KnownIds
 from headrace.ledger import OpenRun, open_run
+from headrace.logs import about
 from headrace.microbatch import MicroBatch
-from headrace.orders import CommitOrder, PrepareOrder
+from headrace.observe import audience
+from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.pool import Task, Workers
 from headrace.prepare import Prepared
 from headrace.progress import Progress, Quiet
 from headrace.report import Report
 from headrace.revisions import locate_revisions, revisions_for
+from headrace.rules import Alerting
 from headrace.session import Session
 from headrace.shadow import Shadow
 from headrace.source import Input
+from headrace.stages import Listener, PoolHealth, RunFacts, Stages
 from headrace.storage.base import Committed, Counts, Receipt, Reject, RunRecord, RunStatus, Slice, Store
 from headrace.storage.locks import lock_keys
 from headrace.strategy import SEQUENTIAL, Shape, parallel_shape
+from headrace.worker import alert_keys
 
 __all__ = ["ingest"]
 
@@ -66,21 +71,29 @@ def ingest(
     stop: Event | None = None,
     replayed: Sequence[int] = (),
     session: Session | None = None,
+    listener: Listener | None = None,
 ) -> Report:
     """Load `inputs` into `table`, each event once; returns the balanced books.
 
     Setting `stop` asks for an end after the chunks in hand, which raises `Interrupted`; the same call later resumes.
     `replayed` are the rejects that this load settles, marked together with its first slice. `session` is one that is
-    open already. Raises `HeadraceError`.
+    open already, and `listener` hears what the run does, and the time that each stage takes. Raises `HeadraceError`.
     """
     began = time.monotonic()
     decision = decide(options.mode, options.provider, table)
     with ExitStack() as opened:
         session = session or opened.enter_context(Session(store, options.parallel))
         workers = _pool(session, options) if decision.mode == "parallel" else session.inline
-        agreement = agree(store, table, inputs, options)
-        going = open_run(store, agreement, inputs, options, _shape(decision, options), workers.count)
-        run = _Run(store, agreement, going, options, session, decision, progress or Quiet(), stop or Event())
+        stages = Stages(audience(listener))
+        with stages.stage("agree"):
+            agreement = agree(store, table, inputs, options)
+            going = open_run(store, agreement, inputs, options, _shape(decision, options), workers.count)
+        run = _Run(
+            store, agreement, going, options, session, decision, progress or Quiet(), stop or Event(), stages=stages
+        )
+        opened.enter_context(about(run=going.run_id, provider=options.provider, table=table))
+        opened.enter_context(stages.telling_failure())
+        stages.listener.began(run.facts(workers.health()))
         try:
             run.load(inputs, workers, list(replayed))
         except BaseException as error:
@@ -90,14 +103,19 @@ def ingest(
             raise
         seconds = time.monotonic() - began
         finished = store.finish_run(going.run_id, status="done", seconds=seconds)
-    _check_books(run.counts, finished)
-    return run.report(seconds)
+        _check_books(run.counts, finished)
+        report = run.report(seconds)
+        stages.listener.ended(report)
+    return report
 
 
 def _pool(session: Session, options: LoadOptions) -> Workers:
     """The pool, before anything is changed: what it cannot be sent is said now."""
-    if options.enrichment is not None and options.parallel.executor is None:
-        options.enrichment.require_sendable()
+    if options.parallel.executor is None:
+        if options.enrichment is not None:
+            options.enrichment.require_sendable()
+        for rule in options.alerts:
+            rule.require_sendable()
     return session.pool()
 
 
@@ -131,6 +149,7 @@ class _Flight:
     size: int
     slices: Sequence[tuple[CommitOrder, Task[Committed]]]
     done: Counts
+    alerts: int
     skipped: bool
 
 
@@ -147,6 +166,8 @@ class _Run:
         decision: Decision,
         progress: Progress,
         stop: Event,
+        *,
+        stages: Stages,
     ) -> None:
         self._store = store
         self._agreement = agreement
@@ -157,6 +178,7 @@ class _Run:
         self._decision = decision
         self._progress = progress
         self._stop = stop
+        self._stages = stages
         self._key = hash_key() if agreement.contract.hash == "blake2b" else None
         self._known: KnownIds = session.known(agreement, options)
         self._shadow = self._shadowed() if decision.shadow and going.shape == SEQUENTIAL else None
@@ -167,6 +189,7 @@ class _Run:
         self.skipped = 0
         self.retries = 0
         self.lock_seconds = 0.0
+        self.alerts = 0
 
     def load(self, inputs: Sequence[Input], workers: Workers, replayed: list[int]) -> None:
         """Take every chunk of every input to the table, in input order."""
@@ -177,7 +200,9 @@ class _Run:
             try:
                 for chunks, size in batches:
                     self._go_on()
-                    self._dispatch(MicroBatch(chunks, self._known, self._shape.partitions), size)
+                    with self._stages.stage("decide", rows=sum(chunk.read for chunk in chunks)):
+                        batch = MicroBatch(chunks, self._known, self._shape.partitions)
+                    self._dispatch(batch, size)
             finally:
                 self._allowance.close()
                 if self._shadow is not None:
@@ -185,6 +210,19 @@ class _Run:
             self._drain()
         if self.counts.revised:
             locate_revisions(self._store, self._going.run_id, inputs)
+
+    def facts(self, health: PoolHealth) -> RunFacts:
+        """What a listener is told first."""
+        return RunFacts(
+            run_id=self._going.run_id,
+            table=self._agreement.table,
+            provider=self._options.provider,
+            database=self._store.url,
+            strategy=self._shape.strategy,
+            pool=health,
+            decision=self._decision,
+            started=self._stages.started,
+        )
 
     def report(self, seconds: float) -> Report:
         """What the run did."""
@@ -207,6 +245,7 @@ class _Run:
             duplicate_in_store=self.counts.duplicate_in_store,
             rejected=self.counts.rejected,
             revised=self.counts.revised,
+            alerts=self.alerts,
             snapshot_ids=self._known.snapshot_ids,
             retries=self.retries,
             lock_seconds=self.lock_seconds,
@@ -214,11 +253,17 @@ class _Run:
             fell_back=self._began_with.fell_back,
             shadow=None if self._shadow is None else str(self._shadow),
             seconds=seconds,
+            stages=self._stages.seconds(),
         )
 
     def _shadowed(self) -> Shadow:
         partitions = self._options.parallel.partitions or self._options.parallel.workers
-        return Shadow(self._session.pool, self._known, partitions, self._session.folder)
+        return Shadow(self._session.pool, self._known, partitions, self._session.folder, self._alert_keys)
+
+    def _alert_keys(self, pieces: Sequence[Piece]) -> frozenset[str]:
+        """What events raise, without writing it; unknown before the user's enrichment, which is not called twice."""
+        alerting = self._alerting() if self._options.enrichment is None else None
+        return alert_keys(alerting, pieces, self._options.provider)
 
     # From input to micro-batch --------------------------------------------------------------------------------
 
@@ -231,7 +276,10 @@ class _Run:
         rows = size = 0
         for read in self._read_ahead(inputs):
             self._allowance.claim()
-            prepared = _located(read.item, read.task.result())
+            with self._stages.stage("wait.chunk"):
+                prepared = read.task.result()
+            self._stages.take(prepared.spans)
+            prepared = _located(read.item, prepared)
             chunks.append(prepared)
             rows, size = rows + prepared.address.rows, size + read.size
             if rows >= self._shape.rows or size >= self._shape.bytes:
@@ -253,8 +301,9 @@ class _Run:
         """The chunks of the inputs up to the first that brings columns which the table lacks. Runs in a thread."""
         while waiting and self._fits(waiting[0]):
             item = waiting.popleft()
-            for chunk in item.chunks(self._columns_for(item), self._options.read):
-                self._allowance.take(chunk.batch.nbytes)
+            for chunk in self._stages.reading(item.chunks(self._columns_for(item), self._options.read)):
+                with self._stages.stage("wait.memory"):
+                    self._allowance.take(chunk.batch.nbytes)
                 order = self._prepare_order(chunk)
                 if self._shadow is not None:
                     self._shadow.offer(order)
@@ -274,14 +323,17 @@ class _Run:
         return pa.schema([column for column in schema if column.name in own])
 
     def _prepare_order(self, chunk: Chunk) -> PrepareOrder:
+        with self._stages.stage("spool", rows=chunk.address.rows):
+            parcel = self._workers.pack(chunk.batch)
         return PrepareOrder(
             address=chunk.address,
-            chunk=self._workers.pack(chunk.batch),
+            chunk=parcel,
             rows=chunk.rows,
             rejects=chunk.rejects,
             contract=self._agreement.contract,
             provider=self._options.provider,
             key=self._key,
+            run_id=self._going.run_id,
         )
 
     # From micro-batch to slices -------------------------------------------------------------------------------
@@ -292,17 +344,20 @@ class _Run:
         receipts = {one: self._receipt(batch, one) for one in partitions}
         if to_judge := None in receipts.values() and self._shape.existing == "snapshot":
             self._fetch_for(batch)
-            batch.judge()
+            with self._stages.stage("decide"):
+                batch.judge()
         if self._shadow is not None:
             self._shadow.compare(batch, judged=to_judge)
         if self._options.revisions != "ignore" and batch.anything_again:
             self._drain()  # what a row repeats must be in the table when the row is compared with it
         open_slices = [self._commit_order(batch, one) for one in partitions if receipts[one] is None]
+        done = [receipt for receipt in receipts.values() if receipt is not None]
         flight = _Flight(
             batch,
             size,
             [(order, self._workers.commit(order)) for order in open_slices],
-            sum((receipt.counts for receipt in receipts.values() if receipt is not None), Counts()),
+            sum((receipt.counts for receipt in done), Counts()),
+            sum(receipt.alerts for receipt in done),
             skipped=bool(partitions) and not open_slices,
         )
         self._in_flight.append(flight)
@@ -325,7 +380,10 @@ class _Run:
         times = batch.first_times()
         if batch.anything_first and self._known.needs_fetch(times):
             self._drain()
-            self._known.fetch(times, self._going.started)
+            with self._stages.stage("snapshot") as stage:
+                before = self._known.snapshot_ids
+                self._known.fetch(times, self._going.started)
+                stage.rows = self._known.snapshot_ids - before
 
     def _receipt(self, batch: MicroBatch, partition: int) -> Receipt | None:
         """What an earlier process of this run left, if it committed the slice."""
@@ -368,9 +426,14 @@ class _Run:
             options.to,
             options.enrichment,
             how.locks if locked else None,
+            self._alerting(),
             revisions,
             batch.repeats(partition) if revisions else (),
         )
+
+    def _alerting(self) -> Alerting | None:
+        rules = self._options.alerts
+        return Alerting(rules, self._agreement.schema, self._options.on_error) if rules else None
 
     # From slices to books -------------------------------------------------------------------------------------
 
@@ -384,16 +447,22 @@ class _Run:
         flight = self._in_flight.popleft()
         counts = flight.done
         for order, task in flight.slices:
-            committed = task.result()
+            with self._stages.stage("wait.commit"):
+                committed = task.result()
+            self._stages.take(committed.spans)
+            self._stages.listener.committed(order.slice, committed)
             counts += committed.counts
             self.retries += committed.retries
             self.lock_seconds += committed.lock_seconds
+            self.alerts += committed.alerts
             if self._session.keep and committed.counts.rejected == order.slice.counts.rejected:
                 for piece in order.pieces:
                     self._known.remember(piece.ids)
+        self._stages.land(flight.batch, self._workers.health)
         flight.batch.discard()
         self._allowance.give_back(flight.size)
         self.counts += counts
+        self.alerts += flight.alerts
         self.chunks += len(flight.batch.chunks)
         self.skipped += len(flight.batch.chunks) if flight.skipped else 0
         self._progress.advance(counts, len(flight.batch.chunks))

@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 
 from headrace.casting import Caster
 from headrace.elements import elements
+from headrace.errors import InputError
 from headrace.expressions import literal
 from headrace.locate import Locator
 from headrace.reading import Hint, Piece, Place
 from headrace.storage.base import Reject
-from headrace.streams import ESCAPED, Progress, Utf8, open_bytes, readable, unescape
+from headrace.streams import ESCAPED, LONGEST, Progress, Utf8, open_bytes, readable, unescape
 
 __all__ = ["JsonReader"]
 
@@ -53,6 +54,8 @@ _DOUBLES: Hint = ("float", "string")
 
 class JsonReader:
     """Reads one JSON file of the given shape: ``lines``, ``values`` (an array, or one after another), ``features``."""
+
+    declared = False
 
     def __init__(self, path: Path, name: str, shape: str, caster: Caster) -> None:
         self._path = path
@@ -122,7 +125,7 @@ class JsonReader:
     def _blocks(self, stream: Utf8) -> Iterator[tuple[NDArray[np.int64], list[bytes]]]:
         """The texts of the objects and the lines (1-based) where they start."""
         if self._shape == "lines":
-            yield from _line_blocks(stream)
+            yield from _line_blocks(stream, self._name)
             return
         found = elements(stream, self._name, features=self._shape == "features")
         while block := list(islice(found, _PIECE_ROWS)):
@@ -191,11 +194,15 @@ def _all_null(columns: list[pa.ChunkedArray], rows: int) -> pa.ChunkedArray:
     return empty
 
 
-def _line_blocks(stream: Utf8) -> Iterator[tuple[NDArray[np.int64], list[bytes]]]:
+def _line_blocks(stream: Utf8, name: str) -> Iterator[tuple[NDArray[np.int64], list[bytes]]]:
     """The lines that are not blank, a block of the file at a time. Here a line ends with LF alone, as NDJSON has it."""
     rest, first = b"", 1
     while block := stream.read(_BLOCK):
         *lines, rest = (rest + block).split(b"\n")
+        if len(rest) > LONGEST:
+            raise InputError(
+                f"a line has more than {LONGEST >> 20} MiB", where=name, hint="JSON lines has one object a line"
+            )
         yield _not_blank(lines, first)
         first += len(lines)
     if rest.strip():

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.partitioning.contract import Contract
-from headrace.partitioning.dedup import first_occurrences
+from headrace.partitioning.dedup import SortedIds
 from headrace.partitioning.identity import low_bound
 from headrace.partitioning.snapshot import EVERYTHING, IdRuns, Segment, Snapshot
 from headrace.storage.base import IdRange, Store, TimeRange
@@ -91,12 +91,11 @@ class KnownIds:
         """IDs the snapshot holds."""
         return len(self._snapshot)
 
-    def meet(self, ids: NDArray[np.uint8]) -> Mask:
-        """Note `ids` as met in this run; returns which rows are met for the first time. Shape (rows,)."""
-        first = first_occurrences(ids)
-        first &= ~self._seen.contains(ids)
-        self._seen.add(ids[first])
-        return first
+    def meet(self, ids: SortedIds) -> Mask:
+        """Note `ids` as met in this run; returns which rows of the chunk are met for the first time. Shape (rows,)."""
+        first = ids.first() & ~self._seen.contains_sorted(ids)
+        self._seen.add_sorted(ids.where(first))
+        return _by_row(ids, first)
 
     def needs_fetch(self, times_us: NDArray[np.int64] | None) -> bool:
         """Whether `judge` would have to query the store for events of these times first."""
@@ -116,12 +115,12 @@ class KnownIds:
         for segment in self._segments(times_us):
             self._fetch_segment(segment)
 
-    def judge(self, ids: NDArray[np.uint8], times_us: NDArray[np.int64] | None, first: Mask) -> Verdict:
+    def judge(self, ids: SortedIds, times_us: NDArray[np.int64] | None, first: Mask) -> Verdict:
         """Judge the rows `first` (as `meet` returned them) of a chunk against the snapshot."""
-        rows = np.flatnonzero(first)
-        new = first.copy()
-        new[rows] = ~self._snapshot.known(ids[rows])
-        return Verdict(new, self._certain(None if times_us is None else times_us[new]))
+        new = first[ids.rows]
+        new[new] = ~self._snapshot.known_sorted(ids.where(new))
+        by_row = _by_row(ids, new)
+        return Verdict(by_row, self._certain(None if times_us is None else times_us[by_row]))
 
     def _certain(self, times_us: NDArray[np.int64] | None) -> bool:
         if self._snapshot.complete:
@@ -141,7 +140,11 @@ class KnownIds:
             self._fetch_segment(Segment(_floor_us(now - self._window), None))
 
     def _fetch_all(self) -> None:
-        self._snapshot.extend(self._store.fetch_ids(self._table, limit=self._budget + 1), None)
+        everything = (
+            IdRange() if self._contract.layout == "time" else None
+        )  # along the key, where that is the table's order
+        ids = self._store.fetch_ids(self._table, everything, limit=self._budget + 1)
+        self._snapshot.extend(ids, None)
         if len(self._snapshot) <= self._budget:
             self._snapshot.extend(iter(()), EVERYTHING)
 
@@ -157,6 +160,12 @@ class KnownIds:
         if column is None:
             raise ValueError("a time range needs a time column")
         return TimeRange(column, *(_or_none(_moment, edge) for edge in (segment.low, segment.high)))
+
+
+def _by_row(ids: SortedIds, mask: Mask) -> Mask:
+    rows = np.empty(len(ids), dtype=np.bool_)
+    rows[ids.rows] = mask
+    return rows
 
 
 def _or_none(convert: Callable[[int], T], edge: int | None) -> T | None:

@@ -80,6 +80,7 @@ def _job(agreement: Agreement, inputs: Sequence[Input], options: LoadOptions) ->
             "inputs": [[item.name, item.fingerprint] for item in inputs],
             "read": _what_is_read(options.read),
             "enrich": None if options.enrichment is None else options.enrichment.name,
+            "alerts": sorted([rule.name, rule.what] for rule in options.alerts),
             **_what_is_revised(options),
             "versions": [__version__, duckdb.__version__],
         }

@@ -6,7 +6,6 @@ starts again only for a row that lies behind it.
 
 from __future__ import annotations
 
-import csv
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -14,24 +13,10 @@ from pathlib import Path
 
 from headrace.errors import InputError
 from headrace.reading import Place
+from headrace.records import records_of
 from headrace.streams import Utf8, open_bytes, unescape
 
 __all__ = ["Locator", "csv_places"]
-
-_BLOCK = 1 << 20
-# The reader's own limit on a record, in characters: the csv module's default of 131,072 is too short for a field.
-_FIELD_LIMIT = 64 << 20
-
-
-def _text_lines(stream: Utf8) -> Iterator[bytes]:
-    """The stream's physical lines with their ends (LF, CRLF or CR), the last one perhaps without."""
-    rest = b""
-    while block := stream.read(_BLOCK):
-        lines = (rest + block).splitlines(keepends=True)
-        # the last may go on in the next block; so may a CR before an LF
-        rest = lines.pop()
-        yield from lines
-    yield from rest.splitlines(keepends=True)
 
 
 class Locator(threading.local):
@@ -60,7 +45,7 @@ class Locator(threading.local):
                 self._next = (self._next or 0) + 1
                 if self._next == row + 1:
                     return place
-        except (InputError, OSError, csv.Error):  # the pass that delivers the rows will say so, or has
+        except (InputError, OSError):  # the pass that delivers the rows will say so, or has
             self._next = None
         return None
 
@@ -69,22 +54,11 @@ class Locator(threading.local):
         self._walk, self._next = self._places(Utf8(self._open.enter_context(open_bytes(self._path)))), 0
 
 
-def csv_places(stream: Utf8, delimiter: str, *, header: bool) -> Iterator[Place]:
-    """Places of CSV records. The csv module and Arrow's parser agree on where records end; tests hold them to it."""
-    read: list[str] = []
-
-    def lines() -> Iterator[str]:
-        for line in _text_lines(stream):
-            read.append(line.decode())
-            yield read[-1]
-
-    csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
-    records = csv.reader(lines(), delimiter=delimiter)
-    before, skip = 0, header
-    for record in records:
-        line, before, text = before + 1, records.line_num, "".join(read)
-        read.clear()
-        if record and not skip:
-            raw = text.rstrip("\r\n")
-            yield line, unescape(raw) if stream.escaped else raw
-        skip = skip and not record
+def csv_places(stream: Utf8, delimiter: str, *, header: bool, name: str = "") -> Iterator[Place]:
+    """Places of CSV records. `headrace.records` and Arrow's parser agree on where they end; tests hold them to it."""
+    records = records_of(stream, delimiter, name)
+    if header:
+        next(records, None)
+    for line, record in records:
+        raw = record.decode().rstrip("\r\n")
+        yield line, unescape(raw) if stream.escaped else raw

@@ -36,10 +36,11 @@ from logging.handlers import QueueHandler
 from multiprocessing.connection import wait  # which also teaches multiprocessing to hand over sockets
 from multiprocessing.context import assert_spawning
 from queue import Empty
+from types import MappingProxyType
 
 from multiprocessing_logging import MultiProcessingHandler
 
-__all__ = ["Channel", "WorkerFields", "connect_logging", "worker_logging", "working_on"]
+__all__ = ["Channel", "WorkerFields", "about", "about_now", "connect_logging", "worker_logging", "working_on"]
 
 _LARGEST = 128 * 1024
 _BUFFER = 512 * 1024
@@ -48,6 +49,7 @@ _NAME = 256  # characters of a file's, function's or thread's name, where they a
 _END = b""
 
 _partition: ContextVar[int | None] = ContextVar("partition", default=None)
+_about: ContextVar[Mapping[str, str]] = ContextVar("about", default=MappingProxyType({}))
 _STANDARD = {*vars(logging.makeLogRecord({})), "worker", "partition"}
 
 
@@ -103,6 +105,22 @@ def working_on(partition: int | None) -> Iterator[None]:
         _partition.reset(token)
 
 
+@contextmanager
+def about(**facts: str) -> Iterator[None]:
+    """What this thread logs inside is about these, and about what it was already: `run`, `provider`, `chunk`."""
+    token = _about.set({**_about.get(), **facts})
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+def about_now() -> Mapping[str, object]:
+    """What this thread's records are about: the facts, and the `partition` where there is one."""
+    partition = _partition.get()
+    return _about.get() if partition is None else {**_about.get(), "partition": partition}
+
+
 @dataclass(frozen=True)
 class Channel:
     """The workers' end of the channel: pass it to a process that is started, nowhere else."""
@@ -140,6 +158,7 @@ class _Sender(QueueHandler):
         prepared: logging.LogRecord = super().prepare(record)
         prepared.worker = os.getpid()
         prepared.partition = _partition.get()
+        vars(prepared).update({name: fact for name, fact in _about.get().items() if name not in _STANDARD})
         return prepared
 
     def enqueue(self, record: logging.LogRecord) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from headrace.known import KnownIds, Mask
 from headrace.orders import Piece
+from headrace.partitioning.dedup import SortedIds
 from headrace.partitioning.identity import digest_of
 from headrace.partitioning.partition import rows_by_partition
 from headrace.prepare import Prepared
@@ -32,7 +33,8 @@ class MicroBatch:
         self.partitions = partitions
         self._known = known
         self._ids = [chunk.ids for chunk in chunks]
-        self._first = [known.meet(ids) for ids in self._ids]
+        self._sorted = [SortedIds.of(ids) for ids in self._ids]
+        self._first = [known.meet(ids) for ids in self._sorted]
         self._new = self._first
         self._rows = [rows_by_partition(ids, partitions) for ids in self._ids]
         self.certain = False
@@ -55,6 +57,12 @@ class MicroBatch:
         return np.concatenate(known) if known else None
 
     @property
+    def newest_us(self) -> int | None:
+        """The newest event time (microseconds), ``None`` without a time column or without a row."""
+        times = [chunk.times_us for chunk in self.chunks]
+        return max((int(part.max()) for part in times if part is not None and len(part)), default=None)
+
+    @property
     def anything_first(self) -> bool:
         """Whether any row is met for the first time."""
         return any(first.any() for first in self._first)
@@ -63,7 +71,7 @@ class MicroBatch:
         """Find out which rows the snapshot does not have."""
         verdicts = [
             self._known.judge(ids, chunk.times_us, first)
-            for ids, chunk, first in zip(self._ids, self.chunks, self._first, strict=True)
+            for ids, chunk, first in zip(self._sorted, self.chunks, self._first, strict=True)
         ]
         self._new = [verdict.new for verdict in verdicts]
         self.certain = all(verdict.certain for verdict in verdicts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_arrow
 from headrace.revisions import Revisions
 from headrace.storage.base import Address, Reject, Slice
+
+if TYPE_CHECKING:  # a worker of a run without rules needs no DuckDB
+    from headrace.rules import Alerting
 
 __all__ = ["CommitOrder", "Piece", "PrepareOrder"]
 
@@ -30,6 +34,7 @@ class PrepareOrder:
     provider: str
     key: bytes | None = field(repr=False)
     spool: Path | None = None
+    run_id: str = ""
 
     def __str__(self) -> str:
         return f"prepare {self.address}"
@@ -70,8 +75,16 @@ class CommitOrder:
     database: str = field(repr=False)
     enrichment: Enrichment | None = None
     locks: str | None = field(default=None, repr=False)
+    alerting: Alerting | None = None
     revisions: Revisions | None = None
     repeats: tuple[Piece, ...] = ()
+
+    @property
+    def users_code(self) -> str | None:
+        """The user's own functions that carrying this out calls, by name; ``None`` if there are none."""
+        enrich = None if self.enrichment is None else self.enrichment.name
+        rules = None if self.alerting is None else self.alerting.users_code
+        return ", ".join(filter(None, (enrich, rules))) or None
 
     def __str__(self) -> str:
         return f"commit partition {self.slice.partition} of {self.slice.address}"

@@ -32,6 +32,7 @@ from headrace.errors import ConfigurationError, WorkerError
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.parcel import MemoryParcel, Parcel, SpoolUnseen, Unchanged, pack_bytes, packer
 from headrace.prepare import Prepared
+from headrace.stages import PoolHealth
 from headrace.storage.base import Committed, Store
 from headrace.worker import Outcome, carry_out, commit, identify, prepare_apart
 
@@ -68,6 +69,10 @@ class Workers(Protocol):
     @property
     def fell_back(self) -> str | None:
         """Why the rest is done by this process, ``None`` while all is well."""
+        ...
+
+    def health(self) -> PoolHealth:
+        """How they are."""
         ...
 
     def pack(self, batch: pa.RecordBatch) -> Parcel:
@@ -108,6 +113,10 @@ class InlineWorkers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.shutdown()
+
+    def health(self) -> PoolHealth:
+        """Always well."""
+        return PoolHealth(1, 1)
 
     def pack(self, batch: pa.RecordBatch) -> Parcel:
         """The batch itself."""
@@ -167,6 +176,7 @@ class PooledWorkers:
         self._pack = packer(spool)
         self._outstanding: list[_Given[Any]] = []
         self._failures = 0
+        self._restarted = 0
         self._late: set[str] = set()
         self._lock = RLock()
 
@@ -185,6 +195,11 @@ class PooledWorkers:
         with self._lock:
             self._over = True
             self._call_back()
+
+    def health(self) -> PoolHealth:
+        """How they are; a given executor's workers are taken to live."""
+        alive = self.count if self._crew is None else self._crew.alive()
+        return PoolHealth(self.count, alive, self._restarted, self.fell_back)
 
     def pack(self, batch: pa.RecordBatch) -> Parcel:
         """Into the spool; where the workers do not see it, only the coordinator reads it again."""
@@ -313,17 +328,18 @@ class PooledWorkers:
         with self._lock:
             orders = [given.order for given in (task, *self._outstanding)]
         for order in orders:
-            if isinstance(order, CommitOrder) and order.enrichment is not None:
+            if isinstance(order, CommitOrder) and order.users_code is not None:
                 raise WorkerError(
                     why,
                     where=str(order),
-                    hint=f"{order.enrichment.name} may be what ends them; mend it, or give it more memory with fewer "
+                    hint=f"{order.users_code} may be what ends them; mend it, or give it more memory with fewer "
                     "--workers or smaller --chunk-rows, and run again to resume",
                 )
         self._fall_back(why)
 
     def _replace_the_pool(self, task: _Given[Any], crew: ProcessCrew) -> None:
         crew.kill()
+        self._restarted += 1
         self._executor.shutdown(wait=False, cancel_futures=True)
         try:
             self._executor = crew.start()
@@ -341,7 +357,8 @@ class PooledWorkers:
             raise WorkerError(
                 "the task took longer than a task may, twice",
                 where=order,
-                hint="raise --task-timeout, or mend the function given to --enrich; then run again to resume",
+                hint="raise --task-timeout, or mend the function given to --enrich or --alert-function; "
+                "then run again to resume",
             )
         self._late |= late
 

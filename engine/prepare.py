@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from headrace.partitioning.contract import Contract
 from headrace.partitioning.encoding import unencodable
 from headrace.partitioning.identity import digest_of, event_ids, ids_from_arrow, ids_to_arrow, times_us, unplaceable
 from headrace.storage.base import Address, Reject
+from headrace.storage.spans import Span
 
 __all__ = ["Prepared", "prepare"]
 
@@ -35,7 +36,8 @@ class Prepared:
     """The identified events of one chunk in input order.
 
     `events` are the rows that can be identified, `identity` their IDs and times, `rows` their 0-based numbers in the
-    input (``None`` when a select was applied). `digest` identifies the content, so that a resumed run can tell.
+    input (``None`` when a select was applied). `digest` identifies the content, so that a resumed run can tell;
+    `spans` are what its stages took.
     """
 
     address: Address
@@ -45,6 +47,7 @@ class Prepared:
     rejects: list[Reject]
     read: int
     digest: str
+    spans: tuple[Span, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def ids(self) -> NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """What every reader delivers, and how it becomes chunks of one size.
 
-    reader ──► pieces: columns as found, their row numbers, the rows the reader refused ──► coalesce ──► chunk-sized
+    reader ──► pieces: columns as found, their row numbers, the rows the reader refused ──► cut ──► parts of chunks
 
 A piece is however much a reader has at once: a block of CSV, a batch of Parquet. Where pieces are cut depends on the
 input's content and on constants alone, never on timing: a resumed run must find the chunks it left.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from headrace.partitioning.contract import LogicalType
 from headrace.storage.base import Reject
 
-__all__ = ["Hint", "Piece", "Place", "Reader", "coalesce"]
+__all__ = ["Hint", "Piece", "Place", "Reader", "cut"]
 
 Place = tuple[int | None, str | None]
 """The physical line (1-based) where a row starts and its raw text, each ``None`` where it is not known."""
@@ -64,7 +64,15 @@ class Piece:
 
 
 class Reader(Protocol):
-    """One input of one format. Reading it anew starts at its first row, unless it can be read only once."""
+    """One input of one format. Reading it anew starts at its first row, unless it can be read only once.
+
+    `declared` says that the columns and their types are known without looking at rows.
+    """
+
+    @property
+    def declared(self) -> bool:
+        """As above."""
+        ...
 
     @property
     def share(self) -> float:
@@ -88,43 +96,31 @@ class Reader(Protocol):
         ...
 
 
-def coalesce(pieces: Iterator[Piece], max_rows: int, max_bytes: int) -> Iterator[Piece]:
-    """Pieces cut and joined so that each has `max_rows` rows; fewer where `max_bytes` or a change of types says so."""
-    held: list[Piece] = []
+def cut(pieces: Iterator[Piece], max_rows: int, max_bytes: int) -> Iterator[Piece | None]:
+    """Pieces cut so that each lies in one chunk, and ``None`` where a chunk ends.
+
+    A chunk has `max_rows` rows, or fewer where `max_bytes` or a change of types says so. Parts come as soon as they are
+    read, so that each can be cast and its text let go before the next is read.
+    """
+    rows = size = 0
+    types: pa.Schema | None = None
     for piece in pieces:
         rest: Piece | None = piece
         while rest is not None:
-            if held and held[-1].table.schema != rest.table.schema:
-                yield _join(held)
-                held = []
-            room = max_rows - sum(part.span for part in held)
-            head, rest = rest.split(min(room, _rows_within(rest, max_bytes - sum(part.table.nbytes for part in held))))
-            held.append(head)
-            if _full(held, max_rows, max_bytes):
-                yield _join(held)
-                held = []
-    if held:
-        yield _join(held)
-
-
-def _full(held: list[Piece], max_rows: int, max_bytes: int) -> bool:
-    return sum(part.span for part in held) >= max_rows or sum(part.table.nbytes for part in held) >= max_bytes
+            if rows and rest.table.schema != types:
+                yield None
+                rows = size = 0
+            types = rest.table.schema
+            part, rest = rest.split(min(max_rows - rows, _rows_within(rest, max_bytes - size)))
+            rows, size = rows + part.span, size + part.table.nbytes
+            yield part
+            if rows >= max_rows or size >= max_bytes:
+                yield None
+                rows = size = 0
+    if rows:
+        yield None
 
 
 def _rows_within(piece: Piece, size: int) -> int:
     """How many of the piece's rows make `size` bytes, by their mean; at least one."""
     return max(1, -(-size * piece.span // max(1, int(piece.table.nbytes))))
-
-
-def _join(parts: list[Piece]) -> Piece:
-    if len(parts) == 1:
-        return parts[0]
-    lines = [part.lines for part in parts if part.lines is not None]
-    return Piece(
-        parts[0].first_row,
-        sum(part.span for part in parts),
-        pa.concat_tables([part.table for part in parts]),
-        np.concatenate([part.rows for part in parts]),
-        [reject for part in parts for reject in part.rejects],
-        np.concatenate(lines) if len(lines) == len(parts) else None,
-    )

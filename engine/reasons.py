@@ -13,9 +13,9 @@ from headrace.partitioning.contract import LogicalType
 __all__ = ["as_text", "reason", "text_of"]
 
 _SHOWN = 60
-_FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*")
-_LEADING_ZERO = re.compile(r"[+-]?0\d+")
-_WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
+_FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*", re.ASCII)
+_LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
 _FORMS: dict[LogicalType, str] = {
     "bool": "true or false",
     "integer": "a whole number",

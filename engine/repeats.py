@@ -21,6 +21,7 @@ from headrace.enrich import apply
 from headrace.orders import CommitOrder, Piece
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.reasons import as_text
+from headrace.revisions import Revisions
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Reject, Slice, Store
 from headrace.storage.repeats import Difference, Repeats
 
@@ -35,16 +36,14 @@ _SAID = {
 }
 
 
-def with_repeats(order: CommitOrder, piece: Slice, store: Store) -> Slice:
-    """`piece` with the rows of the order's `repeats`, to be compared as its `revisions` say.
+def with_repeats(order: CommitOrder, revisions: Revisions, piece: Slice, store: Store) -> Slice:
+    """`piece` with the rows of the order's `repeats`, to be compared as `revisions` says.
 
     Raises `WorkerError` where the user's function fails and may not.
     """
-    if order.revisions is None:
-        return piece
     rows, places = _gathered(order.repeats, piece.provider), np.arange(sum(len(one.rows) for one in order.repeats))
     failed: Sequence[tuple[int, str]] = ()
-    if order.enrichment is not None and order.revisions.version is not None and rows.num_rows:
+    if order.enrichment is not None and revisions.version is not None and rows.num_rows:
         done = apply(order.enrichment, rows, f"{order}, rows whose IDs are there already")
         failed, rows = done.failed, done.events
         places = np.delete(places, [at for at, _ in failed])
@@ -52,9 +51,9 @@ def with_repeats(order: CommitOrder, piece: Slice, store: Store) -> Slice:
     repeated = _Standing(order, piece.events, rows, places)
     repeats = Repeats(
         rows=rows,
-        identity=order.revisions.identity,
-        version=order.revisions.version,
-        columns=order.revisions.columns,
+        identity=revisions.identity,
+        version=revisions.version,
+        columns=revisions.columns,
         own=repeated.own,
         groups=repeated.groups,
         reject=repeated.reject,

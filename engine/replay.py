@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import Any
@@ -28,7 +28,7 @@ from headrace.report import Report
 from headrace.source import Input, ReadOptions, open_inputs
 from headrace.storage.base import Reject, Store, StoredReject
 
-__all__ = ["mended", "replay", "without_revisions"]
+__all__ = ["BATCH", "batches", "mended", "replay", "reread", "without_revisions"]
 
 # One batch is one chunk, so that it is settled in one transaction.
 BATCH = 10_000
@@ -54,12 +54,16 @@ def replay(
 
     A reject that could not be split into columns stays as it is: see `mended`.
     """
+    return [_replay_batch(store, batch, options, changes or {}) for batch in batches(rejects)]
+
+
+def batches(rejects: Sequence[StoredReject]) -> Iterator[list[StoredReject]]:
+    """Those of `rejects` that have columns, in batches that were read alike, of 10,000 at most."""
     ordered = sorted((one for one in rejects if one.reject.record is not None), key=_group)
-    return [
-        _replay_batch(store, batch, options, changes or {})
-        for _, group in groupby(ordered, key=_group)
-        for batch in _batches(group)
-    ]
+    for _, group in groupby(ordered, key=_group):
+        rows = iter(group)
+        while batch := list(islice(rows, BATCH)):
+            yield batch
 
 
 def without_revisions(
@@ -98,15 +102,17 @@ def _group(stored: StoredReject) -> tuple[str, str, str, str, str]:
     return stored.table, stored.provider, stored.run_id, stored.reject.source, stored.reject.stage
 
 
-def _batches(group: Iterable[StoredReject]) -> Iterator[list[StoredReject]]:
-    rows = iter(group)
-    while batch := list(islice(rows, BATCH)):
-        yield batch
-
-
 def _replay_batch(
     store: Store, batch: Sequence[StoredReject], options: LoadOptions, changes: Mapping[str, str | None]
 ) -> Report:
+    item, options = reread(store, batch, options, changes)
+    return ingest(store, [item], batch[0].table, options, replayed=[one.reject_id for one in batch])
+
+
+def reread(
+    store: Store, batch: Sequence[StoredReject], options: LoadOptions, changes: Mapping[str, str | None]
+) -> tuple[Input, LoadOptions]:
+    """A batch (of `batches`) as an input in the order of its rejects, with the options with which it was read."""
     first = batch[0]
     reading = _reading(store, first)
     select = (options.read.select or reading.select) if first.reject.stage == "read" else None
@@ -116,8 +122,7 @@ def _replay_batch(
     options = in_stored_timezone(store, first.table, options)
     records = [{**_texts(json.loads(one.reject.record or "{}")), **changes} for one in batch]
     (inner,) = open_inputs([records], options.read, None)
-    item = _Replayed(inner, [one.reject for one in batch])
-    return ingest(store, [item], first.table, options, replayed=[one.reject_id for one in batch])
+    return _Replayed(inner, [one.reject for one in batch]), options
 
 
 def _reading(store: Store, stored: StoredReject) -> _Reading:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 from headrace.storage.base import Counts
 
@@ -16,12 +17,13 @@ class Report:
 
     ``read = inserted + duplicate_in_input + duplicate_in_store + rejected`` holds, or the run has failed. A resumed
     run reports the whole input, the part that an earlier process committed included; `chunks_skipped` says how many
-    chunks that was. `revised` is no part of the sum: how many of the duplicates came with another payload than the row
-    that they met, where revisions are not ignored.
+    chunks that was. `alerts` is how many its new events raised. `revised` is no part of the sum: how many of the
+    duplicates came with another payload than the row that they met, where revisions are not ignored.
 
     `lock_seconds` is how long all workers together waited for locks, `skew` how many times its fair share the fullest
     partition had. `fell_back` says why the rest of a parallel run was done sequentially, `shadow` what the comparison
     with the parallel way found; ``None`` where that did not happen. `seconds` is the wall time of this process alone.
+    `stages` is the wall time by stage (`headrace.stages`), that of all workers together.
     """
 
     run_id: str
@@ -40,6 +42,7 @@ class Report:
     duplicate_in_store: int
     rejected: int
     revised: int
+    alerts: int
     snapshot_ids: int
     retries: int
     lock_seconds: float
@@ -47,6 +50,7 @@ class Report:
     fell_back: str | None
     shadow: str | None
     seconds: float
+    stages: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def rows_per_second(self) -> float:
@@ -76,6 +80,7 @@ class Report:
             "seconds": round(self.seconds, 3),
             "lock_seconds": round(self.lock_seconds, 3),
             "skew": round(self.skew, 3),
+            "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
             "rows_per_second": round(self.rows_per_second),
             "resumed": self.resumed,
         }
@@ -93,6 +98,8 @@ class Report:
             f"  duplicate in input  {self.duplicate_in_input:>12,}",
             f"  duplicate in store  {self.duplicate_in_store:>12,}",
             f"  rejected            {self.rejected:>12,}",
+            *([f"  revised             {self.revised:>12,}  of the duplicates"] if self.revised else []),
+            *([f"  alerts raised       {self.alerts:>12,}"] if self.alerts else []),
             f"  {self.chunks} {'chunk' if self.chunks == 1 else 'chunks'} in {self.seconds:.2f} s, "
             f"{self.rows_per_second:,.0f} rows/s, "
             f"{self._how()}, run {self.run_id}",
@@ -101,8 +108,6 @@ class Report:
             lines.append(f"  the rest was done sequentially: {self.fell_back}")
         if self.shadow:
             lines.append(f"  compared with the parallel way: {self.shadow}")
-        if self.revised:
-            lines.insert(6, f"  revised             {self.revised:>12,}  of the duplicates: another payload")
         if self.resumed:
             lines.append(f"  resumed: {self.chunks_skipped} chunks were in already")
         if self.rejected:

@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import pyarrow as pa
 
 from headrace.errors import ConfigurationError
 from headrace.partitioning.contract import Contract, logical_type
-from headrace.source import Input
 from headrace.storage.base import PROVIDER, Store, StoredReject
+
+if TYPE_CHECKING:  # a worker needs no DuckDB
+    from headrace.source import Input
 
 __all__ = ["Revisions", "RevisionsName", "locate_revisions", "require_choice", "require_version", "revisions_for"]
 

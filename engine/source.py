@@ -3,8 +3,8 @@
     paths, globs, directories, -, URLs ─► inputs.py ─► a file ─┐
     Arrow, data frames, dicts ─────────────────────────────────┤
                                                                ▼
-    reader (csvtext, jsontext, typed) ─► pieces ─► coalesce ─► tabulate ─► cast ──────────────────────────► Chunk
-                                                                             └─► relation `source` ─► select ─► cast ─┘
+    reader (csvtext, jsontext, typed) ─► pieces ─► cut ─► tabulate ─► cast ─► join ────────────────────────► Chunk
+                                                                               └─► relation `source` ─► select ─► cast ┘
 
 This module is the table of contents; each station has its own. A chunk's borders depend on the input's content and the
 options alone, so that a resumed run finds the chunks it left. Memory holds a few chunks, whatever the input's size.
@@ -19,8 +19,10 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import duckdb
 import numpy as np
@@ -36,7 +38,7 @@ from headrace.inference import Sampled, infer
 from headrace.inputs import Located, locate_inputs
 from headrace.jsontext import JsonReader
 from headrace.partitioning.contract import LogicalType
-from headrace.reading import Hint, Piece, Place, Reader, coalesce
+from headrace.reading import Hint, Piece, Place, Reader, cut
 from headrace.reasons import as_text
 from headrace.storage.base import Address, Reject
 from headrace.typed import ArrowReader, ParquetReader
@@ -163,6 +165,16 @@ def _reader(located: Located, options: ReadOptions) -> Reader:
     return JsonReader(path, name, shape, Caster(connect(options.threads, options.timezone), options.timezone, name))
 
 
+class _Typed(NamedTuple):
+    """A part of a chunk, or all of it: `span` rows of the input, the good ones in the schema asked for."""
+
+    first_row: int
+    span: int
+    table: pa.Table
+    rows: NDArray[np.int64]
+    rejects: list[Reject]
+
+
 class _Source:
     """An `Input`: a reader, a connection that casts, and a sample that decides the types."""
 
@@ -173,12 +185,18 @@ class _Source:
         self.durable = not isinstance(reader, ArrowReader)
         self._reader = reader
         self._options = options
-        self._connection = connect(options.threads, options.timezone)
-        self._caster = Caster(self._connection, options.timezone, name)
+        if options.timezone != "UTC":
+            self._connection  # noqa: B018 - whether there is such a zone is said now
+        self._caster = Caster(lambda: self._connection, options.timezone, name)
         self._sample: list[Piece] | None = None
         self._rest: Iterator[Piece] | None = None
         self._hints: dict[str, Hint] | None = None
         self._inferred: dict[tuple[object, ...], pa.Schema] = {}
+
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        """Opened when first needed: that takes 10 ms, a fifth of a small batch's time, and plain columns need none."""
+        return connect(self._options.threads, self._options.timezone)
 
     @property
     def share_read(self) -> float:
@@ -202,9 +220,9 @@ class _Source:
         schema = self._own_schema(options)
         if options.select is None:
             return schema
-        sample = coalesce(iter(self._first_pieces()), options.chunk_rows, options.chunk_bytes)
-        first = next(sample, None)
-        table = schema.empty_table() if first is None else self._typed(first, schema)[0]
+        first = takewhile(_is_part, cut(iter(self._first_pieces()), options.chunk_rows, options.chunk_bytes))
+        parts = [self._typed(part, schema) for part in first if part is not None]
+        table = _joined(parts).table if parts else schema.empty_table()
         selected = self._select(table, options.select)
         return pa.schema([pa.field(column.name, _selected_type(column.type)) for column in selected.schema])
 
@@ -212,28 +230,33 @@ class _Source:
         """The whole input."""
         own = None if options.select is None else self._own_schema(options)
         self._known_hints()
-        for piece in coalesce(self._pieces(), options.chunk_rows, options.chunk_bytes):
-            yield self._chunk(piece, schema, own, options.select)
+        parts: list[_Typed] = []
+        for part in cut(self._pieces(), options.chunk_rows, options.chunk_bytes):
+            if part is not None:
+                parts.append(self._typed(part, schema if own is None else own))
+            else:
+                yield self._chunk(_joined(parts), schema, options.select)
+                parts = []
 
     def locate(self, rows: Sequence[int]) -> dict[int, Place]:
         """As the reader knows it."""
         return self._reader.locate(rows)
 
-    def _chunk(self, piece: Piece, schema: pa.Schema, own: pa.Schema | None, select: str | None) -> Chunk:
-        table, rows, rejects = self._typed(piece, schema if own is None else own)
-        if select is not None:
-            table, refused = self._selected(self._select(table, select), schema)
-            rejects += refused
-        address = Address(self.name, piece.first_row, piece.span)
-        return Chunk(address, _one_batch(table), None if select is not None else rows, rejects)
+    def _chunk(self, typed: _Typed, schema: pa.Schema, select: str | None) -> Chunk:
+        address = Address(self.name, typed.first_row, typed.span)
+        if select is None:
+            return Chunk(address, _one_batch(typed.table), typed.rows, typed.rejects)
+        table, refused = self._selected(self._select(typed.table, select), schema)
+        return Chunk(address, _one_batch(table), None, [*typed.rejects, *refused])
 
-    def _typed(self, piece: Piece, schema: pa.Schema) -> tuple[pa.Table, NDArray[np.int64], list[Reject]]:
-        """The piece's good rows in `schema`, their numbers, and all its rejects, with their places, in row order."""
+    def _typed(self, piece: Piece, schema: pa.Schema) -> _Typed:
+        """The piece's good rows in `schema`, and all its rejects with their places, in row order."""
         piece = self._reader.tabulate(piece, schema.names)
         table, bad = self._caster.cast(piece.table, schema)
         rejects = self._placed([*piece.rejects, *self._refused(piece, bad)])
         good = _good(len(piece.rows), bad)
-        return (table.filter(good) if bad else table), piece.rows[good.to_numpy(zero_copy_only=False)], rejects
+        rows = piece.rows[good.to_numpy(zero_copy_only=False)]
+        return _Typed(piece.first_row, piece.span, table.filter(good) if bad else table, rows, rejects)
 
     def _refused(self, piece: Piece, bad: list[BadValue]) -> list[Reject]:
         records = _records(piece.table, bad)
@@ -301,7 +324,7 @@ class _Source:
         return self._hints
 
     def _first_pieces(self) -> list[Piece]:
-        """The sample: 16 MB or 200,000 rows, whichever is more; read once."""
+        """The sample: 16 MB or 200,000 rows, whichever is more, or one piece where types are declared; read once."""
         if self._sample is None:
             self._rest = self._reader.pieces()
             self._sample = []
@@ -311,6 +334,8 @@ class _Source:
                 if piece is None:
                     break
                 self._sample.append(piece)
+                if self._reader.declared and not self._options.types:
+                    break
                 rows, size = rows + piece.span, size + piece.table.nbytes
         return self._sample
 
@@ -343,6 +368,22 @@ def _records(table: pa.Table, bad: list[BadValue]) -> list[str]:
     """The bad rows as JSON objects of column to text or null."""
     rows = [{name: as_text(table.column(name)[value.index]) for name in table.column_names} for value in bad]
     return [json.dumps(row, ensure_ascii=False) for row in rows]
+
+
+def _is_part(piece: Piece | None) -> bool:
+    return piece is not None
+
+
+def _joined(parts: Sequence[_Typed]) -> _Typed:
+    if len(parts) == 1:
+        return parts[0]
+    return _Typed(
+        parts[0].first_row,
+        sum(part.span for part in parts),
+        pa.concat_tables([part.table for part in parts]),
+        np.concatenate([part.rows for part in parts]),
+        [reject for part in parts for reject in part.rejects],
+    )
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:

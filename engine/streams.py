@@ -21,11 +21,13 @@ import pyarrow as pa
 
 from headrace.errors import InputError
 
-__all__ = ["ESCAPED", "Progress", "Utf8", "compression_of", "open_bytes", "readable", "unescape"]
+__all__ = ["ESCAPED", "LONGEST", "Progress", "Utf8", "compression_of", "open_bytes", "readable", "unescape"]
 
 _PLANE = 0x10FF00
 ESCAPED = f"[{chr(_PLANE + 0x80)}-{chr(_PLANE + 0xFF)}]"
 """A regular expression for one escaped byte."""
+LONGEST = 80 << 20
+"""The most bytes that a line, a record or a JSON value may have: what is longer must not fill the memory."""
 _BLOCK = 1 << 20
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
 

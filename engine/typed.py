@@ -6,6 +6,7 @@ inference looks at is kept and delivered once more, in front of the rest.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
@@ -16,8 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.errors import ConfigurationError, InputError
+from headrace.expressions import is_text
 from headrace.reading import Hint, Piece, Place
-from headrace.reasons import text_of
+from headrace.reasons import as_text, text_of
+from headrace.storage.base import Reject
 from headrace.streams import readable
 
 __all__ = ["ArrowReader", "ParquetReader", "batches_of_dicts"]
@@ -27,6 +30,8 @@ _BATCH_ROWS = 16_384
 
 class _TypedReader:
     """What typed readers share: rows have numbers and no lines."""
+
+    declared = False
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
@@ -62,6 +67,8 @@ class _TypedReader:
 class ParquetReader(_TypedReader):
     """Reads one Parquet file, a batch at a time."""
 
+    declared = True
+
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
         self._name = name
@@ -73,7 +80,7 @@ class ParquetReader(_TypedReader):
     def pieces(self) -> Iterator[Piece]:
         """The rows in the file's order."""
         with readable(self._name), pq.ParquetFile(self._path, pre_buffer=False) as file:
-            yield from self._count(numbered(file.iter_batches(batch_size=_BATCH_ROWS)))
+            yield from self._count(numbered(file.iter_batches(batch_size=_BATCH_ROWS), self._name))
 
 
 class ArrowReader(_TypedReader):
@@ -106,17 +113,58 @@ class ArrowReader(_TypedReader):
         if self._batches is None:
             raise InputError("this stream was read already", where=self._name, hint="give a fresh one to each load")
         batches, self._batches = self._batches, None
-        return numbered(batches)
+        return numbered(batches, self._name)
 
 
-def numbered(batches: Iterable[pa.RecordBatch]) -> Iterator[Piece]:
-    """Record batches as pieces, their rows counted from 0."""
+def numbered(batches: Iterable[pa.RecordBatch], name: str) -> Iterator[Piece]:
+    """Record batches as pieces, their rows counted from 0. A row whose text is not valid UTF-8 becomes a reject."""
     first = 0
     for batch in batches:
         rows = np.arange(first, first + batch.num_rows, dtype=np.int64)
         if batch.num_rows:
-            yield Piece(first, batch.num_rows, pa.table(batch), rows)
+            yield _valid(Piece(first, batch.num_rows, pa.table(batch), rows), name)
         first += batch.num_rows
+
+
+def _valid(piece: Piece, name: str) -> Piece:
+    """`piece` without the rows that Arrow's own check finds fault with: whoever wrote them may not have looked."""
+    try:
+        piece.table.validate(full=True)
+    except pa.ArrowInvalid as error:
+        columns = {column: _bytes(piece.table.column(column)) for column in piece.table.column_names}
+        bad = np.zeros(len(piece.rows), dtype=bool)
+        for column in columns.values():
+            if pa.types.is_large_binary(column.type):
+                bad |= np.array([not _is_utf8(value) for value in column.to_pylist()])
+        if not bad.any():
+            raise InputError(
+                f"its data is damaged ({str(error).splitlines()[0]})", where=name, hint="have it written again"
+            ) from error
+        shown = pa.table(columns)
+        rejects = [
+            Reject(name, int(piece.rows[at]), None, None, "the text is not valid UTF-8", _shown(shown.slice(at, 1)))
+            for at in np.flatnonzero(bad).tolist()
+        ]
+        return replace(piece, table=piece.table.filter(pa.array(~bad)), rows=piece.rows[~bad], rejects=rejects)
+    return piece
+
+
+def _bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of text as the bytes it is made of; another as it is."""
+    if pa.types.is_dictionary(column.type):
+        column = pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type)
+    return column.cast(pa.large_binary()) if is_text(column.type) else column
+
+
+def _is_utf8(value: bytes | None) -> bool:
+    try:
+        return value is None or isinstance(value.decode(), str)
+    except UnicodeDecodeError:
+        return False
+
+
+def _shown(row: pa.Table) -> str:
+    return json.dumps({name: as_text(row.column(name)[0]) for name in row.column_names}, ensure_ascii=False)
 
 
 def batches_of_dicts(rows: Iterable[object], name: str) -> Iterator[pa.RecordBatch]:
@@ -130,6 +178,7 @@ def batches_of_dicts(rows: Iterable[object], name: str) -> Iterator[pa.RecordBat
             known.update(dict.fromkeys(map(str, row)))
         dicts = [row for row in block if isinstance(row, Mapping)]
         columns = {column: _array([row.get(column) for row in dicts]) for column in known}
+        _require_utf8(columns, name)
         yield pa.record_batch(columns) if columns else pa.record_batch({"": pa.nulls(len(dicts))})
 
 
@@ -137,8 +186,18 @@ def _array(values: list[object]) -> pa.Array:
     try:
         array = pa.array(values)
     except (pa.ArrowException, TypeError, OverflowError, ValueError):
-        return pa.array([text_of(value) for value in values], pa.string())
-    return pa.array([text_of(value) for value in values], pa.string()) if pa.types.is_nested(array.type) else array
+        return _texts(values)
+    return _texts(values) if pa.types.is_nested(array.type) else array
+
+
+def _texts(values: list[object]) -> pa.Array:
+    """The values as text. A lone surrogate, which has no UTF-8, is kept as the invalid bytes that reveal it."""
+    texts = [text_of(value) for value in values]
+    try:
+        return pa.array(texts, pa.string())
+    except UnicodeEncodeError:
+        encoded = [None if text is None else text.encode(errors="surrogatepass") for text in texts]
+        return pa.array(encoded, pa.binary()).view(pa.string())
 
 
 def _distinct(schema: pa.Schema, name: str) -> pa.Schema:
@@ -146,3 +205,10 @@ def _distinct(schema: pa.Schema, name: str) -> pa.Schema:
     if twice:
         raise InputError(f"the column {twice[0]!r} occurs twice", where=name, hint="rename one of the two")
     return schema
+
+
+def _require_utf8(columns: Iterable[str], name: str) -> None:
+    """Raise `InputError` for a column whose name has a lone surrogate: Arrow cannot hold it."""
+    for column in columns:
+        if not column.isascii() and any("\ud800" <= letter <= "\udfff" for letter in column):
+            raise InputError(f"the column {column!a} has a name that is no Unicode text", where=name, hint="rename it")

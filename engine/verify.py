@@ -1,121 +1,165 @@
-"""Does the table hold exactly the events of this input? Asked without snapshot or ledger of the load.
+"""Does the table hold exactly the events of this input? Asked without the load's snapshot.
 
-    table ──► its IDs, each once? ──────────────┐
-                                                ├─► missing · unexpected · duplicated
-    input ──► read again, identified again ─────┘
+    ledger ─► table: every row's ID and receipt ──► bucket by bucket, by hash, on disk ─┐
+                                                                                        ├─► missing · unexpected ·
+    input, read again, identified again: ID and place of every row ─► the same buckets ─┘   duplicated, with addresses
 
-Missing: an event of the input that is not in the table. Unexpected: an event that a load of these very inputs brought,
-although the input does not have it. Duplicated: an ID that the table holds twice. Events from other inputs are not of
-concern. Both ID sets lie in memory-mapped files, so that memory stays bounded whatever the size.
+Missing: an event of the input that is not in the table. Unexpected: a row that only these inputs can have brought,
+although they do not have it, or one whose receipt the ledger does not have. Duplicated: an ID that the table holds
+more than once. Events from other inputs, and rows of programs that leave no receipt, are not of concern. Beside it the
+ledger is compared with the table (`headrace.audit`).
+
+One bucket of 256 is in memory at a time, so that memory stays bounded whatever the size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.agreement import require_identity, stored_contract
+from headrace.audit import Audit, Difference, chunks_of
 from headrace.config import LoadOptions, hash_key
 from headrace.errors import SchemaError
 from headrace.ledger import inputs_key
 from headrace.partitioning.contract import Contract
-from headrace.partitioning.dedup import first_occurrences
-from headrace.partitioning.identity import id_text
-from headrace.partitioning.snapshot import IdRuns
+from headrace.partitioning.dedup import groups
+from headrace.partitioning.identity import id_text, ids_from_packed
+from headrace.partitioning.tagged import BUCKETS, TaggedIds
+from headrace.places import Places
 from headrace.prepare import Prepared, prepare
 from headrace.progress import Progress, Quiet
 from headrace.scratch import scratch_folder
 from headrace.source import Input
 from headrace.storage.base import Counts, Store
+from headrace.storage.digest import PARTS, Digest
+from headrace.storage.holdings import NO_RECEIPT, LedgerEntry
+from headrace.verification import Finding, InputRead, Verification
 
-__all__ = ["Verification", "verify"]
+__all__ = ["audited", "columns_of", "identified", "intervals", "settled", "verify"]
 
 SAMPLE = 10
 
 
-@dataclass(slots=True)
-class Verification:
-    """What `verify` found.
-
-    `expected` is the number of distinct events in the input; the samples hold up to ten IDs, those of missing events
-    with the address of their chunk.
-    """
-
-    table: str
-    read: int = 0
-    rejected: int = 0
-    expected: int = 0
-    stored: int = 0
-    missing: int = 0
-    unexpected: int = 0
-    duplicated: int = 0
-    missing_sample: list[str] = field(default_factory=list)
-    unexpected_sample: list[str] = field(default_factory=list)
-    duplicated_sample: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether the table holds exactly the expected events."""
-        return not (self.missing or self.unexpected or self.duplicated)
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain data, for JSON."""
-        return {"ok": self.ok, **asdict(self)}
-
-    def to_text(self) -> str:
-        """One screen for people."""
-        lines = [
-            f"{'VERIFIED' if self.ok else 'DIFFERENCE FOUND'}: {self.table}",
-            f"  rows read again     {self.read:>12,}   ({self.rejected:,} of them rejects)",
-            f"  distinct events     {self.expected:>12,}",
-            f"  missing             {self.missing:>12,}",
-            f"  unexpected          {self.unexpected:>12,}",
-            f"  duplicated          {self.duplicated:>12,}",
-            f"  events in the table {self.stored:>12,}   (other inputs' included)",
-        ]
-        for title, sample in (
-            ("missing", self.missing_sample),
-            ("unexpected", self.unexpected_sample),
-            ("duplicated", self.duplicated_sample),
-        ):
-            lines += [f"    {title}: {one}" for one in sample]
-        if self.missing:
-            lines.append("  load the input again to bring in what is missing; nothing will be written twice")
-        return "\n".join(lines)
-
-
 def verify(
-    store: Store, inputs: Sequence[Input], table: str, options: LoadOptions, *, progress: Progress | None = None
+    store: Store,
+    inputs: Sequence[Input],
+    table: str,
+    options: LoadOptions,
+    *,
+    progress: Progress | None = None,
+    limit: int = SAMPLE,
 ) -> Verification:
-    """Compare `table` with `inputs`. Raises `ContractError` if the table has no stored contract, or an input lacks
-    a column of the identity; `SchemaError` if the table is gone.
+    """Compare `table` with `inputs`; up to `limit` events of each kind of difference are named.
+
+    Raises `ContractError` if the table has no stored contract, or an input lacks a column of the identity;
+    `SchemaError` if the table is gone.
     """
-    contract = stored_contract(store, table)
-    schema = _columns(store, table)
-    found = Verification(table)
     with scratch_folder() as folder:
-        stored, expected = IdRuns(folder), IdRuns(folder)
-        try:
-            _read_table(store.fetch_ids(table), stored, found)
-            with (progress or Quiet()).over(inputs):
-                for prepared in _identified(schema, contract, inputs, options):
-                    _expect(prepared, stored, expected, found)
-                    if progress:
-                        progress.advance(Counts(read=prepared.read, rejected=len(prepared.rejects)))
-            _read_own(store.fetch_ids_of_inputs(table, inputs_key(inputs, options)), expected, found)
-        finally:
-            stored.close()
-            expected.close()
-    return found
+        return _Comparison(store, inputs, table, options, limit).carried_out(folder, progress or Quiet())
 
 
-def _identified(
-    schema: pa.Schema, contract: Contract, inputs: Sequence[Input], options: LoadOptions
+class _Comparison:
+    """Both sides of one verification, and what they have told so far."""
+
+    def __init__(self, store: Store, inputs: Sequence[Input], table: str, options: LoadOptions, limit: int) -> None:
+        self._store = store
+        self._inputs = inputs
+        self._options = options
+        self._limit = limit
+        self._contract = stored_contract(store, table)
+        self._places = Places(inputs)
+        self._found = Verification(table, options.provider)
+        self._missing: list[tuple[bytes, int]] = []
+        self._unexpected: list[tuple[bytes, int]] = []
+        self._duplicated: list[tuple[bytes, int | None, tuple[int, ...]]] = []
+
+    def carried_out(self, folder: Path, progress: Progress) -> Verification:
+        """Both sides read and compared."""
+        found = self._found
+        with TaggedIds(folder, "table") as held, TaggedIds(folder, "input") as read:
+            self._audit = audited(self._store, found.table, held, inputs_key(self._inputs, self._options))
+            with progress.over(self._inputs):
+                self._read_inputs(read, progress)
+            for number in range(BUCKETS):
+                self._compare(*read.bucket(number), *held.bucket(number))
+            found.ledger_differences = settled(self._store, self._audit, held)
+        found.stored = len(held)
+        found.ledger_digest, found.receipted_digest = self._audit.ledger, self._audit.table
+        found.receipts = intervals(self._audit.judged_ids)
+        self._name()
+        return found
+
+    def _read_inputs(self, read: TaggedIds, progress: Progress) -> None:
+        for item in self._inputs:
+            before = self._found.read, self._found.rejected
+            for prepared in identified(self._store, self._found.table, self._contract, [item], self._options):
+                read.add(prepared.ids, self._places.tags(prepared))
+                self._found.read += prepared.read
+                self._found.rejected += len(prepared.rejects)
+                progress.advance(Counts(read=prepared.read, rejected=len(prepared.rejects)))
+            rows, rejects = self._found.read - before[0], self._found.rejected - before[1]
+            self._found.inputs.append(InputRead(item.name, item.fingerprint, item.size, rows, rejects))
+
+    def _compare(
+        self, ids: NDArray[np.uint8], places: NDArray[np.int64], held: NDArray[np.uint8], receipts: NDArray[np.int64]
+    ) -> None:
+        """One bucket: the input's IDs with their places, the table's with their receipts."""
+        every = np.concatenate([ids, held])
+        group, first = groups(every)
+        read, stored = group[: len(ids)], group[len(ids) :]
+        is_expected = np.bincount(read, minlength=len(first)) > 0
+        times_stored = np.bincount(stored, minlength=len(first))
+
+        wanted = is_expected[stored]
+        strange = ~wanted & (self._audit.own(receipts) | (~self._audit.known(receipts) & (receipts != NO_RECEIPT)))
+        missing = first[is_expected & (times_stored == 0)]
+        found = self._found
+        found.expected += int(is_expected.sum())
+        found.repeated += len(ids) - int(is_expected.sum())
+        found.missing += len(missing)
+        found.unexpected += int(strange.sum())
+        found.duplicated += int((times_stored[times_stored > 1] - 1).sum())
+        found.unreceipted += int((receipts == NO_RECEIPT).sum())
+        found.input_digest += Digest.of(every[first[is_expected]])
+        found.table_digest += Digest.of(held[wanted | strange])
+
+        self._missing += _some(every, missing, places, self._room(self._missing))
+        self._unexpected += _some(held, np.flatnonzero(strange), receipts, self._room(self._unexpected))
+        for one in np.flatnonzero(times_stored > 1)[: self._room(self._duplicated)]:
+            under = tuple(receipts[stored == one].tolist())
+            place = int(places[first[one]]) if is_expected[one] else None
+            self._duplicated.append((every[first[one]].tobytes(), place, under))
+
+    def _room(self, named: Sequence[object]) -> int:
+        return max(self._limit - len(named), 0)
+
+    def _name(self) -> None:
+        """Addresses for the events that are named: lines for those of the input, chunks for those of a receipt."""
+        found = self._found
+        rows = sorted(self._missing, key=lambda one: one[1])
+        lines = self._places.with_lines([self._places.of(place) for _, place in rows])
+        found.missing_sample = [Finding(id_text(packed), place) for (packed, _), place in zip(rows, lines, strict=True)]
+        found.unexpected_sample = [
+            Finding(id_text(packed), None, (receipt,), chunks_of(self._store, receipt))
+            for packed, receipt in sorted(self._unexpected, key=lambda one: one[1])
+        ]
+        found.duplicated_sample = [self._doubled(*one) for one in self._duplicated]
+
+    def _doubled(self, packed: bytes, place: int | None, receipts: tuple[int, ...]) -> Finding:
+        where = None if place is None else self._places.with_lines([self._places.of(place)])[0]
+        return Finding(id_text(packed), where, receipts, chunks_of(self._store, receipts[0]))
+
+
+def identified(
+    store: Store, table: str, contract: Contract, inputs: Sequence[Input], options: LoadOptions
 ) -> Iterator[Prepared]:
+    """The inputs read and identified anew under `contract`, chunk by chunk."""
+    schema = columns_of(store, table)
     key = hash_key() if contract.hash == "blake2b" else None
     for item in inputs:
         require_identity(item, contract)
@@ -123,46 +167,43 @@ def _identified(
             yield prepare(chunk, contract, options.provider, key)
 
 
-def _columns(store: Store, table: str) -> pa.Schema:
-    schema = store.table_schema(table)
+def audited(store: Store, table: str, held: TaggedIds, key: str | None) -> Audit:
+    """The ledger's receipts, and every row of the table in `held`, seen under its receipt."""
+    before: list[LedgerEntry] = list(store.ledger(table))
+    for block in store.holdings(table):
+        held.add(ids_from_packed(block.ids), block.receipts)
+    audit = Audit(before, store.ledger(table), key)
+    for number in range(BUCKETS):
+        audit.see(*held.bucket(number))
+    return audit
+
+
+def settled(store: Store, audit: Audit, held: TaggedIds) -> list[Difference]:
+    """The receipts that do not hold what they brought, with their chunks."""
+    of_a_part = BUCKETS // PARTS
+    again = (held.bucket(int(part) * of_a_part + one) for part in audit.suspects() for one in range(of_a_part))
+    return [one.at(chunks_of(store, one.receipt_id)) for one in audit.differences(again)]
+
+
+def intervals(numbers: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Ascending numbers as (first, last) of each run without a gap."""
+    if len(numbers) == 0:
+        return []
+    cuts = np.flatnonzero(np.diff(numbers) > 1)
+    firsts, lasts = numbers[[0, *(cuts + 1)]], numbers[[*cuts, len(numbers) - 1]]
+    return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
+
+
+def columns_of(store: Store, table: str) -> pa.Schema:
+    """The table's data columns, whether it still has its key or not. Raises `SchemaError` if it is gone."""
+    schema = store.table_schema(table, keyed=False)
     if schema is None:
         raise SchemaError("the table is gone, though its contract is there", where=table, hint="load its inputs again")
     return schema
 
 
-def _read_table(blocks: Iterator[bytes], stored: IdRuns, found: Verification) -> None:
-    for ids in map(_unpacked, blocks):
-        once = first_occurrences(ids) & ~stored.contains(ids)
-        stored.add(ids[once])
-        found.stored += len(ids)
-        found.duplicated += int((~once).sum())
-        _sample(found.duplicated_sample, ids[~once])
-
-
-def _expect(prepared: Prepared, stored: IdRuns, expected: IdRuns, found: Verification) -> None:
-    found.read += prepared.read
-    found.rejected += len(prepared.rejects)
-    ids = prepared.ids
-    distinct = ids[first_occurrences(ids)]
-    distinct = distinct[~expected.contains(distinct)]
-    expected.add(distinct)
-    found.expected += len(distinct)
-    absent = distinct[~stored.contains(distinct)]
-    found.missing += len(absent)
-    _sample(found.missing_sample, absent, f" from {prepared.address}")
-
-
-def _read_own(blocks: Iterator[bytes], expected: IdRuns, found: Verification) -> None:
-    for ids in map(_unpacked, blocks):
-        strange = ids[~expected.contains(ids)]
-        found.unexpected += len(strange)
-        _sample(found.unexpected_sample, strange)
-
-
-def _unpacked(block: bytes) -> NDArray[np.uint8]:
-    return np.frombuffer(block, dtype=np.uint8).reshape(-1, 16)
-
-
-def _sample(into: list[str], ids: NDArray[np.uint8], where: str = "") -> None:
-    room = SAMPLE - len(into)
-    into += [id_text(one.tobytes()) + where for one in ids[: max(room, 0)]]
+def _some(
+    ids: NDArray[np.uint8], rows: NDArray[np.int64], tags: NDArray[np.int64], room: int
+) -> list[tuple[bytes, int]]:
+    """The first `room` of `rows`: packed ID and tag."""
+    return [(ids[row].tobytes(), int(tags[row])) for row in rows[:room]]

@@ -14,8 +14,9 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from headrace.chunk import Chunk
 from headrace.enrich import apply, rejects_of
 from headrace.errors import HeadraceError, WorkerError
+from headrace.logs import about, working_on
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.parcel import SpoolUnseen, Unchanged, packer
 from headrace.partitioning.dedup import id_order
@@ -32,10 +34,14 @@ from headrace.partitioning.identity import ids_to_arrow
 from headrace.prepare import Prepared, prepare
 from headrace.repeats import with_repeats
 from headrace.storage import open_store
-from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Committed, Slice, Store
+from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Address, Committed, Slice, Store
 from headrace.storage.locks import RedisLocks
+from headrace.storage.spans import Stopwatch
 
-__all__ = ["Outcome", "attempt", "carry_out", "commit", "gathered", "identify", "prepare_apart"]
+if TYPE_CHECKING:
+    from headrace.rules import Alerting, Judged
+
+__all__ = ["Outcome", "alert_keys", "attempt", "carry_out", "commit", "gathered", "identify", "prepare_apart"]
 
 log = logging.getLogger("headrace.worker")
 SHOWN = 3  # addresses in a message
@@ -92,8 +98,13 @@ def attempt(work: Callable[[Order], Result], order: Order) -> Outcome[Result]:
 
 def identify(order: PrepareOrder) -> Prepared:
     """The identified events of a chunk, in this process's memory."""
-    chunk = Chunk(order.address, order.chunk.open(), order.rows, order.rejects)
-    return prepare(chunk, order.contract, order.provider, order.key)
+    watch = _watch(order.address, None)
+    told = about(run=order.run_id, provider=order.provider, chunk=str(order.address))
+    with told, watch.stage("prepare", rows=order.address.rows) as stage:
+        chunk = Chunk(order.address, order.chunk.open(), order.rows, order.rejects)
+        stage.size = chunk.batch.nbytes
+        prepared = prepare(chunk, order.contract, order.provider, order.key)
+    return replace(prepared, spans=tuple(watch.spans))
 
 
 def prepare_apart(order: PrepareOrder) -> Prepared:
@@ -104,11 +115,15 @@ def prepare_apart(order: PrepareOrder) -> Prepared:
     prepared = identify(order)
     pack = packer(order.spool)
     unchanged = len(prepared.rejects) == len(order.rejects)
-    return replace(
-        prepared,
-        events=Unchanged() if unchanged else pack(prepared.events.open()),
-        identity=pack(prepared.identity.open()),
-    )
+    watch = _watch(order.address, None)
+    with watch.stage("spool", rows=order.address.rows):
+        events = Unchanged() if unchanged else pack(prepared.events.open())
+        identity = pack(prepared.identity.open())
+    return replace(prepared, events=events, identity=identity, spans=(*prepared.spans, *watch.spans))
+
+
+def _watch(address: Address, partition: int | None) -> Stopwatch:
+    return Stopwatch(address.source, address.first_row, partition)
 
 
 # Commit ---------------------------------------------------------------------------------------------------------
@@ -120,16 +135,45 @@ def commit(order: CommitOrder) -> Committed:
 
 
 def carry_out(order: CommitOrder, store: Store) -> Committed:
-    """Gather the slice's events, enrich them, take its locks, and commit it in one transaction."""
+    """Gather the slice's events, enrich and judge them, take its locks, and commit it in one transaction."""
     piece = order.slice
+    with about(run=piece.run_id, provider=piece.provider, chunk=str(piece.address)), working_on(piece.partition):
+        return _carried_out(order, store)
+
+
+def _carried_out(order: CommitOrder, store: Store) -> Committed:
+    piece = order.slice
+    watch = _watch(piece.address, piece.partition)
     if order.pieces:
-        piece = replace(piece, events=gathered(order.pieces, piece.provider))
-    if order.enrichment is not None and order.pieces:
-        piece = _enriched(order, piece, store)
-    piece = with_repeats(order, piece, store)
+        with watch.stage("gather") as stage:
+            piece = replace(piece, events=gathered(order.pieces, piece.provider))
+            stage.rows, stage.size = piece.events.num_rows, piece.events.nbytes
+        piece = _with_users_code(order, piece, store, watch)
+    if order.revisions is not None:
+        with watch.stage("gather"):
+            piece = with_repeats(order, order.revisions, piece, store)
+    committed = _written(order, piece, store, watch)
+    return replace(committed, spans=(*watch.spans, *committed.spans))
+
+
+def _with_users_code(order: CommitOrder, piece: Slice, store: Store, watch: Stopwatch) -> Slice:
+    """The slice enriched, and with the alerts that its events raise."""
+    without_value: Sequence[str] = ()
+    if order.enrichment is not None:
+        with watch.stage("enrich", rows=piece.events.num_rows):
+            piece, without_value = _enriched(order, piece, store)
+    if order.alerting is not None:
+        with watch.stage("alerts", rows=piece.events.num_rows):
+            piece = _judged(order, piece, without_value)
+    return piece
+
+
+def _written(order: CommitOrder, piece: Slice, store: Store, watch: Stopwatch) -> Committed:
     if order.locks is None:
         return store.commit(piece)
-    with _locks(order.locks).hold(piece.locks, piece.lock_timeout, where=str(order)) as waited:
+    with ExitStack() as held:
+        with watch.stage("commit.locks"):
+            waited = held.enter_context(_locks(order.locks).hold(piece.locks, piece.lock_timeout, where=str(order)))
         committed = store.commit(replace(piece, locks=()))
     return replace(committed, lock_seconds=committed.lock_seconds + waited)
 
@@ -167,19 +211,53 @@ def _taken_together(pieces: Sequence[Piece]) -> tuple[pa.RecordBatch, NDArray[np
     return whole.take(pa.array(rows[order])).combine_chunks().to_batches()[0], ids[order]
 
 
-def _enriched(order: CommitOrder, piece: Slice, store: Store) -> Slice:
-    """The slice with the user's columns; the table gets those that it lacks, before the transaction begins."""
-    enrichment = order.enrichment
-    if enrichment is None:
-        return piece
-    where = f"partition {piece.partition}, {_places(order.pieces)}"
-    done = apply(enrichment, piece.events, where)
-    failed = rejects_of(piece.events, done.failed, lambda at: _place(order, piece.events, at)) if done.failed else []
+def _enriched(order: CommitOrder, piece: Slice, store: Store) -> tuple[Slice, Sequence[str]]:
+    """The slice with the user's columns, and the names of those without any value.
+
+    The table gets the columns that it lacks, before the transaction begins.
+    """
+    if order.enrichment is None:
+        return piece, ()
+    done = apply(order.enrichment, piece.events, _where(order))
     data = [column for column in done.events.schema if column.name not in RESERVED_COLUMNS]
     if done.events.num_rows and len(data) + 2 > len(piece.events.schema):
         store.create_or_widen(piece.table, pa.schema(data), time_index=None)
-    counts = replace(piece.counts, rejected=piece.counts.rejected + len(failed))
-    return replace(piece, events=done.events, rejects=[*piece.rejects, *failed], counts=counts)
+    return _without(order, piece, done.events, done.failed), done.without_value
+
+
+def _judged(order: CommitOrder, piece: Slice, without_value: Sequence[str]) -> Slice:
+    """The slice with what its events raise."""
+    if order.alerting is None or not piece.events.num_rows:
+        return piece
+    judged = _judge(order.alerting, piece.events, without_value, _where(order))
+    return replace(_without(order, piece, judged.events, judged.failed), alerts=judged.alerts)
+
+
+def _judge(alerting: Alerting, events: pa.RecordBatch, without_value: Sequence[str], where: str) -> Judged:
+    from headrace.rules import judge  # noqa: PLC0415 - a worker of a run without rules needs no DuckDB
+
+    return judge(alerting, events, without_value, where)
+
+
+def alert_keys(alerting: Alerting | None, pieces: Sequence[Piece], provider: str) -> frozenset[str]:
+    """The keys of what the events of `pieces` raise, as `carry_out` would find them."""
+    if alerting is None or not any(len(piece.rows) for piece in pieces):
+        return frozenset()
+    alerts = _judge(alerting, gathered(pieces, provider), (), _places(pieces)).alerts
+    return frozenset() if alerts is None else frozenset(alerts.column("alert_key").to_pylist())
+
+
+def _without(order: CommitOrder, piece: Slice, events: pa.RecordBatch, failed: Sequence[tuple[int, str]]) -> Slice:
+    """The slice with `events` for its own, and with rejects for those of its own that the user's code `failed` on."""
+    if not failed:
+        return replace(piece, events=events)
+    rejects = rejects_of(piece.events, failed, lambda at: _place(order, piece.events, at))
+    counts = replace(piece.counts, rejected=piece.counts.rejected + len(rejects))
+    return replace(piece, events=events, rejects=[*piece.rejects, *rejects], counts=counts)
+
+
+def _where(order: CommitOrder) -> str:
+    return f"partition {order.slice.partition}, {_places(order.pieces)}"
 
 
 def _place(order: CommitOrder, events: pa.RecordBatch, at: int) -> tuple[str, int | None]:

@@ -9,10 +9,49 @@ layout ``time`` is a millisecond that many events share. Sorting one 64-bit numb
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ascending", "first_occurrences", "halves", "id_order"]
+__all__ = ["SortedIds", "ascending", "first_occurrences", "groups", "halves", "id_order"]
+
+
+@dataclass(frozen=True, slots=True)
+class SortedIds:
+    """IDs of a batch by their halves, ascending by `low` (stable), and each one's row in the batch.
+
+    Sorted once, so that the searches and the sets that all need this order need not each sort for themselves.
+    """
+
+    low: NDArray[np.uint64]
+    high: NDArray[np.uint64]
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, ids: NDArray[np.uint8]) -> Self:
+        """`ids` (rows, 16), sorted."""
+        low, high = halves(ids)
+        rows = ascending(low)
+        return cls(low[rows], high[rows], rows)
+
+    def __len__(self) -> int:
+        return len(self.low)
+
+    def where(self, mask: NDArray[np.bool_]) -> SortedIds:
+        """Those for which `mask`, in this order, holds."""
+        return SortedIds(self.low[mask], self.high[mask], self.rows[mask])
+
+    def first(self) -> NDArray[np.bool_]:
+        """True where an ID stands for the first time in input order; in this order."""
+        tied = np.flatnonzero(_tied(self.low))
+        # lexsort is stable: among equal IDs the rows stay in input order.
+        among = tied[np.lexsort((self.high[tied], self.low[tied]))]
+        again = (self.low[among][1:] == self.low[among][:-1]) & (self.high[among][1:] == self.high[among][:-1])
+        first = np.ones(len(self), dtype=np.bool_)
+        first[among[1:][again]] = False
+        return first
 
 
 def halves(ids: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -40,16 +79,26 @@ def ascending(low: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 def first_occurrences(ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """True where an ID stands for the first time in `ids` (rows, 16), in input order. Shape (rows,)."""
+    ordered = SortedIds.of(ids)
+    first = np.empty(len(ids), dtype=np.bool_)
+    first[ordered.rows] = ordered.first()
+    return first
+
+
+def groups(ids: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which rows of `ids` (rows, 16) have the same ID: each row's group, shape (rows,), and each group's first row,
+    shape (groups,). Groups are numbered in no particular order.
+    """
     low, high = halves(ids)
     rows = ascending(low)
-    tied = _tied(low[rows])
-    rows = rows[tied]
-    # lexsort is stable: among equal IDs the rows stay in input order.
-    rows = rows[np.lexsort((high[rows], low[rows]))]
-    again = (low[rows][1:] == low[rows][:-1]) & (high[rows][1:] == high[rows][:-1])
-    first = np.ones(len(ids), dtype=np.bool_)
-    first[rows[1:][again]] = False
-    return first
+    tied = np.flatnonzero(_tied(low[rows]))
+    among = rows[tied]
+    rows[tied] = among[np.lexsort((high[among], low[among]))]
+    begins = np.ones(len(ids), dtype=np.bool_)
+    begins[1:] = (low[rows][1:] != low[rows][:-1]) | (high[rows][1:] != high[rows][:-1])
+    group = np.empty(len(ids), dtype=np.int64)
+    group[rows] = np.cumsum(begins) - 1
+    return group, rows[begins]
 
 
 def id_order(ids: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -22,9 +22,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.partitioning.dedup import ascending
-
-__all__ = ["FileRun", "MemoryRun", "Run", "found_in", "merged", "sorted_run"]
+__all__ = ["FileRun", "MemoryRun", "Run", "found_in", "merged"]
 
 _SLICE = 1 << 19  # IDs that a search maps between two releases: 4 MiB of each file
 _PART = 1 << 17  # IDs that a merge holds at once: some 6 MiB with the sort's own
@@ -121,12 +119,6 @@ def merged(runs: Sequence[Run]) -> Iterator[tuple[Words, Words]]:
         limit = min((head.low[-1] for head in heads if not head.at_end), default=None)
         yield _sorted_together([head.take(limit) for head in heads])
         heads = [head for head in heads if not head.at_end or len(head.low)]
-
-
-def sorted_run(low: Words, high: Words) -> MemoryRun:
-    """IDs in any order as a run."""
-    order = ascending(low)
-    return MemoryRun(low[order], high[order])
 
 
 def _confirmed(run: Run, places: NDArray[np.int64], low: Words, high: Words) -> NDArray[np.bool_]:

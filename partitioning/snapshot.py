@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from headrace.errors import HeadraceError
 from headrace.partitioning.coverage import BLOCK_US, EVERYTHING, Coverage, Segment
-from headrace.partitioning.dedup import ascending, first_occurrences, halves
+from headrace.partitioning.dedup import SortedIds
 from headrace.partitioning.presence import Presence
-from headrace.partitioning.runs import FileRun, MemoryRun, Run, found_in, merged, sorted_run
+from headrace.partitioning.runs import FileRun, MemoryRun, Run, found_in, merged
 
 __all__ = ["BLOCK_US", "EVERYTHING", "IdRuns", "Segment", "Snapshot"]
 
@@ -63,25 +63,34 @@ class IdRuns:
 
     def contains(self, ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which of `ids` (rows, 16), in any order and repeated or not, are in the set. Shape (rows,)."""
+        ordered = SortedIds.of(ids)
+        found = np.empty(len(ids), dtype=np.bool_)
+        found[ordered.rows] = self.contains_sorted(ordered)
+        return found
+
+    def contains_sorted(self, ids: SortedIds) -> NDArray[np.bool_]:
+        """Which of `ids` are in the set, in their order. Shape (rows,)."""
         self._check_open()
-        low, high = halves(ids)
         found = np.zeros(len(ids), dtype=np.bool_)
-        rows = np.flatnonzero(self._presence.maybe(low))
-        rows = rows[ascending(low[rows])]
+        places = np.flatnonzero(self._presence.maybe(ids.low))
         for run in sorted(self._runs, key=len, reverse=True):
-            if len(rows) == 0:
+            if len(places) == 0:
                 break
-            here = found_in(run, low[rows], high[rows])
-            found[rows[here]] = True
-            rows = rows[~here]
+            here = found_in(run, ids.low[places], ids.high[places])
+            found[places[here]] = True
+            places = places[~here]
         return found
 
     def add(self, ids: NDArray[np.uint8]) -> None:
         """Add `ids` (rows, 16): distinct, and none of them in the set yet (`contains` and `first_occurrences` say)."""
+        self.add_sorted(SortedIds.of(ids))
+
+    def add_sorted(self, ids: SortedIds) -> None:
+        """The same for IDs in order."""
         self._check_open()
         if len(ids) == 0:
             return
-        run = sorted_run(*halves(ids))
+        run = MemoryRun(ids.low, ids.high)
         self._runs.append(self._settled([run]))
         self._length += len(run)
         self._remember(run)
@@ -178,11 +187,16 @@ class Snapshot:
 
     def add(self, ids: NDArray[np.uint8]) -> None:
         """Add `ids` (rows, 16) that are in the store, repeated or known already or not."""
-        self._ids.add(ids[first_occurrences(ids) & ~self._ids.contains(ids)])
+        ordered = SortedIds.of(ids)
+        self._ids.add_sorted(ordered.where(ordered.first() & ~self._ids.contains_sorted(ordered)))
 
     def known(self, ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which of `ids` (rows, 16) are in the snapshot: these are in the store, whatever their time."""
         return self._ids.contains(ids)
+
+    def known_sorted(self, ids: SortedIds) -> NDArray[np.bool_]:
+        """The same for IDs in order, in their order."""
+        return self._ids.contains_sorted(ids)
 
     def covers(self, times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Where absence from the snapshot means absence from the store as of the fetch. Shape (rows,)."""

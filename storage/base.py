@@ -15,11 +15,13 @@
    once.
 4. Compare the slice's repeats, and the events that did not go in, with the table (`Slice.repeats`); bring its rows up
    to date where that is asked for.
-5. Write the rejects.
+5. Write the alerts of the events that were really inserted (`Slice.alerts`), but for keys that are in the outbox
+   already, and the rejects.
 6. Complete the receipt with the counts, and commit.
 
-Rows, rejects and receipt are therefore visible together or not at all. A transaction that fails for a reason that
-passes (serialization failure, deadlock, a table's lock, a lost connection) is run again whole, with jitter and a cap.
+Rows, alerts, rejects and receipt are therefore visible together or not at all. A transaction that fails for a reason
+that passes (serialization failure, deadlock, a table's lock, a lost connection) is run again whole, with jitter and a
+cap.
 A connection lost during COMMIT leaves the outcome unknown; running the slice again is safe because of step 1.
 
 The unique key on ``event_id`` is the sole authority over what is a duplicate; a snapshot only saves work.
@@ -35,7 +37,10 @@ from typing import Literal, Protocol, Self
 
 import pyarrow as pa
 
+from headrace.storage.holdings import Holdings, LedgerEntry
+from headrace.storage.outbox import Outbox
 from headrace.storage.repeats import Repeats
+from headrace.storage.spans import Span
 
 __all__ = [
     "EVENT_ID",
@@ -166,6 +171,7 @@ class Slice:
     `locks` are signed 64-bit keys (`headrace.storage.locks.lock_keys`), each waited for `lock_timeout` seconds at most.
     `partition` is the one that the events belong to, 0 where there is only one. A slice that gathers several chunks (a
     micro-batch) names them in `spans`; its `address` is the first chunk's source and first row with all their rows.
+    `alerts` (`headrace.storage.outbox.ALERT_COLUMNS`) are what its events raise if they are new.
     `repeats` are its rows that are no new events, ``None`` where revisions are not looked at.
     """
 
@@ -183,6 +189,7 @@ class Slice:
     spans: Sequence[Address] = ()
     locks: Sequence[int] = ()
     lock_timeout: float = 30.0
+    alerts: pa.RecordBatch | None = None
     repeats: Repeats | None = None
 
 
@@ -190,7 +197,7 @@ class Slice:
 class Committed:
     """What a commit did. `counts` are the slice's complete, balanced books; `inserted_ids` is ``None`` when all of
     `Slice.events` went in, else the packed 16-byte IDs of those that did. `lock_seconds` is how long the slice's
-    locks were waited for.
+    locks were waited for, `alerts` how many were raised, `spans` what its stages took, tries that failed included.
     """
 
     receipt_id: int
@@ -200,6 +207,8 @@ class Committed:
     path: Literal["fast", "safe", "none"] = "none"
     retries: int = 0
     lock_seconds: float = 0.0
+    alerts: int = 0
+    spans: tuple[Span, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +223,7 @@ class Receipt:
     committed_at: datetime
     partition: int = 0
     spans: tuple[Address, ...] = ()
+    alerts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,8 +279,8 @@ class Origin:
     run: RunRecord | None
 
 
-class Store(Protocol):
-    """A database that keeps events, ledger and rejects. One instance serves one thread at a time.
+class Store(Outbox, Protocol):
+    """A database that keeps events, ledger, rejects and alerts. One instance serves one thread at a time.
 
     Every method raises `headrace.errors.StoreError` (final) or `RetryableStoreError`; `SchemaError` where noted.
     """
@@ -296,11 +306,11 @@ class Store(Protocol):
         """Create Headrace's own tables where they are missing. Safe when several processes do it at once."""
         ...
 
-    def table_schema(self, table: str) -> pa.Schema | None:
+    def table_schema(self, table: str, *, keyed: bool = True) -> pa.Schema | None:
         """The data columns of `table` in canonical Arrow types (reserved columns left out), ``None`` if absent.
 
-        Raises `SchemaError` if the table exists but has no unique key on ``event_id`` or lacks a reserved column, or
-        a column has a type that no canonical type maps to.
+        Raises `SchemaError` if the table exists but lacks a reserved column, or a column has a type that no canonical
+        type maps to, or, unless `keyed` is false, it has no unique key on ``event_id``.
         """
         ...
 
@@ -350,6 +360,10 @@ class Store(Protocol):
         """The run's receipts, ordered by receipt ID."""
         ...
 
+    def receipt(self, receipt_id: int) -> Receipt | None:
+        """One receipt by its ID."""
+        ...
+
     # Existing IDs -----------------------------------------------------------------------------------------------
 
     def fetch_ids(
@@ -361,8 +375,12 @@ class Store(Protocol):
         """
         ...
 
-    def fetch_ids_of_inputs(self, table: str, inputs_key: str) -> Iterator[bytes]:
-        """Packed IDs of the events that runs over these very inputs inserted (for ``verify``)."""
+    def holdings(self, table: str) -> Iterator[Holdings]:
+        """Every row's ID and receipt, in blocks of bounded size and no particular order. One statement."""
+        ...
+
+    def ledger(self, table: str) -> Iterator[LedgerEntry]:
+        """What every receipt of `table` says it inserted, ordered by receipt ID."""
         ...
 
     # Commit -----------------------------------------------------------------------------------------------------

@@ -9,14 +9,15 @@ from contextlib import contextmanager
 import psycopg
 import sqlalchemy.exc
 
-from headrace.errors import HeadraceError, RetryableStoreError, StoreError
+from headrace.errors import ConnectionLostError, HeadraceError, RetryableStoreError, StoreError
 
 __all__ = ["is_busy", "refused", "translated"]
 
-# PostgreSQL, appendix A of its manual: serialization failure, deadlock, lock not available; the classes of lost
-# connections (08) and of a server going down (57P01-57P03); too many connections.
-_PASSING_STATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300"}
-_PASSING_CLASSES = ("08",)
+# PostgreSQL, appendix A of its manual: serialization failure, deadlock, lock not available
+_PASSING_STATES = {"40001", "40P01", "55P03"}
+# a server going down or coming up, too many connections, and the class of lost connections
+_AWAY_STATES = {"57P01", "57P02", "57P03", "53300"}
+_AWAY_CLASS = "08"
 _SQLITE_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _PRIMARY_CODE = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
 
@@ -61,10 +62,17 @@ def _from_postgres(error: psycopg.Error, where: str) -> HeadraceError:
     # a context says which column a COPY was at
     said = [part.replace("\n", "; ") for part in (error.diag.message_detail, error.diag.context) if part]
     what = f"{what} ({'; '.join(said)})" if said else what
-    lost = state is None and isinstance(error, psycopg.OperationalError)
-    passing = lost or state in _PASSING_STATES or (state or "").startswith(_PASSING_CLASSES)
-    kind = RetryableStoreError if passing else StoreError
-    return kind(f"PostgreSQL says: {what}", where=where, hint=_HINTS.get(state or "", _RESUME if passing else None))
+    kind = _kind_of(error, state)
+    hint = _HINTS.get(state or "", _RESUME if issubclass(kind, RetryableStoreError) else None)
+    return kind(f"PostgreSQL says: {what}", where=where, hint=hint)
+
+
+def _kind_of(error: psycopg.Error, state: str | None) -> type[StoreError]:
+    if state is None:  # libpq's own: it lost the connection, or could not make one
+        return ConnectionLostError if isinstance(error, psycopg.OperationalError) else StoreError
+    if state in _AWAY_STATES or state.startswith(_AWAY_CLASS):
+        return ConnectionLostError
+    return RetryableStoreError if state in _PASSING_STATES else StoreError
 
 
 def refused(error: StoreError, conninfo: str) -> StoreError:
@@ -74,7 +82,7 @@ def refused(error: StoreError, conninfo: str) -> StoreError:
     answer = psycopg.pq.PGconn.ping(conninfo.encode())
     if answer == psycopg.pq.Ping.OK:
         return StoreError(error.what, where=error.where, hint=_REFUSED)
-    return RetryableStoreError(error.what, where=error.where, hint=_UNREACHABLE)
+    return ConnectionLostError(error.what, where=error.where, hint=_UNREACHABLE)
 
 
 def is_busy(error: sqlalchemy.exc.DBAPIError | sqlite3.Error) -> bool:

@@ -9,13 +9,27 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headrace.storage.base import Address, Counts, Receipt, Reject, RunRecord, RunStatus, Slice, StoredReject
-from headrace.storage.schema import RECEIPTS, REJECTS, RUNS
+from headrace.storage.base import (
+    Address,
+    Counts,
+    Receipt,
+    Reject,
+    RunRecord,
+    RunStatus,
+    Slice,
+    StoredReject,
+)
+from headrace.storage.holdings import LedgerEntry
+from headrace.storage.schema import LEDGER, RECEIPTS, REJECTS, RUNS
 
 __all__ = [
     "counts_of",
     "counts_values",
+    "entries_of",
+    "entry_of",
     "finished_values",
+    "is_complete",
+    "lacking",
     "moment",
     "newest_unfinished",
     "receipt_of",
@@ -127,6 +141,7 @@ def receipt_of(row: Row) -> Receipt:
         committed_at=moment(row["committed_at"]),
         partition=row["partition"],
         spans=tuple(Address(*span) for span in json.loads(row["spans"] or "[]")),
+        alerts=row["alerts"],
     )
 
 
@@ -179,6 +194,18 @@ def reject_of(row: Row) -> StoredReject:
     )
 
 
+def entries_of(table: str) -> sa.Select[Any]:
+    """The receipts of `table` with what `entry_of` needs, by receipt ID."""
+    columns = (RECEIPTS.c.receipt_id, RUNS.c.inputs_key, RECEIPTS.c.inserted, RECEIPTS.c.inserted_digest)
+    found = sa.select(*columns).join(RUNS, RUNS.c.run_id == RECEIPTS.c.run_id).where(RECEIPTS.c.table_name == table)
+    return found.order_by(RECEIPTS.c.receipt_id)
+
+
+def entry_of(row: Row) -> LedgerEntry:
+    """What a receipt says it inserted."""
+    return LedgerEntry(row["receipt_id"], row["inputs_key"], row["inserted"], row["inserted_digest"])
+
+
 def sum_of_receipts(run_id: str) -> sa.Select[Any]:
     """The books of a run, summed by the database from its receipts, and their number."""
     sums = [sa.func.coalesce(sa.func.sum(RECEIPTS.c[name]), 0).label(name) for name in _COUNTS]
@@ -198,6 +225,17 @@ def rejects_where(ids: Sequence[int] | None, limit: int | None, **wanted: str | 
         if value is not None:
             found = found.where(REJECTS.c[column] == value)
     return found if ids is None else found.where(REJECTS.c.reject_id.in_(list(ids)))
+
+
+def is_complete(connection: sa.Connection) -> bool:
+    """Whether Headrace's own tables are there, with every column that this version writes."""
+    return set(sa.inspect(connection).get_table_names()).issuperset(LEDGER.tables) and not lacking(connection)
+
+
+def lacking(connection: sa.Connection) -> list[sa.Column[Any]]:
+    """The columns of receipts that the table of an earlier version lacks."""
+    present = {column["name"] for column in sa.inspect(connection).get_columns(RECEIPTS.name)}
+    return [column for column in RECEIPTS.columns if column.name not in present]
 
 
 def moment(value: datetime | str) -> datetime:

@@ -1,4 +1,4 @@
-"""PostgreSQL: events and rejects by COPY, IDs streamed in binary, SQLAlchemy for all the rest.
+"""PostgreSQL: events and rejects by COPY, IDs packed by the server, SQLAlchemy for all the rest.
 
     fast path   SAVEPOINT ─► COPY events FROM STDIN (FORMAT binary) ─► all in
                                   │ unique_violation: another writer was first
@@ -16,26 +16,28 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
-from itertools import chain, islice
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, cast
 from uuid import UUID
 
+import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 from pgpq import ArrowToPostgresBinaryEncoder
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 from headrace.errors import RetryableStoreError, SchemaError, StoreError
 from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
+from headrace.storage.connecting import conninfo_of, how_to_connect
 from headrace.storage.failures import refused
+from headrace.storage.holdings import Holdings
 from headrace.storage.locks import lock_timed_out
+from headrace.storage.packing import ALONG_THE_KEY, holdings_of, ids_in, packed_by_key, packed_by_number
 from headrace.storage.revise import Aside
-from headrace.storage.schema import RECEIPTS, REJECTS, RUNS, arrow_of_postgres
+from headrace.storage.schema import ALERTS, REJECTS, arrow_of_postgres
 from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
 
 __all__ = ["PostgresStore"]
@@ -43,7 +45,6 @@ __all__ = ["PostgresStore"]
 # Rows encoded at once: the server works on one block while the next is encoded. Measured from 1,024 to 16,384, all
 # within the noise of COPYing bytes encoded beforehand; small blocks also bound memory and let other threads run.
 ROWS_PER_BLOCK = 4_096
-IDS_PER_BLOCK = 10_000
 NAME_BYTES = 63
 # One lock for all changes of tables by Headrace: "headrace" in ASCII, as a 64-bit key.
 DDL_LOCK = int.from_bytes(b"headrace", "big", signed=True)
@@ -61,7 +62,7 @@ class PostgresStore(SqlStore):
             isolation_level="READ COMMITTED",
             pool_pre_ping=True,
             hide_parameters=True,  # a traceback is no place for the user's rows
-            connect_args={"application_name": "headrace", "connect_timeout": 10, "keepalives_idle": 30},
+            connect_args=how_to_connect(url),
         )
         super().__init__(engine, shown, on_statement)
         self._wire: dict[str, pa.Schema] = {}
@@ -69,7 +70,7 @@ class PostgresStore(SqlStore):
             with self._reading():
                 pass  # a database that cannot be reached is said now, not at the first chunk
         except RetryableStoreError as error:
-            raise refused(error, _conninfo(engine)) from error
+            raise refused(error, conninfo_of(engine)) from error
 
     def describe(self) -> dict[str, str]:
         asked = "SELECT version(), now(), current_setting('synchronous_commit'), current_setting('fsync')"
@@ -84,7 +85,7 @@ class PostgresStore(SqlStore):
 
     # Tables -------------------------------------------------------------------------------------------------------
 
-    def _reflect(self, connection: sa.Connection, table: str) -> pa.Schema | None:
+    def _reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> pa.Schema | None:
         if len(table.encode()) > NAME_BYTES:
             raise SchemaError(
                 f"the table's name has {len(table.encode())} bytes, PostgreSQL cuts it at {NAME_BYTES}",
@@ -98,7 +99,7 @@ class PostgresStore(SqlStore):
         keys = [inspector.get_pk_constraint(table)["constrained_columns"]]
         keys += [unique["column_names"] for unique in inspector.get_unique_constraints(table)]
         keys += [_plain(index) for index in inspector.get_indexes(table) if index["unique"]]
-        require_fit(table, [column["name"] for column in columns], keys, self._cure(table))
+        require_fit(table, [column["name"] for column in columns], keys if keyed else None, self._cure(table))
         self._wire[table] = pa.schema([(c["name"], _wire_type(c["type"])) for c in columns if _wire_type(c["type"])])
         data = [column for column in columns if column["name"] not in RESERVED_COLUMNS]
         return pa.schema(
@@ -124,6 +125,9 @@ class PostgresStore(SqlStore):
 
     def _now(self) -> Any:
         return sa.func.now()
+
+    def _later(self, seconds: float) -> Any:
+        return sa.func.now() + timedelta(seconds=seconds)
 
     def _exclusive(self, connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(DDL_LOCK)))
@@ -162,7 +166,8 @@ class PostgresStore(SqlStore):
         return monotonic() - started
 
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written:
-        events = self._on_the_wire(connection, piece, receipt_id)
+        with self._watch.stage("commit.encode", rows=piece.events.num_rows):
+            events = self._on_the_wire(connection, piece, receipt_id)
         if piece.existing == "conflict":
             return Written("safe", self._copy_safely(_cursor(connection), piece.table, events))
         absent = self._absent(_cursor(connection), piece.table, events) if piece.existing == "query" else events
@@ -176,8 +181,9 @@ class PostgresStore(SqlStore):
         ids = events.select([EVENT_ID])
         self._put_aside(cursor, table, ids)
         held = sql.SQL("SELECT coalesce(string_agg(uuid_send(event_id), ''), '') FROM {} JOIN {} USING (event_id)")
-        self._execute(cursor, held.format(ASIDE, sql.Identifier(table)))
-        (packed,) = cursor.fetchone() or (b"",)
+        with self._watch.stage("commit.query", rows=events.num_rows):
+            self._execute(cursor, held.format(ASIDE, sql.Identifier(table)))
+            (packed,) = cursor.fetchone() or (b"",)
         present = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(packed) // 16, [None, pa.py_buffer(packed)])
         return events.filter(pc.invert(pc.is_in(ids.column(0), value_set=present))) if packed else events
 
@@ -187,7 +193,7 @@ class PostgresStore(SqlStore):
             return Written("fast", None)
         cursor, savepoint = _cursor(connection), connection.begin_nested()
         try:
-            self._copy(cursor, sql.Identifier(table), events)
+            self._copy(cursor, sql.Identifier(table), events, "commit.copy")
         except psycopg.errors.UniqueViolation:
             savepoint.rollback()
             return Written("safe", self._copy_safely(cursor, table, events))
@@ -199,7 +205,7 @@ class PostgresStore(SqlStore):
         self._execute(cursor, sql.SQL("DROP TABLE IF EXISTS {}").format(ASIDE))
         create = sql.SQL("CREATE TEMPORARY TABLE headrace_slice ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA")
         self._execute(cursor, create.format(_names(events.schema.names), sql.Identifier(table)))
-        self._copy(cursor, ASIDE, events)
+        self._copy(cursor, ASIDE, events, "commit.aside")
 
     def _copy_safely(self, cursor: Cursor, table: str, events: pa.RecordBatch) -> bytes | None:
         """The safe path. Returns the packed IDs that went in, ``None`` for all."""
@@ -210,8 +216,9 @@ class PostgresStore(SqlStore):
             "ON CONFLICT (event_id) DO NOTHING RETURNING event_id) "
             "SELECT coalesce(string_agg(uuid_send(event_id), ''), '') FROM inserted"
         )
-        self._execute(cursor, insert.format(sql.Identifier(table), columns, columns, ASIDE))
-        (inserted,) = cursor.fetchone() or (b"",)
+        with self._watch.stage("commit.conflict", rows=events.num_rows):
+            self._execute(cursor, insert.format(sql.Identifier(table), columns, columns, ASIDE))
+            (inserted,) = cursor.fetchone() or (b"",)
         return None if len(inserted) == 16 * events.num_rows else inserted
 
     def _put_repeats_aside(self, connection: sa.Connection, table: str, aside: Aside) -> sa.TableClause:
@@ -224,14 +231,14 @@ class PostgresStore(SqlStore):
             "SELECT {}, 0::bigint AS {}, 0::bigint AS {} FROM {} WITH NO DATA"
         ).format(_names(data), *map(sql.Identifier, added), sql.Identifier(table))
         self._execute(_cursor(connection), create)
-        self._copy(_cursor(connection), sql.Identifier("pg_temp", "headrace_repeats"), rows)
+        self._copy(_cursor(connection), sql.Identifier("pg_temp", "headrace_repeats"), rows, "commit.aside")
         return sa.table("headrace_repeats", *map(sa.column, names), schema="pg_temp")
 
-    def _copy(self, cursor: Cursor, table: sql.Composable, events: pa.RecordBatch) -> None:
+    def _copy(self, cursor: Cursor, table: sql.Composable, events: pa.RecordBatch, stage: str) -> None:
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, _names(events.schema.names))
         self._say(statement.as_string(cursor))
         encoder = ArrowToPostgresBinaryEncoder(events.schema)
-        with cursor.copy(statement) as copy:
+        with self._watch.stage(stage, rows=events.num_rows, size=events.nbytes), cursor.copy(statement) as copy:
             copy.write(encoder.write_header())
             for start in range(0, events.num_rows, ROWS_PER_BLOCK):
                 copy.write(encoder.write_batch(events.slice(start, ROWS_PER_BLOCK)))
@@ -245,6 +252,16 @@ class PostgresStore(SqlStore):
         with cursor.copy(statement) as copy:
             for row in rows:
                 copy.write_row(tuple(row.values()))
+
+    def _insert_alerts(self, connection: sa.Connection, alerts: pa.RecordBatch) -> int:
+        cursor = _cursor(connection)
+        self._put_aside(cursor, ALERTS.name, alerts)
+        columns = _names(alerts.schema.names)
+        insert = sql.SQL(
+            "INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY event_id, alert_key ON CONFLICT (alert_key) DO NOTHING"
+        )
+        self._execute(cursor, insert.format(sql.Identifier(ALERTS.name), columns, columns, ASIDE))
+        return cursor.rowcount
 
     def _on_the_wire(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> pa.RecordBatch:
         """The events with their receipt, each column as wide as the table's: binary COPY takes no other width."""
@@ -274,55 +291,31 @@ class PostgresStore(SqlStore):
     def fetch_ids(
         self, table: str, where: IdRange | TimeRange | None = None, *, limit: int | None = None
     ) -> Iterator[bytes]:
-        found = sql.SQL("SELECT event_id FROM {} WHERE {}").format(sql.Identifier(table), _condition(where))
-        if limit is not None:
-            found = sql.SQL("{} LIMIT {}").format(found, sql.Literal(limit))
-        yield from self._packed(found)
+        if isinstance(where, IdRange):
+            yield from self._packed(packed_by_key(table, where, limit), first=ALONG_THE_KEY)
+        else:
+            yield from self._packed(packed_by_number(ids_in(table, where, limit)))
 
-    def fetch_ids_of_inputs(self, table: str, inputs_key: str) -> Iterator[bytes]:
-        yield from self._packed(
-            sql.SQL(
-                "SELECT event_id FROM {table} JOIN {receipts} AS receipts ON receipts.receipt_id = {receipt} "
-                "JOIN {runs} AS runs ON runs.run_id = receipts.run_id WHERE runs.inputs_key = {key} "
-                "AND runs.table_name = {name}"
-            ).format(
-                table=sql.Identifier(table),
-                receipts=sql.Identifier(RECEIPTS.name),
-                receipt=sql.Identifier(table, RECEIPT),
-                runs=sql.Identifier(RUNS.name),
-                key=sql.Literal(inputs_key),
-                name=sql.Literal(table),
-            )
-        )
+    def holdings(self, table: str) -> Iterator[Holdings]:
+        for packed in self._packed(holdings_of(table)):
+            rows = np.frombuffer(packed, dtype=[("id", "V16"), ("receipt", ">i8")])
+            yield Holdings(rows["id"].tobytes(), rows["receipt"].astype(np.int64))
 
-    def _packed(self, found: sql.Composed) -> Iterator[bytes]:
-        """The IDs that `found` selects, streamed.
-
-        Neither side holds more than a block. Packing 10,000 IDs to a row on the server with ``string_agg`` was slower
-        (1.4 against 1.9 M IDs/s): its hash aggregate spills to disk beyond ``work_mem``.
-        """
-        statement = sql.SQL("SELECT uuid_send(event_id) FROM ({}) AS found").format(found)
-        # a libpq older than 17 gives the rows one by one
-        size = IDS_PER_BLOCK if psycopg.capabilities.has_stream_chunked() else 1
+    def _packed(self, statement: sql.Composed, *, first: sql.SQL | None = None) -> Iterator[bytes]:
+        """The rows of packed IDs, streamed: neither side holds more than a few of them."""
         with self._reading() as connection:
             cursor = _cursor(connection)
+            if first is not None:
+                cursor.execute(first)
             self._say(statement.as_string(cursor))
             # declared an iterator; closed early, as the generator it is, it cancels the query
-            stream = cast(Generator[tuple[bytes]], cursor.stream(statement, binary=True, size=size))
-            with closing(stream) as rows:
-                ids = chain.from_iterable(rows)
-                while block := b"".join(islice(ids, IDS_PER_BLOCK)):
-                    yield block
+            with closing(cast(Generator[tuple[bytes]], cursor.stream(statement, binary=True))) as rows:
+                for (packed,) in rows:
+                    yield packed
 
     def _execute(self, cursor: Cursor, statement: sql.Composed) -> None:
         self._say(statement.as_string(cursor))
         cursor.execute(statement, binary=True)
-
-
-def _conninfo(engine: sa.Engine) -> str:
-    _, named = engine.dialect.create_connect_args(engine.url)
-    named.pop("context", None)  # psycopg's adapters, of no interest to libpq
-    return make_conninfo(**named)
 
 
 def _cursor(connection: sa.Connection) -> Cursor:
@@ -338,24 +331,6 @@ def _names(names: Sequence[str]) -> sql.Composed:
 
 def _packed_ids(events: pa.RecordBatch) -> bytes:
     return b"".join(events.column(EVENT_ID).to_pylist())
-
-
-def _condition(where: IdRange | TimeRange | None) -> sql.Composable:
-    if where is None:
-        return sql.SQL("true")
-    if isinstance(where, IdRange):
-        ids = [None if edge is None else UUID(bytes=edge) for edge in (where.low, where.high)]
-        return _between(sql.Identifier(EVENT_ID), *ids)
-    column = sql.Identifier(where.column)
-    # UTC as plain text takes the column's own type: a timestamp without zone then means UTC, not the session's zone
-    edges = [None if edge is None else str(edge.astimezone(UTC)) for edge in (where.low, where.high)]
-    return sql.SQL("(({}) OR {} IS NULL)").format(_between(column, *edges), column)
-
-
-def _between(column: sql.Composable, low: UUID | str | None, high: UUID | str | None) -> sql.Composable:
-    edges = [(sql.SQL(">="), low), (sql.SQL("<"), high)]
-    parts = [sql.SQL("{} {} {}").format(column, sign, sql.Literal(edge)) for sign, edge in edges if edge is not None]
-    return sql.SQL(" AND ").join(parts) if parts else sql.SQL("true")
 
 
 def _plain(index: Any) -> list[str]:

@@ -24,10 +24,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from headrace.storage.base import EVENT_ID, PROVIDER, RECEIPT, RESERVED_COLUMNS, Slice
+from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Slice
 from headrace.storage.repeats import Difference, Repeats
 
-__all__ = ["NOTHING", "Aside", "Revised", "candidates", "revise"]
+__all__ = ["UNREVISED", "Aside", "Revised", "candidates", "revise"]
 
 HELD = -1  # the position of the table's own row, before all that came
 IN_A_STATEMENT = 10_000
@@ -41,7 +41,7 @@ class Revised(NamedTuple):
     kept: Sequence[Difference]
 
 
-NOTHING = Revised(0, ())
+UNREVISED = Revised(0, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Aside:
     group: str
 
 
-def candidates(piece: Slice, repeats: Repeats, inserted: bytes | None, receipt_id: int) -> Aside:
+def candidates(piece: Slice, repeats: Repeats, inserted: bytes | None) -> Aside:
     """The slice's repeats, after those of its events that did not go in: `inserted` are the packed IDs that did."""
     events, count = piece.events, piece.events.num_rows
     positions = np.arange(count, count + repeats.rows.num_rows)
@@ -71,11 +71,7 @@ def candidates(piece: Slice, repeats: Repeats, inserted: bytes | None, receipt_i
     # a column that one of the chunks lacks is null there
     whole = pa.concat_tables(tables, promote_options="default").combine_chunks().to_batches()[0]
     at, group = _unused("headrace_at", whole.schema.names), _unused("headrace_group", whole.schema.names)
-    added = {
-        RECEIPT: pa.repeat(pa.scalar(receipt_id, pa.int64()), whole.num_rows),
-        at: pa.array(positions),
-        group: pa.array(repeats.groups[positions]),
-    }
+    added = {at: pa.array(positions), group: pa.array(repeats.groups[positions])}
     names = [*whole.schema.names, *added]
     return Aside(pa.RecordBatch.from_arrays([*whole.columns, *added.values()], names=names), at, group)
 
@@ -186,13 +182,16 @@ class _Comparison:
         return kept
 
     def _take_over(self, ranked: sa.Subquery, version: str) -> None:
-        """Write the newest row of each ID over the table's, whole: what it does not have becomes null."""
+        """Write the newest row of each ID over the table's, whole: what it does not have becomes null.
+
+        The receipt stays: it says who brought the event.
+        """
         came, held = self._came, self._held
         newest = sa.select(ranked.c.at).where(
             ranked.c.at != HELD, ranked.c.version == ranked.c.top, ranked.c.at == ranked.c.first
         )
         values = {name: came.c[name] if name in came.c else sa.null() for name in self._data}
-        values |= {name: came.c[name] for name in (PROVIDER, RECEIPT)}
+        values[PROVIDER] = came.c[PROVIDER]
         before, now = (self._order(table.c[version]) for table in (held, came))
         # looked at once more under the row's own lock: one that came into the table since `_lock` may be newer
         newer = before.element.is_(None) | (now.element > before.element)

@@ -28,6 +28,7 @@ from headrace.errors import SchemaError
 from headrace.storage.base import EVENT_ID, PROVIDER, RECEIPT
 
 __all__ = [
+    "ALERTS",
     "CONTRACTS",
     "LEDGER",
     "RECEIPTS",
@@ -96,7 +97,9 @@ RECEIPTS = sa.Table(
     sa.Column("partition", sa.Integer, nullable=False, server_default="0"),
     sa.Column("spans", sa.Text),
     sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("inserted_digest", sa.LargeBinary),  # see headrace.storage.digest; null in receipts of 0.1.0
     *_counts(),
+    sa.Column("alerts", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("committed_at", _MOMENT, nullable=False),
     sa.UniqueConstraint(*RECEIPT_KEY, name="headrace_receipts_once"),
 )
@@ -121,6 +124,35 @@ REJECTS = sa.Table(
     sa.Column("differs", sa.Text),
     sa.Column("created_at", _MOMENT, nullable=False, server_default=sa.func.current_timestamp()),
     sa.Column("settled_at", _MOMENT),
+)
+
+# a claim moves next_attempt_at to the end of its lease, so that what a dead dispatcher held comes due by itself
+ALERTS = sa.Table(
+    "headrace_alerts",
+    LEDGER,
+    sa.Column("alert_id", _BIG, sa.Identity(), primary_key=True),
+    sa.Column("alert_key", sa.Text, nullable=False, unique=True),
+    sa.Column("event_id", sa.Uuid().with_variant(sa.LargeBinary(), "sqlite"), nullable=False),
+    sa.Column("rule", sa.Text, nullable=False),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("receipt_id", sa.BigInteger, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),  # the event as a JSON object
+    sa.Column("state", sa.Text, nullable=False, server_default="pending"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("created_at", _MOMENT, nullable=False, server_default=sa.func.current_timestamp()),
+    sa.Column("next_attempt_at", _MOMENT, nullable=False, server_default=sa.func.current_timestamp()),
+    sa.Column("lease", sa.Text),  # who holds it, until next_attempt_at
+    sa.Column("error", sa.Text),  # of the last attempt
+    sa.Column("settled_at", _MOMENT),
+)
+_PENDING = ALERTS.c.state == "pending"
+sa.Index(
+    "headrace_alerts_due",
+    ALERTS.c.next_attempt_at,
+    ALERTS.c.alert_id,
+    postgresql_where=_PENDING,
+    sqlite_where=_PENDING,
 )
 
 

@@ -15,20 +15,30 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
 from headrace.errors import StoreError
-from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
+from headrace.storage.base import (
+    EVENT_ID,
+    RECEIPT,
+    RESERVED_COLUMNS,
+    IdRange,
+    Slice,
+    StatementHook,
+    TimeRange,
+)
 from headrace.storage.failures import is_busy, translated
+from headrace.storage.holdings import NO_RECEIPT, Holdings
 from headrace.storage.locks import lock_timed_out
 from headrace.storage.revise import Aside
-from headrace.storage.schema import RECEIPTS, REJECTS, RUNS, arrow_of_sqlite
+from headrace.storage.schema import ALERTS, REJECTS, arrow_of_sqlite
 from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
 from headrace.storage.transactions import READING
 
@@ -77,7 +87,7 @@ class SqliteStore(SqlStore):
 
     # Tables -------------------------------------------------------------------------------------------------------
 
-    def _reflect(self, connection: sa.Connection, table: str) -> pa.Schema | None:
+    def _reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> pa.Schema | None:
         declared = connection.execute(sa.text("SELECT name, type, pk FROM pragma_table_info(:t)"), {"t": table})
         columns = declared.all()
         if not columns:
@@ -86,12 +96,15 @@ class SqliteStore(SqlStore):
         cure = (
             f"create it with {EVENT_ID} BLOB PRIMARY KEY, provider TEXT, {RECEIPT} BIGINT; or load into another table"
         )
-        require_fit(table, [name for name, _, _ in columns], keys, cure)
+        require_fit(table, [name for name, _, _ in columns], keys if keyed else None, cure)
         data = [(name, kind) for name, kind, _ in columns if name not in RESERVED_COLUMNS]
         return pa.schema([(name, require_type(table, name, arrow_of_sqlite(kind), kind)) for name, kind in data])
 
     def _now(self) -> Any:
-        return datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+        return _moment_text(datetime.now(UTC))
+
+    def _later(self, seconds: float) -> Any:
+        return _moment_text(datetime.now(UTC) + timedelta(seconds=seconds))
 
     def _exclusive(self, connection: sa.Connection) -> None:
         """BEGIN IMMEDIATE holds the only write lock already."""
@@ -128,12 +141,16 @@ class SqliteStore(SqlStore):
 
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written:
         names = [*piece.events.schema.names, RECEIPT]
-        columns = [_stored(column) for column in piece.events.columns]
-        rows = list(zip(*columns, [receipt_id] * piece.events.num_rows, strict=True))
-        insert = f"{self._insert_sql(piece.table, names)} ON CONFLICT(event_id) DO NOTHING"
-        inserted = connection.exec_driver_sql(insert, rows).rowcount
+        with self._watch.stage("commit.encode", rows=piece.events.num_rows):
+            columns = [_stored(column) for column in piece.events.columns]
+            rows = list(zip(*columns, [receipt_id] * piece.events.num_rows, strict=True))
+        with self._watch.stage("commit.insert", rows=len(rows), size=piece.events.nbytes):
+            inserted = connection.exec_driver_sql(self._insert_sql(piece.table, names), rows).rowcount
         path: Any = "safe" if piece.existing == "conflict" else "fast"
-        return Written(path, None if inserted == len(rows) else self._which(connection, piece, receipt_id))
+        if inserted == len(rows):
+            return Written(path, None)
+        with self._watch.stage("commit.query", rows=len(rows)):
+            return Written(path, self._which(connection, piece, receipt_id))
 
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
         connection.execute(sa.insert(REJECTS).values(created_at=self._now()), rows)
@@ -147,15 +164,21 @@ class SqliteStore(SqlStore):
         connection.exec_driver_sql("DROP TABLE IF EXISTS temp.headrace_repeats")
         connection.exec_driver_sql(f"CREATE TEMP TABLE headrace_repeats AS {empty}")
         rows = list(zip(*map(_stored, aside.rows.columns), strict=True))
-        connection.exec_driver_sql(self._insert_sql("headrace_repeats", names), rows)
+        connection.exec_driver_sql(str(sa.insert(place).compile(connection)), rows)
         return place
 
-    def _insert_sql(self, table: str, names: list[str]) -> str:
+    def _insert_alerts(self, connection: sa.Connection, alerts: pa.RecordBatch) -> int:
+        times, now = ["created_at", "next_attempt_at"], self._now()
+        columns = [*map(_stored, alerts.columns), *([now] * alerts.num_rows for _ in times)]
+        insert = self._insert_sql(ALERTS.name, [*alerts.schema.names, *times], unique="alert_key")
+        return connection.exec_driver_sql(insert, list(zip(*columns, strict=True))).rowcount
+
+    def _insert_sql(self, table: str, names: list[str], unique: str = EVENT_ID) -> str:
         quote = self._engine.dialect.identifier_preparer.quote
         marks = ", ".join("?" for _ in names)
         columns = ", ".join(map(quote, names))
         # every name is quoted by SQLAlchemy, every value is a parameter
-        return f"INSERT INTO {quote(table)} ({columns}) VALUES ({marks})"  # noqa: S608
+        return f"INSERT INTO {quote(table)} ({columns}) VALUES ({marks}) ON CONFLICT({unique}) DO NOTHING"  # noqa: S608
 
     def _which(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> bytes:
         """The packed IDs among the slice's that carry its receipt: those that went in just now."""
@@ -181,11 +204,13 @@ class SqliteStore(SqlStore):
         events = sa.table(table, sa.column(EVENT_ID), *time)
         yield from self._packed(sa.select(events.c[EVENT_ID]).where(_condition(events, where)).limit(limit))
 
-    def fetch_ids_of_inputs(self, table: str, inputs_key: str) -> Iterator[bytes]:
+    def holdings(self, table: str) -> Iterator[Holdings]:
         events = sa.table(table, sa.column(EVENT_ID), sa.column(RECEIPT))
-        receipts = sa.select(RECEIPTS.c.receipt_id).join(RUNS, RUNS.c.run_id == RECEIPTS.c.run_id)
-        own = receipts.where(RUNS.c.inputs_key == inputs_key, RUNS.c.table_name == table)
-        yield from self._packed(sa.select(events.c[EVENT_ID]).where(events.c[RECEIPT].in_(own)))
+        found = sa.select(events.c[EVENT_ID], sa.func.coalesce(events.c[RECEIPT], NO_RECEIPT))
+        with self._reading() as connection:
+            for block in connection.execution_options(yield_per=IDS_PER_BLOCK).execute(found).partitions():
+                ids, receipts = zip(*block, strict=True)
+                yield Holdings(b"".join(ids), np.array(receipts, dtype=np.int64))
 
     def _packed(self, found: sa.Select[Any]) -> Iterator[bytes]:
         with self._reading() as connection:

@@ -1,18 +1,17 @@
 """What both stores share: the transaction of a commit, the ledger, retries. `PostgresStore` and `SqliteStore` add how
 events are written, how IDs are fetched and how a table is reflected.
 
-    commit(slice) ─► claim the receipt ─► take its locks ─► write the events ─► compare the repeats ─► keep the rejects
-                         │ taken              │ not in time         │ unique key refused some             │
-                         ▼                    ▼                     ▼                                     ▼
-                     already done        LockTimeoutError       safe path: which of them     complete the receipt,
-                                                                went in?                     COMMIT
+    commit(slice) ─► claim the receipt ─► take its locks ─► write the events ─► compare the repeats, ─► keep the rejects
+                         │ taken              │ not in time         │               raise the alerts        │
+                         ▼                    ▼                     ▼ unique key refused some               ▼
+                     already done        LockTimeoutError       safe path: which went in?     complete the receipt
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -39,16 +38,18 @@ from headrace.storage.base import (
     StoredReject,
     TimeRange,
 )
+from headrace.storage.digest import NOTHING, Digest
+from headrace.storage.holdings import Holdings, LedgerEntry
 from headrace.storage.repeats import Difference
-from headrace.storage.revise import NOTHING, Aside, Revised, candidates, revise
+from headrace.storage.revise import UNREVISED, Aside, Revised, candidates, revise
 from headrace.storage.schema import CONTRACTS, LEDGER, RECEIPT_KEY, RECEIPTS, REJECTS, RUNS, event_table, kind
-from headrace.storage.transactions import Transactions
+from headrace.storage.spans import Stopwatch
+from headrace.storage.sqloutbox import SqlOutbox
+from headrace.storage.transactions import in_blocks
 
 __all__ = ["SqlStore", "Written", "require_fit", "require_type"]
 
-
-# PostgreSQL takes 65,535 parameters in a statement, SQLite 32,766 or what it was built with
-IDS_IN_A_STATEMENT = 10_000
+LEDGER_ROWS = 10_000  # fetched at once
 
 
 class Written(NamedTuple):
@@ -58,13 +59,13 @@ class Written(NamedTuple):
     inserted: bytes | None
 
 
-class SqlStore(Transactions, ABC):
+class SqlStore(SqlOutbox, ABC):
     """The half of a `Store` that is the same text on PostgreSQL and SQLite."""
 
     # What each database does its own way --------------------------------------------------------------------------
 
     @abstractmethod
-    def _reflect(self, connection: sa.Connection, table: str) -> pa.Schema | None:
+    def _reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> pa.Schema | None:
         """`table_schema` as `connection` sees it, its own uncommitted changes included."""
 
     @abstractmethod
@@ -73,7 +74,7 @@ class SqlStore(Transactions, ABC):
     ) -> Iterator[bytes]: ...
 
     @abstractmethod
-    def fetch_ids_of_inputs(self, table: str, inputs_key: str) -> Iterator[bytes]: ...
+    def holdings(self, table: str) -> Iterator[Holdings]: ...
 
     @abstractmethod
     def describe(self) -> dict[str, str]: ...
@@ -93,10 +94,6 @@ class SqlStore(Transactions, ABC):
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None: ...
 
     @abstractmethod
-    def _now(self) -> Any:
-        """The server's clock, as a value or an SQL expression that goes into a timestamp column."""
-
-    @abstractmethod
     def _exclusive(self, connection: sa.Connection) -> None:
         """Keep other processes from changing tables until this transaction ends."""
 
@@ -104,18 +101,20 @@ class SqlStore(Transactions, ABC):
 
     def prepare_ledger(self) -> None:
         with self._reading() as connection:
-            present = set(sa.inspect(connection).get_table_names())
+            complete = ledger.is_complete(connection)
         # who only looks into a ledger that is there need not wait for a writer
-        if not present.issuperset(LEDGER.tables):
+        if not complete:
             self._write(self._create_ledger)
 
     def _create_ledger(self, connection: sa.Connection) -> None:
         self._exclusive(connection)
         LEDGER.create_all(connection)
+        for column in ledger.lacking(connection):
+            self._add_column(connection, column.table.name, column)
 
-    def table_schema(self, table: str) -> pa.Schema | None:
+    def table_schema(self, table: str, *, keyed: bool = True) -> pa.Schema | None:
         with self._reading() as connection:
-            return self._reflect(connection, table)
+            return self._reflect(connection, table, keyed=keyed)
 
     def create_or_widen(self, table: str, schema: pa.Schema, *, time_index: str | None) -> bool:
         present = self.table_schema(table)
@@ -142,12 +141,15 @@ class SqlStore(Transactions, ABC):
             sa.Index(None, events.c[time_index]).create(connection)
 
     def _widen(self, connection: sa.Connection, table: str, added: pa.Schema) -> None:
+        for column in event_table(table, added, self._engine.dialect.name).columns:
+            if column.name not in RESERVED_COLUMNS:
+                self._add_column(connection, table, column)
+
+    def _add_column(self, connection: sa.Connection, table: str, column: sa.Column[Any]) -> None:
         dialect = self._engine.dialect
         target = dialect.identifier_preparer.quote(table)
-        for column in event_table(table, added, dialect.name).columns:
-            if column.name not in RESERVED_COLUMNS:
-                specification = sa.schema.CreateColumn(column).compile(dialect=dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {target} ADD COLUMN {specification}")
+        specification = sa.schema.CreateColumn(column).compile(dialect=dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {target} ADD COLUMN {specification}")
 
     def tables(self) -> list[str]:
         with self._reading() as connection:
@@ -219,30 +221,64 @@ class SqlStore(Transactions, ABC):
         with self._reading() as connection:
             return [ledger.receipt_of(row) for row in connection.execute(ordered).mappings()]
 
+    def receipt(self, receipt_id: int) -> Receipt | None:
+        with self._reading() as connection:
+            found = connection.execute(sa.select(RECEIPTS).where(RECEIPTS.c.receipt_id == receipt_id)).mappings()
+            row = found.first()
+        return None if row is None else ledger.receipt_of(row)
+
+    def ledger(self, table: str) -> Iterator[LedgerEntry]:
+        with self._reading() as connection:
+            streaming = connection.execution_options(yield_per=LEDGER_ROWS)
+            yield from map(ledger.entry_of, streaming.execute(ledger.entries_of(table)).mappings())
+
     # Commit -------------------------------------------------------------------------------------------------------
 
     def commit(self, piece: Slice) -> Committed:
-        committed, retries = self._retried(
-            lambda connection: self._commit_in(connection, piece), piece.table, lambda: self._begun(piece)
-        )
-        return replace(committed, retries=retries)
+        self._watch = Stopwatch(piece.address.source, piece.address.first_row, piece.partition)
+        with self._watch.stage("commit", rows=piece.events.num_rows, size=piece.events.nbytes):
+            committed, retries = self._retried(
+                lambda connection: self._commit_in(connection, piece), piece.table, lambda: self._timed(piece)
+            )
+        return replace(committed, retries=retries, spans=tuple(self._watch.spans))
+
+    @contextmanager
+    def _timed(self, piece: Slice) -> Iterator[sa.Connection]:
+        """`_begun`, with what its two ends take: getting a connection and BEGIN, and COMMIT."""
+        with ExitStack() as transaction:
+            with self._watch.stage("commit.begin"):
+                connection = transaction.enter_context(self._begun(piece))
+            yield connection
+            with self._watch.stage("commit.commit"):
+                transaction.close()
 
     def _begun(self, piece: Slice) -> AbstractContextManager[sa.Connection]:  # noqa: ARG002 - for who locks by BEGIN
         """The transaction that commits `piece`."""
         return self._engine.begin()
 
     def _commit_in(self, connection: sa.Connection, piece: Slice) -> Committed:
-        receipt_id = self._claim(connection, piece)
+        with self._watch.stage("commit.receipt"):
+            receipt_id = self._claim(connection, piece)
         if receipt_id is None:
             return self._already_done(connection, piece)
-        waited = self._take_locks(connection, piece)
+        waited = self._locked(connection, piece)
         written = self._write_events(connection, piece, receipt_id) if piece.events.num_rows else Written("none", None)
-        revised = self._revise(connection, piece, written, receipt_id)
+        revised = self._revise(connection, piece, written)
+        alerts = self._raise_alerts(connection, piece, written.inserted, receipt_id)
         self._keep_rejects(connection, piece, receipt_id, revised.kept)
-        committed = _settled(piece, written, receipt_id, revised.rows)
+        committed = replace(_settled(piece, written, receipt_id, revised.rows), lock_seconds=waited, alerts=alerts)
         complete = sa.update(RECEIPTS).where(RECEIPTS.c.receipt_id == receipt_id)
-        connection.execute(complete.values(ledger.counts_values(committed.counts)))
-        return replace(committed, lock_seconds=waited)
+        books = ledger.counts_values(committed.counts)
+        values = books | {"inserted_digest": _inserted_digest(piece, written), "alerts": alerts}
+        with self._watch.stage("commit.receipt"):
+            connection.execute(complete.values(values))
+        return committed
+
+    def _locked(self, connection: sa.Connection, piece: Slice) -> float:
+        if not piece.locks:
+            return 0.0
+        with self._watch.stage("commit.locks"):
+            return self._take_locks(connection, piece)
 
     def _claim(self, connection: sa.Connection, piece: Slice) -> int | None:
         claim = self._insert(RECEIPTS).values(ledger.receipt_values(piece, self._now()))
@@ -259,24 +295,26 @@ class SqlStore(Transactions, ABC):
                 where=str(piece.address),
                 hint="load it as a new run with --no-resume; events already loaded will be found again as duplicates",
             )
-        return Committed(receipt.receipt_id, receipt.counts, already_done=True)
+        return Committed(receipt.receipt_id, receipt.counts, already_done=True, alerts=receipt.alerts)
 
-    def _revise(self, connection: sa.Connection, piece: Slice, written: Written, receipt_id: int) -> Revised:
+    def _revise(self, connection: sa.Connection, piece: Slice, written: Written) -> Revised:
         if piece.repeats is None:
-            return NOTHING
-        aside = candidates(piece, piece.repeats, written.inserted, receipt_id)
+            return UNREVISED
+        aside = candidates(piece, piece.repeats, written.inserted)
         if not aside.rows.num_rows:
-            return NOTHING
+            return UNREVISED
         place = self._put_repeats_aside(connection, piece.table, aside)
-        return revise(connection, piece.table, place, aside, piece.repeats)
+        with self._watch.stage("commit.revise", rows=aside.rows.num_rows):
+            return revise(connection, piece.table, place, aside, piece.repeats)
 
     def _keep_rejects(
         self, connection: sa.Connection, piece: Slice, receipt_id: int, differences: Sequence[Difference]
     ) -> None:
         revisions = [piece.repeats.reject(one) for one in differences] if piece.repeats else []
-        rows = [ledger.reject_values(piece, reject, receipt_id) for reject in (*piece.rejects, *revisions)]
-        if rows:
-            self._insert_rejects(connection, rows)
+        if rejects := [*piece.rejects, *revisions]:
+            with self._watch.stage("commit.rejects", rows=len(rejects)):
+                rows = [ledger.reject_values(piece, reject, receipt_id) for reject in rejects]
+                self._insert_rejects(connection, rows)
         if piece.replayed:
             self._settle_rejects(connection, piece.replayed, "replayed")
 
@@ -314,7 +352,7 @@ class SqlStore(Transactions, ABC):
         stage: RejectStage | None = None,
         limit: int | None = None,
     ) -> list[StoredReject]:
-        wanted: Sequence[Sequence[int] | None] = [None] if ids is None else _blocks(sorted(set(ids)))
+        wanted: Sequence[Sequence[int] | None] = [None] if ids is None else in_blocks(sorted(set(ids)))
         found: list[StoredReject] = []
         with self._reading() as connection:
             for block in wanted:
@@ -339,13 +377,9 @@ class SqlStore(Transactions, ABC):
     def _settle_rejects(self, connection: sa.Connection, ids: Sequence[int], state: RejectState) -> int:
         settle = sa.update(REJECTS).where(REJECTS.c.state == "kept").values(state=state, settled_at=self._now())
         return sum(
-            connection.execute(settle.where(REJECTS.c.reject_id.in_(block))).rowcount for block in _blocks(sorted(ids))
+            connection.execute(settle.where(REJECTS.c.reject_id.in_(block))).rowcount
+            for block in in_blocks(sorted(ids))
         )
-
-
-def _blocks(ids: Sequence[int]) -> Sequence[Sequence[int]]:
-    """`ids` in blocks that fit into one statement's parameters."""
-    return [ids[start : start + IDS_IN_A_STATEMENT] for start in range(0, len(ids), IDS_IN_A_STATEMENT)]
 
 
 def _settled(piece: Slice, written: Written, receipt_id: int, revised: int) -> Committed:
@@ -357,6 +391,17 @@ def _settled(piece: Slice, written: Written, receipt_id: int, revised: int) -> C
     if not counts.balanced:
         raise BooksError(f"the chunk's books do not balance: {counts}", where=str(piece.address))
     return Committed(receipt_id, counts, inserted_ids=written.inserted, path=written.path)
+
+
+def _inserted_digest(piece: Slice, written: Written) -> bytes:
+    """The digest of the events that went in."""
+    if written.inserted is not None:
+        return Digest.of_packed(written.inserted).to_bytes()
+    if not piece.events.num_rows:
+        return NOTHING.to_bytes()
+    column = piece.events.column(EVENT_ID)
+    packed = memoryview(column.buffers()[1])[column.offset * 16 : (column.offset + len(column)) * 16]
+    return Digest.of_packed(packed).to_bytes()
 
 
 def _missing(table: str, schema: pa.Schema, present: pa.Schema | None) -> list[pa.Field]:
@@ -372,12 +417,15 @@ def _missing(table: str, schema: pa.Schema, present: pa.Schema | None) -> list[p
     return [field for field in schema if field.name not in held]
 
 
-def require_fit(table: str, names: Sequence[str], unique: Sequence[Sequence[str]], cure: str) -> None:
-    """Raise `SchemaError` unless the table has the reserved columns and a unique key on ``event_id`` alone."""
+def require_fit(table: str, names: Sequence[str], unique: Sequence[Sequence[str]] | None, cure: str) -> None:
+    """Raise `SchemaError` unless the table has the reserved columns and a unique key on ``event_id`` alone.
+
+    With `unique` ``None`` it may do without the key.
+    """
     lacking = [name for name in RESERVED_COLUMNS if name not in names]
     if lacking:
         raise SchemaError(f"the table exists, but has no column {', '.join(lacking)}", where=table, hint=cure)
-    if [EVENT_ID] not in [list(columns) for columns in unique]:
+    if unique is not None and [EVENT_ID] not in [list(columns) for columns in unique]:
         raise SchemaError(
             "the table has no unique key on event_id, the authority on duplicates", where=table, hint=cure
         )

@@ -2,38 +2,47 @@
 
 What passes (serialization failure, deadlock, a table's lock, a lost connection, a locked file) is told by the type that
 `headrace.storage.failures` gives it. Each try is a new transaction, on a new connection where the old one is gone.
+
+A conflict is tried `TRIES` times. A server that is away is waited for `SERVER_AWAY` seconds, long enough for it to
+restart and recover: the rows of the slice are in hand, and giving up would cost reading them again.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 
-from headrace.errors import RetryableStoreError, StoreError
+from headrace.errors import ConnectionLostError, RetryableStoreError
 from headrace.storage.base import StatementHook
 from headrace.storage.failures import translated
+from headrace.storage.spans import Stopwatch
 
-__all__ = ["READING", "TRIES", "Transactions"]
+__all__ = ["READING", "SERVER_AWAY", "TRIES", "Transactions", "in_blocks"]
 
 TRIES = 6
+SERVER_AWAY = 30.0  # seconds, from the first failure of a transaction on
 FIRST_PAUSE = 0.05  # seconds, doubled with each try and jittered
+LONGEST_PAUSE = 2.0  # seconds, before jitter
+# PostgreSQL takes 65,535 parameters in a statement, SQLite 32,766 or what it was built with
+IDS_IN_A_STATEMENT = 10_000
 READING = "headrace_reading"  # the execution option that marks a transaction that only reads
 T = TypeVar("T")
 
 
 class Transactions:
-    """An engine, the URL that may be shown, and the hook that hears every statement."""
+    """An engine, the URL that may be shown, the hook that hears every statement, the watch of the commit in hand."""
 
     def __init__(self, engine: sa.Engine, url: str, on_statement: StatementHook | None) -> None:
         self._engine = engine
         self._url = url
         self._on_statement = on_statement
+        self._watch = Stopwatch()
         sa.event.listen(engine, "before_cursor_execute", self._before_execute)
 
     @property
@@ -76,17 +85,17 @@ class Transactions:
         COMMIT whose answer was lost.
         """
         where = self._url if table is None else f"{self._url}, table {table}"
-        for attempt in range(TRIES):
+        patience = _Patience()
+        while True:
             try:
                 with translated(where), (begun or self._engine.begin)() as connection:
-                    return work(connection), attempt
+                    return work(connection), patience.failures
             except RetryableStoreError as error:
-                if attempt == TRIES - 1:
-                    error.add_note(f"given up after {TRIES} tries")
+                if not patience.allows(error):
+                    error.add_note(f"given up after {patience.failures} tries")
                     raise
-                # jitter keeps loaders that collided from colliding again; nothing secret hangs on it
-                time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
-        raise StoreError("unreachable: the last try either returns or raises")
+                with self._watch.stage("commit.pause"):
+                    time.sleep(patience.pause())
 
     def _before_execute(self, *event: Any) -> None:
         self._say(event[2])
@@ -94,3 +103,32 @@ class Transactions:
     def _say(self, statement: str) -> None:
         if self._on_statement is not None:
             self._on_statement(statement)
+
+
+class _Patience:
+    """How long one transaction is tried again."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self._conflicts = 0
+        self._away_since: float | None = None
+
+    def allows(self, error: RetryableStoreError) -> bool:
+        """Count a failure; returns whether to try again."""
+        self.failures += 1
+        if isinstance(error, ConnectionLostError):
+            self._away_since = self._away_since or time.monotonic()
+            return time.monotonic() - self._away_since < SERVER_AWAY
+        self._conflicts += 1
+        return self._conflicts < TRIES
+
+    def pause(self) -> float:
+        """Seconds until the next try."""
+        pause = min(FIRST_PAUSE * 2 ** (self.failures - 1), LONGEST_PAUSE)
+        # jitter keeps loaders that collided from colliding again; nothing secret hangs on it
+        return float(pause * random.uniform(0.5, 1.5))  # noqa: S311
+
+
+def in_blocks(ids: Sequence[int]) -> Sequence[Sequence[int]]:
+    """`ids` in blocks that fit into one statement's parameters."""
+    return [ids[start : start + IDS_IN_A_STATEMENT] for start in range(0, len(ids), IDS_IN_A_STATEMENT)]

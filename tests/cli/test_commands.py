@@ -68,7 +68,7 @@ def test_verify_finds_what_is_missing_unexpected_and_foreign(loaded: Headrace) -
     loaded.query("DELETE FROM t WHERE n = 3 AND at < '2020-12-31'")
     found = loaded.json("verify", "t.csv", "--table", "t", expect=4)
     assert (found["missing"], found["unexpected"], found["duplicated"]) == (1, 0, 0)
-    assert "t.csv, rows 0-9" in found["missing_sample"][0]
+    assert found["missing_sample"][0]["place"] == {"source": "t.csv", "rows": [0, 9], "row": 3, "line": 5}
     loaded.load("t.csv", *OPTIONS)
     loaded.run("verify", "t.csv", "--table", "t")
     digits = "00000000000080008000000000000001"

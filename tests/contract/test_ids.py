@@ -11,6 +11,7 @@ from contract.pieces import TABLE, batch, make, new_ids, open_run, packed, piece
 
 from headrace.storage import open_store
 from headrace.storage.base import IdRange, Store, TimeRange
+from headrace.storage.digest import Digest
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -21,7 +22,9 @@ def test_every_id_comes_once_in_bounded_blocks(store: Store, count: int) -> None
     prepared(store).commit(piece(ids))
     blocks = list(store.fetch_ids(TABLE))
     assert packed(iter(blocks)) == ids
-    assert all(0 < len(block) <= 16 * 10_000 and len(block) % 16 == 0 for block in blocks)
+    along_the_key = list(store.fetch_ids(TABLE, IdRange()))
+    assert packed(iter(along_the_key)) == ids
+    assert all(0 < len(block) <= 16 * 10_000 and len(block) % 16 == 0 for block in [*blocks, *along_the_key])
 
 
 def test_a_range_of_ids_includes_its_low_end_only(store: Store) -> None:
@@ -47,10 +50,11 @@ def test_a_range_of_time_includes_its_low_end_and_nulls(store: Store) -> None:
 def test_a_limit_bounds_the_number_of_ids(store: Store) -> None:
     ids = new_ids(30_000)
     prepared(store).commit(piece(ids))
-    for limit in (0, 1, 9_999, 10_001, 40_000):
-        found = packed(store.fetch_ids(TABLE, limit=limit))
-        assert len(found) == min(limit, 30_000)
-        assert set(found) <= set(ids)
+    for limit in (0, 1, 9_999, 10_000, 10_001, 30_000, 40_000):
+        for where in (None, IdRange()):
+            found = packed(store.fetch_ids(TABLE, where, limit=limit))
+            assert len(set(found)) == len(found) == min(limit, 30_000)
+            assert set(found) <= set(ids)
 
 
 def test_one_statement_brings_them_all(store_url: str) -> None:
@@ -72,7 +76,7 @@ def test_a_reader_that_stops_early_leaves_the_store_usable(store: Store) -> None
     assert len(packed(store.fetch_ids(TABLE))) == 30_005
 
 
-def test_ids_that_runs_over_the_same_inputs_brought(store: Store) -> None:
+def test_the_ledger_says_what_each_receipt_brought_and_the_table_what_it_holds(store: Store) -> None:
     prepared(store)
     store.create_or_widen("other", pa.schema([("n", pa.int64())]), time_index=None)
     open_run(store, run_id="second")
@@ -81,9 +85,37 @@ def test_ids_that_runs_over_the_same_inputs_brought(store: Store) -> None:
     store.commit(piece(new_ids(10, seed=1)))
     store.commit(piece(new_ids(10, seed=2), run_id="second"))
     store.commit(piece(new_ids(10, seed=3), run_id="foreign"))
-    assert packed(store.fetch_ids_of_inputs(TABLE, "key")) == sorted(new_ids(10, seed=1) + new_ids(10, seed=2))
-    assert packed(store.fetch_ids_of_inputs(TABLE, "other key")) == new_ids(10, seed=3)
-    assert packed(store.fetch_ids_of_inputs(TABLE, "no key")) == []
+    again = sorted(new_ids(10, seed=3)[:4] + new_ids(6, seed=4))
+    store.commit(piece(again, run_id="foreign", first_row=10, existing="conflict"))
+    entries = list(store.ledger(TABLE))
+    books = [(entry.inputs_key, entry.inserted) for entry in entries]
+    assert books == [("key", 10), ("key", 10), ("other key", 10), ("other key", 6)]
+    brought = [*(new_ids(10, seed=seed) for seed in (1, 2, 3)), new_ids(6, seed=4)]
+    for entry, ids in zip(entries, brought, strict=True):
+        assert held_under(store, entry.receipt_id) == ids
+        assert entry.digest == Digest.of_packed(b"".join(ids)).to_bytes()
+    assert list(store.ledger("other")) == []
+
+
+def held_under(store: Store, receipt_id: int) -> list[bytes]:
+    """The IDs that the table holds under a receipt, sorted."""
+    found = [
+        block.ids[16 * at : 16 * at + 16]
+        for block in store.holdings(TABLE)
+        for at, receipt in enumerate(block.receipts)
+        if receipt == receipt_id
+    ]
+    return sorted(found)
+
+
+def test_a_ledger_of_an_earlier_version_gets_the_column_it_lacks(store_url: str) -> None:
+    with open_store(store_url) as store:
+        prepared(store).commit(piece(new_ids(3)))
+    make(store_url, "ALTER TABLE headrace_receipts DROP COLUMN inserted_digest")
+    with open_store(store_url) as store:
+        store.prepare_ledger()
+        store.commit(piece(new_ids(2, seed=1), first_row=3))
+        assert [entry.digest is None for entry in store.ledger(TABLE)] == [True, False]
 
 
 @pytest.mark.parametrize("kind", ["timestamp", "timestamptz", "date"])

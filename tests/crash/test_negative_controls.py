@@ -40,7 +40,7 @@ CONTROLS = [
             ),
             ("storage/schema.py", "sqlite_with_rowid=False", "sqlite_with_rowid=True"),
             ("storage/sqlstore.py", "    if [EVENT_ID] not in", "    if [EVENT_ID] in"),
-            ("storage/sqlite.py", " ON CONFLICT(event_id) DO NOTHING", ""),
+            ("storage/sqlite.py", " ON CONFLICT({unique}) DO NOTHING", ""),
         ),
         "crash/test_stale_snapshot.py",
     ),
@@ -56,13 +56,47 @@ CONTROLS = [
         "crash/test_statements.py::test_rows_and_receipt_exist_together_at_every_moment",
     ),
     Control(
+        "the alerts committed apart from the rows",
+        (
+            (
+                "storage/sqlstore.py",
+                "        alerts = self._raise_alerts(",
+                "        connection.commit()\n        connection.begin()\n        alerts = self._raise_alerts(",
+            ),
+        ),
+        "contract/test_outbox.py::test_alerts_exist_only_with_their_events_wherever_a_commit_stops",
+    ),
+    Control(
+        "alerts raised for events that were there already",
+        (
+            (
+                "storage/sqloutbox.py",
+                "            alerts = alerts.filter(pc.is_in(alerts.column(EVENT_ID), value_set=ids))",
+                "            alerts = alerts.slice(0)",
+            ),
+        ),
+        "contract/test_outbox.py::test_only_events_that_were_really_inserted_raise_alerts",
+    ),
+    Control(
+        "an alert marked before it is sent",
+        (
+            (
+                "deliver.py",
+                "            attempts = self._send(",
+                "            done = [Attempt(one.alert_id, 'delivered') for one in claimed]\n"
+                "            self._outbox.settle_attempts(lease, done)\n"
+                "            attempts = self._send(",
+            ),
+        ),
+        "crash/test_delivery.py::test_killed_between_send_and_mark_every_alert_is_delivered",
+    ),
+    Control(
         "the snapshot assumed empty on error",
         (
             (
                 "known.py",
-                "        self._snapshot.extend(self._store.fetch_ids(self._table, limit=self._budget + 1), None)",
-                "        try:\n"
-                "            self._snapshot.extend(self._store.fetch_ids(self._table, limit=self._budget + 1), None)\n"
+                "        self._snapshot.extend(ids, None)",
+                "        try:\n            self._snapshot.extend(ids, None)\n"
                 "        except Exception:\n"
                 "            return",
             ),

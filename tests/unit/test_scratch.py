@@ -29,11 +29,10 @@ with scratch_folder() as folder:
 """
 HOLD_AND_FORK = """
 with scratch_folder() as folder:
-    child = os.fork()
-    if child == 0:
+    if os.fork() == 0:
+        print(folder, os.getpid(), flush=True)  # by now it has let go of the folder
         time.sleep(60)
         os._exit(0)
-    print(folder, child, flush=True)
     sys.stdin.readline()
 """
 MAKE_MANY = """

@@ -1,0 +1,79 @@
+"""Does a load stay as fast as the table grows? Fresh loads into a growing table and into an empty one, in turn."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import psycopg
+import server
+from datasets import DATASETS, Situation, write_input
+from harness import Bench, Run, run_process, warm
+from loads import job_for
+from peers.job import TABLE
+from peers.registry import HEADRACE
+
+__all__ = ["measure"]
+
+STEP = 5_000_000  # events of one input while the table is made to grow
+FRESH = Situation("fresh")
+
+
+def measure(bench: Bench) -> None:
+    """At each size as many pairs as there are rounds. The table is kept, so that a later run goes on from it."""
+    results = bench.results("growth")
+    rows, rounds = bench.options.rows, bench.options.rounds
+    for size in sorted(bench.options.growth):
+        if results.has(existing=size, rows=rows, round=rounds, table="grown"):
+            continue
+        url = _grown(bench, size)
+        for number in range(1, rounds + 1):
+            there = _count(url)
+            path = write_input(bench.data, "fires", "parquet", rows, there, FRESH)
+            for table, target in (("empty", server.create_database(bench.url, "run")), ("grown", url)):
+                cell = {"existing": size, "rows": rows, "round": number, "table": table}
+                results.add(
+                    cell | {"rows_there": 0 if table == "empty" else there} | _load(bench, target, path), **cell
+                )
+            path.unlink()
+            bench.say(f"{size:>12,} rows there, round {number}: {results.runs[-1]['report_seconds']:.2f} s")
+
+
+def _grown(bench: Bench, size: int) -> str:
+    """The URL of the growing table once it has `size` events."""
+    name = "growing"
+    if server.database_exists(bench.url, name):
+        url = f"{bench.url.rpartition('/')[0]}/{name}"
+    else:
+        url = server.create_database(bench.url, name)
+    while (there := _count(url)) < size:
+        rows = min(STEP, size - there)
+        path = write_input(bench.data, "fires", "parquet", rows, there, FRESH)
+        _load(bench, url, path)
+        path.unlink()
+        bench.say(f"grown to {there + rows:,}")
+    server.settle(url)
+    return url
+
+
+def _load(bench: Bench, url: str, path: Path) -> Run:
+    warm(path)
+    job = job_for(bench, url, path, DATASETS["fires"])
+    outcome = run_process(HEADRACE.command_line(sys.executable, job), scratch=bench.scratch)
+    if outcome.exit_code:
+        sys.exit(f"a load into {url} failed:\n{outcome.complaint}")
+    report = json.loads(outcome.said)
+    if report["inserted"] != report["read"]:
+        sys.exit(f"a fresh load found duplicates: {report}")
+    return outcome.figures | {"report_seconds": report["seconds"]}
+
+
+def _count(url: str) -> int:
+    """Events in the growing table, as its ledger has them."""
+    with psycopg.connect(url) as connection:
+        exists = connection.execute("SELECT to_regclass(%s)", [TABLE]).fetchone()
+        if exists is None or exists[0] is None:
+            return 0
+        row = connection.execute("SELECT sum(inserted)::bigint FROM headrace_receipts").fetchone()
+    return int(row[0] or 0) if row else 0

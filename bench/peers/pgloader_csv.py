@@ -1,0 +1,38 @@
+"""pgloader: a CSV load command into a staging table, and after it INSERT … ON CONFLICT DO NOTHING.
+
+pgloader itself knows no ON CONFLICT for files: without the staging table, each duplicate makes it retry a batch.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from job import Job
+
+COMMAND = """
+LOAD CSV
+     FROM '{job.path}' ({job.names})
+     INTO postgresql://postgres@{job.tcp}
+     TARGET TABLE aside ({job.names})
+     WITH skip header = 1, fields terminated by ',', fields optionally enclosed by '"', fields escaped by double-quote,
+          batch rows = 100000, batch size = 200MB, prefetch rows = 100000,
+          workers = 2, concurrency = 1, on error stop
+   BEFORE LOAD DO
+      $$ CREATE UNLOGGED TABLE aside ({job.staging}); $$
+    AFTER LOAD DO
+      $$ INSERT INTO {job.table} ({job.names}) SELECT {job.names} FROM aside {job.conflict}; $$,
+      $$ DROP TABLE aside; $$;
+"""
+
+
+def main(job: Job) -> None:
+    """Become pgloader."""
+    command = Path(job.scratch) / "events.load"
+    command.write_text(COMMAND.format(job=job))
+    arguments = ["pgloader", "--quiet", "--root-dir", job.scratch, "--dynamic-space-size", "4096", str(command)]
+    os.execvp(arguments[0], arguments)  # noqa: S606 - the peer's own command
+
+
+if __name__ == "__main__":
+    main(Job.given())

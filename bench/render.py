@@ -1,0 +1,91 @@
+"""Writes the tables and pictures of the results into the README: between markers, so that no figure is typed.
+
+<!-- figures: loads -->
+… replaced …
+<!-- end -->
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pictures import pictures
+from tables import TABLES, facts_line, overview
+
+__all__ = ["filled", "read_all", "section", "write_up"]
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+SMALL = "small"
+WARNING = (
+    "**A small run on a busy machine, to prove the harness. Do not quote these figures**; "
+    "`make bench-all` takes them in full."
+)
+MARKED = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def write_up(folder: Path) -> None:
+    """Fill the READMEs from `bench/results`, or, for results elsewhere, write ``figures.md`` beside them.
+
+    The front page shows what was measured in full, never a small run.
+    """
+    if RESULTS in (folder, *folder.parents):
+        contents, full = read_all(), _read(RESULTS)
+        _draw(HERE / "pictures", contents)
+        _fill(HERE / "README.md", {name: section(content) for name, content in contents.items()})
+        if "loads" in full:
+            shown = [*_images(full["loads"], "bench/pictures/"), overview(full["loads"])]
+            _fill(HERE.parent / "README.md", {"overview": "\n\n".join(shown)})
+        return
+    contents = _read(folder)
+    _draw(folder, contents)
+    sections = [f"## {name}\n\n{section(content, pictures_in='')}" for name, content in contents.items()]
+    (folder / "figures.md").write_text("\n\n".join(sections) + "\n")
+
+
+def _fill(page: Path, sections: dict[str, str]) -> None:
+    page.write_text(filled(page.read_text(), sections))
+
+
+def filled(text: str, sections: dict[str, str]) -> str:
+    """`text` with each marked place filled; a place without results says so."""
+
+    def place(found: re.Match[str]) -> str:
+        return f"{found[1]}{sections.get(found['name'], 'Not measured yet.')}\n{found[3]}"
+
+    return MARKED.sub(place, text)
+
+
+def read_all() -> dict[str, dict[str, Any]]:
+    """The results of each question: those taken in full, else those of a small run."""
+    return _read(RESULTS / SMALL) | _read(RESULTS)
+
+
+def section(content: dict[str, Any], *, pictures_in: str = "pictures/") -> str:
+    """What stands at a question's place: where and with what, its pictures, and its table."""
+    note = [WARNING] if content["small"] else []
+    images = _images(content, pictures_in)
+    return "\n\n".join([*note, facts_line(content), *images, TABLES[content["question"]](content)])
+
+
+def _images(content: dict[str, Any], folder: str) -> list[str]:
+    drawn = pictures({content["question"]: content})
+    return [f"![Rows a second, {Path(name).stem.replace('-', ' ')}]({folder}{name})" for name in drawn]
+
+
+def _read(folder: Path) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name in TABLES:
+        path = folder / f"{name}.json"
+        if path.exists() and (content := json.loads(path.read_text()))["runs"]:
+            found[name] = content | {"question": name, "small": folder.name == SMALL}
+    return found
+
+
+def _draw(folder: Path, contents: dict[str, dict[str, Any]]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, picture in pictures(contents).items():
+        (folder / name).write_text(picture)

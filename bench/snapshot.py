@@ -1,0 +1,80 @@
+"""How fast do the existing IDs arrive, and what does one cost to keep? `Store.fetch_ids` into a `Snapshot`.
+
+python snapshot.py URL FOLDER          one fetch in a process of its own; prints its figures
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headrace.partitioning.snapshot import EVERYTHING, Snapshot
+from headrace.storage import open_store
+
+if TYPE_CHECKING:
+    from harness import Bench
+
+__all__ = ["measure"]
+
+TABLE = "events"
+
+
+def measure(bench: Bench) -> None:
+    """Fetches from a table of each size."""
+    import server
+    from harness import run_process
+    from loads import Templates
+    from peers.registry import HEADRACE
+
+    results = bench.results("snapshot")
+    for size in bench.options.snapshot:
+        numbers = [number for number in range(1, bench.options.rounds + 1) if not results.has(ids=size, round=number)]
+        url = Templates(bench).copy("fires", size, HEADRACE) if numbers else ""
+        for number in numbers:
+            folder = bench.scratch / "snapshot"
+            folder.mkdir(exist_ok=True)
+            outcome = run_process([sys.executable, __file__, url, str(folder)], scratch=bench.scratch)
+            if outcome.exit_code:
+                sys.exit(f"the snapshot could not be fetched:\n{outcome.complaint}")
+            figures = json.loads(outcome.said)
+            if figures["fetched"] != size:
+                sys.exit(f"{figures['fetched']:,} IDs of {size:,} came")
+            results.add({"ids": size, "round": number, **figures, "peak_bytes": outcome.peak_bytes})
+            bench.say(f"{size:>12,} IDs in {figures['snapshot_seconds']:.2f} s")
+        if numbers:
+            server.drop_database(bench.url, "run")
+
+
+def fetch(url: str, folder: Path) -> dict[str, float]:
+    """Fetch twice: once only to read the IDs, once into a snapshot."""
+    with open_store(url) as store:
+        began = time.perf_counter()
+        size = sum(map(len, store.fetch_ids(TABLE)))
+        drained = time.perf_counter() - began
+        before = _on_the_heap()
+        with Snapshot(folder) as snapshot:
+            began = time.perf_counter()
+            snapshot.extend(store.fetch_ids(TABLE), EVERYTHING)
+            taken = time.perf_counter() - began
+            kept = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            return {
+                "fetched": len(snapshot),
+                "wire_bytes": size,
+                "fetch_seconds": drained,
+                "snapshot_seconds": taken,
+                "file_bytes": kept,
+                "heap_bytes": max(0, _on_the_heap() - before),
+            }
+
+
+def _on_the_heap() -> int:
+    """Resident bytes of this process that no file stands behind."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) << 10
+
+
+if __name__ == "__main__":
+    print(json.dumps(fetch(sys.argv[1], Path(sys.argv[2]))))

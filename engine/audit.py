@@ -1,0 +1,181 @@
+"""The ledger against the table: whether each receipt still holds the events that it inserted.
+
+    receipts: inserted, digest ──sum──► the ledger's digest ─┐
+                                                             ├─► equal, or looked at receipt by receipt
+    rows of the table, each with its receipt ──► its digest ─┘
+
+This needs no input. A receipt that holds *fewer* events than it brought is told, but is no fault: events may be deleted
+and come again under a later receipt. One that holds more, or others, is: nothing of ours puts them there. Where a
+receipt differs by a single event, the digests even name it.
+
+Loads may commit while the table is read. Only receipts that were there before the reading began are judged, for all of
+their rows were there too; a receipt that is there when it has ended is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.partitioning.identity import id_text
+from headrace.storage.base import Address, Store
+from headrace.storage.digest import NOTHING, Digest, Part
+from headrace.storage.holdings import NO_RECEIPT, LedgerEntry
+
+__all__ = ["Audit", "Difference", "chunks_of", "named_chunks"]
+
+Mask = NDArray[np.bool_]
+_EMPTY = Part()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A receipt that does not hold the events it brought. `event_id` is the only one that differs, where there is one
+    only; `chunks` are what the receipt speaks of.
+    """
+
+    receipt_id: int
+    inserted: int
+    held: int
+    event_id: str | None
+    chunks: tuple[Address, ...] = ()
+
+    @property
+    def fewer(self) -> bool:
+        """Whether it is no fault by itself: events were deleted since, or came again under a later receipt."""
+        return self.held < self.inserted
+
+    def __str__(self) -> str:
+        about = f" ({'lost' if self.fewer else 'added'}: {self.event_id})" if self.event_id else ""
+        held = "as many, but others" if self.held == self.inserted else f"{self.held:,}"
+        return f"receipt {self.receipt_id} brought {self.inserted:,}, the table holds {held}{about}; " + named_chunks(
+            self.chunks
+        )
+
+    def at(self, chunks: tuple[Address, ...]) -> Difference:
+        """The same, with what the receipt speaks of."""
+        return replace(self, chunks=chunks)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data, for JSON."""
+        return {
+            "receipt": self.receipt_id,
+            "inserted": self.inserted,
+            "held": self.held,
+            "event_id": self.event_id,
+            "chunks": [str(chunk) for chunk in self.chunks],
+        }
+
+
+def named_chunks(chunks: Iterable[Address]) -> str:
+    """The first chunk, and how many more."""
+    first, *others = chunks or ("chunks unknown",)
+    return f"{first} and {len(others)} chunks more" if others else str(first)
+
+
+class Audit:
+    """The receipts of a table, in ascending order, and what its rows say about them.
+
+    `before` are the ledger's entries read before the table, `after` those read afterwards.
+    """
+
+    def __init__(self, before: Iterable[LedgerEntry], after: Iterable[LedgerEntry], inputs_key: str | None) -> None:
+        old = np.array([entry.receipt_id for entry in before], dtype=np.int64)
+        ids, own, inserted, digests = [], [], [], []
+        for entry in after:
+            ids.append(entry.receipt_id)
+            own.append(entry.inputs_key == inputs_key)
+            inserted.append(entry.inserted)
+            digests.append(entry.digest)
+        self.receipt_ids = np.array(ids, dtype=np.int64)
+        self._own = np.array(own, dtype=np.bool_)
+        self._judged = np.isin(self.receipt_ids, old)
+        self._inserted = np.array(inserted, dtype=np.int64)
+        self._digests = digests
+        self._held = np.zeros(len(ids), dtype=np.int64)
+        self.unknown = 0
+        self.table = NOTHING
+
+    @cached_property
+    def ledger(self) -> Digest:
+        """The digest of all that the receipts say they inserted (those without one left out)."""
+        known = (digest for digest, judged in zip(self._digests, self._judged, strict=True) if judged and digest)
+        return sum(map(Digest.from_bytes, known), NOTHING)
+
+    @property
+    def judged_ids(self) -> NDArray[np.int64]:
+        """The receipts that were judged, ascending."""
+        return self.receipt_ids[self._judged]
+
+    def own(self, receipts: NDArray[np.int64]) -> Mask:
+        """Which of `receipts` (rows,) are of runs over the inputs in question."""
+        at, known = self._at(receipts)
+        return known & self._own[at] if len(self._own) else known
+
+    def known(self, receipts: NDArray[np.int64]) -> Mask:
+        """Which of `receipts` (rows,) the ledger has."""
+        return self._at(receipts)[1]
+
+    def see(self, ids: NDArray[np.uint8], receipts: NDArray[np.int64]) -> None:
+        """Count rows of the table: IDs (rows, 16) with the receipt of each."""
+        at, known = self._at(receipts)
+        self.unknown += int((~known & (receipts != NO_RECEIPT)).sum())
+        self._held += np.bincount(at[known], minlength=len(self._held))
+        judged = known.copy()
+        judged[known] = self._judged[at[known]]
+        self.table += Digest.of(ids[judged])
+
+    def suspects(self) -> NDArray[np.int64]:
+        """The parts of the hash space whose rows must be seen again, receipt by receipt (`differences`)."""
+        if not all(digest is not None for digest in self._digests):
+            return np.empty(0, dtype=np.int64)  # what has no digest is compared by its count
+        return np.array(self.ledger.differing(self.table), dtype=np.int64)
+
+    def differences(self, again: Iterable[tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> list[Difference]:
+        """The judged receipts that differ. `again` gives all rows of the suspected parts once more, with receipts."""
+        found: dict[int, Part] = {}
+        for ids, receipts in again:
+            at, known = self._at(receipts)
+            order = np.argsort(at[known], kind="stable")
+            sorted_ids, of = ids[known][order], at[known][order]
+            edges = [*np.flatnonzero(np.diff(of, prepend=-1)).tolist(), len(of)]
+            for start, stop in pairwise(edges):
+                one = int(of[start])
+                found[one] = found.get(one, _EMPTY) + Digest.of(sorted_ids[start:stop]).whole
+        parts = self.suspects()
+        differing = set(np.flatnonzero(self._judged & (self._held != self._inserted)).tolist())
+        deltas: dict[int, Part] = {}
+        for one in np.flatnonzero(self._judged).tolist() if len(parts) else ():
+            digest = Digest.from_bytes(self._digests[one] or b"")
+            claimed = sum((digest.parts[part] for part in parts), _EMPTY)
+            held = found.get(one, _EMPTY)
+            if held != claimed:
+                differing.add(one)
+                deltas[one] = held - claimed if held.count >= claimed.count else claimed - held
+        return [self._difference(one, deltas.get(one, _EMPTY)) for one in sorted(differing)]
+
+    def _difference(self, one: int, delta: Part) -> Difference:
+        only = delta.only_id
+        return Difference(
+            int(self.receipt_ids[one]),
+            int(self._inserted[one]),
+            int(self._held[one]),
+            None if only is None else id_text(only),
+        )
+
+    def _at(self, receipts: NDArray[np.int64]) -> tuple[NDArray[np.int64], Mask]:
+        if len(self.receipt_ids) == 0:
+            return np.zeros(len(receipts), dtype=np.int64), np.zeros(len(receipts), dtype=np.bool_)
+        at = np.minimum(np.searchsorted(self.receipt_ids, receipts), len(self.receipt_ids) - 1)
+        return at, self.receipt_ids[at] == receipts
+
+
+def chunks_of(store: Store, receipt_id: int) -> tuple[Address, ...]:
+    """The chunks that a receipt speaks of, none if the ledger does not have it."""
+    receipt = store.receipt(receipt_id)
+    return () if receipt is None else (receipt.spans or (receipt.address,))

@@ -1,0 +1,180 @@
+"""Delivery of alerts from the outbox: claimed, sent, settled; at least once each, always under the same key.
+
+    claim (leased) ──► sink: webhook, standard output, a function ──► settle: delivered
+                                  │ refused for now ─► pending again, after a jittered pause that doubles each time
+                                  └ refused for good, or once too often ─► dead: `headrace alerts list`, `retry`
+
+Whoever dies between sending and settling leaves a lease that ends by itself, and the next dispatcher sends the alert
+again: the receiver tells the repetition by its key. No more is claimed than is sent at once, so that a dispatcher that
+dies has only attempts to answer for that it made. Any number of dispatchers share the work.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import socket
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from threading import Event
+from typing import Literal, Protocol
+from uuid import uuid4
+
+from headrace.errors import RetryableStoreError
+from headrace.storage.outbox import Attempt, Outbox, StoredAlert
+
+__all__ = ["Delivered", "Dispatcher", "Sent", "Sink", "backoff", "message"]
+
+log = logging.getLogger("headrace.alerts")
+FIRST_PAUSE = 2.0  # seconds after the first attempt, doubled after each further one
+LONGEST_PAUSE = 3600.0
+MOST_ATTEMPTS = 15  # with these pauses, some four hours
+LEASE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What the receiver made of one alert: took it, or refused it for now or for good, with the reason.
+
+    `wait` is how many seconds the receiver wants to be left alone.
+    """
+
+    result: Literal["taken", "later", "never"]
+    error: str | None = None
+    wait: float = 0.0
+
+
+class Sink(Protocol):
+    """Where alerts go."""
+
+    @property
+    def at_once(self) -> int:
+        """How many alerts it takes at a time."""
+        ...
+
+    def send(self, alerts: Sequence[StoredAlert]) -> Sequence[Sent]:
+        """Send them, at most `at_once`; one answer for each, in order. What it raises ends the delivery."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Counts of attempts: alerts `delivered`, to be tried again `later`, and `dead`."""
+
+    delivered: int = 0
+    later: int = 0
+    dead: int = 0
+
+    def __add__(self, other: Delivered) -> Delivered:
+        return Delivered(self.delivered + other.delivered, self.later + other.later, self.dead + other.dead)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 when an attempt failed."""
+        return 1 if self.later or self.dead else 0
+
+    def to_dict(self) -> dict[str, int]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """One line, and one more with what to do."""
+        line = f"{self.delivered:,} delivered, {self.later:,} to be tried again, {self.dead:,} dead"
+        return f"{line}\nsee the dead ones: headrace alerts list --state dead" if self.dead else line
+
+
+def message(alert: StoredAlert) -> str:
+    """The alert as it is sent, a JSON object; the same text at every attempt."""
+    head = {
+        "key": alert.key,
+        "rule": alert.rule,
+        "table": alert.table,
+        "provider": alert.provider,
+        "raised_at": alert.created_at.isoformat(),
+    }
+    # the event is JSON already, and stays as it is to the last digit
+    return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "event": {alert.payload}}}'
+
+
+def backoff(attempts: int, wait: float = 0.0) -> float:
+    """Seconds until the next attempt after `attempts` of them, `wait` at least.
+
+    Jitter keeps alerts that failed together from coming again together.
+    """
+    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (min(attempts, 64) - 1))
+    return max(wait, pause * random.uniform(0.5, 1.5))  # noqa: S311 - nothing secret hangs on it
+
+
+class Dispatcher:
+    """Takes what is due from `outbox` to `sink`. `lease` is in seconds, and must outlast a sending."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        sink: Sink,
+        *,
+        most_attempts: int = MOST_ATTEMPTS,
+        lease: float = LEASE,
+        table: str | None = None,
+        rules: Sequence[str] = (),
+    ) -> None:
+        self._outbox = outbox
+        self._sink = sink
+        self._most_attempts = most_attempts
+        self._lease = lease
+        self._table = table
+        self._rules = rules
+
+    def run(self, every: float, stop: Event) -> Delivered:
+        """Deliver what is due every `every` seconds until `stop` is set, also when the database fails passingly."""
+        done = Delivered()
+        while not stop.is_set():
+            try:
+                done += self.drain(stop)
+            except RetryableStoreError as error:
+                log.warning("the outbox cannot be reached, trying again in %g s: %s", every, error)
+            stop.wait(every)
+        return done
+
+    def drain(self, stop: Event | None = None) -> Delivered:
+        """Deliver until nothing is due, or `stop` is set. Raises `StoreError`, and what the sink raises."""
+        done = Delivered()
+        while stop is None or not stop.is_set():
+            lease = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex}"
+            claimed = self._outbox.claim_alerts(
+                lease, limit=self._sink.at_once, seconds=self._lease, table=self._table, rules=self._rules
+            )
+            if not claimed:
+                break
+            attempts = self._send(lease, claimed)
+            self._outbox.settle_attempts(lease, attempts)
+            done += _counted(attempts)
+        return done
+
+    def _send(self, lease: str, claimed: Sequence[StoredAlert]) -> list[Attempt]:
+        # whoever had these in hand died of it, or with it, as often as any alert may be tried
+        fatal = [one for one in claimed if one.attempts > self._most_attempts]
+        sendable = [one for one in claimed if one.attempts <= self._most_attempts]
+        try:
+            answers = self._sink.send(sendable) if sendable else []
+        except BaseException:
+            self._outbox.release_alerts(lease, [one.alert_id for one in claimed])
+            raise
+        attempts = [self._attempt(alert, sent) for alert, sent in zip(sendable, answers, strict=True)]
+        return attempts + [Attempt(one.alert_id, "dead", "no dispatcher survived sending it") for one in fatal]
+
+    def _attempt(self, alert: StoredAlert, sent: Sent) -> Attempt:
+        if sent.result == "taken":
+            return Attempt(alert.alert_id, "delivered")
+        dead = sent.result == "never" or alert.attempts >= self._most_attempts
+        log.warning("alert %s, attempt %d, %s: %s", alert.key, alert.attempts, "dead" if dead else "later", sent.error)
+        if dead:
+            return Attempt(alert.alert_id, "dead", sent.error)
+        return Attempt(alert.alert_id, "pending", sent.error, backoff(alert.attempts, sent.wait))
+
+
+def _counted(attempts: Sequence[Attempt]) -> Delivered:
+    states = [one.state for one in attempts]
+    return Delivered(states.count("delivered"), states.count("pending"), states.count("dead"))

@@ -1,0 +1,45 @@
+"""The process from which workers are forked, with their libraries imported once for all of them.
+
+A new fork server imports `headrace.worker` (0.4 s of one core) and then forks each worker in milliseconds; without that
+every worker would import it all for itself. Importing starts no thread that a fork could cut in two: Arrow's allocator
+keeps one for giving memory back, which is made for forking, and nothing else is opened before a worker has work.
+
+This module imports nothing heavy, so that the command line can send the fork server on its way before it imports what
+it needs itself.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["METHOD", "send_ahead"]
+
+METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_PRELOADED = ["__main__", "headrace.worker"]
+
+
+def send_ahead() -> None:
+    """Start the fork server, unless it runs; returns at once. Where there is none, do nothing."""
+    if METHOD != "forkserver" or multiprocessing.parent_process() is not None:
+        return
+    from multiprocessing import forkserver  # noqa: PLC0415 - not to be had everywhere
+
+    forkserver.set_forkserver_preload(_PRELOADED)
+    with _one_thread_each():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """NumPy's linear algebra, which nothing here uses, would start threads on import; what the user says stays."""
+    name = "OPENBLAS_NUM_THREADS"
+    said = name in os.environ
+    os.environ.setdefault(name, "1")
+    try:
+        yield
+    finally:
+        if not said:
+            del os.environ[name]

@@ -1,0 +1,86 @@
+"""Where each row of the inputs stands, in one 64-bit number for each, and back.
+
+    63           32 31                    0
+    ┌──────────────┬───────────────────────┐
+    │ chunk number │ row within its span   │     row 2³²-1: unknown, because a select was applied
+    └──────────────┴───────────────────────┘
+
+The line in the file is looked up only for the few rows that are shown: that is a pass over the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.prepare import Prepared
+from headrace.source import Input
+from headrace.storage.base import Address
+
+__all__ = ["Place", "Places"]
+
+_ROW_BITS = 32
+_UNKNOWN = (1 << _ROW_BITS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one row stands. `row` is 0-based, the header not counted; ``None`` where only its chunk is known. `line`
+    is 1-based, where the input has lines.
+    """
+
+    chunk: Address
+    row: int | None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        if self.row is None:
+            return str(self.chunk)
+        return f"{self.chunk.source}, row {self.row}" + (f", line {self.line}" if self.line is not None else "")
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data, for JSON."""
+        first = self.chunk.first_row
+        rows = [first, first + self.chunk.rows - 1]
+        return {"source": self.chunk.source, "rows": rows, "row": self.row, "line": self.line}
+
+
+class Places:
+    """Numbers for the rows of `inputs`, as they are read."""
+
+    def __init__(self, inputs: Sequence[Input]) -> None:
+        self._inputs = {item.name: item for item in inputs}
+        self._chunks: list[Address] = []
+
+    def tags(self, prepared: Prepared) -> NDArray[np.int64]:
+        """A number for each event of the chunk, ascending in input order. Shape (rows,)."""
+        chunk = len(self._chunks) << _ROW_BITS
+        self._chunks.append(prepared.address)
+        if prepared.rows is None:
+            return np.full(len(prepared.ids), chunk | _UNKNOWN, dtype=np.int64)
+        return prepared.rows - prepared.address.first_row + chunk
+
+    def of(self, tag: int) -> Place:
+        """The row that the number stands for, without its line."""
+        chunk, row = self._chunks[tag >> _ROW_BITS], tag & _UNKNOWN
+        return Place(chunk, None if row == _UNKNOWN else chunk.first_row + row)
+
+    def with_lines(self, places: Iterable[Place]) -> list[Place]:
+        """The same places with their lines, found in one pass over each input that has any of them."""
+        wanted: dict[str, set[int]] = {}
+        places = list(places)
+        for place in places:
+            if place.row is not None:
+                wanted.setdefault(place.chunk.source, set()).add(place.row)
+        found = {source: self._inputs[source].locate(sorted(rows)) for source, rows in wanted.items()}
+        return [_with_line(place, found) for place in places]
+
+
+def _with_line(place: Place, found: dict[str, dict[int, tuple[int | None, str | None]]]) -> Place:
+    if place.row is None:
+        return place
+    line, _ = found[place.chunk.source].get(place.row, (None, None))
+    return replace(place, line=line)

@@ -1,0 +1,278 @@
+"""Judging new events by alert rules: whole columns, in whatever process commits them.
+
+    new events ──► + the table's other columns, null ──► each rule: which rows? ──► payload and key of each alert
+                                                           │ fails
+                                                           └─► the run fails; or, with on_error="reject", the batch is
+                                                               halved until the rows that make it fail are found
+
+A rule sees each event as a row of the table: whatever the input, the chunk or the mode, it gives the same answer. An
+SQL predicate stands in a WHERE clause, which has no aggregates and no windows, and reaches no file and no network.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from headrace.alerts import AlertRule, alert_key, name_bytes
+from headrace.casting import connect
+from headrace.enrich import OnError, guarded, halved, load_function
+from headrace.errors import ConfigurationError, WorkerError
+from headrace.expressions import identifier, literal
+from headrace.storage.base import EVENT_ID, PROVIDER
+from headrace.storage.outbox import ALERT_COLUMNS
+
+__all__ = ["Alerting", "Judged", "check_rules", "judge"]
+
+Mask = NDArray[np.bool_]
+Judge = Callable[[pa.RecordBatch], Mask]
+
+
+@dataclass(frozen=True, slots=True)
+class Alerting:
+    """The rules of a run, the table's data `columns`, and what becomes of rows that make a rule fail."""
+
+    rules: tuple[AlertRule, ...]
+    columns: pa.Schema
+    on_error: OnError = "fail"
+
+    @property
+    def users_code(self) -> str | None:
+        """The user's functions among the rules, by name; ``None`` where all are SQL."""
+        return ", ".join(rule.what for rule in self.rules if rule.function is not None) or None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The events on which no rule failed, what they raise (`ALERT_COLUMNS`, ``None`` for nothing), and the positions of
+    the rows that `failed`, with the reason.
+    """
+
+    events: pa.RecordBatch
+    alerts: pa.RecordBatch | None
+    failed: Sequence[tuple[int, str]]
+
+
+def check_rules(rules: Sequence[AlertRule], columns: pa.Schema, *, all_known: bool) -> None:
+    """Raise `ConfigurationError` for a rule that is wrong: its SQL, a column of it, or a function that is not there.
+
+    Unless `all_known`, a function of the user may add columns to `columns`, so only the SQL's grammar is judged.
+    """
+    for rule in rules:
+        if isinstance(rule.function, str):
+            load_function(rule.function)
+    predicates = [rule for rule in rules if rule.where is not None]
+    if not predicates:
+        return
+    reserved = [(EVENT_ID, pa.binary(16)), (PROVIDER, pa.string())]
+    every = pa.schema([*columns, *(pa.field(*column) for column in reserved)])
+    with _Relation(every.empty_table()) as relation:
+        for rule in predicates:
+            relation.check(rule, grammar_only=not all_known)
+
+
+def judge(alerting: Alerting, events: pa.RecordBatch, without_value: Sequence[str], where: str) -> Judged:
+    """Judge `events` (those of a slice) by all rules. `without_value` are columns of which no event has a value.
+
+    Raises `WorkerError` if a rule fails and may not, `ConfigurationError` for one that is wrong.
+    """
+    rules = sorted(alerting.rules, key=lambda rule: name_bytes(rule.name))
+    rows = _as_rows_of_the_table(events, alerting.columns, without_value)
+    judges = [_judge_of(rule, where) for rule in rules]
+
+    def masks(part: pa.RecordBatch) -> NDArray[np.bool_]:
+        return np.stack([judge_part(part) for judge_part in judges])
+
+    if alerting.on_error == "fail":
+        return Judged(events, _alerts_of(rules, masks(rows), rows), ())
+    parts = list(halved(masks, rows))
+    failed = [(row, reason) for at, found, reason in parts if found is None for row in at]
+    raised = np.concatenate([np.zeros((len(rules), len(at)), bool) if one is None else one for at, one, _ in parts], 1)
+    alerts = _alerts_of(rules, raised, rows)
+    if not failed:
+        return Judged(events, alerts, ())
+    good = np.ones(events.num_rows, bool)
+    good[[row for row, _ in failed]] = False
+    return Judged(events.filter(pa.array(good)), alerts, failed)
+
+
+# Rules ----------------------------------------------------------------------------------------------------------
+
+
+def _judge_of(rule: AlertRule, where: str) -> Judge:
+    name = f"alert rule {rule.name}"
+    if rule.where is not None:
+        return lambda part: _by_sql(rule, part, name, where)
+    function = load_function(rule.function) if isinstance(rule.function, str) else rule.function
+    if function is None:
+        raise ConfigurationError("a rule is either an SQL predicate or a function", where=name)
+    return lambda part: guarded(lambda: _answer(function(part), part.num_rows), f"{name}: {rule.what}", where)
+
+
+def _by_sql(rule: AlertRule, part: pa.RecordBatch, name: str, where: str) -> Mask:
+    with _Relation(part) as relation:
+        relation.check(rule)
+        return guarded(lambda: relation.holds(rule), name, where)
+
+
+def _answer(result: object, rows: int) -> Mask:
+    """What a function said of each row. Raises `WorkerError` for anything but that."""
+    said = result.combine_chunks() if isinstance(result, pa.ChunkedArray) else result
+    if not isinstance(said, pa.Array):
+        said = pa.array(said)
+    if pa.types.is_null(said.type):
+        said = said.cast(pa.bool_())
+    if not pa.types.is_boolean(said.type):
+        raise WorkerError(f"returned {said.type}, not a boolean for each row")
+    if len(said) != rows:
+        raise WorkerError(f"returned {len(said)} booleans for {rows} rows")
+    return _mask(said)
+
+
+def _mask(column: pa.Array) -> Mask:
+    mask: Mask = pc.fill_null(column, fill_value=False).to_numpy(zero_copy_only=False)
+    return mask
+
+
+class _Mine(threading.local):
+    """A DuckDB for each thread, which opens no file: starting one takes longer than judging a small batch."""
+
+    _open: duckdb.DuckDBPyConnection | None = None
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """Opened when first asked for: it starts threads, which an import must not."""
+        if self._open is None:
+            self._open = connect(1, "UTC")
+            self._open.execute("SET enable_external_access = false")
+            self._open.execute("SET arrow_large_buffer_size = true")  # payloads of a slice may exceed 2 GiB
+        return self._open
+
+
+_mine = _Mine()
+
+
+class _Relation:
+    """Events as the relation ``events``."""
+
+    def __init__(self, events: pa.RecordBatch | pa.Table) -> None:
+        self._events = events
+        self._connection = _mine.connection
+
+    def __enter__(self) -> _Relation:
+        self._connection.register("events", self._events)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.unregister("events")
+
+    def check(self, rule: AlertRule, *, grammar_only: bool = False) -> None:
+        """Raise `ConfigurationError` unless the rule is a predicate over these columns. Nothing is evaluated."""
+        try:
+            self._connection.sql(f"SELECT 1 FROM events WHERE ({rule.where}\n)")  # noqa: S608 - the user's own rule
+            kind = str(self._connection.sql(f"SELECT ({rule.where}\n) FROM events").types[0])  # noqa: S608
+        except duckdb.ParserException as error:
+            raise self._wrong(rule, f"is no SQL predicate: {_first_line(error)}") from None
+        except duckdb.Error as error:
+            if grammar_only:
+                return
+            raise self._wrong(rule, f"cannot be evaluated: {_first_line(error)}") from None
+        if kind != "BOOLEAN":
+            raise self._wrong(rule, f"is of type {kind}, not a condition")
+
+    def holds(self, rule: AlertRule) -> Mask:
+        """Of which rows the predicate holds."""
+        predicate = f"SELECT coalesce(({rule.where}\n), false) FROM events"  # noqa: S608 - the user's own rule
+        return _mask(self._connection.sql(predicate).to_arrow_table().column(0).combine_chunks())
+
+    def payloads(self, expression: str) -> pa.Array:
+        """The value of a text expression for each row."""
+        result = self._connection.sql(f"SELECT {expression} FROM events").to_arrow_table()  # noqa: S608 - built below
+        return result.column(0).combine_chunks().cast(pa.large_string())
+
+    def _wrong(self, rule: AlertRule, what: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{rule.where!r} {what}",
+            where=f"alert rule {rule.name}",
+            hint=f"a DuckDB predicate over the columns {', '.join(self._events.schema.names)}",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+# Alerts ---------------------------------------------------------------------------------------------------------
+
+
+def _as_rows_of_the_table(events: pa.RecordBatch, columns: pa.Schema, without_value: Sequence[str]) -> pa.RecordBatch:
+    """The events with null in the table's columns that they lack, in the table's order."""
+    own = dict(zip(events.schema.names, events.columns, strict=True))
+    table = {field.name: own.pop(field.name, None) for field in columns}
+    filled = {
+        name: pa.nulls(events.num_rows, columns.field(name).type) if column is None else column
+        for name, column in table.items()
+    }
+    # of no type yet, so that any predicate can name them
+    untyped = {name: pa.nulls(events.num_rows) for name in without_value if name not in filled and name not in own}
+    return pa.RecordBatch.from_pydict(filled | own | untyped)
+
+
+def _alerts_of(rules: Sequence[AlertRule], raised: NDArray[np.bool_], rows: pa.RecordBatch) -> pa.RecordBatch | None:
+    """What the events raise: `raised` has shape (rules, rows). Sorted as the events are, and by rule."""
+    which, by = np.nonzero(raised.T)
+    if not len(which):
+        return None
+    some = np.flatnonzero(raised.any(axis=0))
+    payloads = _payloads(rows.take(pa.array(some)))
+    ids = rows.column(EVENT_ID).take(pa.array(which))
+    names = [rule.name for rule in rules]
+    keys = [alert_key(event_id, names[rule]) for event_id, rule in zip(ids.to_pylist(), by.tolist(), strict=True)]
+    columns = [
+        pa.array(keys, pa.string()),
+        ids,
+        pa.array(names, pa.string()).take(pa.array(by)),
+        payloads.take(pa.array(np.searchsorted(some, which))),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=ALERT_COLUMNS)
+
+
+def _payloads(rows: pa.RecordBatch) -> pa.Array:
+    """Each event as a JSON object of its columns, those without a value left out: a column that the table gets later
+    does not change what an event says.
+    """
+    # positions, not names: DuckDB's names do not tell upper from lower case
+    numbered = rows.rename_columns([f"c{number}" for number in range(rows.num_columns)])
+    members = [
+        f"{literal(json.dumps(field.name, ensure_ascii=False) + ':')} || to_json({_as_json(field, f'c{number}')})"
+        for number, field in enumerate(rows.schema)
+        if not pa.types.is_null(field.type)
+    ]
+    with _Relation(numbered) as relation:
+        return relation.payloads(f"'{{' || concat_ws(',', {', '.join(members)}) || '}}'")
+
+
+def _as_json(field: pa.Field, name: str) -> str:
+    """The SQL of a column's value as JSON has it: exact, or as text."""
+    column, types = identifier(name), pa.types
+    if field.name == EVENT_ID:
+        groups = "'(.{8})(.{4})(.{4})(.{4})(.{12})', '\\1-\\2-\\3-\\4-\\5'"
+        return f"regexp_replace(lower(hex({column})), {groups})"
+    if types.is_floating(field.type):
+        text = f"to_json(CAST({column} AS VARCHAR))"  # JSON has no nan and no inf
+        return f"CASE WHEN isfinite({column}) THEN to_json({column}) WHEN {column} IS NOT NULL THEN {text} END"
+    if types.is_timestamp(field.type):
+        return f"strftime(timezone('UTC', {column}), '%Y-%m-%dT%H:%M:%S.%fZ')"
+    if types.is_decimal(field.type):
+        return f"CAST({column} AS VARCHAR)"
+    if types.is_binary(field.type) or types.is_large_binary(field.type) or types.is_fixed_size_binary(field.type):
+        return f"base64({column})"
+    return column

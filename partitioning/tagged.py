@@ -1,0 +1,103 @@
+"""IDs with a number each, more than memory holds: kept in a file by hash, and given back a bucket at a time.
+
+    add(ids, tags) ──gathered──► sorted by bucket ──► one block of the file      block 0   ▁▁▂▂▂▃▃▄ …
+                                                                                 block 1   ▁▂▂▃▃▃▃▄ …
+    bucket(2) ◄── its stretch of every block, in the order of adding                         ‾‾
+
+Two such sets are compared bucket by bucket: equal IDs lie in buckets of equal number, each a 256th of its set. For 50
+million IDs a bucket is 4.7 MB. A file is written in large blocks and never mapped, so that nothing but the bucket in
+hand counts as memory.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.errors import HeadraceError
+
+__all__ = ["BUCKETS", "TaggedIds"]
+
+BUCKETS = 256
+_BLOCK = 1 << 18  # IDs, 6 MiB
+_RECORD = np.dtype([("id", np.uint8, 16), ("tag", np.int64)])
+
+Ids = NDArray[np.uint8]
+Tags = NDArray[np.int64]
+
+
+class TaggedIds:
+    """IDs with tags in a file of its own inside `folder`, 24 bytes each. For one thread.
+
+    Raises `HeadraceError` if the file cannot be written.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._path = folder / f"{name}.ids"
+        self._file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b", buffering=0)
+        self._gathered: list[tuple[Ids, Tags]] = []
+        self._waiting = 0
+        self._written = 0
+        self._edges: list[NDArray[np.int64]] = []
+
+    def __len__(self) -> int:
+        return self._written + self._waiting
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add(self, ids: Ids, tags: Tags) -> None:
+        """Add `ids` (rows, 16), repeated or not, with the number in `tags` (rows,) for each."""
+        self._gathered.append((ids, tags))
+        self._waiting += len(ids)
+        if self._waiting >= _BLOCK:
+            self._write()
+
+    def bucket(self, number: int) -> tuple[Ids, Tags]:
+        """The IDs (rows, 16) of bucket 0 to 255 and their tags (rows,), in the order in which they were added."""
+        self._write()
+        parts = [self._stretch(edges[number], edges[number + 1]) for edges in self._edges]
+        records = np.concatenate([np.empty(0, _RECORD), *parts])
+        return np.ascontiguousarray(records["id"]), np.ascontiguousarray(records["tag"])
+
+    def close(self) -> None:
+        """Remove the file. Idempotent."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    def _stretch(self, start: int, stop: int) -> NDArray[np.void]:
+        self._file.seek(int(start) * _RECORD.itemsize)
+        return np.fromfile(self._file, dtype=_RECORD, count=int(stop - start))
+
+    def _write(self) -> None:
+        """Write what was gathered as one block."""
+        if not self._waiting:
+            return
+        ids = np.concatenate([part for part, _ in self._gathered])
+        bucket = ids[:, 12]
+        order = np.argsort(bucket, kind="stable")  # of bytes: a radix sort
+        records = np.empty(len(ids), dtype=_RECORD)
+        records["id"] = np.take(ids, order, axis=0)
+        records["tag"] = np.concatenate([tags for _, tags in self._gathered])[order]
+        self._edges.append(self._written + np.concatenate([[0], np.cumsum(np.bincount(bucket, minlength=BUCKETS))]))
+        try:
+            self._file.seek(0, os.SEEK_END)
+            records.tofile(self._file)
+        except OSError as error:
+            raise HeadraceError(
+                f"cannot keep {len(self):,} event IDs in temporary files ({error})",
+                where=str(self._path.parent),
+                hint="free some space there, or set TMPDIR to a folder with more; then run again",
+            ) from error
+        self._written += len(ids)
+        self._gathered, self._waiting = [], 0

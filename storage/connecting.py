@@ -1,0 +1,41 @@
+"""How a connection to PostgreSQL is opened, and how long a silent one is believed in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from psycopg.conninfo import make_conninfo
+
+__all__ = ["CONNECTION_DEFAULTS", "conninfo_of", "how_to_connect"]
+
+CONNECTION_DEFAULTS: dict[str, str | int] = {
+    "application_name": "headrace",
+    "connect_timeout": 10,  # seconds
+    "keepalives_idle": 30,  # seconds
+    "keepalives_interval": 10,  # seconds
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+}
+"""What holds unless the URL says otherwise. A server that vanishes without a word is found out within a minute: by
+probes while its answer is awaited, by ``tcp_user_timeout`` while something is being sent."""
+
+
+def how_to_connect(url: sa.URL) -> dict[str, Any]:
+    """Arguments for psycopg: the defaults that `url` leaves alone, since SQLAlchemy would let them win over it.
+
+    A pooler in transaction mode gives each transaction another session of the server, where a statement prepared in an
+    earlier one is not known: none is prepared.
+    """
+    return {**_left_alone(url), "prepare_threshold": None}
+
+
+def conninfo_of(engine: sa.Engine) -> str:
+    """The same as libpq's connection string, for what is not SQLAlchemy's to do."""
+    _, named = engine.dialect.create_connect_args(engine.url)
+    named.pop("context", None)  # psycopg's adapters, of no interest to libpq
+    return make_conninfo(make_conninfo(**named), **_left_alone(engine.url))
+
+
+def _left_alone(url: sa.URL) -> dict[str, str | int]:
+    return {name: value for name, value in CONNECTION_DEFAULTS.items() if name not in url.query}

@@ -1,0 +1,174 @@
+"""The outbox as SQL, the same text on PostgreSQL and SQLite.
+
+PostgreSQL hands alerts out with ``FOR UPDATE SKIP LOCKED``: dispatchers share them, and none waits for another. SQLite
+has no such clause (SQLAlchemy leaves it out), and needs none: ``BEGIN IMMEDIATE`` lets one writer in at a time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+
+from headrace.storage.base import EVENT_ID, Slice
+from headrace.storage.ledger import moment, storable
+from headrace.storage.outbox import AlertState, Attempt, StoredAlert
+from headrace.storage.schema import ALERTS
+from headrace.storage.transactions import Transactions, in_blocks
+
+__all__ = ["SqlOutbox"]
+
+A = ALERTS.c
+
+
+class SqlOutbox(Transactions, ABC):
+    """The half of a `Store` that keeps alerts."""
+
+    @abstractmethod
+    def _now(self) -> Any:
+        """The server's clock, as a value or an SQL expression that goes into a timestamp column."""
+
+    @abstractmethod
+    def _later(self, seconds: float) -> Any:
+        """The server's clock in `seconds`, likewise."""
+
+    @abstractmethod
+    def _insert_alerts(self, connection: sa.Connection, alerts: pa.RecordBatch) -> int:
+        """Insert rows of ``headrace_alerts`` whose keys are not there yet; returns how many those were."""
+
+    # Raising ------------------------------------------------------------------------------------------------------
+
+    def _raise_alerts(self, connection: sa.Connection, piece: Slice, inserted: bytes | None, receipt_id: int) -> int:
+        """Write the alerts of the slice's events that went in: `inserted` are their packed IDs, ``None`` for all."""
+        alerts = piece.alerts
+        if alerts is None or not piece.events.num_rows:
+            return 0
+        if inserted is not None:
+            ids = pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(16), len(inserted) // 16, [None, pa.py_buffer(inserted)]
+            )
+            alerts = alerts.filter(pc.is_in(alerts.column(EVENT_ID), value_set=ids))
+        if not alerts.num_rows:
+            return 0
+        same = {"table_name": piece.table, "provider": piece.provider, "receipt_id": receipt_id}
+        columns = dict(zip(alerts.schema.names, alerts.columns, strict=True))
+        constant = {name: pa.repeat(value, alerts.num_rows) for name, value in same.items()}
+        return self._insert_alerts(connection, pa.RecordBatch.from_pydict(columns | constant))
+
+    # Delivering ---------------------------------------------------------------------------------------------------
+
+    def claim_alerts(
+        self, lease: str, *, limit: int, seconds: float, table: str | None = None, rules: Sequence[str] = ()
+    ) -> list[StoredAlert]:
+        due = (
+            _chosen(sa.select(A.alert_id), ("pending",), table, rules)
+            .where(A.next_attempt_at <= self._now())
+            .order_by(A.next_attempt_at, A.alert_id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            .cte("due")
+        )
+        claim = (
+            sa.update(ALERTS)
+            .where(A.alert_id.in_(sa.select(due.c.alert_id)))
+            .values(lease=lease, next_attempt_at=self._later(seconds), attempts=A.attempts + 1)
+            .returning(*ALERTS.columns)
+        )
+        claimed = self._write(lambda connection: list(connection.execute(claim).mappings()))
+        return sorted(map(_alert_of, claimed), key=lambda one: one.alert_id)
+
+    def settle_attempts(self, lease: str, attempts: Sequence[Attempt]) -> None:
+        delivered = [one.alert_id for one in attempts if one.state == "delivered"]
+        failed = [one for one in attempts if one.state != "delivered"]
+        pending = sa.update(ALERTS).where(A.state == "pending")
+
+        def work(connection: sa.Connection) -> None:
+            done = pending.values(state="delivered", lease=None, error=None, settled_at=self._now())
+            for block in in_blocks(delivered):
+                connection.execute(done.where(A.alert_id.in_(block)))
+            for one in failed:
+                mine = pending.where(A.alert_id == one.alert_id, A.lease == lease)
+                error = None if one.error is None else storable(one.error)
+                settled = self._now() if one.state == "dead" else None
+                values = {"state": one.state, "error": error, "settled_at": settled}
+                connection.execute(mine.values(lease=None, next_attempt_at=self._later(one.delay), **values))
+
+        self._write(work)
+
+    def release_alerts(self, lease: str, ids: Sequence[int]) -> None:
+        mine = sa.update(ALERTS).where(A.lease == lease, A.state == "pending")
+        self._change(mine, ids, lease=None, next_attempt_at=self._now(), attempts=A.attempts - 1)
+
+    # Looking after ------------------------------------------------------------------------------------------------
+
+    def alerts(
+        self,
+        *,
+        ids: Sequence[int] | None = None,
+        states: Sequence[AlertState] = (),
+        table: str | None = None,
+        rules: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[StoredAlert]:
+        chosen = _chosen(sa.select(ALERTS), states, table, rules).order_by(A.alert_id).limit(limit)
+        statements = (
+            [chosen] if ids is None else [chosen.where(A.alert_id.in_(some)) for some in in_blocks(sorted(ids))]
+        )
+        with self._reading() as connection:
+            found = [_alert_of(row) for one in statements for row in connection.execute(one).mappings()]
+        return found[:limit]
+
+    def count_alerts(self) -> dict[AlertState, int]:
+        counted = sa.select(A.state, sa.func.count()).group_by(A.state)
+        with self._reading() as connection:
+            return {state: number for state, number in connection.execute(counted)}  # noqa: C416 - rows are not pairs
+
+    def retry_alerts(self, ids: Sequence[int]) -> int:
+        settled = sa.update(ALERTS).where(A.state.in_(("dead", "discarded")))
+        again = {"state": "pending", "attempts": 0, "lease": None, "error": None, "settled_at": None}
+        return self._change(settled, ids, next_attempt_at=self._now(), **again)
+
+    def discard_alerts(self, ids: Sequence[int]) -> int:
+        unsettled = sa.update(ALERTS).where(A.state.in_(("pending", "dead")))
+        return self._change(unsettled, ids, state="discarded", lease=None, settled_at=self._now())
+
+    def _change(self, some: sa.Update, ids: Sequence[int], **values: Any) -> int:
+        change = some.values(**values)
+        blocks = in_blocks(sorted(ids))
+        return self._write(
+            lambda connection: sum(connection.execute(change.where(A.alert_id.in_(block))).rowcount for block in blocks)
+        )
+
+
+def _chosen(select: sa.Select[Any], states: Sequence[str], table: str | None, rules: Sequence[str]) -> sa.Select[Any]:
+    if states:
+        select = select.where(A.state.in_(states))
+    if table is not None:
+        select = select.where(A.table_name == table)
+    return select.where(A.rule.in_(rules)) if rules else select
+
+
+def _alert_of(row: sa.RowMapping) -> StoredAlert:
+    event_id = row["event_id"]
+    return StoredAlert(
+        alert_id=row["alert_id"],
+        key=row["alert_key"],
+        event_id=event_id.bytes if isinstance(event_id, UUID) else bytes(event_id),
+        rule=row["rule"],
+        table=row["table_name"],
+        provider=row["provider"],
+        receipt_id=row["receipt_id"],
+        payload=row["payload"],
+        state=row["state"],
+        attempts=row["attempts"],
+        created_at=moment(row["created_at"]),
+        next_attempt_at=moment(row["next_attempt_at"]),
+        lease=row["lease"],
+        error=row["error"],
+        settled_at=None if row["settled_at"] is None else moment(row["settled_at"]),
+    )

@@ -1,0 +1,419 @@
+"""Metrics scraped by a real Prometheus parser and traces taken by an in-memory exporter agree with the run's report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from tests_support import Headrace
+
+pytest.importorskip("prometheus_client")
+pytest.importorskip("opentelemetry.sdk")
+
+from observe_support import Scraped, scrape
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from headrace import ConfigurationError, Engine, Report, WorkerError
+from headrace.jsonlogs import JsonLines, Sampled, logging_to
+from headrace.metrics import INSTRUMENTS, statement_of
+from headrace.observe import observing
+from headrace.prometheus import address_of, serving
+from headrace.slowness import Narrator, Thresholds
+from headrace.stages import RunFacts, Silent
+from headrace.telemetry import observers
+from headrace.watching import Watching
+
+OUTCOMES = ("inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
+MODES: dict[str, dict[str, Any]] = {
+    "sequential": {"mode": "sequential", "chunk_rows": 400},
+    "parallel": {"mode": "parallel", "workers": 2, "partitions": 4, "chunk_rows": 400},
+}
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+    return number
+
+
+@pytest.fixture(params=list(MODES))
+def mode(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def batches() -> Iterator[pa.Table]:
+    """New events, known ones, doubled ones, and two without a time, which are rejected."""
+    for start in (0, 700):
+        keys = [*range(start, start + 1000), start, start + 1]
+        at = [None if key in {start + 5, start + 6} else key * 1_000_000 for key in keys]
+        yield pa.table({"key": pa.array(keys, pa.int64()), "at": pa.array(at, pa.timestamp("us", "UTC"))})
+
+
+def load_all(url: str, mode: str, **named: Any) -> list[Report]:
+    how = {"table": "t", "provider": "p", "id": ["key"], "time": "at", "window": "all", **MODES[mode], **named}
+    with Engine(to=url, **how) as engine:
+        return [engine.ingest(batch) for batch in batches()]
+
+
+def value(samples: Scraped, name: str, **labels: str) -> float:
+    return samples[name, frozenset(labels.items())]
+
+
+def test_the_metrics_scraped_agree_with_the_reports(store_url: str, mode: str, port: int) -> None:
+    with serving(f"127.0.0.1:{port}") as metrics, observing(metrics):
+        reports = load_all(store_url, mode)
+        samples = scrape(port)
+    feed = {"provider": "p", "table": "t"}
+    for outcome in OUTCOMES:
+        expected = sum(getattr(report, outcome) for report in reports)
+        assert expected > 0, outcome
+        assert value(samples, "headrace_rows_total", **feed, outcome=outcome) == expected
+    assert value(samples, "headrace_runs_total", **feed, status="done") == len(reports)
+    assert value(samples, "headrace_retries_total", **feed) == sum(report.retries for report in reports)
+    assert value(samples, "headrace_lock_wait_seconds_total", **feed) == sum(one.lock_seconds for one in reports)
+    assert value(samples, "headrace_run_duration_seconds_sum", **feed) == pytest.approx(sum(o.seconds for o in reports))
+    last = reports[-1]
+    share = (last.duplicate_in_input + last.duplicate_in_store) / last.read
+    assert value(samples, "headrace_duplicates_share", **feed) == pytest.approx(share)
+    assert value(samples, "headrace_newest_event_timestamp_seconds", **feed) == 1699
+    assert value(samples, "headrace_workers_wanted", **feed) == last.workers
+    assert value(samples, "headrace_workers_alive", **feed) == last.workers
+    for state in ("sequential", "shadow", "parallel"):
+        assert value(samples, "headrace_flag", **feed, state=state) == (state == mode)
+    stages: dict[str, float] = defaultdict(float)
+    for report in reports:
+        for stage, seconds in report.stages.items():
+            stages[stage] += seconds
+    for stage, seconds in stages.items():
+        assert value(samples, "headrace_stage_duration_seconds_sum", stage=stage) == pytest.approx(seconds)
+        statement = statement_of(stage)
+        if statement is not None:
+            name = "headrace_database_duration_seconds_sum"
+            assert value(samples, name, statement=statement) == pytest.approx(seconds)
+
+
+def test_every_instrument_has_a_name_of_its_own_that_prometheus_serves(port: int) -> None:
+    names = [what.name for what in INSTRUMENTS]
+    assert len(set(names)) == len(names)
+    with serving(f"127.0.0.1:{port}"):
+        samples = scrape(port)
+    assert any(name == "process_cpu_seconds_total" for name, _ in samples)
+    with pytest.raises(OSError, match="refused"):
+        scrape(port)
+
+
+class Taken:
+    """OpenTelemetry's SDK with its in-memory exporters."""
+
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.reader = InMemoryMetricReader()
+        tracers = TracerProvider(shutdown_on_exit=False)
+        tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = tracers.get_tracer("the caller")
+        self.observers = observers(tracers, MeterProvider([self.reader], shutdown_on_exit=False))
+
+    def spans(self) -> list[ReadableSpan]:
+        return list(self.exporter.get_finished_spans())
+
+    def points(self) -> dict[tuple[str, frozenset[tuple[str, Any]]], Any]:
+        data: Any = self.reader.get_metrics_data()
+        return {
+            (metric.name, frozenset(point.attributes.items())): point
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        }
+
+
+def of(span: ReadableSpan, name: str) -> Any:
+    return (span.attributes or {})[name]
+
+
+def test_traces_and_opentelemetrys_metrics_agree_with_the_report(store_url: str, mode: str) -> None:
+    taken = Taken()
+    with observing(*taken.observers), taken.tracer.start_as_current_span("a request") as caller:
+        reports = load_all(store_url, mode)
+    spans = taken.spans()
+    runs = [span for span in spans if span.name == "headrace.run"]
+    assert [of(run, "headrace.run") for run in runs] == [report.run_id for report in reports]
+    by_id = {span.context.span_id: span for span in spans if span.context}
+    for run, report in zip(runs, reports, strict=True):
+        assert run.parent is not None
+        assert run.parent.span_id == caller.get_span_context().span_id
+        for name in ("read", *OUTCOMES):
+            assert of(run, f"headrace.rows.{name}") == getattr(report, name)
+        below = [span for span in spans if _root(span, by_id) is run and span is not run]
+        seconds: dict[str, float] = defaultdict(float)
+        for span in below:
+            seconds[span.name] += ((span.end_time or 0) - (span.start_time or 0)) / 1e9
+        assert seconds == pytest.approx(dict(report.stages), abs=1e-6)
+        rows = Counter[str]()
+        for span in below:
+            rows[span.name] += of(span, "headrace.rows")
+        assert rows["read"] == rows["prepare"] == report.read
+        parts = [span for span in below if span.name.startswith("commit.")]
+        assert parts
+        for part in parts:
+            parent = by_id[part.parent.span_id] if part.parent else None
+            assert parent is not None
+            assert parent.name == "commit"
+            assert of(parent, "headrace.partition") == of(part, "headrace.partition")
+    points = taken.points()
+    for outcome in OUTCOMES:
+        labels = frozenset({"provider": "p", "table": "t", "outcome": outcome}.items())
+        assert points["headrace.rows", labels].value == sum(getattr(report, outcome) for report in reports)
+
+
+def _root(span: ReadableSpan, by_id: dict[int, ReadableSpan]) -> ReadableSpan:
+    while span.name != "headrace.run" and span.parent is not None and span.parent.span_id in by_id:
+        span = by_id[span.parent.span_id]
+    return span
+
+
+def test_what_was_not_committed_is_not_counted(sqlite_url: str, port: int) -> None:
+    """Negative control for promise 3: a counter that moved before the commit would show here."""
+    taken = Taken()
+
+    def broken(batch: pa.RecordBatch) -> pa.RecordBatch:
+        raise RuntimeError("no")
+
+    with (
+        serving(f"127.0.0.1:{port}") as metrics,
+        observing(metrics, *taken.observers),
+        pytest.raises(WorkerError),
+    ):
+        load_all(sqlite_url, "sequential", enrich=broken)
+    points = taken.points()
+    assert not [name for name, _ in points if name == "headrace.rows"]
+    failed = frozenset({"provider": "p", "table": "t", "status": "failed"}.items())
+    assert points["headrace.runs", failed].value == 1
+    (run,) = [span for span in taken.spans() if span.name == "headrace.run"]
+    assert not run.status.is_ok
+    assert "no" in str(run.status.description)
+
+
+def test_an_observer_that_fails_is_left_out_and_the_run_goes_on(
+    sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = []
+
+    class Broken(Silent):
+        def committed(self, piece: object, done: object) -> None:
+            heard.append(piece)
+            raise OSError("the disk of the observer is full")
+
+    def cannot_begin(run: RunFacts) -> Silent:
+        raise ValueError("no observer today")
+
+    with observing(lambda run: Broken(), cannot_begin), caplog.at_level("ERROR", "headrace.observe"):
+        reports = load_all(sqlite_url, "sequential")
+    assert all(report.inserted for report in reports)
+    assert len(heard) == len(reports)
+    assert caplog.text.count("it is left out for the rest of the run") == len(reports)
+    assert "no observer today" in caplog.text
+
+
+def test_opentelemetry_is_spoken_to_as_soon_as_the_process_has_imported_it(tmp_path: Path) -> None:
+    script = tmp_path / "user.py"
+    script.write_text(
+        "import sys, headrace\n"
+        "if 'sdk' in sys.argv:\n"
+        "    from opentelemetry import trace\n"
+        "    from opentelemetry.sdk.trace import TracerProvider\n"
+        "    from opentelemetry.sdk.trace.export import SimpleSpanProcessor, ConsoleSpanExporter\n"
+        "    trace.set_tracer_provider(TracerProvider())\n"
+        "    trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))\n"
+        "headrace.load([{'a': 1}], to='sqlite://', table='t')\n"
+        "print('imported', 'opentelemetry' in sys.modules)\n"
+    )
+    told = [
+        subprocess.run([sys.executable, script, *words], capture_output=True, text=True, check=True).stdout
+        for words in (["sdk"], [])
+    ]
+    assert '"name": "headrace.run"' in told[0]
+    assert told[1].strip() == "imported False"
+
+
+# Logs -----------------------------------------------------------------------------------------------------------
+
+
+def lines_of(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def test_json_logs_say_run_provider_chunk_and_partition(store_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("key\n" + "\n".join(map(str, range(2_000))) + "\n")
+    words = ["load", path, "--id", "key", "--provider", "p", "--mode", "parallel", "--workers", 1, "--partitions", 2]
+    logs = ["--log-format", "json", "--log-level", "info", "--slow-chunk", "1d", "--output", "json"]
+    done = Headrace(store_url, tmp_path).run(*words, "--chunk-rows", 500, *logs)
+    report = json.loads(done.stdout)
+    records = lines_of(done.stderr)
+    assert len(records) == len(done.stderr.splitlines())
+    assert {(one["run"], one["provider"], one["table"]) for one in records} == {(report["run_id"], "p", "t")}
+    committed = [one for one in records if one["message"].startswith("committed ")]
+    assert sum(one["inserted"] for one in committed) == 2_000
+    assert {one["partition"] for one in committed} == {0, 1}
+    assert all("t.csv, rows " in one["chunk"] for one in committed)
+    assert [one["level"] for one in records] == ["info"] * len(records)
+    assert records[-1]["stages"] == report["stages"]
+
+
+def test_what_a_worker_logs_says_its_run_provider_chunk_and_partition(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "chatty.py").write_text(
+        "import logging\n"
+        "def enrich(batch):\n"
+        "    logging.getLogger('headrace.user').warning('hello', extra={'rows': batch.num_rows})\n"
+        "    return batch\n"
+    )
+    (tmp_path / "t.csv").write_text("key\n1\n2\n")
+    how = ["--mode", "parallel", "--workers", 1, "--partitions", 1, "--enrich", "chatty:enrich", "--output", "json"]
+    done = Headrace(sqlite_url, tmp_path).run("load", "t.csv", "--provider", "p", *how, "--log-format", "json")
+    (said,) = [one for one in lines_of(done.stderr) if "hello" in one["message"]]
+    assert (said["run"], said["provider"]) == (json.loads(done.stdout)["run_id"], "p")
+    assert (said["chunk"], said["partition"], said["rows"]) == ("t.csv, rows 0-1", 0, 2)
+    assert said["worker"] > 0
+
+
+def test_slow_things_are_warned_of_and_quick_ones_are_not(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    limits = {name: {name: 1e-9} for name in ("provider", "chunk", "query")}
+    said: dict[str, str] = {}
+    for name, limit in {**limits, "none": {}, "far": {"provider": 9e9, "chunk": 9e9, "query": 9e9}}.items():
+        caplog.clear()
+        with observing(Narrator(Thresholds(**limit))), caplog.at_level("WARNING", "headrace.run"):
+            load_all(postgres_url, "sequential", table=name)
+            load_all(postgres_url, "sequential", table=name)  # the table is there: there is a snapshot to fetch
+        said[name] = caplog.text
+    assert "slow provider: p took" in said["provider"]
+    assert "slow stage: prepare took" in said["chunk"]
+    assert "slow stage: wait" not in said["chunk"]
+    assert re.search("slow statement: (copy|conflict) took", said["query"])
+    assert "slow statement: snapshot took" in said["query"]
+    assert "statement" not in said["chunk"]
+    assert said["none"] == said["far"] == ""
+
+
+def test_at_high_volume_records_are_sampled_and_none_is_lost_from_the_count() -> None:
+    """Negative control: without the sampling all of them come out."""
+    counts = {}
+    for most in (5, 10**9):
+        told: list[logging.LogRecord] = []
+        logger = logging.Logger("volume")
+        handler = logging.Handler()
+        handler.emit = told.append  # type: ignore[method-assign]
+        handler.addFilter(Sampled(most))
+        logger.addHandler(handler)
+        until = time.monotonic() + 1.2
+        sent = 0
+        while time.monotonic() < until or sent < 100:
+            logger.info("slice")
+            sent += 1
+            time.sleep(0.002)
+        logger.warning("warnings come out")
+        infos = [one for one in told if one.levelname == "INFO"]
+        left_out = sum(getattr(one, "left_out", 0) for one in infos)
+        assert told[-1].levelname == "WARNING"
+        assert len(infos) + left_out <= sent
+        counts[most] = (len(infos), left_out, sent)
+    assert counts[5][0] < counts[5][2] / 2
+    assert counts[5][1] > 0
+    assert counts[10**9][0] == counts[10**9][2]
+
+
+def test_a_record_with_anything_in_it_is_one_line_of_json() -> None:
+    record = logging.makeLogRecord({"msg": "two\nlines %s", "args": (object,), "levelname": "INFO", "odd": {1, 2}})
+    try:
+        json.loads("what\nwent wrong")
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    text = JsonLines().format(record)
+    assert "\n" not in text
+    assert "JSONDecodeError" in json.loads(text)["traceback"]
+
+
+# The command line -----------------------------------------------------------------------------------------------
+
+
+def test_a_load_serves_its_metrics_while_it_runs(sqlite_url: str, tmp_path: Path, port: int) -> None:
+    headrace = Headrace(sqlite_url, tmp_path)
+    words = ["load", "-", "--format", "csv", "--table", "t", "--metrics", f"127.0.0.1:{port}", "--output", "json"]
+    with subprocess.Popen(
+        headrace.command(*words), env=headrace.environment(), cwd=tmp_path, stdin=subprocess.PIPE, text=True
+    ) as going:
+        assert going.stdin is not None
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                samples = scrape(port)
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        going.stdin.write("key\n1\n")
+        going.stdin.close()
+        assert going.wait(60) == 0
+    assert any(name == "process_start_time_seconds" for name, _ in samples)
+
+
+def test_no_password_is_in_logs_metrics_or_traces(postgres_url: str, tmp_path: Path, port: int) -> None:
+    secret = "s3cr3t-pass"  # noqa: S105 - one that must not turn up
+    url = re.sub(r"//([^@/:]+):?[^@/]*@", rf"//\1:{secret}@", postgres_url)
+    assert secret in url
+    taken = Taken()
+    log = tmp_path / "log"
+    with (
+        log.open("w") as stream,
+        logging_to(stream, "json", "debug"),
+        serving(f"127.0.0.1:{port}") as metrics,
+        observing(metrics, Narrator(Thresholds(1e-9, 1e-9, 1e-9)), *taken.observers),
+    ):
+        load_all(url, "sequential")
+        samples = scrape(port)
+        with pytest.raises(WorkerError):
+            load_all(url, "parallel", enrich=_broken)
+    told = log.read_text() + repr(samples) + "".join(span.to_json() for span in taken.spans()) + repr(taken.points())
+    assert "postgres" in told
+    assert secret not in told
+
+
+def _broken(batch: pa.RecordBatch) -> pa.RecordBatch:
+    raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("text", ["9464", ":", "host:", ":x", ":70000", "[::1]"])
+def test_an_address_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="not an address"):
+        address_of(text)
+
+
+def test_a_port_that_is_taken_is_said(port: int) -> None:
+    second = serving(f"127.0.0.1:{port}")
+    with serving(f"127.0.0.1:{port}"), pytest.raises(ConfigurationError, match="nothing can be served"), second:
+        pass
+
+
+def test_thresholds_are_spans() -> None:
+    assert Watching(slow_query="5s", slow_provider="2m").thresholds == Thresholds(120.0, None, 5.0)
+    for wrong in ("0s", "soon"):
+        with pytest.raises(ConfigurationError):
+            _ = Watching(slow_chunk=wrong).thresholds

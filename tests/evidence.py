@@ -1,0 +1,83 @@
+"""What fault tests have tried and found, as lines of JSON, and the table of ``docs/reliability.md`` made of them.
+
+Each test records what it found before it judges it. With ``HEADRACE_EVIDENCE`` set to a file, records are kept there;
+``python tests/evidence.py FILE PAGE`` writes them into the page, between its two markers. Nobody types the table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+__all__ = ["BEGIN", "END", "Record", "keep", "table", "write_page"]
+
+BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
+SEEDS_SHOWN = 2
+
+
+@dataclass(frozen=True)
+class Record:
+    """One series of tries: `fault` at `moment`, against `where` (store, mode, strategy), over `rows` rows a load."""
+
+    fault: str
+    moment: str
+    where: str
+    tries: int
+    lost: int
+    duplicated: int
+    unexpected: int
+    seed: int
+    rows: int
+
+    @classmethod
+    def of(
+        cls, fault: str, moment: str, where: str, founds: Sequence[tuple[int, int, int]], *, seed: int, rows: int
+    ) -> Record:
+        """The tries that ended as `founds` tells: lost, duplicated and unexpected rows."""
+        lost, duplicated, unexpected = (sum(column) for column in zip(*founds, strict=True))
+        return cls(fault, moment, where, len(founds), lost, duplicated, unexpected, seed, rows)
+
+
+def keep(record: Record) -> None:
+    """Print `record`, and add it to the file of evidence if there is one."""
+    line = json.dumps(asdict(record))
+    print(line)
+    if path := os.environ.get("HEADRACE_EVIDENCE"):
+        with Path(path).open("a") as file:  # appended in one write: several test processes share it
+            file.write(line + "\n")
+
+
+def table(records: Sequence[Record]) -> str:
+    """The records as a Markdown table, those of one fault, moment and place added up."""
+    groups: dict[tuple[str, str, str, int], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.fault, record.moment, record.where, record.rows].append(record)
+    lines = [
+        "| fault | moment | store, mode | rows | tries | lost | duplicated | unexpected | seeds |",
+        "|---|---|---|--:|--:|--:|--:|--:|---|",
+    ]
+    for (fault, moment, where, rows), group in sorted(groups.items()):
+        sums = [sum(getattr(one, name) for one in group) for name in ("tries", "lost", "duplicated", "unexpected")]
+        seeds = sorted({one.seed for one in group})
+        shown = ", ".join(map(str, seeds[:SEEDS_SHOWN])) + (" …" if len(seeds) > SEEDS_SHOWN else "")
+        lines.append(f"| {fault} | {moment} | {where} | {rows:,} | {' | '.join(f'{n:,}' for n in sums)} | {shown} |")
+    total = [sum(getattr(one, name) for one in records) for name in ("tries", "lost", "duplicated", "unexpected")]
+    lines.append(f"| **all** | | | | {' | '.join(f'**{n:,}**' for n in total)} | |")
+    return "\n".join(lines)
+
+
+def write_page(evidence: Path, page: Path) -> None:
+    """Put the table of `evidence` between the markers of `page`."""
+    records = [Record(**json.loads(line)) for line in evidence.read_text().splitlines()]
+    text = page.read_text()
+    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    page.write_text(f"{before}\n\n{table(records)}\n\n{after}")
+
+
+if __name__ == "__main__":
+    write_page(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,176 @@
+"""The command line with failpoints: named steps of a load at which the process can be made to die.
+
+The product knows nothing of them. This program wraps functions of Headrace from outside and then is Headrace's command
+line; a worker runs it too (multiprocessing imports the program again), so its steps are wrapped as well. What to do is
+said by the environment:
+
+    HEADRACE_FAULT_HITS   a file: every step that is reached adds its name as a line, in whatever process
+    HEADRACE_FAULT        ``STEP:K:WHOM``: die when STEP is reached for the K-th time, counted over all processes; WHOM
+                          is ``alone`` (the process that got there) or ``all`` (the coordinator first)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+
+from headrace import commands, ingest, parcel, scratch, source
+from headrace.partitioning.snapshot import Snapshot
+from headrace.storage import postgres, sqlite
+from headrace.storage.sqlstore import SqlStore
+
+__all__ = ["COORDINATOR", "FAULT", "HITS", "become_coordinator", "hit", "install"]
+
+HITS = "HEADRACE_FAULT_HITS"
+FAULT = "HEADRACE_FAULT"
+COORDINATOR = "HEADRACE_FAULT_COORDINATOR"
+
+
+def become_coordinator() -> None:
+    """Make this process the one that ``all`` speaks of."""
+    os.environ[COORDINATOR] = str(os.getpid())
+
+
+def hit(step: str) -> None:
+    """This process has reached `step`."""
+    count = _count(step)
+    wanted, number, whom = os.environ.get(FAULT, "none:0:alone").split(":")
+    if (step, count) == (wanted, int(number)):
+        if whom == "all":
+            os.kill(int(os.environ[COORDINATOR]), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _count(step: str) -> int:
+    """How often `step` was reached, in all processes together, this time included."""
+    with Path(os.environ[HITS]).open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(f"{step}\n")
+        file.flush()
+        file.seek(0)
+        return file.read().split("\n").count(step)
+
+
+def around(owner: Any, name: str, step: str) -> None:
+    """Have `owner.name` reach ``STEP before`` and ``STEP after``."""
+    inner: Callable[..., Any] = getattr(owner, name)
+
+    def wrapped(*args: Any, **named: Any) -> Any:
+        hit(f"{step} before")
+        result = inner(*args, **named)
+        hit(f"{step} after")
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def install() -> None:
+    """Wrap every step. For a process that does nothing else."""
+    around(SqlStore, "prepare_ledger", "ledger")
+    around(SqlStore, "create_or_widen", "table")
+    around(SqlStore, "pin_contract", "contract")
+    around(SqlStore, "start_run", "run")
+    around(SqlStore, "reopen_run", "reopen")
+    around(Snapshot, "extend", "snapshot")
+    around(ingest._Run, "_dispatch", "dispatch")
+    around(ingest._Run, "_land", "land")
+    around(SqlStore, "_claim", "receipt")
+    around(SqlStore, "_keep_rejects", "rejects")
+    around(SqlStore, "finish_run", "books")
+    around(scratch, "_drop", "cleanup")
+    around(ingest.MicroBatch, "discard", "discard")
+    for dialect in (PGDialect_psycopg, SQLiteDialect_pysqlite):
+        around(dialect, "do_commit", "COMMIT")
+    _install_read()
+    _install_spool()
+    _install_copy()
+    _install_insert()
+
+
+def _install_read() -> None:
+    chunks = source._Source.chunks
+
+    def wrapped(self: Any, *args: Any) -> Iterator[Any]:
+        for chunk in chunks(self, *args):
+            hit("read chunk")
+            yield chunk
+        hit("read end")
+
+    source._Source.chunks = wrapped  # type: ignore[method-assign]
+
+
+def _install_spool() -> None:
+    pack = parcel._pack_file
+
+    def wrapped(batch: Any, spool: Path) -> Any:
+        hit("spool start")
+        half = spool / f"{os.getpid()}-half.arrow"
+        half.write_bytes(b"ARROW1\0\0")  # what such a file begins with, and no more
+        hit("spool middle")
+        half.unlink()
+        packed = pack(batch, spool)
+        hit("spool end")
+        return packed
+
+    parcel._pack_file = wrapped
+
+
+def _install_copy() -> None:
+    copy = postgres.PostgresStore._copy
+
+    def wrapped(self: Any, cursor: Any, table: Any, events: Any) -> None:
+        hit("COPY start")
+        copy(self, cursor, table, events)
+        hit("COPY end")
+
+    postgres.PostgresStore._copy = wrapped  # type: ignore[method-assign]
+    inner = postgres.ArrowToPostgresBinaryEncoder
+
+    class Encoder:
+        """The encoder, which reaches the middle of a COPY when header and rows are sent, and the end is not."""
+
+        def __init__(self, schema: Any) -> None:
+            self._inner = inner(schema)
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "finish":
+                hit("COPY middle")
+            return getattr(self._inner, name)
+
+    postgres.ArrowToPostgresBinaryEncoder = Encoder
+
+
+def _install_insert() -> None:
+    write = sqlite.SqliteStore._write_events
+
+    def wrapped(self: Any, connection: Any, piece: Any, receipt_id: int) -> Any:
+        hit("INSERT start")
+        connection.exec_driver_sql("SAVEPOINT half")
+        half = piece.events.slice(0, max(1, piece.events.num_rows // 2))
+        write(self, connection, replace(piece, events=half), receipt_id)
+        hit("INSERT middle")
+        connection.exec_driver_sql("ROLLBACK TO half")
+        written = write(self, connection, piece, receipt_id)
+        hit("INSERT end")
+        return written
+
+    sqlite.SqliteStore._write_events = wrapped  # type: ignore[method-assign]
+
+
+if os.environ.get(HITS):
+    install()
+
+if __name__ == "__main__":
+    from headrace.cli import main
+
+    assert commands  # loaded ahead, for the fork server to share
+    become_coordinator()
+    main()

@@ -1,0 +1,165 @@
+"""Signals at random moments: SIGKILL, SIGINT, SIGTERM, two in a row. Run again, and the table is what it must be."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from evidence import Record, keep
+from nursery import Ended, Nursery
+from oracle import OPTIONS, WAYS, Found, Oracle, first_wins, forget
+from tests_support import Headrace, scaled
+from workers_support import left_behind
+
+STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+@dataclass
+class Loads:
+    """Loads of one input into one database, in one way."""
+
+    nursery: Nursery
+    headrace: Headrace
+    oracle: Oracle
+    way: str
+    scratch: Path
+
+    def load(self, signals: Sequence[tuple[float, int]] = ()) -> Ended:
+        words = ["load", str(self.oracle.path), *OPTIONS, "--chunk-rows", "20000", *WAYS[self.way]]
+        environment = {"HEADRACE_DATABASE_URL": self.headrace.url, "TMPDIR": str(self.scratch)}
+        ended = self.nursery.run(words, environment, self.headrace.folder, signals)
+        assert ended.orphans == 0, ended
+        return ended
+
+    def seconds(self) -> float:
+        """How long one takes undisturbed."""
+        began = time.monotonic()
+        ended = self.load()
+        assert ended.code == 3, ended.stderr
+        return time.monotonic() - began
+
+    def look(self) -> Found:
+        found = self.oracle.look(self.headrace, first_wins=first_wins(self.way))
+        if not any(found):
+            self.oracle.check_ledger(self.headrace)
+            assert left_behind(self.headrace, self.scratch, "none") == {}
+        return found
+
+
+@pytest.fixture
+def loads(nursery: Nursery, headrace: Headrace, tmp_path: Path, scratch: Path, seed: int, way: str) -> Loads:
+    return Loads(nursery, headrace, Oracle(tmp_path / "events.csv", scaled(1_000_000), seed), way, scratch)
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(
+    ("store_url", "way"),
+    [("sqlite", "sequential"), ("sqlite", "partitioned"), ("postgresql", "sequential"), ("postgresql", "partitioned")],
+    indirect=["store_url"],
+)
+def test_parents_killed_at_random_moments(loads: Loads, seed: int, way: str) -> None:
+    chance = random.Random(seed)
+    whole = loads.seconds()
+    kills, founds, most = 0, [], scaled(200) // 4
+    lingered = 0.0
+    while kills < most:
+        forget(loads.headrace)
+        while (ended := loads.load([(chance.uniform(0.02, whole), signal.SIGKILL)])).code == -signal.SIGKILL:
+            kills += 1
+            lingered = max(lingered, ended.lingered)
+            if kills == most:
+                ended = loads.load()
+                break
+        assert ended.code == 3, ended.stderr
+        founds.append(loads.look())
+    print(f"the last process was gone {lingered:.2f} s after its parent, at the latest")
+    lost, duplicated, unexpected = (sum(column) for column in zip(*founds, strict=True))
+    where = f"{loads.headrace.url.partition(':')[0]}, {way}"
+    rows = loads.oracle.rows
+    keep(Record("SIGKILL", "at random", where, kills, lost, duplicated, unexpected, seed, rows))
+    assert (lost, duplicated, unexpected) == (0, 0, 0)
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(
+    ("store_url", "way"), [("sqlite", "sequential"), ("postgresql", "locked")], indirect=["store_url"]
+)
+def test_stopped_at_random_moments(loads: Loads, seed: int, way: str) -> None:
+    chance = random.Random(seed)
+    whole = loads.seconds()
+    kinds: list[list[signal.Signals]] = [[one] for one in STOPPED] + [[one, two] for one in STOPPED for two in STOPPED]
+    founds: dict[str, list[Found]] = {}
+    slowest = 0.0
+    forget(loads.headrace)
+    for attempt in range(scaled(100) // 2):
+        signals = kinds[attempt % len(kinds)]
+        pauses = [chance.uniform(0.02, whole), *(chance.uniform(0, 0.2) for _ in signals[1:])]
+        ended = loads.load(list(zip(pauses, signals, strict=True)))
+        # before and after the handlers are in place a signal ends the process as it ends any other
+        codes = {code for number in signals for code in (STOPPED[number], -number)}
+        assert ended.code in codes | {3}, ended
+        slowest = max(slowest, ended.took)
+        assert ended.took < 60, "this is a hang"  # five seconds are promised, and machines may be busy
+        if ended.code != 3:
+            ended = loads.load()
+            assert ended.code == 3, ended.stderr
+        founds.setdefault(" then ".join(number.name for number in signals), []).append(loads.look())
+        forget(loads.headrace)
+    print(f"the slowest exit took {slowest:.2f} s")
+    where = f"{loads.headrace.url.partition(':')[0]}, {way}"
+    for kind, found in founds.items():
+        keep(Record.of(kind, "at random", where, found, seed=seed, rows=loads.oracle.rows))
+    assert not any(any(found) for tried in founds.values() for found in tried)
+
+
+@pytest.mark.timeout(7200)
+def test_an_sqlite_file_that_grows_from_kill_to_kill_stays_whole(
+    nursery: Nursery, sqlite_url: str, tmp_path: Path, scratch: Path, seed: int
+) -> None:
+    """Each cycle loads a new part into the same file and is killed at random; then the file is checked."""
+    chance = random.Random(seed)
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    expected: dict[int, str] = {}
+    environment = {"HEADRACE_DATABASE_URL": sqlite_url, "TMPDIR": str(scratch)}
+    options = ["--table", "t", "--id", "key", "--type", "key=integer", "--chunk-rows", "200", "--output", "json"]
+    cycles, killed, broken = scaled(500), 0, 0
+    for cycle in range(cycles):
+        part = {key: f"value {key} of cycle {cycle}" for key in range(cycle * 2000, cycle * 2000 + 2000)}
+        events = tmp_path / "events.csv"
+        events.write_text("\n".join(["key,value", *(f"{key},{value}" for key, value in part.items())]) + "\n")
+        words = ["load", str(events), *options]
+        ended = nursery.run(words, environment, tmp_path, [(chance.uniform(0.02, 0.6), signal.SIGKILL)])
+        killed += ended.code == -signal.SIGKILL
+        if path.exists():
+            with closing(sqlite3.connect(path)) as connection:
+                broken += connection.execute("PRAGMA integrity_check").fetchall() != [("ok",)]
+        ended = nursery.run(words, environment, tmp_path)
+        assert ended.code == 0, ended.stderr
+        expected |= part
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT key, value FROM t").fetchall()
+    lost = len(expected.items() - set(rows))
+    unexpected = len(set(rows) - expected.items())
+    duplicated = len(rows) - len({key for key, _ in rows})
+    keep(
+        Record(
+            "SIGKILL, one growing file",
+            "at random",
+            "sqlite, sequential",
+            killed,
+            lost,
+            duplicated,
+            unexpected,
+            seed,
+            len(expected),
+        )
+    )
+    assert killed
+    assert (broken, lost, duplicated, unexpected) == (0, 0, 0, 0)

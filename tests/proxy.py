@@ -1,0 +1,135 @@
+"""A TCP proxy before a PostgreSQL server that does what networks do: lose an answer, reset, go silent, delay, dribble.
+
+It understands just enough of the protocol to tell a COMMIT and the answer to it. What it is to do next is set while it
+runs (`Proxy.trouble`); every connection looks at it for each block of bytes.
+
+A black hole is a real one: a socket filter has the kernel drop what comes in before TCP sees it, so that nothing is
+acknowledged, not even a probe. No privilege is needed for that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import parse_qs, urlsplit
+
+__all__ = ["Proxy", "Trouble", "drop_all", "proxied"]
+
+Trouble = Literal["none", "swallow", "reset", "black hole", "delay", "dribble"]
+BLOCK = 1 << 16
+COMMITTED = b"C\0\0\0\x0bCOMMIT\0"
+_SO_ATTACH_FILTER = 26
+_DROP_ALL = struct.pack("HBBI", 6, 0, 0, 0)  # classic BPF: return 0 bytes of the packet
+
+
+@dataclass
+class Proxy:
+    """`trouble` is what to do now; `swallowed` counts the answers to COMMIT kept back, `struck` the other troubles."""
+
+    url: str
+    trouble: Trouble = "none"
+    swallowed: int = 0
+    struck: int = 0
+    pairs: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
+    holes: list[socket.socket] = field(default_factory=list)
+
+    def strike(self) -> None:
+        """Reset, or send into a black hole, every connection there is now."""
+        for near, far in list(self.pairs):
+            self._strike(near, far)
+
+    def _strike(self, near: socket.socket, far: socket.socket) -> None:
+        with suppress(OSError):
+            if self.trouble == "black hole":
+                self.holes.append(near)
+                drop_all(near)
+                # what the server hears is that its client is gone
+                far.shutdown(socket.SHUT_RDWR)
+            else:
+                _reset(near)
+            self.struck += 1
+        with suppress(ValueError):
+            self.pairs.remove((near, far))
+
+    def pass_on(self, block: bytes, near: socket.socket, far: socket.socket, *, up: bool) -> bool:
+        """Send `block` on; returns whether the connection goes on."""
+        if self.trouble == "swallow" and not up and COMMITTED in block:
+            # the server has committed; the client will never know
+            self.swallowed += 1
+            _reset(near)
+            return False
+        sink = far if up else near
+        if self.trouble == "delay":
+            time.sleep(0.01)
+        step = 1 if self.trouble == "dribble" else len(block)
+        for start in range(0, len(block), step):
+            sink.sendall(block[start : start + step])
+        return True
+
+
+@contextmanager
+def proxied(url: str) -> Iterator[Proxy]:
+    """A proxy before the server at `url` (on a Unix socket)."""
+    parts = urlsplit(url)
+    (folder,) = parse_qs(parts.query)["host"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = f"{parts.scheme}://postgres:@127.0.0.1:{listener.getsockname()[1]}{parts.path}"
+        proxy = Proxy(near)
+        serve = threading.Thread(target=_serve, args=(listener, f"{folder}/.s.PGSQL.5432", proxy), daemon=True)
+        serve.start()
+        yield proxy
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        serve.join()
+        for end in [*(end for pair in proxy.pairs for end in pair), *proxy.holes]:
+            end.close()
+
+
+def _serve(listener: socket.socket, path: str, proxy: Proxy) -> None:
+    while True:
+        try:
+            near, _ = listener.accept()
+        except OSError:
+            return
+        far = socket.socket(socket.AF_UNIX)
+        try:
+            near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            far.connect(path)
+        except OSError:
+            near.close()
+            continue
+        proxy.pairs.append((near, far))
+        for up in (True, False):
+            threading.Thread(target=_relay, args=(near, far, proxy, up), daemon=True).start()
+
+
+def _relay(near: socket.socket, far: socket.socket, proxy: Proxy, up: bool) -> None:
+    source, sink = (near, far) if up else (far, near)
+    with suppress(OSError):
+        while block := source.recv(BLOCK):
+            if not proxy.pass_on(block, near, far, up=up):
+                break
+    if sink not in proxy.holes:  # from there nothing comes, not even the end
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+
+def _reset(near: socket.socket) -> None:
+    """End the connection with RST, whatever is on its way."""
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # a close alone waits for the other thread to leave recv
+    near.shutdown(socket.SHUT_RD)
+    near.close()
+
+
+def drop_all(near: socket.socket) -> None:
+    """Have the kernel drop every packet that comes in, unacknowledged."""
+    program = ctypes.create_string_buffer(_DROP_ALL)
+    near.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(program)))

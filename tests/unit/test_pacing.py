@@ -1,0 +1,67 @@
+"""A paced file is read a few blocks ahead of what is made of it, and never keeps its reader waiting for ever."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+import pytest
+
+from headrace.csvtext import CsvReader
+from headrace.pacing import BLOCKS_AHEAD, Paced
+
+BLOCK = 1 << 16
+ROWS = b"".join(b"%d,some words that make up for length\n" % number for number in range(200_000))
+
+
+def batches(file: object) -> Iterator[pa.RecordBatch]:
+    options = arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=["n", "words"])
+    return iter(arrow_csv.open_csv(pa.PythonFile(file, mode="r"), read_options=options))
+
+
+def most_ahead(stream: io.BytesIO, made: Iterator[pa.RecordBatch]) -> int:
+    """The most blocks that were read beyond those whose rows have come."""
+    most = rows = 0
+    waiting = threading.Event()
+    for batch in made:
+        waiting.wait(0.02)  # a consumer with other things to do
+        rows += batch.num_rows
+        used = rows * len(ROWS) // 200_000
+        most = max(most, (stream.tell() - used) // BLOCK)
+    assert rows == 200_000
+    return most
+
+
+def test_a_paced_file_is_read_a_few_blocks_ahead() -> None:
+    stream = io.BytesIO(ROWS)
+    paced = Paced(stream)
+    assert most_ahead(stream, paced.items(batches(paced))) <= BLOCKS_AHEAD + 2
+
+
+def test_without_pacing_arrow_reads_far_ahead() -> None:
+    """The negative control: it is the pace that bounds the memory."""
+    stream = io.BytesIO(ROWS)
+    assert most_ahead(stream, batches(stream)) > 2 * BLOCKS_AHEAD
+
+
+def test_blocks_that_yield_nothing_do_not_stop_the_reader(tmp_path: Path) -> None:
+    path = tmp_path / "refused.csv"
+    record = b"1,2,3,%s\n" % (b"x" * 1_000)
+    path.write_bytes(b"a,b\n1,2\n" + record * 30_000 + b"3,4\n")  # seven blocks of four MiB, refused to the last row
+    pieces = list(CsvReader(path, "refused.csv", ",").pieces())
+    assert sum(len(piece.rows) for piece in pieces) == 2
+    assert sum(len(piece.rejects) for piece in pieces) == 30_000
+
+
+@pytest.mark.timeout(60)
+def test_a_consumer_that_stops_early_leaves_no_thread_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    path.write_bytes(b"n,words\n" + ROWS * 8)
+    for _ in range(5):
+        pieces = CsvReader(path, "long.csv", ",").pieces()
+        next(pieces)
+        pieces.close()  # type: ignore[attr-defined]  # a generator
