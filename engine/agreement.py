@@ -19,6 +19,7 @@ import pyarrow as pa
 from headrace.config import LoadOptions, hash_key
 from headrace.errors import ContractError, SchemaError
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
+from headrace.revisions import require_version
 from headrace.rules import check_rules
 from headrace.source import Input
 from headrace.storage.base import RESERVED_COLUMNS, Store
@@ -69,6 +70,8 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     check_rules(options.alerts, schema, all_known=options.enrichment is None)
     for item, own in zip(sampled, found, strict=True):
         _require_columns(item.name, own.names, wanted)
+    named = [(item.name, own.names) for item, own in zip(sampled, found, strict=True)]
+    require_version(options.version_column, schema, wanted, named)
     contract = wanted if stored is not None and Contract.from_json(stored) == wanted else _pin(store, table, wanted)
     created = False
     if actual is None or not set(schema) <= set(actual):  # a poll of a table that is as it should be writes nothing
@@ -88,6 +91,7 @@ def agree_on_input(store: Store, agreement: Agreement, item: Input, options: Loa
     """Widen the agreement by the columns that `item` alone brings."""
     found = _columns_of(item, agreement.schema, options)
     _require_columns(item.name, found.names, agreement.contract)
+    require_version(options.version_column, agreement.schema, agreement.contract, [(item.name, found.names)])
     if set(found.names) <= set(agreement.schema.names):
         return agreement
     wider = _settle_types(agreement.table, agreement.schema, found, options.read.types)

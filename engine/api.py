@@ -27,6 +27,7 @@ from headrace.ingest import ingest
 from headrace.partitioning.contract import HashName, LogicalType, Scope
 from headrace.progress import Progress
 from headrace.report import Report
+from headrace.revisions import RevisionsName
 from headrace.scratch import scratch_folder
 from headrace.source import Input, ReadOptions, open_inputs
 from headrace.stages import Listener
@@ -61,6 +62,8 @@ class Plain(TypedDict, total=False):
     locks: str | None
     enrich: Enrich | str | None
     on_error: OnError
+    revisions: RevisionsName
+    version_column: str | None
 
 
 class Named(Plain, total=False):
@@ -81,6 +84,10 @@ class Named(Plain, total=False):
     `alerts` are `headrace.AlertRule`: what they find among the new events is written to the outbox together with
     them, and `headrace alerts deliver` delivers it. With `on_error` ``"reject"``, rows that make any of these fail are
     kept as rejects instead of failing the run.
+
+    `revisions` says what becomes of rows that come again with another payload: ``"ignore"`` (the first wins),
+    ``"report"`` (likewise, and the others are kept as rejects of the stage ``revision``) or ``"update"`` (the newest by
+    `version_column` wins, whatever the order of arrival).
     """
 
     id: Sequence[str] | None
@@ -135,6 +142,8 @@ def options_of(named: Named) -> LoadOptions:
         enrichment=_enrichment_of(named),
         alerts=tuple(named.get("alerts", ())),
         on_error=named.get("on_error", "fail"),
+        revisions=named.get("revisions", "ignore"),
+        version_column=named.get("version_column"),
     )
 
 

@@ -58,6 +58,7 @@ ScopeName = Literal["provider", "global"]
 ModeName = Literal["sequential", "parallel"]
 StrategyName = Literal["partitioned", "upsert", "locked"]
 OnErrorName = Literal["fail", "reject"]
+RevisionsName = Literal["ignore", "report", "update"]
 
 Inputs = Annotated[
     list[str],
@@ -208,6 +209,17 @@ OnError = Annotated[
         "--on-error", help="When --enrich or an alert rule fails: fail the run, or keep those rows as rejects."
     ),
 ]
+RevisionsOption = Annotated[
+    RevisionsName,
+    typer.Option(
+        "--revisions",
+        help="When an event comes again with another payload: ignore it, report it (kept in the rejects), or let the "
+        "newest by --version-column update the table.",
+    ),
+]
+VersionColumn = Annotated[
+    str | None, typer.Option("--version-column", metavar="COL", help="What says which row is newer, e.g. updated.")
+]
 RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run only (a prefix will do).")]
 RejectIds = Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Rejects by number.")]
 
@@ -242,6 +254,8 @@ def load(
     alert: AlertPredicates = None,
     alert_function: AlertFunctions = None,
     on_error: OnError = "fail",
+    revisions: RevisionsOption = "ignore",
+    version_column: VersionColumn = None,
     output: Out = "text",
     progress: Progress = "auto",
     metrics: MetricsOption = None,
@@ -290,6 +304,8 @@ def load(
         alerts=alert,
         alert_functions=alert_function,
         on_error=on_error,
+        revisions=revisions,
+        version_column=version_column,
     )
     watching = commands.Watching(metrics, log_format, log_level, slow_provider, slow_chunk, slow_query)
     _leave(commands.load(options, inputs, output, progress, watching))
@@ -422,6 +438,8 @@ def rejects_replay(
     alert: AlertPredicates = None,
     alert_function: AlertFunctions = None,
     on_error: OnError = "fail",
+    revisions: RevisionsOption = "ignore",
+    version_column: VersionColumn = None,
     output: Out = "text",
 ) -> None:
     """Load rejects again, all kept ones or those named. Each keeps its identity; one that fails again is kept again.
@@ -439,6 +457,8 @@ def rejects_replay(
         alerts=alert,
         alert_functions=alert_function,
         on_error=on_error,
+        revisions=revisions,
+        version_column=version_column,
     )
     _leave(commands.rejects_replay(options, ids or [], run, changes or [], raw, output))
 

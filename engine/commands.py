@@ -21,7 +21,7 @@ from headrace.errors import Interrupted, StoreError, UsageError
 from headrace.explain import explain as explain_event
 from headrace.interrupt import stopping
 from headrace.progress import ProgressStyle, progress_for
-from headrace.replay import mended, replay
+from headrace.replay import mended, replay, without_revisions
 from headrace.scratch import scratch_folder, sweep
 from headrace.source import Input, open_inputs
 from headrace.statement import Statement, compare, read_statement, write_statement
@@ -212,11 +212,12 @@ def rejects_replay(
             if ids
             else store.rejects(table=wanted.table, run_id=_whole_run_id(store, run), state="kept")
         )
+        chosen, left = without_revisions(chosen, wanted, named=bool(ids))
         given = _with_raw(store, chosen, raw)
         reports = replay(store, given, wanted, changes=_changes(changes))
     unsplit = [one for one in given if one.reject.record is None]
     total = sum((report.counts for report in reports), Counts(read=len(unsplit), rejected=len(unsplit)))
-    _print(output, lambda: asdict(total), lambda: _replay_text(total, unsplit))
+    _print(output, lambda: {**asdict(total), "revisions_left": left}, lambda: _replay_text(total, unsplit, left))
     return 3 if total.rejected else 0
 
 
@@ -277,7 +278,14 @@ def _reject_page(one: StoredReject) -> str:
     return (
         f"reject {one.reject_id} ({one.state}), table {one.table}, provider {one.provider}\n"
         f"  where   {_place(one)}\n  reason  {one.reject.reason}\n  run     {one.run_id}\n  raw     {one.reject.raw}"
+        f"{_differences(one)}"
     )
+
+
+def _differences(one: StoredReject) -> str:
+    """For a revision, the columns that differ: what the table held, and what came."""
+    differs = json.loads(one.reject.differs or "{}")
+    return "".join(f"\n  {name}: {json.dumps(held)} → {json.dumps(came)}" for name, (held, came) in differs.items())
 
 
 def _place(one: StoredReject) -> str:
@@ -296,13 +304,16 @@ def _reject_object(one: StoredReject) -> dict[str, object]:
     return {**asdict(one), "created_at": one.created_at.isoformat()}
 
 
-def _replay_text(total: Counts, unsplit: Sequence[StoredReject]) -> str:
+def _replay_text(total: Counts, unsplit: Sequence[StoredReject], left: int) -> str:
+    kept = f"; {left:,} revisions were left (see --revisions)" if left else ""
     if not total.read:
-        return "no rejects to replay"
+        return f"no rejects to replay{kept}"
     duplicates = total.duplicate_in_input + total.duplicate_in_store
+    if total.revised:
+        kept = f", {total.revised:,} of the duplicates with another payload{kept}"
     text = (
         f"{total.read:,} replayed: {total.inserted:,} inserted, {duplicates:,} duplicate, "
-        f"{total.rejected:,} rejected again"
+        f"{total.rejected:,} rejected again{kept}"
     )
     if not unsplit:
         return text

@@ -21,6 +21,7 @@ from headrace.enrich import Enrichment, OnError
 from headrace.errors import ConfigurationError
 from headrace.flags import Mode
 from headrace.partitioning.contract import HashName, LogicalType, Scope
+from headrace.revisions import RevisionsName, require_choice
 from headrace.source import ReadOptions
 from headrace.strategy import STRATEGIES, StrategyName
 
@@ -107,7 +108,8 @@ class LoadOptions:
     `window` is how far back the snapshot reaches; ``None`` is all of the table. `snapshot_budget` is the number of IDs
     a snapshot without time bounds may hold. `timezone` is what the user said, ``None`` for the stored contract's;
     `read.timezone` is what counts. `mode` is ``None`` where the feature flag decides. `alerts` are the rules over new
-    events, and `on_error` says what becomes of rows that make one of them fail.
+    events, and `on_error` says what becomes of rows that make one of them fail. `revisions` says what becomes of rows
+    that come again with another payload; for ``update``, `version_column` says which is newer.
     """
 
     to: str = DEFAULT_DATABASE
@@ -127,6 +129,8 @@ class LoadOptions:
     enrichment: Enrichment | None = None
     alerts: tuple[AlertRule, ...] = ()
     on_error: OnError = "fail"
+    revisions: RevisionsName = "ignore"
+    version_column: str | None = None
 
     def __post_init__(self) -> None:
         if not self.provider:
@@ -141,6 +145,7 @@ class LoadOptions:
         require_distinct(self.alerts)
         if self.on_error not in get_args(OnError):
             raise ConfigurationError(f"--on-error cannot be {self.on_error!r}", hint="choose fail or reject")
+        require_choice(self.revisions, self.version_column, self.identity)
         if self.read.chunk_rows < 1:
             raise ConfigurationError(
                 f"a chunk of {self.read.chunk_rows} rows is impossible", hint="--chunk-rows 131072"

@@ -42,6 +42,7 @@ from headrace.pool import Task, Workers
 from headrace.prepare import Prepared
 from headrace.progress import Progress, Quiet
 from headrace.report import Report
+from headrace.revisions import locate_revisions, revisions_for
 from headrace.rules import Alerting
 from headrace.session import Session
 from headrace.shadow import Shadow
@@ -207,6 +208,8 @@ class _Run:
                 if self._shadow is not None:
                     self._shadow.close()
             self._drain()
+        if self.counts.revised:
+            locate_revisions(self._store, self._going.run_id, inputs)
 
     def facts(self, health: PoolHealth) -> RunFacts:
         """What a listener is told first."""
@@ -241,6 +244,7 @@ class _Run:
             duplicate_in_input=self.counts.duplicate_in_input,
             duplicate_in_store=self.counts.duplicate_in_store,
             rejected=self.counts.rejected,
+            revised=self.counts.revised,
             alerts=self.alerts,
             snapshot_ids=self._known.snapshot_ids,
             retries=self.retries,
@@ -309,9 +313,11 @@ class _Run:
         return set(item.columns()) <= set(self._agreement.schema.names)
 
     def _columns_for(self, item: Input) -> pa.Schema:
-        """The table's columns; before an enrichment only the input's own, so that it can add the others again."""
+        """The table's columns; before an enrichment only the input's own, so that it can add the others again, and
+        where revisions are looked at, so that a column it does not have is not compared.
+        """
         schema = self._agreement.schema
-        if self._options.enrichment is None:
+        if self._options.enrichment is None and self._options.revisions == "ignore":
             return schema
         own = set(item.columns())
         return pa.schema([column for column in schema if column.name in own])
@@ -342,6 +348,8 @@ class _Run:
                 batch.judge()
         if self._shadow is not None:
             self._shadow.compare(batch, judged=to_judge)
+        if self._options.revisions != "ignore" and batch.anything_again:
+            self._drain()  # what a row repeats must be in the table when the row is compared with it
         open_slices = [self._commit_order(batch, one) for one in partitions if receipts[one] is None]
         done = [receipt for receipt in receipts.values() if receipt is not None]
         flight = _Flight(
@@ -410,9 +418,18 @@ class _Run:
             lock_timeout=how.lock_timeout,
         )
         self._replayed = []
-        pieces = batch.pieces(partition)
-        locks = how.locks if locked else None
-        return CommitOrder(piece, pieces, self._options.to, self._options.enrichment, locks, self._alerting())
+        options, agreed = self._options, self._agreement
+        revisions = revisions_for(options.revisions, options.version_column, agreed.schema, agreed.contract)
+        return CommitOrder(
+            piece,
+            batch.pieces(partition),
+            options.to,
+            options.enrichment,
+            how.locks if locked else None,
+            self._alerting(),
+            revisions,
+            batch.repeats(partition) if revisions else (),
+        )
 
     def _alerting(self) -> Alerting | None:
         rules = self._options.alerts

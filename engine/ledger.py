@@ -81,6 +81,7 @@ def _job(agreement: Agreement, inputs: Sequence[Input], options: LoadOptions) ->
             "read": _what_is_read(options.read),
             "enrich": None if options.enrichment is None else options.enrichment.name,
             "alerts": sorted([rule.name, rule.what] for rule in options.alerts),
+            **_what_is_revised(options),
             "versions": [__version__, duckdb.__version__],
         }
     )
@@ -90,6 +91,11 @@ def _what_is_read(read: ReadOptions) -> dict[str, object]:
     """The options that decide which rows stand at which address; the number of threads does not."""
     settings = {field.name: getattr(read, field.name) for field in fields(read) if field.name != "threads"}
     return {**settings, "types": dict(read.types)}
+
+
+def _what_is_revised(options: LoadOptions) -> dict[str, object]:
+    """A slice that was committed without a look at its revisions must not be skipped by a run that asks for them."""
+    return {} if options.revisions == "ignore" else {"revisions": [options.revisions, options.version_column]}
 
 
 def _refuse_twice(names: Sequence[str]) -> None:

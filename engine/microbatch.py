@@ -84,12 +84,24 @@ class MicroBatch:
         """The rows of a partition, duplicates included."""
         return sum(len(rows[partition]) for rows in self._rows)
 
+    @property
+    def anything_again(self) -> bool:
+        """Whether any row was met before, in this batch or an earlier one."""
+        return not all(first.all() for first in self._first)
+
     def pieces(self, partition: int) -> tuple[Piece, ...]:
         """Where the new events of a partition lie."""
+        return self._pieces(partition, self._new)
+
+    def repeats(self, partition: int) -> tuple[Piece, ...]:
+        """Where the other rows of a partition lie."""
+        return self._pieces(partition, [~new for new in self._new])
+
+    def _pieces(self, partition: int, masks: Sequence[Mask]) -> tuple[Piece, ...]:
         found = []
-        for chunk, rows, new in zip(self.chunks, self._rows, self._new, strict=True):
+        for chunk, rows, mask in zip(self.chunks, self._rows, masks, strict=True):
             own = rows[partition]
-            wanted = own[new[own]]
+            wanted = own[mask[own]]
             if len(wanted):
                 found.append(Piece(chunk.address, chunk.events, chunk.identity, wanted, chunk.rows))
         return tuple(found)

@@ -13,6 +13,7 @@ from headrace.enrich import Enrichment
 from headrace.parcel import Parcel
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_arrow
+from headrace.revisions import Revisions
 from headrace.storage.base import Address, Reject, Slice
 
 if TYPE_CHECKING:  # a worker of a run without rules needs no DuckDB
@@ -65,7 +66,9 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class CommitOrder:
-    """Commit one slice. `slice` has everything but the events, which are those of `pieces`."""
+    """Commit one slice. `slice` has everything but the events, which are those of `pieces`, and the `repeats`, the rows
+    that are no new events, which are sent along where `revisions` says how to compare them.
+    """
 
     slice: Slice
     pieces: tuple[Piece, ...]
@@ -73,6 +76,8 @@ class CommitOrder:
     enrichment: Enrichment | None = None
     locks: str | None = field(default=None, repr=False)
     alerting: Alerting | None = None
+    revisions: Revisions | None = None
+    repeats: tuple[Piece, ...] = ()
 
     @property
     def users_code(self) -> str | None:

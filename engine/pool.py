@@ -413,7 +413,7 @@ def _by_value(order: PrepareOrder | CommitOrder) -> PrepareOrder | CommitOrder:
     """The order with its rows in it, for workers who do not see the spool."""
     if isinstance(order, PrepareOrder):
         return replace(order, chunk=pack_bytes(order.chunk.open()))
-    return replace(order, pieces=tuple(map(_carried, order.pieces)))
+    return replace(order, pieces=tuple(map(_carried, order.pieces)), repeats=tuple(map(_carried, order.repeats)))
 
 
 def _carried(piece: Piece) -> Piece:

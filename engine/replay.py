@@ -3,7 +3,8 @@
     kept rejects ──► grouped by source and stage ──► mended (--set, --raw) ──► ingest ──► marked ``replayed``
 
 A replayed row keeps its identity, because its values, provider and contract are the same. One that fails again becomes
-a new reject with the new reason, in the transaction that settles the old one: no reject is ever lost.
+a new reject with the new reason, in the transaction that settles the old one: no reject is ever lost. A revision takes
+its event's row if it is newer, where ``revisions`` is ``update``; otherwise it is left alone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from headrace.report import Report
 from headrace.source import Input, ReadOptions, open_inputs
 from headrace.storage.base import Reject, Store, StoredReject
 
-__all__ = ["BATCH", "batches", "mended", "replay", "reread"]
+__all__ = ["BATCH", "batches", "mended", "replay", "reread", "without_revisions"]
 
 # One batch is one chunk, so that it is settled in one transaction.
 BATCH = 10_000
@@ -65,12 +66,36 @@ def batches(rejects: Sequence[StoredReject]) -> Iterator[list[StoredReject]]:
             yield batch
 
 
+def without_revisions(
+    rejects: Sequence[StoredReject], options: LoadOptions, *, named: bool
+) -> tuple[list[StoredReject], int]:
+    """The rejects that can be replayed under `options`, and how many are left: a revision has its event in the table,
+    and can only take its row, if it is newer. Raises `UsageError` for one that was `named`.
+    """
+    if options.revisions == "update":
+        return list(rejects), 0
+    left = [one.reject_id for one in rejects if one.reject.stage == "revision"]
+    if left and named:
+        raise UsageError(
+            f"{_numbered(left)} of an event that is in the table already",
+            hint="let it take the event's row, if it is newer, with --revisions update --version-column COL "
+            "(--set COL=… can make it so); or let it go: headrace rejects discard",
+        )
+    return [one for one in rejects if one.reject.stage != "revision"], len(left)
+
+
 def mended(store: Store, stored: StoredReject, raw: str) -> StoredReject:
     """`stored` with the row `raw` in its place: a JSON object, or a line of the file it came from.
 
     Raises `UsageError` if `raw` does not have the file's columns: no value goes to a column it was not meant for.
     """
     return replace(stored, reject=replace(stored.reject, raw=raw, record=json.dumps(_split(store, stored, raw))))
+
+
+def _numbered(rejects: Sequence[int]) -> str:
+    if len(rejects) == 1:
+        return f"reject {rejects[0]} is a revision"
+    return f"{len(rejects)} of these rejects (the first is {rejects[0]}) are revisions"
 
 
 def _group(stored: StoredReject) -> tuple[str, str, str, str, str]:

@@ -17,7 +17,8 @@ class Report:
 
     ``read = inserted + duplicate_in_input + duplicate_in_store + rejected`` holds, or the run has failed. A resumed
     run reports the whole input, the part that an earlier process committed included; `chunks_skipped` says how many
-    chunks that was. `alerts` is how many its new events raised.
+    chunks that was. `alerts` is how many its new events raised. `revised` is no part of the sum: how many of the
+    duplicates came with another payload than the row that they met, where revisions are not ignored.
 
     `lock_seconds` is how long all workers together waited for locks, `skew` how many times its fair share the fullest
     partition had. `fell_back` says why the rest of a parallel run was done sequentially, `shadow` what the comparison
@@ -40,6 +41,7 @@ class Report:
     duplicate_in_input: int
     duplicate_in_store: int
     rejected: int
+    revised: int
     alerts: int
     snapshot_ids: int
     retries: int
@@ -62,8 +64,9 @@ class Report:
 
     @property
     def counts(self) -> Counts:
-        """The five figures of the books."""
-        return Counts(self.read, self.inserted, self.duplicate_in_input, self.duplicate_in_store, self.rejected)
+        """The five figures of the books, and the revised."""
+        books = (self.read, self.inserted, self.duplicate_in_input, self.duplicate_in_store, self.rejected)
+        return Counts(*books, self.revised)
 
     @property
     def exit_code(self) -> int:
@@ -95,6 +98,7 @@ class Report:
             f"  duplicate in input  {self.duplicate_in_input:>12,}",
             f"  duplicate in store  {self.duplicate_in_store:>12,}",
             f"  rejected            {self.rejected:>12,}",
+            *([f"  revised             {self.revised:>12,}  of the duplicates"] if self.revised else []),
             *([f"  alerts raised       {self.alerts:>12,}"] if self.alerts else []),
             f"  {self.chunks} {'chunk' if self.chunks == 1 else 'chunks'} in {self.seconds:.2f} s, "
             f"{self.rows_per_second:,.0f} rows/s, "

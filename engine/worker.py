@@ -32,6 +32,7 @@ from headrace.parcel import SpoolUnseen, Unchanged, packer
 from headrace.partitioning.dedup import id_order
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.prepare import Prepared, prepare
+from headrace.repeats import with_repeats
 from headrace.storage import open_store
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Address, Committed, Slice, Store
 from headrace.storage.locks import RedisLocks
@@ -148,6 +149,9 @@ def _carried_out(order: CommitOrder, store: Store) -> Committed:
             piece = replace(piece, events=gathered(order.pieces, piece.provider))
             stage.rows, stage.size = piece.events.num_rows, piece.events.nbytes
         piece = _with_users_code(order, piece, store, watch)
+    if order.revisions is not None:
+        with watch.stage("gather"):
+            piece = with_repeats(order, order.revisions, piece, store)
     committed = _written(order, piece, store, watch)
     return replace(committed, spans=(*watch.spans, *committed.spans))
 

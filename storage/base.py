@@ -13,9 +13,11 @@
    refuse one (writers that take no lock exist), the events alone roll back to a savepoint and go by the safe path
    (``ON CONFLICT (event_id) DO NOTHING``), which says exactly which were inserted, and which ``conflict`` goes by at
    once.
-4. Write the alerts of the events that were really inserted (`Slice.alerts`), but for keys that are in the outbox
+4. Compare the slice's repeats, and the events that did not go in, with the table (`Slice.repeats`); bring its rows up
+   to date where that is asked for.
+5. Write the alerts of the events that were really inserted (`Slice.alerts`), but for keys that are in the outbox
    already, and the rejects.
-5. Complete the receipt with the counts, and commit.
+6. Complete the receipt with the counts, and commit.
 
 Rows, alerts, rejects and receipt are therefore visible together or not at all. A transaction that fails for a reason
 that passes (serialization failure, deadlock, a table's lock, a lost connection) is run again whole, with jitter and a
@@ -37,6 +39,7 @@ import pyarrow as pa
 
 from headrace.storage.holdings import Holdings, LedgerEntry
 from headrace.storage.outbox import Outbox
+from headrace.storage.repeats import Repeats
 from headrace.storage.spans import Span
 
 __all__ = [
@@ -52,6 +55,7 @@ __all__ = [
     "Origin",
     "Receipt",
     "Reject",
+    "RejectStage",
     "RejectState",
     "RunRecord",
     "RunStatus",
@@ -71,6 +75,7 @@ Existing = Literal["snapshot", "conflict", "query"]
 """What says which events exist already: the snapshot, the database's own conflict resolution, a query under locks."""
 RunStatus = Literal["running", "done", "failed", "interrupted"]
 RejectState = Literal["kept", "replayed", "discarded"]
+RejectStage = Literal["read", "prepare", "revision"]
 StatementHook = Callable[[str], None]
 """Called with the text of every statement sent to the database (``COPY`` included), just before it is sent."""
 
@@ -89,13 +94,18 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The books of a chunk or a run, in rows: ``read`` must equal the sum of the other four."""
+    """The books of a chunk or a run, in rows: ``read`` must equal the sum of the next four.
+
+    `revised` stands beside them: how many of the duplicates came with another payload than the row that they met, where
+    revisions are looked at.
+    """
 
     read: int = 0
     inserted: int = 0
     duplicate_in_input: int = 0
     duplicate_in_store: int = 0
     rejected: int = 0
+    revised: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -104,6 +114,7 @@ class Counts:
             self.duplicate_in_input + other.duplicate_in_input,
             self.duplicate_in_store + other.duplicate_in_store,
             self.rejected + other.rejected,
+            self.revised + other.revised,
         )
 
     @property
@@ -119,7 +130,8 @@ class Reject:
     `raw` is the row's text as it stood in the input (or its JSON where the input was not text). `record` is a JSON
     object of column to text (or null) from which the row can be loaded again, `None` where the row could not be split
     into columns. `stage` says whether `record` is a row of the relation ``source`` (``read``) or one that came out of
-    the user's ``select`` (``prepare``).
+    the user's ``select`` (``prepare``). A row of the stage ``revision`` is a duplicate that the books count as one;
+    `differs` is a JSON object of the columns in which it differs from the table's row: [there, here], as text or null.
     """
 
     source: str
@@ -129,7 +141,8 @@ class Reject:
     reason: str
     raw: str
     record: str | None = None
-    stage: Literal["read", "prepare"] = "read"
+    stage: RejectStage = "read"
+    differs: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +172,7 @@ class Slice:
     `partition` is the one that the events belong to, 0 where there is only one. A slice that gathers several chunks (a
     micro-batch) names them in `spans`; its `address` is the first chunk's source and first row with all their rows.
     `alerts` (`headrace.storage.outbox.ALERT_COLUMNS`) are what its events raise if they are new.
+    `repeats` are its rows that are no new events, ``None`` where revisions are not looked at.
     """
 
     run_id: str
@@ -176,6 +190,7 @@ class Slice:
     locks: Sequence[int] = ()
     lock_timeout: float = 30.0
     alerts: pa.RecordBatch | None = None
+    repeats: Repeats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +406,7 @@ class Store(Outbox, Protocol):
         run_id: str | None = None,
         ids: Sequence[int] | None = None,
         state: RejectState | None = "kept",
+        stage: RejectStage | None = None,
         limit: int | None = None,
     ) -> list[StoredReject]:
         """Rejects, oldest first."""
@@ -398,6 +414,10 @@ class Store(Outbox, Protocol):
 
     def discard_rejects(self, ids: Sequence[int]) -> int:
         """Mark kept rejects as discarded; returns how many changed."""
+        ...
+
+    def place_rejects(self, places: Mapping[int, tuple[int | None, str | None]]) -> None:
+        """Set the line and, where it is known, the raw text of rejects, by their numbers."""
         ...
 
     def describe(self) -> dict[str, str]:

@@ -43,17 +43,17 @@ __all__ = [
     "sum_of_receipts",
 ]
 
-_COUNTS = ("read", "inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
+_COUNTS = ("read", "inserted", "duplicate_in_input", "duplicate_in_store", "rejected", "revised")
 Row = sa.RowMapping
 
 
 def counts_of(row: Row) -> Counts:
-    """The five figures in `row`."""
+    """The figures in `row`."""
     return Counts(*(int(row[name] or 0) for name in _COUNTS))
 
 
 def counts_values(counts: Counts) -> dict[str, int]:
-    """The five figures as column values."""
+    """The figures as column values."""
     return {name: getattr(counts, name) for name in _COUNTS}
 
 
@@ -167,6 +167,7 @@ def reject_values(piece: Slice, reject: Reject, receipt_id: int) -> dict[str, An
         "raw": storable(reject.raw),
         "record": None if reject.record is None else storable(reject.record),
         "stage": reject.stage,
+        "differs": None if reject.differs is None else storable(reject.differs),
     }
 
 
@@ -188,6 +189,7 @@ def reject_of(row: Row) -> StoredReject:
             raw=row["raw"],
             record=row["record"],
             stage=row["stage"],
+            differs=row["differs"],
         ),
     )
 
@@ -216,12 +218,10 @@ def newest_unfinished(table: str, job: str) -> sa.Select[Any]:
     return sa.select(RUNS).where(same).order_by(RUNS.c.started_at.desc()).limit(1)
 
 
-def rejects_where(
-    *, table: str | None, run_id: str | None, ids: Sequence[int] | None, state: str | None, limit: int | None
-) -> sa.Select[Any]:
-    """Rejects by any of these, oldest first."""
+def rejects_where(ids: Sequence[int] | None, limit: int | None, **wanted: str | None) -> sa.Select[Any]:
+    """Rejects by their numbers and by `wanted` values of columns (``None``: any), oldest first."""
     found = sa.select(REJECTS).order_by(REJECTS.c.reject_id).limit(limit)
-    for column, value in (("table_name", table), ("run_id", run_id), ("state", state)):
+    for column, value in wanted.items():
         if value is not None:
             found = found.where(REJECTS.c[column] == value)
     return found if ids is None else found.where(REJECTS.c.reject_id.in_(list(ids)))

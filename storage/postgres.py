@@ -36,6 +36,7 @@ from headrace.storage.failures import refused
 from headrace.storage.holdings import Holdings
 from headrace.storage.locks import lock_timed_out
 from headrace.storage.packing import ALONG_THE_KEY, holdings_of, ids_in, packed_by_key, packed_by_number
+from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS, arrow_of_postgres
 from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
 
@@ -220,6 +221,19 @@ class PostgresStore(SqlStore):
             (inserted,) = cursor.fetchone() or (b"",)
         return None if len(inserted) == 16 * events.num_rows else inserted
 
+    def _put_repeats_aside(self, connection: sa.Connection, table: str, aside: Aside) -> sa.TableClause:
+        names, added = aside.rows.schema.names, [aside.at, aside.group]
+        data = [name for name in names if name not in added]
+        fitted = self._fitted(connection, table, aside.rows.select(data))
+        rows = pa.RecordBatch.from_pydict(fitted | {name: aside.rows.column(name) for name in added})
+        create = sql.SQL(
+            "CREATE TEMPORARY TABLE headrace_repeats ON COMMIT DROP AS "
+            "SELECT {}, 0::bigint AS {}, 0::bigint AS {} FROM {} WITH NO DATA"
+        ).format(_names(data), *map(sql.Identifier, added), sql.Identifier(table))
+        self._execute(_cursor(connection), create)
+        self._copy(_cursor(connection), sql.Identifier("pg_temp", "headrace_repeats"), rows, "commit.aside")
+        return sa.table("headrace_repeats", *map(sa.column, names), schema="pg_temp")
+
     def _copy(self, cursor: Cursor, table: sql.Composable, events: pa.RecordBatch, stage: str) -> None:
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, _names(events.schema.names))
         self._say(statement.as_string(cursor))
@@ -252,11 +266,15 @@ class PostgresStore(SqlStore):
     def _on_the_wire(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> pa.RecordBatch:
         """The events with their receipt, each column as wide as the table's: binary COPY takes no other width."""
         receipts = pa.repeat(pa.scalar(receipt_id, pa.int64()), piece.events.num_rows)
-        columns = dict(zip([*piece.events.schema.names, RECEIPT], [*piece.events.columns, receipts], strict=True))
-        wire = self._wire_of(connection, piece.table, list(columns))
-        return pa.RecordBatch.from_pydict(
-            {name: _narrowed(column, wire.field(name).type, name, piece.table) for name, column in columns.items()}
-        )
+        names = [*piece.events.schema.names, RECEIPT]
+        events = pa.RecordBatch.from_arrays([*piece.events.columns, receipts], names=names)
+        return pa.RecordBatch.from_pydict(self._fitted(connection, piece.table, events))
+
+    def _fitted(self, connection: sa.Connection, table: str, rows: pa.RecordBatch) -> dict[str, pa.Array]:
+        """The columns of `rows` in the table's types."""
+        names = rows.schema.names
+        wire = self._wire_of(connection, table, names)
+        return {name: _narrowed(rows.column(name), wire.field(name).type, name, table) for name in names}
 
     def _wire_of(self, connection: sa.Connection, table: str, names: Sequence[str]) -> pa.Schema:
         """The table's types on the wire, looked up once, and again when another process has widened the table."""

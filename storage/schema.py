@@ -55,7 +55,7 @@ CONTRACTS = sa.Table(
 
 
 def _counts() -> list[sa.Column[int]]:
-    names = ("read", "inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
+    names = ("read", "inserted", "duplicate_in_input", "duplicate_in_store", "rejected", "revised")
     return [sa.Column(name, sa.BigInteger, nullable=False, server_default="0") for name in names]
 
 
@@ -121,6 +121,7 @@ REJECTS = sa.Table(
     sa.Column("raw", sa.Text, nullable=False),
     sa.Column("record", sa.Text),
     sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("differs", sa.Text),
     sa.Column("created_at", _MOMENT, nullable=False, server_default=sa.func.current_timestamp()),
     sa.Column("settled_at", _MOMENT),
 )

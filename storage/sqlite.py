@@ -37,6 +37,7 @@ from headrace.storage.base import (
 from headrace.storage.failures import is_busy, translated
 from headrace.storage.holdings import NO_RECEIPT, Holdings
 from headrace.storage.locks import lock_timed_out
+from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS, arrow_of_sqlite
 from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
 from headrace.storage.transactions import READING
@@ -153,6 +154,18 @@ class SqliteStore(SqlStore):
 
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
         connection.execute(sa.insert(REJECTS).values(created_at=self._now()), rows)
+
+    def _put_repeats_aside(self, connection: sa.Connection, table: str, aside: Aside) -> sa.TableClause:
+        names, added = aside.rows.schema.names, [aside.at, aside.group]
+        place = sa.table("headrace_repeats", *map(sa.column, names), schema="temp")
+        target = sa.table(table, *(sa.column(name) for name in names if name not in added))
+        columns = [*target.c, *(sa.literal_column("0").label(name) for name in added)]
+        empty = sa.select(*columns).where(sa.false()).compile(connection, compile_kwargs={"literal_binds": True})
+        connection.exec_driver_sql("DROP TABLE IF EXISTS temp.headrace_repeats")
+        connection.exec_driver_sql(f"CREATE TEMP TABLE headrace_repeats AS {empty}")
+        rows = list(zip(*map(_stored, aside.rows.columns), strict=True))
+        connection.exec_driver_sql(str(sa.insert(place).compile(connection)), rows)
+        return place
 
     def _insert_alerts(self, connection: sa.Connection, alerts: pa.RecordBatch) -> int:
         times, now = ["created_at", "next_attempt_at"], self._now()

@@ -1,16 +1,16 @@
 """What both stores share: the transaction of a commit, the ledger, retries. `PostgresStore` and `SqliteStore` add how
 events are written, how IDs are fetched and how a table is reflected.
 
-    commit(slice) ─► claim the receipt ─► take its locks ─► write the events ─► raise their alerts ─► keep the rejects
-                         │ taken              │ not in time         │ unique key refused some               │
-                         ▼                    ▼                     ▼                                       ▼
+    commit(slice) ─► claim the receipt ─► take its locks ─► write the events ─► compare the repeats, ─► keep the rejects
+                         │ taken              │ not in time         │               raise the alerts        │
+                         ▼                    ▼                     ▼ unique key refused some               ▼
                      already done        LockTimeoutError       safe path: which went in?     complete the receipt
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -30,6 +30,7 @@ from headrace.storage.base import (
     IdRange,
     Origin,
     Receipt,
+    RejectStage,
     RejectState,
     RunRecord,
     RunStatus,
@@ -39,6 +40,8 @@ from headrace.storage.base import (
 )
 from headrace.storage.digest import NOTHING, Digest
 from headrace.storage.holdings import Holdings, LedgerEntry
+from headrace.storage.repeats import Difference
+from headrace.storage.revise import UNREVISED, Aside, Revised, candidates, revise
 from headrace.storage.schema import CONTRACTS, LEDGER, RECEIPT_KEY, RECEIPTS, REJECTS, RUNS, event_table, kind
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sqloutbox import SqlOutbox
@@ -82,6 +85,10 @@ class SqlStore(SqlOutbox, ABC):
 
     @abstractmethod
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written: ...
+
+    @abstractmethod
+    def _put_repeats_aside(self, connection: sa.Connection, table: str, aside: Aside) -> sa.TableClause:
+        """A temporary table with the rows of `aside`, its columns of the types that `table` has."""
 
     @abstractmethod
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None: ...
@@ -256,9 +263,10 @@ class SqlStore(SqlOutbox, ABC):
             return self._already_done(connection, piece)
         waited = self._locked(connection, piece)
         written = self._write_events(connection, piece, receipt_id) if piece.events.num_rows else Written("none", None)
+        revised = self._revise(connection, piece, written)
         alerts = self._raise_alerts(connection, piece, written.inserted, receipt_id)
-        self._keep_rejects(connection, piece, receipt_id)
-        committed = replace(_settled(piece, written, receipt_id), lock_seconds=waited, alerts=alerts)
+        self._keep_rejects(connection, piece, receipt_id, revised.kept)
+        committed = replace(_settled(piece, written, receipt_id, revised.rows), lock_seconds=waited, alerts=alerts)
         complete = sa.update(RECEIPTS).where(RECEIPTS.c.receipt_id == receipt_id)
         books = ledger.counts_values(committed.counts)
         values = books | {"inserted_digest": _inserted_digest(piece, written), "alerts": alerts}
@@ -289,10 +297,23 @@ class SqlStore(SqlOutbox, ABC):
             )
         return Committed(receipt.receipt_id, receipt.counts, already_done=True, alerts=receipt.alerts)
 
-    def _keep_rejects(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> None:
-        if piece.rejects:
-            with self._watch.stage("commit.rejects", rows=len(piece.rejects)):
-                rows = [ledger.reject_values(piece, reject, receipt_id) for reject in piece.rejects]
+    def _revise(self, connection: sa.Connection, piece: Slice, written: Written) -> Revised:
+        if piece.repeats is None:
+            return UNREVISED
+        aside = candidates(piece, piece.repeats, written.inserted)
+        if not aside.rows.num_rows:
+            return UNREVISED
+        place = self._put_repeats_aside(connection, piece.table, aside)
+        with self._watch.stage("commit.revise", rows=aside.rows.num_rows):
+            return revise(connection, piece.table, place, aside, piece.repeats)
+
+    def _keep_rejects(
+        self, connection: sa.Connection, piece: Slice, receipt_id: int, differences: Sequence[Difference]
+    ) -> None:
+        revisions = [piece.repeats.reject(one) for one in differences] if piece.repeats else []
+        if rejects := [*piece.rejects, *revisions]:
+            with self._watch.stage("commit.rejects", rows=len(rejects)):
+                rows = [ledger.reject_values(piece, reject, receipt_id) for reject in rejects]
                 self._insert_rejects(connection, rows)
         if piece.replayed:
             self._settle_rejects(connection, piece.replayed, "replayed")
@@ -328,15 +349,27 @@ class SqlStore(SqlOutbox, ABC):
         run_id: str | None = None,
         ids: Sequence[int] | None = None,
         state: RejectState | None = "kept",
+        stage: RejectStage | None = None,
         limit: int | None = None,
     ) -> list[StoredReject]:
         wanted: Sequence[Sequence[int] | None] = [None] if ids is None else in_blocks(sorted(set(ids)))
         found: list[StoredReject] = []
         with self._reading() as connection:
             for block in wanted:
-                some = ledger.rejects_where(table=table, run_id=run_id, ids=block, state=state, limit=limit)
+                some = ledger.rejects_where(block, limit, table_name=table, run_id=run_id, state=state, stage=stage)
                 found += map(ledger.reject_of, connection.execute(some).mappings())
         return found[:limit]
+
+    def place_rejects(self, places: Mapping[int, tuple[int | None, str | None]]) -> None:
+        rows = [
+            {"id": reject, "line": line, "text": None if raw is None else ledger.storable(raw)}
+            for reject, (line, raw) in sorted(places.items())
+        ]
+        raw = sa.func.coalesce(sa.bindparam("text", type_=sa.Text), REJECTS.c.raw)
+        place = sa.update(REJECTS).where(REJECTS.c.reject_id == sa.bindparam("id"))
+        place = place.values(line_number=sa.bindparam("line"), raw=raw)
+        if rows:
+            self._write(lambda connection: connection.execute(place, rows))
 
     def discard_rejects(self, ids: Sequence[int]) -> int:
         return self._write(lambda connection: self._settle_rejects(connection, ids, "discarded"))
@@ -349,12 +382,12 @@ class SqlStore(SqlOutbox, ABC):
         )
 
 
-def _settled(piece: Slice, written: Written, receipt_id: int) -> Committed:
+def _settled(piece: Slice, written: Written, receipt_id: int, revised: int) -> Committed:
     offered = piece.events.num_rows
     inserted = offered if written.inserted is None else len(written.inserted) // 16
-    counts = replace(
-        piece.counts, inserted=inserted, duplicate_in_store=piece.counts.duplicate_in_store + offered - inserted
-    )
+    in_store = piece.counts.duplicate_in_store + offered - inserted
+    revised += piece.counts.revised
+    counts = replace(piece.counts, inserted=inserted, duplicate_in_store=in_store, revised=revised)
     if not counts.balanced:
         raise BooksError(f"the chunk's books do not balance: {counts}", where=str(piece.address))
     return Committed(receipt_id, counts, inserted_ids=written.inserted, path=written.path)

@@ -108,6 +108,17 @@ CONTROLS = [
         (("storage/schema.py", '"first_row", "partition")', '"first_row")'),),
         "equivalence/test_modes.py::test_each_strategy_loads_each_event_once",
     ),
+    Control(
+        "the newest does not take the row",
+        (("storage/revise.py", "            self._take_over(ranked, version)", "            pass"),),
+        "equivalence/test_revisions.py::test_killed_before_any_statement_and_resumed_the_revisions_are_the_same",
+    ),
+    Control(
+        "another event takes the row of one with the same ID",
+        (("storage/revise.py", "        self._leave_out(strange)", "        strange = []"),),
+        "equivalence/test_revisions.py::test_a_thousand_collisions_of_the_digest_are_not_lost_in_silence"
+        "[sqlite-update-None]",
+    ),
 ]
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tests_support import Headrace
 
+from headrace import load
 from headrace.partitioning.partition import partition_of
 
 FIRMS_IDENTITY = "latitude,longitude,acq_date,acq_time,satellite"
@@ -61,6 +64,36 @@ def test_overlapping_usgs_feeds_by_id(headrace: Headrace, data: Path) -> None:
     assert first["inserted"] + second["inserted"] == 8998
     assert headrace.count("quakes") == 8998
     assert headrace.load(week, month, *options)["inserted"] == 0
+
+
+def test_the_revised_quakes_are_there_at_their_newest_version(headrace: Headrace, data: Path) -> None:
+    week, month = data / "usgs" / "all_week.csv", data / "usgs" / "all_month.csv"
+    named: Any = {"to": headrace.url, "id": ["id"], "time": "time", "mode": "sequential"}
+    sequential = load(week, month, **named, table="new_first", revisions="update", version_column="updated")
+    how = ("--mode", "parallel", "--workers", 2, "--chunk-rows", 3000)
+    update = ("--table", "old_first", "--id", "id", "--revisions", "update", "--version-column", "updated")
+    parallel = headrace.load(month, week, *update, *how)
+    # two have another `updated`; three have another place under the same one, so that neither is newer
+    assert (sequential.read, sequential.inserted, sequential.revised) == (10_712, 8998, 5)
+    assert (parallel["read"], parallel["inserted"], parallel["revised"]) == (10_712, 8998, 5)
+    newest = "SELECT id, updated FROM {} WHERE id IN ('nc72915556', 'nc72915526') ORDER BY id"
+    for table, run in (("new_first", sequential.run_id), ("old_first", parallel["run_id"])):
+        assert [(key, str(at)[:19]) for key, at in headrace.query(newest.format(table))] == [
+            ("nc72915526", "2017-10-29 03:56:02"),
+            ("nc72915556", "2017-10-29 04:00:03"),
+        ]
+        kept = headrace.query(f"SELECT differs FROM headrace_rejects WHERE run_id = '{run}'")  # noqa: S608
+        assert [set(json.loads(differs)) for (differs,) in kept] == [{"place"}] * 3
+    reported = load(week, month, **named, table="reported", revisions="report")
+    assert (reported.inserted, reported.revised, reported.rejected) == (8998, 5, 0)
+    columns = "record, differs, line_number, raw"
+    kept = headrace.query(f"SELECT {columns} FROM headrace_rejects WHERE run_id = '{reported.run_id}'")  # noqa: S608
+    found = {json.loads(record)["id"]: set(json.loads(differs)) for record, differs, _, _ in kept}
+    places = {key: {"place"} for key in ("ak17105854", "nn00610739", "us1000axgy")}
+    assert found == places | {key: {"updated"} for key in ("nc72915526", "nc72915556")}
+    lines = month.read_text().splitlines()
+    assert all(lines[line - 1] == raw for _, _, line, raw in kept)
+    headrace.run("verify", week, month, "--table", "new_first")
 
 
 def test_bird_strikes_with_no_options_but_the_file(headrace: Headrace, data: Path) -> None:

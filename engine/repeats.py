@@ -1,0 +1,160 @@
+"""The rows of a slice that are no new events, gathered for the comparison with the table when revisions are asked for.
+
+    pieces of repeats ──► rows in input order ──► enriched, where the newest may have the table's row ──► Slice.repeats
+
+What is kept aside is made into a reject here, since only here is it known where a row stands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from headrace.enrich import apply
+from headrace.orders import CommitOrder, Piece
+from headrace.partitioning.identity import ids_to_arrow
+from headrace.reasons import as_text
+from headrace.revisions import Revisions
+from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Reject, Slice, Store
+from headrace.storage.repeats import Difference, Repeats
+
+__all__ = ["with_repeats"]
+
+SHOWN = 60  # characters of a value in a reason
+_SAID = {
+    "revision": "revision",
+    "tie": "revision of the same version",
+    "collision": "another event has the same ID",
+    "absent": "it repeats an event that is not in the table",
+}
+
+
+def with_repeats(order: CommitOrder, revisions: Revisions, piece: Slice, store: Store) -> Slice:
+    """`piece` with the rows of the order's `repeats`, to be compared as `revisions` says.
+
+    Raises `WorkerError` where the user's function fails and may not.
+    """
+    rows, places = _gathered(order.repeats, piece.provider), np.arange(sum(len(one.rows) for one in order.repeats))
+    failed: Sequence[tuple[int, str]] = ()
+    if order.enrichment is not None and revisions.version is not None and rows.num_rows:
+        done = apply(order.enrichment, rows, f"{order}, rows whose IDs are there already")
+        failed, rows = done.failed, done.events
+        places = np.delete(places, [at for at, _ in failed])
+        _widen(store, piece.table, rows)
+    repeated = _Standing(order, piece.events, rows, places)
+    repeats = Repeats(
+        rows=rows,
+        identity=revisions.identity,
+        version=revisions.version,
+        columns=revisions.columns,
+        own=repeated.own,
+        groups=repeated.groups,
+        reject=repeated.reject,
+    )
+    counts = replace(piece.counts, revised=piece.counts.revised + len(failed))
+    rejects = [*piece.rejects, *(repeated.failed(at, reason) for at, reason in failed)]
+    return replace(piece, repeats=repeats, rejects=rejects, counts=counts)
+
+
+def _gathered(pieces: Sequence[Piece], provider: str) -> pa.RecordBatch:
+    """The rows of `pieces` in input order, with ID and provider added."""
+    if not pieces:
+        return pa.RecordBatch.from_pydict({})
+    tables = [pa.Table.from_batches([piece.events.open().take(pa.array(piece.rows))]) for piece in pieces]
+    whole = pa.concat_tables(tables, promote_options="default")
+    ids = ids_to_arrow(np.concatenate([piece.ids for piece in pieces]))
+    whole = whole.append_column(EVENT_ID, ids).append_column(PROVIDER, pa.repeat(provider, len(ids)))
+    batch: pa.RecordBatch = whole.combine_chunks().to_batches()[0]
+    return batch
+
+
+def _widen(store: Store, table: str, rows: pa.RecordBatch) -> None:
+    """Give the table the enriched columns that it lacks, before the transaction begins."""
+    data = [column for column in rows.schema if column.name not in RESERVED_COLUMNS]
+    if rows.num_rows:
+        store.create_or_widen(table, pa.schema(data), time_index=None)
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """Where the events and the repeats of a slice stand in the input; `places` are the repeats' positions in their
+    pieces, one after the other.
+    """
+
+    order: CommitOrder
+    events: pa.RecordBatch
+    rows: pa.RecordBatch
+    places: NDArray[np.int64]
+
+    @cached_property
+    def own(self) -> list[tuple[str, ...]]:
+        """The distinct sets of columns that the pieces brought themselves."""
+        return list(dict.fromkeys(map(_columns, (*self.order.pieces, *self.order.repeats)))) or [()]
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """Which of `own` each event and each repeat has."""
+        count = self.events.num_rows + len(self.places)
+        if len(self.own) == 1:
+            return np.zeros(count, dtype=np.int64)
+        of_events, of_repeats = map(self._groups_of, (self.order.pieces, self.order.repeats))
+        return np.concatenate([of_events[self._events_in_pieces], of_repeats[self.places]])
+
+    def reject(self, difference: Difference) -> Reject:
+        """The row of `difference`, as it is kept aside."""
+        parts = [f"{name} was {_shown(held)}, is {_shown(came)}" for name, (held, came) in difference.columns.items()]
+        said = _SAID[difference.kind]
+        reason = said if difference.kind == "absent" else f"{said}: {'; '.join(parts)}"
+        column = next(iter(difference.columns)) if len(difference.columns) == 1 else None
+        differs = json.dumps(difference.columns, ensure_ascii=False)
+        if difference.at < self.events.num_rows:
+            place = int(self._events_in_pieces[difference.at])
+            return _kept(self.order.pieces, place, column, reason, differs)
+        place = int(self.places[difference.at - self.events.num_rows])
+        return _kept(self.order.repeats, place, column, reason, differs)
+
+    def failed(self, place: int, reason: str) -> Reject:
+        """The repeat at `place` in its pieces, for which the user's function failed."""
+        return _kept(self.order.repeats, place, None, reason, None)
+
+    @cached_property
+    def _events_in_pieces(self) -> NDArray[np.int64]:
+        """The position of each event in its pieces, one after the other."""
+        if not self.events.num_rows:
+            return np.zeros(0, dtype=np.int64)
+        every = ids_to_arrow(np.concatenate([piece.ids for piece in self.order.pieces]))
+        found: NDArray[np.int64] = pc.index_in(self.events.column(EVENT_ID), value_set=every).to_numpy()
+        return found
+
+    def _groups_of(self, pieces: Sequence[Piece]) -> NDArray[np.int64]:
+        numbers = [self.own.index(_columns(piece)) for piece in pieces]
+        return np.repeat(np.array(numbers, dtype=np.int64), [len(piece.rows) for piece in pieces])
+
+
+def _columns(piece: Piece) -> tuple[str, ...]:
+    return tuple(piece.events.open().schema.names)
+
+
+def _kept(pieces: Sequence[Piece], place: int, column: str | None, reason: str, differs: str | None) -> Reject:
+    for piece in pieces:
+        if place < len(piece.rows):
+            break
+        place -= len(piece.rows)
+    at = int(piece.rows[place])
+    row = piece.events.open().slice(at, 1)
+    record = json.dumps({name: as_text(row.column(name)[0]) for name in row.schema.names}, ensure_ascii=False)
+    number = None if piece.numbers is None else int(piece.numbers[at])
+    return Reject(piece.address.source, number, None, column, reason, record, record, "revision", differs)
+
+
+def _shown(text: str | None) -> str:
+    if text is None:
+        return "null"
+    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "…")

@@ -1,0 +1,162 @@
+"""What a user can ask for about revisions, what is refused, and what becomes of the kept ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from tests_support import Headrace
+
+import headrace as package
+from headrace import commands
+from headrace.errors import ConfigurationError, UsageError, WorkerError
+from headrace.storage import open_store
+from headrace.storage.base import StoredReject
+
+FIRST = "id,updated,mag,place\n1,2024-01-01T00:00:00Z,1.5,here\n2,2024-01-01T00:00:00Z,2.5,there\n"
+LATER = (
+    "id,updated,mag,place\n"
+    "2,2024-01-01T00:00:00Z,2.5,there\n"
+    "1,2024-01-02T00:00:00Z,1.75,here\n"
+    '2,2024-01-01T00:00:00Z,2.5,"over\nthere"\n'
+    "2,2023-01-01T00:00:00Z,9.5,there\n"
+)
+UPDATE: Any = {"revisions": "update", "version_column": "updated"}
+TABLE = "SELECT id, mag, place FROM t ORDER BY id"
+
+
+@pytest.fixture
+def feeds(headrace: Headrace) -> Headrace:
+    (headrace.folder / "first.csv").write_text(FIRST)
+    (headrace.folder / "later.csv").write_text(LATER)
+    load(headrace, "first.csv", id=["id"])
+    return headrace
+
+
+def load(headrace: Headrace, file: str, **named: Any) -> package.Report:
+    return package.load(headrace.folder / file, to=headrace.url, table="t", mode="sequential", **named)
+
+
+def kept(headrace: Headrace) -> list[StoredReject]:
+    with open_store(headrace.url) as store:
+        return store.rejects()
+
+
+def again(headrace: Headrace, *rejects: int, changes: Sequence[str] = (), **named: Any) -> int:
+    """``headrace rejects replay``, in this process."""
+    options = commands.options(to=headrace.url, **named)
+    return commands.rejects_replay(options, rejects, None, changes, None, "json")
+
+
+def test_a_reported_revision_has_its_line_its_text_and_what_differs(feeds: Headrace) -> None:
+    report = load(feeds, "later.csv", revisions="report")
+    assert (report.revised, report.rejected, report.duplicate_in_store, report.exit_code) == (3, 0, 2, 0)
+    assert "revised" in report.to_text()
+    assert feeds.query(TABLE) == [(1, 1.5, "here"), (2, 2.5, "there")]
+    magnitude, place, both = (one.reject for one in kept(feeds))
+    assert [one.line for one in (magnitude, place, both)] == [3, 4, 6]
+    assert {one.stage for one in (magnitude, place, both)} == {"revision"}
+    assert json.loads(str(magnitude.differs))["mag"] == ["1.5", "1.75"]
+    assert json.loads(str(place.differs)) == {"place": ["there", "over\nthere"]}
+    assert (place.column, place.raw) == ("place", '2,2024-01-01T00:00:00Z,2.5,"over\nthere"')
+    assert both.column is None
+    assert "mag was '2.5', is '9.5'" in both.reason
+    shown = feeds.run("rejects", "show", kept(feeds)[1].reject_id).stdout
+    assert 'place: "there" → "over' in shown
+
+
+def test_an_update_takes_the_newest_and_keeps_what_no_version_orders(feeds: Headrace) -> None:
+    assert load(feeds, "later.csv", **UPDATE).revised == 3
+    assert feeds.query(TABLE) == [(1, 1.75, "here"), (2, 2.5, "there")]
+    (tie,) = kept(feeds)
+    assert tie.reject.reason.startswith("revision of the same version: place was 'there'")
+    feeds.run("verify", "first.csv", "later.csv", "--table", "t")
+    assert load(feeds, "later.csv", **UPDATE).revised == 2
+
+
+def test_a_revision_is_replayed_as_an_update_or_not_at_all(feeds: Headrace, capsys: pytest.CaptureFixture[str]) -> None:
+    load(feeds, "later.csv", revisions="report")
+    magnitude, place, old = (one.reject_id for one in kept(feeds))
+    with pytest.raises(UsageError, match=f"reject {magnitude} is a revision") as refused:
+        again(feeds, magnitude)
+    assert "--revisions update" in str(refused.value.hint)
+    assert again(feeds) == 0
+    assert json.loads(capsys.readouterr().out)["revisions_left"] == 3
+    again(feeds, magnitude, old, **UPDATE)
+    assert feeds.query(TABLE) == [(1, 1.75, "here"), (2, 2.5, "there")]
+    again(feeds, place, **UPDATE)
+    (tie,) = kept(feeds)
+    assert (tie.reject.line, tie.reject_id > place) == (4, True)
+    again(feeds, tie.reject_id, changes=["updated=2024-01-03T00:00:00Z"], **UPDATE)
+    assert feeds.query(TABLE) == [(1, 1.75, "here"), (2, 2.5, "over\nthere")]
+    assert kept(feeds) == []
+
+
+def test_what_cannot_be_meant_is_refused_and_changes_nothing(feeds: Headrace) -> None:
+    def refused(file: str = "later.csv", table: str = "t", **named: Any) -> str:
+        with pytest.raises(ConfigurationError) as error:
+            package.load(feeds.folder / file, to=feeds.url, table=table, **named)
+        return str(error.value)
+
+    assert "name it with --version-column" in feeds.run("load", "x.csv", "--revisions", "update", expect=2).stderr
+    assert "--revisions update" in refused(version_column="updated")
+    assert "no column 'udpated'" in refused(revisions="update", version_column="udpated")
+    assert "is an identity column" in refused(revisions="update", version_column="id")
+    (feeds.folder / "flags.csv").write_text("id,good\n1,true\n")
+    assert "of type bool" in refused("flags.csv", "flags", id=["id"], revisions="update", version_column="good")
+    assert feeds.query_one_if_table("flags", "SELECT count(*) FROM flags") is None
+    assert (feeds.count("t"), feeds.count("headrace_runs")) == (2, 1)
+    assert "cannot be 'merge'" in refused(revisions="merge")
+
+
+def test_an_engine_updates_from_batch_to_batch(store_url: str, headrace: Headrace) -> None:
+    named: Any = {"to": store_url, "table": "t", "id": ["id"], "mode": "sequential"}
+    with package.Engine(**named, revisions="update", version_column="v") as engine:
+        reports = [engine.ingest([{"id": 1, "v": v, "x": f"x{v}"}]) for v in (2, 1, 3, 3)]
+    assert [report.revised for report in reports] == [0, 1, 1, 0]
+    assert [report.inserted for report in reports] == [1, 0, 0, 0]
+    assert headrace.query("SELECT id, v, x FROM t") == [(1, 3, "x3")]
+
+
+def test_the_newest_row_replaces_the_whole_row(store_url: str, headrace: Headrace) -> None:
+    named: Any = {"to": store_url, "table": "t", "id": ["id"], "mode": "sequential"}
+    wide, narrow = [{"id": 1, "v": 1, "x": "old", "y": "old"}], [{"id": 1, "v": 2, "x": "new"}]
+    package.load(wide, **named, revisions="update", version_column="v")
+    package.load(narrow, **named, revisions="update", version_column="v")
+    assert headrace.query("SELECT x, y FROM t") == [("new", None)]
+    # a column that an input does not have is no difference
+    assert package.load([{"id": 1, "v": 2, "y": None}], **named, revisions="report").revised == 0
+    assert package.load([{"id": 1, "v": 2}], **named, revisions="report").revised == 0
+
+
+def test_a_row_that_repeats_nothing_in_the_table_is_kept(store_url: str, headrace: Headrace) -> None:
+    def refuse_ones(events: pa.RecordBatch) -> pa.RecordBatch:
+        if 1 in events["x"].to_pylist():
+            raise ValueError("a one")
+        return events.append_column("y", pa.array([x * 10 for x in events["x"].to_pylist()]))
+
+    rows = [{"id": 1, "v": 1, "x": 1}, {"id": 2, "v": 1, "x": 2}, {"id": 1, "v": 2, "x": 3}, {"id": 2, "v": 2, "x": 4}]
+    named: Any = {"to": store_url, "table": "t", "id": ["id"], "mode": "sequential", "enrich": refuse_ones}
+    report = package.load(rows, **named, on_error="reject", revisions="update", version_column="v")
+    assert (report.inserted, report.rejected, report.duplicate_in_input, report.revised) == (1, 1, 2, 2)
+    # the revised row is enriched anew
+    assert headrace.query("SELECT id, x, y FROM t") == [(2, 4, 40)]
+    kept = headrace.query("SELECT stage, reason FROM headrace_rejects ORDER BY reject_id")
+    assert [(stage, reason[:12]) for stage, reason in kept] == [
+        ("prepare", kept[0][1][:12]),
+        ("revision", "it repeats a"),
+    ]
+    with pytest.raises(WorkerError, match="a one"):
+        package.load([{"id": 2, "v": 3, "x": 1}], **named, revisions="update", version_column="v")
+
+
+def test_a_run_under_another_policy_is_another_run(feeds: Headrace) -> None:
+    # the first run is not done, so that the same job would go on with it, and skip what has a receipt
+    run = load(feeds, "later.csv").run_id
+    feeds.query(f"UPDATE headrace_runs SET status = 'failed' WHERE run_id = '{run}'")  # noqa: S608 - our own
+    report = load(feeds, "later.csv", **UPDATE)
+    assert (report.resumed, report.revised) == (False, 3)
+    assert load(feeds, "later.csv").resumed
