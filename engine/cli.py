@@ -202,6 +202,7 @@ OnError = Annotated[
         "--on-error", help="When --enrich or an alert rule fails: fail the run, or keep those rows as rejects."
     ),
 ]
+Config = Annotated[str, typer.Option("--config", metavar="FILE", help="The file that describes the providers.")]
 RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run only (a prefix will do).")]
 RejectIds = Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Rejects by number.")]
 
@@ -287,6 +288,32 @@ def load(
     )
     watching = commands.Watching(metrics, log_format, log_level, slow_provider, slow_chunk, slow_query)
     _leave(commands.load(options, inputs, output, progress, watching))
+
+
+@app.command(epilog="Example: headrace run --config headrace.toml --every 5m")
+def run(
+    config: Config = "headrace.toml",
+    providers: Annotated[
+        list[str] | None, typer.Option("--provider", metavar="NAME", help="Only this one. Repeatable.")
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option("--every", metavar="5m", help="Again and again, so often. Default: as the file says.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="One round, whatever the file says.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Poll also what is not due, inactive ones apart.")] = False,
+    reread: Annotated[
+        bool, typer.Option("--reread", help="Load also what has not changed since the last poll.")
+    ] = False,
+    output: Out = "text",
+) -> None:
+    """Poll the providers of a configuration file that are due, and load what they deliver, each event exactly once.
+
+    A provider that fails does not stop the others, and is tried again later. Several hosts may run the same file: no
+    provider is polled by two at a time. SIGTERM ends it after the chunk in hand.
+    """
+    from headrace import commands_run
+
+    _leave(commands_run.run(config, providers or [], every, once=once, force=force, reread=reread, output=output))
 
 
 @app.command(epilog="Example: headrace verify 'quakes/*.csv' --table quakes --to postgresql://db/geo")

@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from headrace.alerts import AlertRule, require_distinct
@@ -30,6 +30,7 @@ __all__ = [
     "DEFAULT_PROVIDER",
     "LoadOptions",
     "ParallelOptions",
+    "Revisions",
     "database_url",
     "hash_key",
     "parse_seconds",
@@ -38,6 +39,8 @@ __all__ = [
     "parse_window",
     "table_from_inputs",
 ]
+
+Revisions = Literal["ignore", "report", "update"]
 
 DATABASE_VARIABLE = "HEADRACE_DATABASE_URL"
 KEY_VARIABLE = "HEADRACE_HASH_KEY"
@@ -107,7 +110,8 @@ class LoadOptions:
     `window` is how far back the snapshot reaches; ``None`` is all of the table. `snapshot_budget` is the number of IDs
     a snapshot without time bounds may hold. `timezone` is what the user said, ``None`` for the stored contract's;
     `read.timezone` is what counts. `mode` is ``None`` where the feature flag decides. `alerts` are the rules over new
-    events, and `on_error` says what becomes of rows that make one of them fail.
+    events, and `on_error` says what becomes of rows that make one of them fail. `revisions` says what becomes of an
+    event that comes again with other content, `version_column` which is the newer.
     """
 
     to: str = DEFAULT_DATABASE
@@ -127,6 +131,8 @@ class LoadOptions:
     enrichment: Enrichment | None = None
     alerts: tuple[AlertRule, ...] = ()
     on_error: OnError = "fail"
+    revisions: Revisions = "ignore"
+    version_column: str | None = None
 
     def __post_init__(self) -> None:
         if not self.provider:

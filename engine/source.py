@@ -35,11 +35,12 @@ from headrace.csvtext import CsvReader
 from headrace.errors import ConfigurationError
 from headrace.expressions import logical_name
 from headrace.inference import Sampled, infer
-from headrace.inputs import Located, locate_inputs
+from headrace.inputs import Located, locate_inputs, locate_spooled
 from headrace.jsontext import JsonReader
 from headrace.partitioning.contract import LogicalType
 from headrace.reading import Hint, Piece, Place, Reader, cut
 from headrace.reasons import as_text
+from headrace.spooled import Spooled
 from headrace.storage.base import Address, Reject
 from headrace.typed import ArrowReader, ParquetReader
 
@@ -111,6 +112,10 @@ class Input(Protocol):
         """The names of the columns after ``select``."""
         ...
 
+    def is_empty(self) -> bool:
+        """Whether there is no row to load, nor one to reject: told from the sample, so ``False`` when in doubt."""
+        ...
+
 
 def open_inputs(inputs: Sequence[object], options: ReadOptions, spool: Path | None) -> list[Input]:
     """Open `inputs` in the order given: paths, globs, directories, ``-``, URLs; Arrow tables, batches and readers,
@@ -126,6 +131,9 @@ def open_inputs(inputs: Sequence[object], options: ReadOptions, spool: Path | No
         if isinstance(item, str | Path):
             located = locate_inputs(str(item), options.format, spool)
             opened += [_open_file(replace(one, name=names.unique(one.name)), options) for one in located]
+        elif isinstance(item, Spooled):
+            one = locate_spooled(item, options.format)
+            opened.append(_open_file(replace(one, name=names.unique(one.name)), options))
         else:
             name = names.unique("<arrow>" if hasattr(item, "__arrow_c_stream__") else "<rows>")
             opened.append(_Source(name, uuid.uuid4().hex, None, ArrowReader.of(item, name), options))
@@ -190,6 +198,7 @@ class _Source:
         self._caster = Caster(lambda: self._connection, options.timezone, name)
         self._sample: list[Piece] | None = None
         self._rest: Iterator[Piece] | None = None
+        self._all_sampled = False
         self._hints: dict[str, Hint] | None = None
         self._inferred: dict[tuple[object, ...], pa.Schema] = {}
 
@@ -208,6 +217,20 @@ class _Source:
         if self._options.select is None:
             return list(self._known_hints())
         return list(self.infer(self._options).names)
+
+    def is_empty(self) -> bool:
+        """Whether the sample is the whole input, and nothing of it is left after ``select``."""
+        pieces = self._first_pieces()
+        if not self._all_sampled or not any(piece.span for piece in pieces):
+            return self._all_sampled
+        if self._options.select is None:
+            return False
+        own = self._own_schema(self._options)
+        for piece in coalesce(iter(pieces), self._options.chunk_rows, self._options.chunk_bytes):
+            table, _, rejects = self._typed(piece, own)
+            if rejects or self._select(table, self._options.select).num_rows:
+                return False
+        return True
 
     def infer(self, options: ReadOptions) -> pa.Schema:
         """The schema after ``select``, from the sample."""
@@ -332,6 +355,7 @@ class _Source:
             while rows < _SAMPLE_ROWS or size < _SAMPLE_BYTES:
                 piece = next(self._rest, None)
                 if piece is None:
+                    self._all_sampled = True
                     break
                 self._sample.append(piece)
                 if self._reader.declared and not self._options.types:
