@@ -48,6 +48,10 @@ def forbidden(address: Address, *, public_origin: bool = False) -> str | None:
     return None
 
 
+def _address_of(place: Any) -> Address:
+    return ip_address(str(place[0]).partition("%")[0])
+
+
 def _meant(address: Address) -> Address:
     """The IPv4 address inside an IPv6 one, where there is one."""
     if isinstance(address, IPv4Address):
@@ -67,11 +71,8 @@ class Doors:
     def connect(self, address: tuple[str, int], timeout: Any = None, source: Any = None) -> socket.socket:
         """As `socket.create_connection`. Raises `ConfigurationError` for an address that is forbidden."""
         host, port = address
-        self.require_name(host)
         failure: OSError | None = None
-        for family, kind, protocol, _, place in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
-            where = ip_address(str(place[0]).partition("%")[0])
-            self._require(where)
+        for family, kind, protocol, place in self.places(host, port):
             made = socket.socket(family, kind, protocol)
             try:
                 made.settimeout(timeout if isinstance(timeout, int | float) else None)
@@ -82,9 +83,19 @@ class Doors:
                 failure = error
                 made.close()
                 continue
-            self._public = self._public or _meant(where).is_global
+            self._public = self._public or _meant(_address_of(place)).is_global
             return made
         raise failure or OSError("the name has no address")
+
+    def places(self, host: str, port: int) -> list[tuple[int, int, int, Any]]:
+        """Where `host` is to be found, as sockets take it. Raises `ConfigurationError` if it may not be connected to,
+        `OSError` if its name is not known.
+        """
+        self.require_name(host)
+        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        for *_, place in found:
+            self._require(_address_of(place))
+        return [(family, kind, protocol, place) for family, kind, protocol, _, place in found]
 
     def require_name(self, host: str) -> None:
         """Refuse what is known by its name; where a proxy resolves names, it is all that can be seen from here."""

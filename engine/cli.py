@@ -379,12 +379,21 @@ def explain(
     _leave(commands.explain(options, event_id, inputs or [], output))
 
 
-@app.command(epilog="Example: headrace doctor --to postgresql://db/geo")
-def doctor(to: To = None, output: Out = "text") -> None:
-    """Check the database and every table, and say what to do about what is wrong."""
+@app.command(epilog="Example: headrace doctor --config headrace.toml")
+def doctor(
+    to: To = None,
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="FILE", help="Check this file of `headrace run` too.")
+    ] = None,
+    output: Out = "text",
+) -> None:
+    """Check the database and every table, and say what to do about what is wrong.
+
+    With a configuration file also its keys, its providers' sources, contracts and privileges, the clock and the flag.
+    """
     from headrace import commands
 
-    _leave(commands.doctor(to, output))
+    _leave(commands.doctor(to, config, output))
 
 
 @app.command(epilog="Example: headrace demo --folder /var/tmp/headrace-demo")

@@ -39,6 +39,7 @@ from headrace.storage.base import (
 )
 from headrace.storage.digest import NOTHING, Digest
 from headrace.storage.holdings import Holdings, LedgerEntry
+from headrace.storage.checks import Checks
 from headrace.storage.providers import ProviderTable
 from headrace.storage.schema import CONTRACTS, LEDGER, RECEIPT_KEY, RECEIPTS, REJECTS, RUNS, event_table, kind
 from headrace.storage.spans import Stopwatch
@@ -57,7 +58,7 @@ class Written(NamedTuple):
     inserted: bytes | None
 
 
-class SqlStore(SqlOutbox, ProviderTable, ABC):
+class SqlStore(SqlOutbox, ProviderTable, Checks, ABC):
     """The half of a `Store` that is the same text on PostgreSQL and SQLite."""
 
     # What each database does its own way --------------------------------------------------------------------------

@@ -79,6 +79,14 @@ class ProviderStore(Store, Protocol):
         """
         ...
 
+    def server_now(self) -> datetime:
+        """The time by the database server's clock."""
+        ...
+
+    def lacking_privileges(self, tables: Sequence[str]) -> list[str]:
+        """What this user lacks to load into `tables` (those that exist), each as ``INSERT on fires``."""
+        ...
+
     def claimed_providers(self) -> Mapping[str, str]:
         """Who holds which provider at this moment. One statement."""
         ...

@@ -33,11 +33,14 @@ class Asked:
 
 @dataclass
 class Feeds:
-    """The server as the test sees it: `answers` by path (a function is called for each request), `asked` so far."""
+    """The server as the test sees it: `answers` by path (a function is called for each request), `asked` so far,
+    `headers` those of the request being answered.
+    """
 
     url: str
     answers: dict[str, Answer | Callable[[], Answer]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def statuses(self, path: str) -> list[int]:
         return [one.status for one in self.asked if one.path == path]
@@ -46,6 +49,7 @@ class Feeds:
 def _handler(feeds: Feeds) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            feeds.headers = dict(self.headers)
             found = feeds.answers.get(self.path.partition("?")[0], Answer(status=404))
             answer = found() if callable(found) else found
             if answer.wait is not None:
@@ -59,6 +63,7 @@ def _handler(feeds: Feeds) -> type[http.server.BaseHTTPRequestHandler]:
             for name, value in headers.items():
                 self.send_header(name, value)
             if status == 304:
+                # no body goes with it
                 self.end_headers()
                 return
             self.send_header("Content-Length", str(len(answer.body)))
