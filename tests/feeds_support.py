@@ -34,13 +34,14 @@ class Asked:
 @dataclass
 class Feeds:
     """The server as the test sees it: `answers` by path (a function is called for each request), `asked` so far,
-    `headers` those of the request being answered.
+    `headers` those of the request being answered, `arrived` the paths asked for, answered or not yet.
     """
 
     url: str
     answers: dict[str, Answer | Callable[[], Answer]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     headers: Mapping[str, str] = field(default_factory=dict)
+    arrived: list[str] = field(default_factory=list)
 
     def statuses(self, path: str) -> list[int]:
         return [one.status for one in self.asked if one.path == path]
@@ -49,6 +50,7 @@ class Feeds:
 def _handler(feeds: Feeds) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            feeds.arrived.append(self.path)
             feeds.headers = dict(self.headers)
             found = feeds.answers.get(self.path.partition("?")[0], Answer(status=404))
             answer = found() if callable(found) else found
