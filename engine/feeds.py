@@ -148,7 +148,7 @@ def _nothing_there(path: Path) -> bool:
 
 
 def _called(spec: str) -> Delivery:
-    result: object = load_function(spec)()  # type: ignore[call-arg]  # it is a source, and takes nothing
+    result: object = load_function(spec)()
     if hasattr(result, "__arrow_c_stream__"):
         result = pa.RecordBatchReader.from_stream(result)
     if isinstance(result, str | bytes | dict) or not isinstance(result, Iterable | None):

@@ -66,7 +66,9 @@ PROVIDER: dict[str, Key] = {
     "chunk_rows": Key("count", "Rows in a chunk, committed together.", 131_072),
     "mode": Key("choice", "Default: as the feature flag says.", "sequential", get_args(Mode)),
     "enrich": Key("function", "Your function that adds columns to new events.", "geo:add_country"),
-    "on_error": Key("choice", "When enrich fails: fail the poll, or reject those rows.", "fail", get_args(OnError)),
+    "on_error": Key(
+        "choice", "When enrich or an alert rule fails: fail the poll, or reject those rows.", "fail", get_args(OnError)
+    ),
     "alerts": Key("alerts", "Rules over new events.", [{"name": "large", "where": "frp > 500"}]),
     "revisions": Key("choice", "An event that comes again with other content.", "ignore", tuple(get_args(Revisions))),
     "version_column": Key("text", "The column that says which of two revisions is the newer.", "updated"),

@@ -29,7 +29,7 @@ __all__ = ["DEFAULT_FILE", "Provider", "Settings", "Source", "read_settings"]
 
 DEFAULT_FILE = "headrace.toml"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-_PASSED_ON = ("mode", "hash", "scope", "time", "timezone", "revisions", "version_column", "window")
+_PASSED_ON = ("mode", "on_error", "hash", "scope", "time", "timezone", "revisions", "version_column", "window")
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,11 +226,8 @@ class _Source:
         if self._options.select is None:
             return False
         own = self._own_schema(self._options)
-        for piece in coalesce(iter(pieces), self._options.chunk_rows, self._options.chunk_bytes):
-            table, _, rejects = self._typed(piece, own)
-            if rejects or self._select(table, self._options.select).num_rows:
-                return False
-        return True
+        chunks = self._typed_chunks(iter(pieces), own, self._options)
+        return not any(one.rejects or self._select(one.table, self._options.select).num_rows for one in chunks)
 
     def infer(self, options: ReadOptions) -> pa.Schema:
         """The schema after ``select``, from the sample."""
@@ -253,12 +250,17 @@ class _Source:
         """The whole input."""
         own = None if options.select is None else self._own_schema(options)
         self._known_hints()
+        for typed in self._typed_chunks(self._pieces(), schema if own is None else own, options):
+            yield self._chunk(typed, schema, options.select)
+
+    def _typed_chunks(self, pieces: Iterator[Piece], schema: pa.Schema, options: ReadOptions) -> Iterator[_Typed]:
+        """`pieces` as chunks, each typed part by part."""
         parts: list[_Typed] = []
-        for part in cut(self._pieces(), options.chunk_rows, options.chunk_bytes):
+        for part in cut(pieces, options.chunk_rows, options.chunk_bytes):
             if part is not None:
-                parts.append(self._typed(part, schema if own is None else own))
+                parts.append(self._typed(part, schema))
             else:
-                yield self._chunk(_joined(parts), schema, options.select)
+                yield _joined(parts)
                 parts = []
 
     def locate(self, rows: Sequence[int]) -> dict[int, Place]:

@@ -37,9 +37,9 @@ from headrace.storage.base import (
     StoredReject,
     TimeRange,
 )
+from headrace.storage.checks import Checks
 from headrace.storage.digest import NOTHING, Digest
 from headrace.storage.holdings import Holdings, LedgerEntry
-from headrace.storage.checks import Checks
 from headrace.storage.providers import ProviderTable
 from headrace.storage.schema import CONTRACTS, LEDGER, RECEIPT_KEY, RECEIPTS, REJECTS, RUNS, event_table, kind
 from headrace.storage.spans import Stopwatch

@@ -73,7 +73,7 @@ MINIMAL = '[providers.p]\npath = "p.csv"\n'
         (MINIMAL + 'types = { a = "varchar" }\n', ["providers.p.types: the column a", "timestamp"]),
         (MINIMAL + 'enrich = "geo"\n', ["providers.p.enrich", "module:function"]),
         (MINIMAL + 'select = "${NOT_SET_ANYWHERE}"\n', ["NOT_SET_ANYWHERE is not set", "${NOT_SET_ANYWHERE:-…}"]),
-        (MINIMAL + '[[providers.p.alerts]]\nname = "a"\n', ["the alert rule 'a' needs exactly one"]),
+        (MINIMAL + '[[providers.p.alerts]]\nname = "a"\n', ["a rule is either an SQL predicate or a function"]),
         (MINIMAL + "[[providers.p.alerts]]\nwhere = 'a > 1'\n", ["providers.p.alerts[0]: the rule has no name"]),
         ('[providers.p]\nurl = "file:///etc/passwd"\n', ["providers.p.url: this is no address to fetch"]),
         ('[providers.p]\nurl = "ftp://x/y"\n', ["providers.p.url: this is no address to fetch"]),
