@@ -29,6 +29,7 @@ __all__ = [
     "Agreement",
     "agree",
     "agree_on_input",
+    "contract_differences",
     "in_stored_timezone",
     "require_identity",
     "stored_contract",
@@ -97,6 +98,18 @@ def agree_on_input(store: Store, agreement: Agreement, item: Input, options: Loa
     wider = _settle_types(agreement.table, agreement.schema, found, options.read.types)
     store.create_or_widen(agreement.table, wider, time_index=None)
     return replace(agreement, schema=wider)
+
+
+def contract_differences(store: Store, table: str, options: LoadOptions) -> list[str] | None:
+    """Where `options` contradict the contract stored with `table`; ``None`` if there is no such table yet.
+
+    Raises `ContractError` for a column that the table lacks, `SchemaError` for a table without its unique key.
+    """
+    stored, present = store.pinned_contract(table), store.table_schema(table)
+    if stored is None or present is None:
+        return None
+    held = Contract.from_json(stored)
+    return list(held.differences(_asked(in_stored_timezone(store, table, options), present, held)))
 
 
 def require_identity(item: Input, contract: Contract) -> None:

@@ -220,6 +220,7 @@ RevisionsOption = Annotated[
 VersionColumn = Annotated[
     str | None, typer.Option("--version-column", metavar="COL", help="What says which row is newer, e.g. updated.")
 ]
+Config = Annotated[str, typer.Option("--config", metavar="FILE", help="The file that describes the providers.")]
 RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run only (a prefix will do).")]
 RejectIds = Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Rejects by number.")]
 
@@ -311,6 +312,32 @@ def load(
     _leave(commands.load(options, inputs, output, progress, watching))
 
 
+@app.command(epilog="Example: headrace run --config headrace.toml --every 5m")
+def run(
+    config: Config = "headrace.toml",
+    providers: Annotated[
+        list[str] | None, typer.Option("--provider", metavar="NAME", help="Only this one. Repeatable.")
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option("--every", metavar="5m", help="Again and again, so often. Default: as the file says.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="One round, whatever the file says.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Poll also what is not due, inactive ones apart.")] = False,
+    reread: Annotated[
+        bool, typer.Option("--reread", help="Load also what has not changed since the last poll.")
+    ] = False,
+    output: Out = "text",
+) -> None:
+    """Poll the providers of a configuration file that are due, and load what they deliver, each event exactly once.
+
+    A provider that fails does not stop the others, and is tried again later. Several hosts may run the same file: no
+    provider is polled by two at a time. SIGTERM ends it after the chunk in hand.
+    """
+    from headrace import commands_run
+
+    _leave(commands_run.run(config, providers or [], every, once=once, force=force, reread=reread, output=output))
+
+
 @app.command(epilog="Example: headrace verify 'quakes/*.csv' --table quakes --to postgresql://db/geo")
 def verify(
     inputs: MaybeInputs = None,
@@ -374,12 +401,21 @@ def explain(
     _leave(commands.explain(options, event_id, inputs or [], output))
 
 
-@app.command(epilog="Example: headrace doctor --to postgresql://db/geo")
-def doctor(to: To = None, output: Out = "text") -> None:
-    """Check the database and every table, and say what to do about what is wrong."""
+@app.command(epilog="Example: headrace doctor --config headrace.toml")
+def doctor(
+    to: To = None,
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="FILE", help="Check this file of `headrace run` too.")
+    ] = None,
+    output: Out = "text",
+) -> None:
+    """Check the database and every table, and say what to do about what is wrong.
+
+    With a configuration file also its keys, its providers' sources, contracts and privileges, the clock and the flag.
+    """
     from headrace import commands
 
-    _leave(commands.doctor(to, output))
+    _leave(commands.doctor(to, config, output))
 
 
 @app.command(epilog="Example: headrace demo --folder /var/tmp/headrace-demo")

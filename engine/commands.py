@@ -13,6 +13,7 @@ from typing import Unpack
 from headrace.agreement import in_stored_timezone, stored_contract
 from headrace.alerts import parse_rules
 from headrace.api import Named, Plain, load_with, opened, options_of
+from headrace.checkup import examine_settings
 from headrace.config import LoadOptions, database_url, parse_seconds, parse_types
 from headrace.database import open_existing
 from headrace.demo import run_demo
@@ -160,9 +161,13 @@ def explain(wanted: LoadOptions, event_id: str, inputs: Sequence[str], output: s
     return 0
 
 
-def doctor(to: str | None, output: str) -> int:
+def doctor(to: str | None, config: str | None, output: str) -> int:
     """``headrace doctor``."""
-    findings = list(examine(database_url(to)))
+    if config is not None and to is not None:
+        raise UsageError("--to and --config each name a database", hint="the file's is in its key database")
+    if config is not None:
+        sys.path.insert(0, str(Path(config).resolve().parent))  # as `headrace run` does, for the user's functions
+    findings = list(examine(database_url(to)) if config is None else examine_settings(config))
     _print(
         output,
         lambda: {"findings": [finding.to_dict() for finding in findings]},

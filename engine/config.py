@@ -40,6 +40,7 @@ __all__ = [
     "table_from_inputs",
 ]
 
+
 DATABASE_VARIABLE = "HEADRACE_DATABASE_URL"
 KEY_VARIABLE = "HEADRACE_HASH_KEY"
 DEFAULT_DATABASE = "sqlite:///headrace.db"

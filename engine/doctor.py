@@ -13,7 +13,7 @@ from headrace.errors import HeadraceError
 from headrace.storage import safe_url
 from headrace.storage.base import Store
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ def examine(url: str) -> Iterator[Finding]:
     try:
         store = open_existing(url)
     except HeadraceError as error:
-        yield _failed(f"database {safe_url(url)}", error)
+        yield failed(f"database {safe_url(url)}", error)
         return
     with store:
         try:
             yield from _database(store)
         except HeadraceError as error:
-            yield _failed(f"database {store.url}", error)
+            yield failed(f"database {store.url}", error)
             return
         for table in store.tables():
             yield from _table(store, table)
@@ -68,7 +68,7 @@ def _table(store: Store, table: str) -> Iterator[Finding]:
             yield Finding(check, "warning", "it has a contract, but is gone", "the next load creates it again, empty")
             return
     except HeadraceError as error:
-        yield _failed(check, error)
+        yield failed(check, error)
         return
     identity = ", ".join(name for name, _ in contract.identity)
     yield Finding(check, "ok", f"unique key on event_id; identity {identity}; layout {contract.layout}")
@@ -93,5 +93,6 @@ def _leftovers(store: Store) -> Iterator[Finding]:
         yield Finding("alerts", "warning", f"{dead} could not be delivered", "see `headrace alerts list --state dead`")
 
 
-def _failed(check: str, error: HeadraceError) -> Finding:
+def failed(check: str, error: HeadraceError) -> Finding:
+    """A check that ended in `error`."""
     return Finding(check, "failed", error.what, error.hint or "")

@@ -18,12 +18,15 @@
 Whether to try again is decided by type (`retryable`), never by reading a message. A message says what happened,
 `where` says where (file, row, line, column, partition), `hint` says what to do next. All of them survive `pickle`
 whole, because they cross process borders. None of them may carry a password: URLs go through
-`headrace.storage.safe_url` first.
+`headrace.storage.safe_url` first, and what `conceal` was told of (values from the environment, headers, passwords in
+addresses) is replaced wherever it turns up.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from urllib.parse import quote
 
 __all__ = [
     "BooksError",
@@ -40,7 +43,32 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "WorkerError",
+    "conceal",
+    "concealed",
 ]
+
+# Secrets of this process and what stands for each in messages. Shorter ones than this would blot out plain words.
+SHORTEST_SECRET = 4
+_secrets: dict[str, str] = {}
+_telling = threading.Lock()
+
+
+def conceal(secret: str, shown: str = "***") -> None:
+    """From now on `secret`, also percent-encoded, appears as `shown` in every error and every `concealed` text."""
+    if len(secret) < SHORTEST_SECRET:
+        return
+    with _telling:
+        for form in (secret, quote(secret), quote(secret, safe="")):
+            _secrets.setdefault(form, shown)
+
+
+def concealed(text: str) -> str:
+    """`text` without the secrets that `conceal` was told of."""
+    # the longest first: one secret may be part of another
+    for secret in sorted(_secrets.copy(), key=len, reverse=True):
+        if secret in text:
+            text = text.replace(secret, _secrets[secret])
+    return text
 
 
 class HeadraceError(Exception):
@@ -54,10 +82,10 @@ class HeadraceError(Exception):
     retryable: bool = False
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = where
-        self.hint = hint
+        super().__init__(concealed(what))
+        self.what = concealed(what)
+        self.where = None if where is None else concealed(where)
+        self.hint = None if hint is None else concealed(hint)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
@@ -90,7 +118,9 @@ class SchemaError(UsageError):
 
 
 class InputError(HeadraceError):
-    """An input cannot be read, or cannot be read to its end."""
+    """An input cannot be read, or not to its end. `retry_after` is how many seconds its server asks to wait."""
+
+    retry_after: float = 0.0
 
 
 class StoreError(HeadraceError):

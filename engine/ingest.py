@@ -39,7 +39,7 @@ from headrace.microbatch import MicroBatch
 from headrace.observe import audience
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.pool import Task, Workers
-from headrace.prepare import Prepared
+from headrace.prepare import Prepared, latest, moment_of
 from headrace.progress import Progress, Quiet
 from headrace.report import Report
 from headrace.revisions import locate_revisions, revisions_for
@@ -190,6 +190,7 @@ class _Run:
         self.retries = 0
         self.lock_seconds = 0.0
         self.alerts = 0
+        self._newest_us: int | None = None
 
     def load(self, inputs: Sequence[Input], workers: Workers, replayed: list[int]) -> None:
         """Take every chunk of every input to the table, in input order."""
@@ -254,6 +255,7 @@ class _Run:
             shadow=None if self._shadow is None else str(self._shadow),
             seconds=seconds,
             stages=self._stages.seconds(),
+            newest_event=moment_of(self._newest_us),
         )
 
     def _shadowed(self) -> Shadow:
@@ -361,6 +363,7 @@ class _Run:
             skipped=bool(partitions) and not open_slices,
         )
         self._in_flight.append(flight)
+        self._newest_us = latest(self._newest_us, batch.chunks)
         for one in range(self._shape.partitions):
             self._partition_rows[one] += batch.rows(one)
         while len(self._in_flight) > self._most_in_flight():

@@ -15,9 +15,10 @@ from typing import Literal, get_args
 
 from headrace.errors import ConfigurationError, InputError
 from headrace.spool import is_remote, spool_stdin, spool_url
+from headrace.spooled import Spooled
 from headrace.streams import Utf8, open_bytes, readable
 
-__all__ = ["Format", "Located", "locate_inputs"]
+__all__ = ["Format", "Located", "locate_inputs", "locate_spooled"]
 
 Format = Literal["csv", "tsv", "json", "jsonl", "geojson", "parquet"]
 
@@ -59,9 +60,14 @@ def locate_inputs(text: str, forced: str | None, spool: Path | None) -> list[Loc
         if spool is None:
             raise ConfigurationError(f"{text} needs a folder to be spooled to", hint="give a file instead")
         spooled = spool_stdin(spool) if text == "-" else spool_url(text, spool)
-        kind = _format(spooled.path, spooled.name_hint, forced, spooled.name)
-        return [Located(spooled.name, spooled.path, kind, spooled.fingerprint, spooled.size)]
+        return [locate_spooled(spooled, forced)]
     return [_located(path, forced, text) for path in _files(text, forced)]
+
+
+def locate_spooled(spooled: Spooled, forced: str | None) -> Located:
+    """A file that was spooled already. Raises `InputError` if it cannot be read."""
+    kind = _format(spooled.path, spooled.name_hint, forced, spooled.name)
+    return Located(spooled.name, spooled.path, kind, spooled.fingerprint, spooled.size)
 
 
 def _files(text: str, forced: str | None) -> list[Path]:

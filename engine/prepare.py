@@ -10,8 +10,9 @@ Whole columns at a time; the only per-row step is the hash call inside `headrace
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +27,10 @@ from headrace.partitioning.identity import digest_of, event_ids, ids_from_arrow,
 from headrace.storage.base import Address, Reject
 from headrace.storage.spans import Span
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "latest", "moment_of", "prepare"]
 
 Mask = NDArray[np.bool_]
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,21 @@ def prepare(chunk: Chunk, contract: Contract, provider: str, key: bytes | None =
         read=len(ids) + len(every),
         digest=digest_of(ids),
     )
+
+
+def latest(us: int | None, chunks: Sequence[Prepared]) -> int | None:
+    """The latest event time of `chunks` and `us`, in microseconds since 1970 UTC; ``None`` without a time column."""
+    times = [chunk.times_us for chunk in chunks]
+    known = [int(part.max()) for part in times if part is not None and len(part)]
+    return max([*known, *([] if us is None else [us])], default=None)
+
+
+def moment_of(us: int | None) -> datetime | None:
+    """Microseconds since 1970 UTC as an aware time; ``None`` also for what Python's calendar does not hold."""
+    try:
+        return None if us is None else EPOCH + timedelta(microseconds=us)
+    except OverflowError:
+        return None
 
 
 def _refuse(chunk: Chunk, contract: Contract) -> tuple[Mask, list[Reject]]:

@@ -191,6 +191,9 @@ class _Replayed:
     def columns(self) -> list[str]:
         return self.inner.columns()
 
+    def is_empty(self) -> bool:
+        return self.inner.is_empty()
+
     def locate(self, rows: Sequence[int]) -> dict[int, tuple[int | None, str | None]]:
         return {row: (self.rejects[row].line, self.rejects[row].raw) for row in rows}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 
 from headrace.storage.base import Counts
 
@@ -24,6 +25,7 @@ class Report:
     partition had. `fell_back` says why the rest of a parallel run was done sequentially, `shadow` what the comparison
     with the parallel way found; ``None`` where that did not happen. `seconds` is the wall time of this process alone.
     `stages` is the wall time by stage (`headrace.stages`), that of all workers together.
+    `newest_event` is the latest event time among the events read, ``None`` without a time column.
     """
 
     run_id: str
@@ -51,6 +53,7 @@ class Report:
     shadow: str | None
     seconds: float
     stages: Mapping[str, float] = field(default_factory=dict)
+    newest_event: datetime | None = None
 
     @property
     def rows_per_second(self) -> float:
@@ -83,6 +86,7 @@ class Report:
             "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
             "rows_per_second": round(self.rows_per_second),
             "resumed": self.resumed,
+            "newest_event": None if self.newest_event is None else self.newest_event.isoformat(),
         }
 
     def to_json(self) -> str:

@@ -35,11 +35,12 @@ from headrace.csvtext import CsvReader
 from headrace.errors import ConfigurationError
 from headrace.expressions import logical_name
 from headrace.inference import Sampled, infer
-from headrace.inputs import Located, locate_inputs
+from headrace.inputs import Located, locate_inputs, locate_spooled
 from headrace.jsontext import JsonReader
 from headrace.partitioning.contract import LogicalType
 from headrace.reading import Hint, Piece, Place, Reader, cut
 from headrace.reasons import as_text
+from headrace.spooled import Spooled
 from headrace.storage.base import Address, Reject
 from headrace.typed import ArrowReader, ParquetReader
 
@@ -111,6 +112,10 @@ class Input(Protocol):
         """The names of the columns after ``select``."""
         ...
 
+    def is_empty(self) -> bool:
+        """Whether there is no row to load, nor one to reject: told from the sample, so ``False`` when in doubt."""
+        ...
+
 
 def open_inputs(inputs: Sequence[object], options: ReadOptions, spool: Path | None) -> list[Input]:
     """Open `inputs` in the order given: paths, globs, directories, ``-``, URLs; Arrow tables, batches and readers,
@@ -126,6 +131,9 @@ def open_inputs(inputs: Sequence[object], options: ReadOptions, spool: Path | No
         if isinstance(item, str | Path):
             located = locate_inputs(str(item), options.format, spool)
             opened += [_open_file(replace(one, name=names.unique(one.name)), options) for one in located]
+        elif isinstance(item, Spooled):
+            one = locate_spooled(item, options.format)
+            opened.append(_open_file(replace(one, name=names.unique(one.name)), options))
         else:
             name = names.unique("<arrow>" if hasattr(item, "__arrow_c_stream__") else "<rows>")
             opened.append(_Source(name, uuid.uuid4().hex, None, ArrowReader.of(item, name), options))
@@ -190,6 +198,7 @@ class _Source:
         self._caster = Caster(lambda: self._connection, options.timezone, name)
         self._sample: list[Piece] | None = None
         self._rest: Iterator[Piece] | None = None
+        self._all_sampled = False
         self._hints: dict[str, Hint] | None = None
         self._inferred: dict[tuple[object, ...], pa.Schema] = {}
 
@@ -208,6 +217,17 @@ class _Source:
         if self._options.select is None:
             return list(self._known_hints())
         return list(self.infer(self._options).names)
+
+    def is_empty(self) -> bool:
+        """Whether the sample is the whole input, and nothing of it is left after ``select``."""
+        pieces = self._first_pieces()
+        if not self._all_sampled or not any(piece.span for piece in pieces):
+            return self._all_sampled
+        if self._options.select is None:
+            return False
+        own = self._own_schema(self._options)
+        chunks = self._typed_chunks(iter(pieces), own, self._options)
+        return not any(one.rejects or self._select(one.table, self._options.select).num_rows for one in chunks)
 
     def infer(self, options: ReadOptions) -> pa.Schema:
         """The schema after ``select``, from the sample."""
@@ -230,12 +250,17 @@ class _Source:
         """The whole input."""
         own = None if options.select is None else self._own_schema(options)
         self._known_hints()
+        for typed in self._typed_chunks(self._pieces(), schema if own is None else own, options):
+            yield self._chunk(typed, schema, options.select)
+
+    def _typed_chunks(self, pieces: Iterator[Piece], schema: pa.Schema, options: ReadOptions) -> Iterator[_Typed]:
+        """`pieces` as chunks, each typed part by part."""
         parts: list[_Typed] = []
-        for part in cut(self._pieces(), options.chunk_rows, options.chunk_bytes):
+        for part in cut(pieces, options.chunk_rows, options.chunk_bytes):
             if part is not None:
-                parts.append(self._typed(part, schema if own is None else own))
+                parts.append(self._typed(part, schema))
             else:
-                yield self._chunk(_joined(parts), schema, options.select)
+                yield _joined(parts)
                 parts = []
 
     def locate(self, rows: Sequence[int]) -> dict[int, Place]:
@@ -332,6 +357,7 @@ class _Source:
             while rows < _SAMPLE_ROWS or size < _SAMPLE_BYTES:
                 piece = next(self._rest, None)
                 if piece is None:
+                    self._all_sampled = True
                     break
                 self._sample.append(piece)
                 if self._reader.declared and not self._options.types:

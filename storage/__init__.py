@@ -5,16 +5,17 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from headrace.errors import ConfigurationError
-from headrace.storage.base import StatementHook, Store
+from headrace.storage.base import StatementHook
 from headrace.storage.postgres import PostgresStore
 from headrace.storage.sqlite import SqliteStore
+from headrace.storage.state import ProviderStore
 
 __all__ = ["open_store", "safe_url"]
 
 _EXAMPLES = "postgresql://user@host/database or sqlite:///file.db"
 
 
-def open_store(url: str, *, on_statement: StatementHook | None = None) -> Store:
+def open_store(url: str, *, on_statement: StatementHook | None = None) -> ProviderStore:
     """Open the database at `url` (SQLAlchemy's form); `on_statement` sees the text of every statement.
 
     Raises `ConfigurationError` for a URL that names no such database, `StoreError` if it cannot be opened.

@@ -31,6 +31,7 @@ __all__ = [
     "ALERTS",
     "CONTRACTS",
     "LEDGER",
+    "PROVIDERS",
     "RECEIPTS",
     "RECEIPT_KEY",
     "REJECTS",
@@ -153,6 +154,30 @@ sa.Index(
     ALERTS.c.alert_id,
     postgresql_where=_PENDING,
     sqlite_where=_PENDING,
+)
+
+PROVIDERS = sa.Table(
+    "headrace_providers",
+    LEDGER,
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("table_name", sa.Text),
+    sa.Column("polled_at", _MOMENT),
+    sa.Column("next_at", _MOMENT),
+    sa.Column("delivered_at", _MOMENT),
+    sa.Column("newest_event", _MOMENT),
+    sa.Column("outcome", sa.Text),
+    sa.Column("error", sa.Text),
+    sa.Column("run_id", sa.Text),
+    sa.Column("empty_polls", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("failures", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("polls", sa.BigInteger, nullable=False, server_default="0"),
+    *_counts(),
+    sa.Column("etag", sa.Text),
+    sa.Column("last_modified", sa.Text),
+    sa.Column("content", sa.Text),
+    sa.Column("description", sa.Text),
+    sa.Column("holder", sa.Text),
+    sa.Column("held_until", _MOMENT),
 )
 
 

@@ -38,8 +38,10 @@ from headrace.storage.base import (
     StoredReject,
     TimeRange,
 )
+from headrace.storage.checks import Checks
 from headrace.storage.digest import NOTHING, Digest
 from headrace.storage.holdings import Holdings, LedgerEntry
+from headrace.storage.providers import ProviderTable
 from headrace.storage.repeats import Difference
 from headrace.storage.revise import UNREVISED, Aside, Revised, candidates, revise
 from headrace.storage.schema import CONTRACTS, LEDGER, RECEIPT_KEY, RECEIPTS, REJECTS, RUNS, event_table, kind
@@ -59,7 +61,7 @@ class Written(NamedTuple):
     inserted: bytes | None
 
 
-class SqlStore(SqlOutbox, ABC):
+class SqlStore(SqlOutbox, ProviderTable, Checks, ABC):
     """The half of a `Store` that is the same text on PostgreSQL and SQLite."""
 
     # What each database does its own way --------------------------------------------------------------------------

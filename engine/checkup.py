@@ -1,0 +1,143 @@
+"""``headrace doctor --config``: is everything that ``headrace run`` needs in place, and if not, what to do about it.
+
+file ──► database ──► clock ──► privileges ──► each provider: source, table and contract ──► flag
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from headrace.addresses import Doors
+from headrace.agreement import contract_differences
+from headrace.database import is_there
+from headrace.doctor import Finding, examine, failed
+from headrace.enrich import load_function
+from headrace.errors import ConfigurationError, HeadraceError
+from headrace.flags import FLAG, decide
+from headrace.settings import Provider, Settings, read_settings
+from headrace.storage import open_store, safe_url
+from headrace.storage.state import ProviderState, ProviderStore
+
+__all__ = ["examine_settings"]
+
+MOST_SKEW = 5.0  # seconds between this machine's clock and the server's
+SHOWN = 5  # providers in a line
+
+
+def examine_settings(file: str) -> Iterator[Finding]:
+    """Check the file and everything it names, against the live database; nothing is fetched and nothing is loaded."""
+    try:
+        settings = read_settings(file)
+    except ConfigurationError as error:
+        yield failed(f"configuration {file}", error)
+        return
+    active = sum(one.active for one in settings.providers)
+    yield Finding("configuration", "ok", f"{file}: {len(settings.providers)} providers, {active} of them active")
+    yield from _flag(settings.providers)
+    for provider in settings.providers:
+        yield from _source(provider)
+    if not is_there(settings.database):
+        shown = safe_url(settings.database)
+        yield Finding("database", "warning", f"{shown} is not there yet", "the first `headrace run` makes it")
+        return
+    findings = list(examine(settings.database))
+    yield from findings
+    if not any(one.state == "failed" and one.check.startswith("database") for one in findings):
+        with open_store(settings.database) as store:
+            yield from _live(store, settings)
+
+
+def _live(store: ProviderStore, settings: Settings) -> Iterator[Finding]:
+    try:
+        yield _clock(store)
+        yield _privileges(store, settings)
+        states, held = store.provider_states(), store.claimed_providers()
+    except HeadraceError as error:
+        yield failed("database", error)
+        return
+    for provider in settings.providers:
+        yield from _contract(store, provider)
+        yield from _state(provider, states.get(provider.name), held.get(provider.name))
+
+
+def _clock(store: ProviderStore) -> Finding:
+    skew = (store.server_now() - datetime.now(UTC)).total_seconds()
+    seen = f"the server's is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
+    if abs(skew) <= MOST_SKEW:
+        return Finding("clock skew", "ok", seen)
+    cure = "set both by NTP: the schedule goes by this machine's clock, claims and windows by the server's"
+    return Finding("clock skew", "warning", seen, cure)
+
+
+def _privileges(store: ProviderStore, settings: Settings) -> Finding:
+    lacking = store.lacking_privileges(sorted({one.table for one in settings.providers}))
+    if not lacking:
+        return Finding("privileges", "ok", "this user may create tables and write to those that are there")
+    return Finding("privileges", "failed", f"this user lacks {', '.join(lacking)}", "GRANT them, as the tables' owner")
+
+
+def _contract(store: ProviderStore, provider: Provider) -> Iterator[Finding]:
+    check = f"provider {provider.name}"
+    try:
+        differences = contract_differences(store, provider.table, provider.options)
+    except HeadraceError as error:
+        yield failed(check, error)
+        return
+    if differences is None:
+        yield Finding(check, "ok", f"its table {provider.table} is made by the first poll with events")
+    elif differences:
+        seen = f"its contract differs from the one stored with {provider.table}: {'; '.join(differences)}"
+        yield Finding(check, "failed", seen, "drop the keys that differ from the file, or name another table")
+    else:
+        yield Finding(check, "ok", f"its contract is the one stored with {provider.table}")
+
+
+def _state(provider: Provider, state: ProviderState | None, holder: str | None) -> Iterator[Finding]:
+    check = f"provider {provider.name}"
+    if holder is not None:
+        yield Finding(check, "ok", f"it is being polled by {holder}")
+    if state is not None and state.failures:
+        seen = f"it has failed {state.failures} times in a row: {(state.error or '').splitlines()[0]}"
+        yield Finding(check, "warning", seen, f"next try at {state.next_at:%Y-%m-%d %H:%M:%S} UTC; --force tries now")
+
+
+def _source(provider: Provider) -> Iterator[Finding]:
+    """What can be told of a source without asking it for anything."""
+    source, check = provider.source, f"provider {provider.name}"
+    try:
+        match source.kind:
+            case "function":
+                load_function(source.target)
+            case "url" if urlsplit(source.target).scheme != "s3":
+                parts = urlsplit(source.target)
+                Doors(source.shown).places(parts.hostname or "", parts.port or 443)
+            case "path" if not any(letter in source.target for letter in "*?[") and not Path(source.target).exists():
+                yield Finding(check, "warning", f"{source.shown} is not there", "a poll fails until it is")
+        if provider.options.enrichment is not None:
+            provider.options.enrichment.resolve()
+    except HeadraceError as error:
+        yield failed(check, error)
+    except (socket.gaierror, ValueError):
+        cure = "check the address, and the network's name servers; behind a proxy this may be as it should be"
+        yield Finding(check, "warning", f"the host of {source.shown} is not known here", cure)
+
+
+def _flag(providers: Sequence[Provider]) -> Iterator[Finding]:
+    """How the flag decides for each provider, those of one decision together."""
+    decided: defaultdict[str, list[str]] = defaultdict(list)
+    try:
+        for one in providers:
+            decision = decide(one.options.mode, one.name, one.table)
+            shadow = " with a shadow" if decision.shadow else ""
+            decided[f"{decision.mode}{shadow} ({decision.flag}, by {decision.source})"].append(one.name)
+    except ConfigurationError as error:
+        yield failed(f"flag {FLAG}", error)
+        return
+    for how, names in decided.items():
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        yield Finding(f"flag {FLAG}", "ok", f"{how}: {', '.join(names[:SHOWN])}{more}")

@@ -1,0 +1,44 @@
+"""What ``headrace run`` does: read the file, serve, print each round, return the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from headrace.config import parse_seconds
+from headrace.errors import Interrupted
+from headrace.interrupt import stopping
+from headrace.polls import Round
+from headrace.scratch import sweep
+from headrace.serve import Wanted, serve
+from headrace.settings import read_settings
+
+__all__ = ["run"]
+
+
+def run(
+    config: str, names: Sequence[str], every: str | None, *, once: bool, force: bool, reread: bool, output: str
+) -> int:
+    """``headrace run``."""
+    settings = read_settings(config)
+    # the user's modules lie beside the file; the workers inherit the path
+    sys.path.insert(0, str(settings.file.resolve().parent))
+    pause = None if once else settings.every if every is None else parse_seconds(every)
+    rounds: list[int] = []
+
+    def tell(one: Round) -> None:
+        rounds.append(one.exit_code)
+        text = one.to_json() if output == "json" else one.to_text(all_of_them=pause is None)
+        if text:
+            print(text, flush=True)
+
+    wanted = Wanted(tuple(names), force=force, reread=reread)
+    with stopping(sweep) as stop:
+        try:
+            serve(settings, wanted, tell, every=pause, stop=stop)
+        except Interrupted as error:
+            error.exit_code = stop.exit_code
+            raise
+        if stop.is_set():
+            return stop.exit_code
+    return rounds[-1] if rounds else 0

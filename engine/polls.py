@@ -1,0 +1,184 @@
+"""What became of a poll: the provider's next state, and what people and programs are told about it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import Literal
+
+from headrace.errors import HeadraceError, InputError, concealed
+from headrace.feeds import Delivery, describe
+from headrace.report import Report
+from headrace.schedule import next_poll
+from headrace.settings import Provider
+from headrace.storage.base import Counts
+from headrace.storage.state import ProviderState
+
+__all__ = ["Outcome", "Poll", "Round", "after_delivery", "after_failure", "not_polled"]
+
+Outcome = Literal["loaded", "empty", "unchanged", "failed", "not due", "inactive", "elsewhere"]
+_POLLED = ("loaded", "empty", "unchanged", "failed")
+_BOOKS = ("inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """One provider in one round. `counts` are the books of what was loaded, `error` says why it failed, `next_at` when
+    it is polled next; `seconds` includes the download. ``elsewhere``: another process is polling it.
+    """
+
+    provider: str
+    table: str
+    outcome: Outcome
+    counts: Counts = field(default_factory=Counts)
+    next_at: datetime | None = None
+    error: str | None = None
+    exit_code: int = 0
+    run_id: str | None = None
+    mode: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def polled(self) -> bool:
+        """Whether the provider was asked at all."""
+        return self.outcome in _POLLED
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data, the books flat."""
+        plain = {**asdict(self), **asdict(self.counts)}
+        del plain["counts"], plain["exit_code"]
+        next_at = None if self.next_at is None else self.next_at.isoformat()
+        return {**plain, "next_at": next_at, "seconds": round(self.seconds, 3)}
+
+    def to_text(self) -> str:
+        """One line."""
+        return f"{self.provider:<24}  {self.outcome:<9}  {self._details()}".rstrip()
+
+    def _details(self) -> str:
+        match self.outcome:
+            case "loaded":
+                books = [f"{getattr(self.counts, name):,} {name.replace('_', ' ')}" for name in _BOOKS]
+                return f"{self.counts.read:,} read: {', '.join(books)} → {self.table} ({self.seconds:.2f} s)"
+            case "failed":
+                what = (self.error or "").splitlines()[0]
+                return f"{what}; next try {_clock(self.next_at)}"
+            case "empty" | "unchanged" | "not due":
+                return f"next poll {_clock(self.next_at)}"
+            case "elsewhere":
+                return "another process is polling it"
+            case "inactive":
+                return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """All providers, once, in the file's order. `began` is by the schedule's clock, `seconds` is wall time."""
+
+    began: datetime
+    polls: tuple[Poll, ...]
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0, 3 where rows were rejected, 1 where a provider failed, 2 where all that failed are wrongly configured."""
+        failed = [poll.exit_code for poll in self.polls if poll.outcome == "failed"]
+        if failed:
+            return min(failed)
+        return 3 if any(poll.counts.rejected for poll in self.polls) else 0
+
+    @property
+    def counts(self) -> Counts:
+        """The books of the whole round."""
+        return sum((poll.counts for poll in self.polls), Counts())
+
+    def to_json(self) -> str:
+        """One JSON object in one line."""
+        outcomes = Counter(poll.outcome for poll in self.polls)
+        return json.dumps(
+            {
+                "began": self.began.isoformat(),
+                "seconds": round(self.seconds, 3),
+                **asdict(self.counts),
+                "outcomes": dict(outcomes),
+                "providers": [poll.to_dict() for poll in self.polls],
+            },
+            ensure_ascii=False,
+        )
+
+    def to_text(self, *, all_of_them: bool = True) -> str:
+        """One line a provider; without `all_of_them` only those that were polled."""
+        return "\n".join(poll.to_text() for poll in self.polls if all_of_them or poll.polled)
+
+
+def not_polled(provider: Provider, outcome: Outcome, state: ProviderState | None = None) -> Poll:
+    """A provider that was left alone in this round."""
+    return Poll(provider.name, provider.table, outcome, next_at=None if state is None else state.next_at)
+
+
+def after_failure(
+    provider: Provider, state: ProviderState, error: Exception, now: datetime
+) -> tuple[Poll, ProviderState]:
+    """The provider failed: it is tried again after a while that doubles with each failure."""
+    text = concealed(str(error) if isinstance(error, HeadraceError) else f"{type(error).__name__}: {error}")
+    failed = replace(
+        state,
+        table=provider.table,
+        polled_at=now,
+        outcome="failed",
+        error=text,
+        failures=state.failures + 1,
+        polls=state.polls + 1,
+    )
+    asked = error.retry_after if isinstance(error, InputError) else 0.0
+    failed = replace(failed, next_at=next_poll(failed, provider.pace, now, not_before=asked))
+    code = error.exit_code if isinstance(error, HeadraceError) else 1
+    return Poll(provider.name, provider.table, "failed", next_at=failed.next_at, error=text, exit_code=code), failed
+
+
+def after_delivery(
+    provider: Provider, state: ProviderState, delivery: Delivery, report: Report | None, now: datetime, seconds: float
+) -> tuple[Poll, ProviderState]:
+    """The provider delivered: events (`report`), none, or the same as before."""
+    outcome: Outcome = "unchanged" if delivery.unchanged else "empty" if report is None else "loaded"
+    # the same as before is as empty as it was before
+    empty = state.empty_polls + 1 if outcome == "empty" or (outcome == "unchanged" and state.empty_polls) else 0
+    polled = replace(
+        state,
+        table=provider.table,
+        polled_at=now,
+        outcome=outcome,
+        error=None,
+        failures=0,
+        empty_polls=empty,
+        polls=state.polls + 1,
+        etag=delivery.validators.etag,
+        last_modified=delivery.validators.last_modified,
+        content=delivery.validators.content,
+        description=describe(provider),
+    )
+    if report is not None:
+        polled = replace(
+            polled,
+            delivered_at=now,
+            run_id=report.run_id,
+            counts=state.counts + report.counts,
+            newest_event=max(filter(None, (state.newest_event, report.newest_event)), default=None),
+        )
+    polled = replace(polled, next_at=next_poll(polled, provider.pace, now))
+    poll = Poll(
+        provider.name,
+        provider.table,
+        outcome,
+        counts=Counts() if report is None else report.counts,
+        next_at=polled.next_at,
+        run_id=None if report is None else report.run_id,
+        mode=None if report is None else report.mode,
+        seconds=seconds,
+    )
+    return poll, polled
+
+
+def _clock(moment: datetime | None) -> str:
+    return "at once" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,74 @@
+"""When a provider is polled next: pure functions of its state, its pace and a clock.
+
+    events            after `interval`
+    empty             after `interval`; from the third empty poll on after 2, 4, 8 … intervals, `slowest` at most
+    unchanged         as after the poll whose content this still is
+    failed            after 30 s, 1 min, 2 min …, `slowest` at most, and not before the server's Retry-After
+    events again      after `interval`, at once
+
+The longer waits are jittered by a tenth, differently for each provider and poll, so that a hundred providers that went
+quiet together do not come back together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from xxhash import xxh3_64_intdigest
+
+from headrace.storage.state import ProviderState
+
+__all__ = ["EARLY", "EMPTY_POLLS", "FIRST_RETRY", "JITTER", "Pace", "is_due", "next_poll"]
+
+EMPTY_POLLS = 3
+"""Empty polls in a row from which on a provider is polled less often."""
+FIRST_RETRY = 30.0
+"""Seconds until a poll that failed is tried again."""
+JITTER = 0.1
+"""The share by which a longer wait differs, up or down."""
+EARLY = 0.05
+"""The share of the interval by which a poll may be early: a cron job that starts a second sooner than yesterday still
+polls today."""
+SHORTEST_BASE = 60.0  # seconds: what is doubled where the interval is shorter
+MOST_DOUBLINGS = 32  # beyond any `slowest`, and small enough for a float
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often to poll, in seconds: every `interval`, and at least every `slowest` where it is longer."""
+
+    interval: float = 300.0
+    slowest: float = 21_600.0
+
+
+def is_due(state: ProviderState | None, now: datetime) -> bool:
+    """Whether a provider in `state` (``None``: never polled) is to be polled at `now`."""
+    return state is None or state.next_at is None or state.next_at <= now
+
+
+def next_poll(state: ProviderState, pace: Pace, now: datetime, *, not_before: float = 0.0) -> datetime:
+    """The earliest time for the next poll of a provider that was polled at `now` and is in `state` since.
+
+    `not_before` is the wait in seconds that a server asked for.
+    """
+    return now + timedelta(seconds=max(_wait(state, pace), not_before))
+
+
+def _wait(state: ProviderState, pace: Pace) -> float:
+    if state.failures:
+        return _longer(FIRST_RETRY, state.failures - 1, pace, state)
+    if state.empty_polls >= EMPTY_POLLS:
+        return _longer(max(pace.interval, SHORTEST_BASE), state.empty_polls - EMPTY_POLLS + 1, pace, state)
+    return pace.interval * (1 - EARLY)
+
+
+def _longer(base: float, doublings: int, pace: Pace, state: ProviderState) -> float:
+    wait = min(base * 2.0 ** min(doublings, MOST_DOUBLINGS), max(base, pace.slowest))
+    return wait * _jitter(state)
+
+
+def _jitter(state: ProviderState) -> float:
+    """A factor between ``1 - JITTER`` and ``1 + JITTER``, the same whenever the same poll is asked about."""
+    share = xxh3_64_intdigest(f"{state.provider}\0{state.polls}".encode()) / 2**64
+    return 1 + JITTER * (2 * share - 1)

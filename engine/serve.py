@@ -1,0 +1,255 @@
+"""``headrace run``: polls the providers that are due and loads what they deliver, once or again and again.
+
+    read all states ──► due? ──► claim those ──► collect ──► empty or unchanged? ──► state
+      1 statement                 1 statement     (ahead)     └─ no ──► ingest ──────► state
+                                                                                        └─► save all: 1 statement
+
+The store, the workers and, for providers of the same table, the existing IDs stay warm from one provider to the next.
+A provider that fails is noted and tried again later; the others go on. Nothing here decides what is a duplicate: if two
+hosts should load the same events after all, the unique key on ``event_id`` keeps each once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from types import TracebackType
+from typing import Protocol, Self
+
+from headrace.agreement import in_stored_timezone
+from headrace.claims import Claims, new_holder
+from headrace.collecting import Collected, collecting
+from headrace.download import Validators
+from headrace.errors import ConfigurationError, HeadraceError, Interrupted
+from headrace.feeds import Delivery, describe
+from headrace.ingest import ingest
+from headrace.polls import Poll, Round, after_delivery, after_failure, not_polled
+from headrace.report import Report
+from headrace.schedule import is_due
+from headrace.scratch import scratch_folder
+from headrace.session import Session
+from headrace.settings import Provider, Settings
+from headrace.source import open_inputs
+from headrace.storage import open_store
+from headrace.storage.state import ProviderState
+
+__all__ = ["Clock", "Service", "SystemClock", "serve"]
+
+log = logging.getLogger("headrace.run")
+
+
+class Clock(Protocol):
+    """What the schedule goes by."""
+
+    def now(self) -> datetime:
+        """The time, aware, UTC."""
+        ...
+
+    def wait(self, seconds: float, stop: Event) -> None:
+        """Let `seconds` pass, or less if `stop` is set."""
+        ...
+
+
+class SystemClock:
+    """The clock of this machine."""
+
+    def now(self) -> datetime:
+        """The time, aware, UTC."""
+        return datetime.now(UTC)
+
+    def wait(self, seconds: float, stop: Event) -> None:
+        """Sleep, until `stop` is set."""
+        stop.wait(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller asks of a round: the providers by name (none: all), `force` to poll those that are not due too,
+    `reread` to take in also what has not changed.
+    """
+
+    names: tuple[str, ...] = ()
+    force: bool = False
+    reread: bool = False
+
+
+def serve(
+    settings: Settings,
+    wanted: Wanted,
+    tell: Callable[[Round], None],
+    *,
+    every: float | None = None,
+    clock: Clock | None = None,
+    stop: Event | None = None,
+) -> None:
+    """Poll what is due, once, or every `every` seconds until `stop` is set; `tell` hears of each round.
+
+    A round that the database makes impossible raises `StoreError`; with `every` it is logged, and the next one tries
+    again. Raises `ConfigurationError` for a provider that is not in the file.
+    """
+    clock, stop = clock or SystemClock(), stop or Event()
+    with ExitStack() as opened:
+        service: Service | None = None
+        while not stop.is_set():
+            began = clock.now()
+            try:
+                service = service or opened.enter_context(Service(settings, wanted, clock, stop))
+                tell(service.round())
+            except ConfigurationError:
+                raise
+            except HeadraceError as error:
+                if every is None:
+                    raise
+                log.error("this round failed, the next one tries again: %s", error)  # noqa: TRY400 - it says where
+            if every is None:
+                return
+            left = (began + timedelta(seconds=every) - clock.now()).total_seconds()
+            if left > 0:
+                clock.wait(left, stop)
+
+
+class Service:
+    """The providers of `settings` over one open database. One thread at a time."""
+
+    def __init__(self, settings: Settings, wanted: Wanted, clock: Clock, stop: Event) -> None:
+        self._settings = settings
+        self._wanted = wanted
+        self._clock = clock
+        self._stop = stop
+        self._holder = new_holder()
+        self._open = ExitStack()
+        self._providers = _chosen(settings, wanted.names)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opened:
+            self._store = opened.enter_context(open_store(self._settings.database))
+            self._store.prepare_ledger()
+            self._session = opened.enter_context(Session(self._store, self._settings.parallel, keep=True))
+            self._open = opened.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    def round(self) -> Round:
+        """Poll every provider that is due, once. Raises `StoreError` if their states cannot be read or written."""
+        now, began = self._clock.now(), monotonic()
+        states = self._store.provider_states()
+        active = [one for one in self._providers if one.active]
+        due = [one for one in active if self._wanted.force or is_due(states.get(one.name), now)]
+        claimed = self._claim([one.name for one in due], now)
+        polls = [not_polled(one, "inactive") for one in self._providers if not one.active]
+        polls += [not_polled(one, "not due", states[one.name]) for one in active if one not in due]
+        polls += [not_polled(one, "elsewhere") for one in due if one.name not in claimed]
+        if claimed:
+            chosen = _together([one for one in due if one.name in claimed])
+            polls += self._poll_all(chosen, claimed, now)
+        order = {one.name: number for number, one in enumerate(self._providers)}
+        ordered = tuple(sorted(polls, key=lambda poll: order[poll.provider]))
+        return Round(now, ordered, monotonic() - began)
+
+    def _claim(self, names: Sequence[str], now: datetime) -> dict[str, ProviderState]:
+        if not names:
+            return {}
+        lease = self._settings.lease
+        return self._store.claim_providers(names, self._holder, lease, due=None if self._wanted.force else now)
+
+    def _poll_all(self, chosen: Sequence[Provider], states: dict[str, ProviderState], now: datetime) -> list[Poll]:
+        """Poll the `chosen`, claimed as `states`; whatever happens, what became of them is saved, and let go."""
+        self._session.forget()  # other loaders have written since the last round
+        polls: list[Poll] = []
+        with Claims(self._settings.database, self._holder, states, self._settings.lease) as claims:
+            try:
+                for poll, state in self._polled(chosen, states, now, claims):
+                    polls.append(poll)
+                    states[poll.provider] = state
+            finally:
+                written = self._store.save_providers(states.values(), self._holder)
+        for name in sorted(set(states) - written):
+            log.warning("%s was taken over by another host while it was polled here", name)
+        return polls
+
+    def _polled(
+        self, chosen: Sequence[Provider], states: dict[str, ProviderState], now: datetime, claims: Claims
+    ) -> Iterator[tuple[Poll, ProviderState]]:
+        known = {one.name: self._known(one, states[one.name]) for one in chosen}
+        with (
+            scratch_folder() as folder,
+            collecting(chosen, known, folder, self._settings.downloads, self._stop) as all_,
+        ):
+            for provider, collected in all_:
+                if self._stop.is_set():
+                    return
+                if not claims.holds(provider.name):
+                    log.warning("%s is left to the host that has taken it over", provider.name)
+                    continue
+                try:
+                    yield self._one(provider, states[provider.name], collected, now, folder)
+                except Interrupted:
+                    return
+
+    def _known(self, provider: Provider, state: ProviderState) -> Validators:
+        """What the last delivery said about itself, if it was treated as the next one will be."""
+        if self._wanted.reread or state.description != describe(provider):
+            return Validators()
+        return Validators(state.etag, state.last_modified, state.content)
+
+    def _one(
+        self, provider: Provider, state: ProviderState, collected: Collected, now: datetime, folder: Path
+    ) -> tuple[Poll, ProviderState]:
+        """What became of one provider. Raises only `Interrupted`."""
+        began = monotonic()
+        try:
+            delivery = collected.result()
+            report = None if delivery.unchanged else self._load(provider, delivery, folder)
+        except Interrupted:
+            raise
+        except Exception as error:  # whatever a provider's code raises is that provider's failure alone
+            if not isinstance(error, HeadraceError):
+                log.debug("%s failed", provider.name, exc_info=True)
+            return after_failure(provider, state, error, now)
+        seconds = monotonic() - began + collected.seconds
+        return after_delivery(provider, state, delivery, report, now, seconds)
+
+    def _load(self, provider: Provider, delivery: Delivery, folder: Path) -> Report | None:
+        """Load a delivery; ``None`` if there is no event in it, and then neither snapshot nor table is touched."""
+        options = provider.options
+        try:
+            if not delivery.again:
+                options = in_stored_timezone(self._store, provider.table, options)
+            items = open_inputs(delivery.inputs, options.read, folder) if delivery.inputs else []
+            if all(item.is_empty() for item in items):
+                return None
+            settled = in_stored_timezone(self._store, provider.table, options)
+            if settled.read.timezone != options.read.timezone:
+                items = open_inputs(delivery.inputs, settled.read, folder)
+            return ingest(self._store, items, provider.table, settled, stop=self._stop, session=self._session)
+        finally:
+            delivery.discard()
+
+
+def _chosen(settings: Settings, names: Collection[str]) -> list[Provider]:
+    unknown = sorted(set(names) - {one.name for one in settings.providers})
+    if unknown:
+        raise ConfigurationError(
+            f"there is no provider {unknown[0]!r}",
+            where=str(settings.file),
+            hint=f"its providers are {', '.join(one.name for one in settings.providers)}",
+        )
+    return [one for one in settings.providers if not names or one.name in names]
+
+
+def _together(providers: Sequence[Provider]) -> list[Provider]:
+    """Those of one table after each other, else in the given order: they share the existing IDs."""
+    first: dict[str, int] = {}
+    for number, one in enumerate(providers):
+        first.setdefault(one.table, number)
+    return sorted(providers, key=lambda one: first[one.table])

@@ -1,0 +1,285 @@
+"""``headrace.toml`` as plain data: providers with their sources and options, checked as a whole at once.
+
+file ──► TOML ──► ${ENV} filled in ──► each key checked ──► Settings
+                      └─► from now on concealed in messages      every problem at once: file, key, cure
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from headrace.alerts import AlertRule
+from headrace.config import LoadOptions, ParallelOptions, database_url
+from headrace.enrich import Enrichment
+from headrace.errors import ConfigurationError, conceal
+from headrace.keys import ALERT, PARALLEL, PROVIDER, RUN, SOURCES, TOP, Key, Misfit, check
+from headrace.schedule import Pace
+from headrace.source import ReadOptions
+from headrace.spool import is_remote
+
+__all__ = ["DEFAULT_FILE", "Provider", "Settings", "Source", "read_settings"]
+
+DEFAULT_FILE = "headrace.toml"
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_PASSED_ON = ("mode", "on_error", "hash", "scope", "time", "timezone", "revisions", "version_column", "window")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a provider's events come from. `target` is the address, the path or ``module:function``; `shown` is the
+    same as it stands in the file, without user, password and query: fit for messages.
+
+    `timeout` and `deadline` are seconds, `max_size` is bytes.
+    """
+
+    kind: Literal["url", "path", "function"]
+    target: str = field(repr=False)
+    shown: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout: float = 30.0
+    deadline: float = 600.0
+    max_size: int = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A named source, how its events are loaded, and how often it is polled."""
+
+    name: str
+    source: Source
+    options: LoadOptions
+    pace: Pace = field(default_factory=Pace)
+    active: bool = True
+
+    @property
+    def table(self) -> str:
+        """The event table."""
+        return self.options.table or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A whole file. `every` is seconds between two rounds, ``None`` for one round; `lease` how many seconds a claim on
+    a provider lasts without a sign of life.
+    """
+
+    file: Path
+    database: str = field(repr=False)
+    parallel: ParallelOptions
+    providers: tuple[Provider, ...]
+    every: float | None = None
+    downloads: int = 4
+    lease: float = 60.0
+
+
+def read_settings(file: str | Path) -> Settings:
+    """The settings in `file`. Raises `ConfigurationError` that lists every problem with its key and its cure."""
+    path = Path(file)
+    try:
+        with path.open("rb") as stream:
+            document = tomllib.load(stream)
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "there is no such file", where=str(path), hint="name it with --config; docs/headrace.toml is an example"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"it cannot be read: {error}", where=str(path), hint="it must be TOML") from None
+    reader = _Reader(path)
+    settings = reader.settings(document)
+    if reader.problems or settings is None:
+        listed = "\n".join(f"    {key}: {what}; {cure}" for key, what, cure in reader.problems)
+        raise ConfigurationError(
+            f"{len(reader.problems)} {'key is' if len(reader.problems) == 1 else 'keys are'} wrong:\n{listed}",
+            where=str(path),
+            hint="docs/reference.md lists every key; docs/headrace.schema.json lets an editor check them",
+        )
+    return settings
+
+
+class _Reader:
+    """Reads one document and gathers its `problems`: key, what is wrong, what to do."""
+
+    def __init__(self, file: Path) -> None:
+        self.problems: list[tuple[str, str, str]] = []
+        self._file = file
+
+    def settings(self, document: Mapping[str, object]) -> Settings | None:
+        """The settings; not to be used if there are `problems`."""
+        top = self._table("", document, TOP)
+        run = self._table("run", top.get("run", {}), RUN)
+        parallel = self._parallel(self._table("parallel", top.get("parallel", {}), PARALLEL))
+        usual = {name: key for name, key in PROVIDER.items() if name not in SOURCES}
+        defaults = self._table("defaults", top.get("defaults", {}), usual)
+        database = database_url(top.get("database"))
+        _conceal_password(database)
+        found = top.get("providers", {})
+        if not found and not any(key.startswith("providers") for key, _, _ in self.problems):
+            self._problem(
+                "providers", "there is no provider", "write a table [providers.NAME] with url, path or function"
+            )
+        providers = [
+            self._provider(name, defaults | self._table(f"providers.{name}", own, PROVIDER), database, parallel)
+            for name, own in found.items()
+        ]
+        return Settings(
+            file=self._file,
+            database=database,
+            parallel=parallel,
+            providers=tuple(one for one in providers if one is not None),
+            every=run.get("every"),
+            **{name: run[name] for name in ("downloads", "lease") if name in run},
+        )
+
+    def _problem(self, key: str, what: str, cure: str) -> None:
+        self.problems.append((key, what, cure))
+
+    def _table(self, place: str, value: object, keys: Mapping[str, Key]) -> dict[str, Any]:
+        """The table at `place` with its variables filled in and its values checked; what is wrong is left out."""
+        if not isinstance(value, Mapping):
+            self._problem(place, f"{value!r} is not a table", f"write [{place}]")
+            return {}
+        checked: dict[str, Any] = {}
+        for name, raw in value.items():
+            where = f"{place}.{name}" if place else name
+            if name not in keys:
+                near = get_close_matches(name, keys, 1)
+                self._problem(where, "there is no such key", f"did you mean {near[0]}?" if near else _known(keys))
+                continue
+            try:
+                filled = raw if keys[name].kind == "table" else _filled(raw)
+                checked[name] = check(keys[name], filled)
+            except Misfit as misfit:
+                self._problem(where, misfit.what, misfit.cure)
+                continue
+            if name in ("url", "path"):
+                checked[f"{name} as written"] = raw
+        return checked
+
+    def _parallel(self, found: dict[str, Any]) -> ParallelOptions:
+        _conceal_password(found.get("locks", ""))
+        try:
+            return ParallelOptions(**found)
+        except ConfigurationError as error:
+            self._problem("parallel", error.what, error.hint or "")
+            return ParallelOptions()
+
+    def _provider(self, name: str, found: dict[str, Any], database: str, parallel: ParallelOptions) -> Provider | None:
+        place = f"providers.{name}"
+        source = self._source(place, found)
+        try:
+            options = LoadOptions(
+                to=database,
+                table=found.get("table", name),
+                provider=name,
+                identity=found.get("id"),
+                read=ReadOptions(
+                    types=found.get("types", {}),
+                    select=found.get("select"),
+                    timezone=found.get("timezone", "UTC"),
+                    chunk_rows=found.get("chunk_rows", ReadOptions().chunk_rows),
+                    format=found.get("format"),
+                ),
+                parallel=parallel,
+                enrichment=Enrichment(found["enrich"], found.get("on_error", "fail")) if "enrich" in found else None,
+                alerts=self._alerts(place, found.get("alerts", [])),
+                **{name: found[name] for name in _PASSED_ON if name in found},
+            )
+        except ConfigurationError as error:
+            self._problem(place, error.what, error.hint or "")
+            return None
+        pace = Pace(**{name: found[name] for name in ("interval", "slowest") if name in found})
+        return None if source is None else Provider(name, source, options, pace, found.get("active", True))
+
+    def _source(self, place: str, found: dict[str, Any]) -> Source | None:
+        ways = [way for way in SOURCES if way in found]
+        if len(ways) != 1:
+            cure = "say exactly one of url, path and function"
+            self._problem(place, "it has no source" if not ways else f"it has {' and '.join(ways)}", cure)
+            return None
+        (way,) = ways
+        target = found[way]
+        if way == "url":
+            if not is_remote(target):
+                self._problem(
+                    f"{place}.url", "this is no address to fetch", "http://, https:// or s3://; for a file, path"
+                )
+                return None
+            _conceal_password(target)
+            for value in found.get("headers", {}).values():
+                conceal(value)
+                conceal(value.partition(" ")[2])
+        fetch = {name: found[name] for name in ("headers", "timeout", "deadline", "max_size") if name in found}
+        kind: Literal["url", "path", "function"] = "url" if way == "url" else "path" if way == "path" else "function"
+        if kind == "path":
+            target = str(self._file.parent / Path(target).expanduser())
+        written = found.get(f"{way} as written", target)
+        return Source(kind, target, shown_address(written) if kind == "url" else written, **fetch)
+
+    def _alerts(self, place: str, found: list[dict[str, object]]) -> tuple[AlertRule, ...]:
+        rules = []
+        for number, raw in enumerate(found):
+            where = f"{place}.alerts[{number}]"
+            table = self._table(where, raw, ALERT)
+            if "name" not in table:
+                self._problem(where, "the rule has no name", 'name = "large"')
+                continue
+            try:
+                rules.append(AlertRule(**table))
+            except ConfigurationError as error:
+                self._problem(where, error.what, error.hint or "")
+        return tuple(rules)
+
+
+def shown_address(url: str) -> str:
+    """`url` for messages: without user, password, query and fragment."""
+    bare = re.sub(r"[?#].*", "", url, flags=re.DOTALL)
+    return re.sub(r"^(\w+://)[^/]*@", r"\1", bare)
+
+
+def _filled(value: object) -> object:
+    """`value` with ``${NAME}`` and ``${NAME:-default}`` replaced. Raises `Misfit` for a variable that is not set."""
+    if isinstance(value, str):
+        return _VARIABLE.sub(_variable, value)
+    if isinstance(value, list):
+        return [_filled(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _filled(one) for name, one in value.items()}
+    return value
+
+
+def _variable(found: re.Match[str]) -> str:
+    value = os.environ.get(found[1], found[2])
+    if value is None:
+        raise Misfit(
+            f"the environment variable {found[1]} is not set", f"set it, or give a default: ${{{found[1]}:-…}}"
+        )
+    if found[1] in os.environ:
+        conceal(value, f"${{{found[1]}}}")
+    return value
+
+
+def _conceal_password(url: str) -> None:
+    """Conceal the password in `url`, as it is written there and as it is meant."""
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return
+    if password:
+        conceal(password)
+        conceal(unquote(password))
+
+
+def _known(keys: Mapping[str, Key]) -> str:
+    return f"the keys here are {', '.join(_sorted(keys))}"
+
+
+def _sorted(keys: Mapping[str, Key]) -> Iterator[str]:
+    yield from sorted(keys)

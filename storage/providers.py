@@ -1,0 +1,131 @@
+"""``headrace_providers``: the state of all providers, read, claimed and saved with one statement each.
+
+A claim and a save are upserts with a condition: the database decides in one step whether this holder may, so that two
+hosts which ask at the same moment cannot both be told yes.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from headrace.storage import ledger
+from headrace.storage.schema import PROVIDERS
+from headrace.storage.state import ProviderState
+from headrace.storage.transactions import Transactions
+
+__all__ = ["ProviderTable"]
+
+# a statement has 65,535 parameters at most in PostgreSQL, 32,766 in SQLite; a state has 23
+STATES_IN_A_STATEMENT = 1_000
+_MOMENTS = ("polled_at", "next_at", "delivered_at", "newest_event")
+_PLAIN = ("outcome", "error", "run_id", "empty_polls", "failures", "polls")
+_SEEN = ("etag", "last_modified", "content", "description")
+_COLUMNS = PROVIDERS.c
+
+
+class ProviderTable(Transactions):
+    """The half of a `Store` that keeps providers; see `headrace.storage.state.ProviderStore`."""
+
+    @abstractmethod
+    def _now(self) -> Any:
+        """The server's clock."""
+
+    @abstractmethod
+    def _insert(self, table: sa.Table) -> Any:
+        """An INSERT that can have an ON CONFLICT."""
+
+    def provider_states(self) -> dict[str, ProviderState]:
+        """Every provider's state, by its name."""
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(PROVIDERS)).mappings().all()
+        return {row["provider"]: _state_of(row) for row in rows}
+
+    def claim_providers(
+        self, names: Sequence[str], holder: str, seconds: float, *, due: datetime | None
+    ) -> dict[str, ProviderState]:
+        """Claim those that nobody else holds and that are due by `due`; returns their states."""
+        # a claim of our own is one whose COMMIT was not answered
+        free = sa.or_(
+            _COLUMNS.held_until.is_(None), _COLUMNS.held_until <= self._now(), _COLUMNS.holder == sa.literal(holder)
+        )
+        may = free if due is None else free & sa.or_(_COLUMNS.next_at.is_(None), _COLUMNS.next_at <= self._moment(due))
+        granted: dict[str, ProviderState] = {}
+        for block in _blocks(sorted(set(names))):
+            rows = [{"provider": name, "holder": holder, "held_until": self._after(seconds)} for name in block]
+            claim = self._insert(PROVIDERS).values(rows)
+            claim = claim.on_conflict_do_update(
+                index_elements=["provider"],
+                set_={"holder": claim.excluded.holder, "held_until": claim.excluded.held_until},
+                where=may,
+            ).returning(PROVIDERS)
+            granted |= {row["provider"]: _state_of(row) for row in self._rows(claim)}
+        return granted
+
+    def renew_claims(self, holder: str, seconds: float) -> set[str]:
+        """Prolong what `holder` has; returns it."""
+        renew = sa.update(PROVIDERS).where(_COLUMNS.holder == holder, _COLUMNS.held_until > self._now())
+        renew = renew.values(held_until=self._after(seconds))
+        return {row["provider"] for row in self._rows(renew.returning(_COLUMNS.provider))}
+
+    def save_providers(self, states: Collection[ProviderState], holder: str) -> set[str]:
+        """Write `states`, where `holder` still has them, and let them go."""
+        written: set[str] = set()
+        for block in _blocks(sorted(states, key=lambda state: state.provider)):
+            save = self._insert(PROVIDERS).values([self._values(state) for state in block])
+            # written by ourselves already is what a COMMIT without an answer leaves behind
+            ours = (_COLUMNS.holder == holder) | (
+                _COLUMNS.holder.is_(None) & _COLUMNS.polled_at.is_not_distinct_from(save.excluded.polled_at)
+            )
+            every = {column.name: save.excluded[column.name] for column in PROVIDERS.columns if not column.primary_key}
+            save = save.on_conflict_do_update(index_elements=["provider"], set_=every, where=ours)
+            written |= {row["provider"] for row in self._rows(save.returning(_COLUMNS.provider))}
+        return written
+
+    def claimed_providers(self) -> Mapping[str, str]:
+        """Who holds which provider at this moment."""
+        held = sa.select(_COLUMNS.provider, _COLUMNS.holder).where(_COLUMNS.held_until > self._now())
+        with self._reading() as connection:
+            return {row["provider"]: row["holder"] for row in connection.execute(held).mappings()}
+
+    def _rows(self, statement: Any) -> Sequence[sa.RowMapping]:
+        return self._write(lambda connection: connection.execute(statement).mappings().all())
+
+    def _values(self, state: ProviderState) -> dict[str, Any]:
+        return {
+            "provider": state.provider,
+            "table_name": state.table,
+            **{name: self._moment(getattr(state, name)) for name in _MOMENTS},
+            **{name: getattr(state, name) for name in (*_PLAIN, *_SEEN)},
+            "error": None if state.error is None else ledger.storable(state.error),
+            **ledger.counts_values(state.counts),
+            "holder": None,
+            "held_until": None,
+        }
+
+    def _moment(self, moment: datetime | None) -> datetime | str | None:
+        """`moment` as the database keeps it: SQLite as UTC text."""
+        if moment is None or self._engine.dialect.name == "postgresql":
+            return moment
+        return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+    def _after(self, seconds: float) -> Any:
+        """`seconds` from now by the server's clock."""
+        span = timedelta(seconds=seconds)
+        if self._engine.dialect.name == "postgresql":
+            return sa.func.now() + sa.literal(span, sa.Interval())
+        return self._moment(datetime.now(UTC) + span)
+
+
+def _state_of(row: sa.RowMapping) -> ProviderState:
+    values: dict[str, Any] = {name: row[name] for name in (*_PLAIN, *_SEEN)}
+    values |= {name: None if row[name] is None else ledger.moment(row[name]) for name in _MOMENTS}
+    return ProviderState(row["provider"], row["table_name"], counts=ledger.counts_of(row), **values)
+
+
+def _blocks(items: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    return [items[at : at + STATES_IN_A_STATEMENT] for at in range(0, len(items), STATES_IN_A_STATEMENT)]

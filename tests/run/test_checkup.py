@@ -1,0 +1,139 @@
+"""``headrace doctor --config``: what it finds wrong, each with what to do about it, against a live database."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from run_support import rounds
+from tests_support import Headrace
+
+from headrace.checkup import examine_settings
+from headrace.doctor import Finding
+from headrace.flags import FLAG
+from headrace.storage import open_store
+from headrace.storage.checks import Checks
+
+PROVIDER = '[providers.p]\npath = "p.csv"\nid = ["n"]\ntime = "at"\n'
+CSV = "n,at\n1,2026-03-01T00:00:00Z\n"
+
+
+@pytest.fixture
+def loaded(store_url: str, tmp_path: Path) -> Path:
+    """The file of one provider that was polled once."""
+    (tmp_path / "p.csv").write_text(CSV)
+    with rounds(tmp_path, f'database = "{store_url}"\n{PROVIDER}') as go:
+        assert go.one().counts.inserted == 1
+    return tmp_path / "headrace.toml"
+
+
+def changed(file: Path, old: str, new: str) -> Path:
+    file.write_text(file.read_text().replace(old, new))
+    return file
+
+
+def ill(file: Path) -> list[Finding]:
+    findings = [one for one in examine_settings(str(file)) if one.state != "ok"]
+    assert all(one.cure for one in findings), findings
+    return findings
+
+
+def one_ill(file: Path, check: str) -> Finding:
+    (finding,) = [one for one in ill(file) if one.check.startswith(check)]
+    return finding
+
+
+def test_all_is_well(loaded: Path) -> None:
+    findings = list(examine_settings(str(loaded)))
+    assert not ill(loaded), ill(loaded)
+    checks = [one.check for one in findings]
+    for check in ("configuration", f"flag {FLAG}", "database", "clock skew", "privileges", "table p", "provider p"):
+        assert check in checks, checks
+
+
+def test_a_contract_that_differs_is_found_before_it_is_refused(loaded: Path) -> None:
+    found = one_ill(changed(loaded, 'id = ["n"]', 'id = ["n", "at"]'), "provider p")
+    assert (found.state, "identity" in found.seen) == ("failed", True)
+    assert "no column 'x'" in one_ill(changed(loaded, '["n", "at"]', '["x"]'), "provider p").seen
+
+
+def test_a_missing_unique_key_is_found(postgres_url: str, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(CSV)
+    with rounds(tmp_path, f'database = "{postgres_url}"\n{PROVIDER}') as go:
+        go.one()
+    Headrace(postgres_url, tmp_path).query("ALTER TABLE p DROP CONSTRAINT p_pkey")
+    findings = ill(tmp_path / "headrace.toml")
+    assert any("unique key" in one.seen and one.state == "failed" for one in findings), findings
+
+
+def test_a_privilege_that_is_lacking_is_found(postgres_url: str, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(CSV)
+    with rounds(tmp_path, f'database = "{postgres_url}"\n{PROVIDER}') as go:
+        go.one()
+    owner, role = Headrace(postgres_url, tmp_path), f"role_{uuid.uuid4().hex[:12]}"
+    owner.query(f"CREATE ROLE {role} LOGIN")
+    try:
+        owner.query(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+        owner.query(f"GRANT INSERT, UPDATE ON headrace_runs TO {role}")
+        file = changed(tmp_path / "headrace.toml", "postgres:@", f"{role}:@")
+        found = one_ill(file, "privileges")
+        assert found.state == "failed"
+        assert "INSERT on p" in found.seen
+        assert "UPDATE on headrace_providers" in found.seen
+        assert "headrace_runs" not in found.seen
+        assert "SELECT on" not in found.seen
+    finally:
+        owner.query(f"DROP OWNED BY {role}")
+        owner.query(f"DROP ROLE {role}")
+
+
+def test_clocks_that_differ_are_found(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Checks, "server_now", lambda _: datetime.now(UTC) + timedelta(minutes=2))
+    assert "ahead of" in one_ill(loaded, "clock skew").seen
+
+
+def test_the_server_clock_is_the_server_s(store_url: str) -> None:
+    with open_store(store_url) as store:
+        assert abs(store.server_now() - datetime.now(UTC)) < timedelta(hours=1)
+        assert store.server_now().tzinfo is not None
+
+
+def test_the_flag_is_said_for_the_providers_and_a_value_that_means_nothing_is_found(
+    loaded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FLAG, "on")
+    said = [one.seen for one in examine_settings(str(loaded)) if one.check.startswith("flag")]
+    assert said == ["parallel (on, by environment): p"]
+    monkeypatch.setenv(FLAG, "perhaps")
+    assert one_ill(loaded, "flag").state == "failed"
+
+
+def test_sources_that_cannot_be_are_found(loaded: Path) -> None:
+    more = '[providers.q]\npath = "none.csv"\n[providers.r]\nfunction = "nowhere:f"\n'
+    more += '[providers.s]\nurl = "http://169.254.169.254/x.csv"\n'
+    loaded.write_text(loaded.read_text() + more)
+    states = {one.check: one.state for one in ill(loaded)}
+    assert states == {"provider q": "warning", "provider r": "failed", "provider s": "failed"}
+
+
+def test_a_provider_that_fails_and_one_that_is_being_polled_are_said(store_url: str, tmp_path: Path) -> None:
+    with rounds(tmp_path, f'database = "{store_url}"\n{PROVIDER}') as go:
+        assert go.one().outcome == "failed"
+    (tmp_path / "p.csv").write_text(CSV)
+    assert "has failed 1 times" in one_ill(tmp_path / "headrace.toml", "provider p").seen
+    with open_store(store_url) as store:
+        store.claim_providers(["p"], "host:1:a", 60.0, due=None)
+    said = [one.seen for one in examine_settings(str(tmp_path / "headrace.toml"))]
+    assert "it is being polled by host:1:a" in said
+
+
+def test_a_file_that_is_wrong_and_a_database_that_is_not_there_yet(tmp_path: Path) -> None:
+    file = tmp_path / "headrace.toml"
+    file.write_text("[providers.p]\n")
+    assert one_ill(file, "configuration").state == "failed"
+    (tmp_path / "p.csv").write_text(CSV)
+    file.write_text(f'database = "sqlite:///{tmp_path}/none.db"\n{PROVIDER}')
+    assert one_ill(file, "database").state == "warning"
+    assert not (tmp_path / "none.db").exists()
