@@ -19,10 +19,18 @@ from proxy import Proxy, Trouble, drop_all, proxied
 from tests_support import Headrace, scaled
 
 import headrace as package
+from headrace import AlertRule
 from headrace.errors import ConnectionLostError, StoreError
 from headrace.storage import open_store
 
-OPTIONS: Any = {"table": "t", "id": ["key", "at"], "time": "at", "types": {"key": "integer"}, "chunk_rows": 40}
+OPTIONS: Any = {
+    "table": "t",
+    "alerts": [AlertRule("third", "key % 3 = 0")],
+    "id": ["key", "at"],
+    "time": "at",
+    "types": {"key": "integer"},
+    "chunk_rows": 40,
+}
 # found out within seconds, not within a minute
 IMPATIENT = "?connect_timeout=5&keepalives_idle=1&keepalives_interval=1&keepalives_count=2&tcp_user_timeout=2000"
 MOST_RUNS = 20

@@ -20,11 +20,18 @@ from servers import OwnPostgres, own_postgres, pgbouncer, small_disk
 from tests_support import Headrace, scaled
 
 import headrace as package
+from headrace import AlertRule
 from headrace.errors import StoreError
 
-NAMED: Any = {"table": "t", "id": ["key", "at"], "time": "at", "types": {"key": "integer"}}
+NAMED: Any = {
+    "table": "t",
+    "alerts": [AlertRule("third", "key % 3 = 0")],
+    "id": ["key", "at"],
+    "time": "at",
+    "types": {"key": "integer"},
+}
 FULL = 20_000  # rows that do not fit on a small disk
-MOST_RUNS = 100
+MOST_RUNS = 1000
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +80,13 @@ def test_postgres_killed_and_restarted_again_and_again_during_one_load(
     report = None
     while report is None and runs < MOST_RUNS:
         runs += 1
-        with suppress(StoreError):  # the server was away when a connection was first made, or something read
+        try:
             report = package.load(
                 oracle.path, to=server.url, mode="sequential", enrich=killer.pace, chunk_rows=50, **NAMED
             )
+        except StoreError as error:  # the server was away when a connection was first made, or something read
+            print(error)
+            time.sleep(0.5)
     killer.join()
     assert report is not None
     print(f"{runs} runs, {report.retries} retries in the last")
@@ -100,10 +110,9 @@ class Full:
 
     def fill(self, left: int) -> None:
         """Leave `left` bytes free."""
-        with self.ballast.open("ab") as file, suppress(OSError):
+        with self.ballast.open("ab", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(bytes(1 << 16))
-                file.flush()
         with self.ballast.open("ab") as file:
             file.truncate(max(0, file.tell() - left))
 
