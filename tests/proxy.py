@@ -39,6 +39,8 @@ class Proxy:
     swallowed: int = 0
     struck: int = 0
     pairs: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
+    ends: list[socket.socket] = field(default_factory=list)
+    """Every socket that there ever was."""
     holes: list[socket.socket] = field(default_factory=list)
     wrote: set[socket.socket] = field(default_factory=set)
     """Connections whose transaction has written something."""
@@ -50,6 +52,11 @@ class Proxy:
         for near, far in list(self.pairs):
             if near in self.writers:
                 self._strike(near, far)
+
+    def strike_all(self) -> None:
+        """The same for every connection there is."""
+        for near, far in list(self.pairs):
+            self._strike(near, far)
 
     def _strike(self, near: socket.socket, far: socket.socket) -> None:
         with suppress(OSError):
@@ -100,7 +107,7 @@ def proxied(url: str) -> Iterator[Proxy]:
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         serve.join()
-        for end in [*(end for pair in proxy.pairs for end in pair), *proxy.holes]:
+        for end in proxy.ends:
             end.close()
 
 
@@ -111,6 +118,7 @@ def _serve(listener: socket.socket, path: str, proxy: Proxy) -> None:
         except OSError:
             return
         far = socket.socket(socket.AF_UNIX)
+        proxy.ends += [near, far]
         try:
             near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             far.connect(path)

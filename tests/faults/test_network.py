@@ -21,7 +21,7 @@ from tests_support import Headrace, scaled
 import headrace as package
 from headrace import AlertRule
 from headrace.errors import ConnectionLostError, StoreError
-from headrace.storage import open_store
+from headrace.storage import open_store, transactions
 
 OPTIONS: Any = {
     "table": "t",
@@ -145,6 +145,20 @@ def test_a_server_that_does_not_even_refuse_is_given_up() -> None:
     assert raised.value.hint
 
 
+def test_a_server_that_stays_away_is_given_up(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions, "SERVER_AWAY", 1.0)
+    with proxied(postgres_url) as proxy:
+        store = open_store(proxy.url)
+        store.prepare_ledger()
+        # while it is there again in time, nobody notices
+        proxy.strike_all()
+        assert store.pin_contract("t", "{}") == "{}"
+    with store, pytest.raises(ConnectionLostError) as raised:
+        store.pin_contract("t", "{}")
+    assert raised.value.__notes__[0].startswith("given up after ")
+    assert raised.value.hint
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("probed", [True, False])
 def test_it_is_the_probes_that_find_out_a_black_hole(proxy: Proxy, probed: bool) -> None:
@@ -160,8 +174,7 @@ def test_it_is_the_probes_that_find_out_a_black_hole(proxy: Proxy, probed: bool)
         thread = threading.Thread(target=wait_for_an_answer)
         thread.start()
         proxy.trouble = "black hole"
-        proxy.writers.update(near for near, _ in proxy.pairs)
-        proxy.strike()
+        proxy.strike_all()
         assert gone.wait(40 if probed else 6) == probed
         for hole in proxy.holes:  # the end of its socket lets it go
             hole.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
