@@ -9,10 +9,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench bench-setup bench-all format clean
+.PHONY: help demo test test-all reliability check bench bench-setup bench-all format clean
 
 help: ## say what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/demo.stamp ## load a summer of real flights twice over, and verify that nothing doubled
 	$(BIN)/headrace demo
@@ -22,6 +22,11 @@ test: $(VENV)/test.stamp ## run the tests (slow suites run a tenth)
 
 test-all: $(VENV)/test.stamp ## run the tests, slow suites whole
 	HEADRACE_TEST_SCALE=full $(PYTEST) -n 2
+
+reliability: $(VENV)/test.stamp ## try every fault, and write docs/reliability.md (hours)
+	rm -f $(VENV)/evidence
+	HEADRACE_TEST_SCALE=full HEADRACE_EVIDENCE=$(CURDIR)/$(VENV)/evidence $(PYTEST) -n 2 tests/faults; \
+	$(BIN)/python tests/evidence.py $(VENV)/evidence docs/reliability.md
 
 check: $(VENV)/check.stamp ## lint, types, import rules, and what the wheel holds
 	$(BIN)/ruff check .

@@ -20,6 +20,8 @@ CONNECTION_DEFAULTS: dict[str, str | int] = {
 """What holds unless the URL says otherwise. A server that vanishes without a word is found out within a minute: by
 probes while its answer is awaited, by ``tcp_user_timeout`` while something is being sent."""
 
+PING_SECONDS = 2  # the least that libpq takes
+
 
 def how_to_connect(url: sa.URL) -> dict[str, Any]:
     """Arguments for psycopg: the defaults that `url` leaves alone, since SQLAlchemy would let them win over it.
@@ -31,10 +33,10 @@ def how_to_connect(url: sa.URL) -> dict[str, Any]:
 
 
 def conninfo_of(engine: sa.Engine) -> str:
-    """The same as libpq's connection string, for what is not SQLAlchemy's to do."""
+    """The same as libpq's connection string, for a ping: it blocks the whole interpreter, and so must be brief."""
     _, named = engine.dialect.create_connect_args(engine.url)
     named.pop("context", None)  # psycopg's adapters, of no interest to libpq
-    return make_conninfo(make_conninfo(**named), **_left_alone(engine.url))
+    return make_conninfo(make_conninfo(**named), **{**_left_alone(engine.url), "connect_timeout": PING_SECONDS})
 
 
 def _left_alone(url: sa.URL) -> dict[str, str | int]:

@@ -83,6 +83,7 @@ def install() -> None:
     around(ingest._Run, "_dispatch", "dispatch")
     around(ingest._Run, "_land", "land")
     around(SqlStore, "_claim", "receipt")
+    around(SqlStore, "_raise_alerts", "alerts")
     around(SqlStore, "_keep_rejects", "rejects")
     around(SqlStore, "finish_run", "books")
     around(scratch, "_drop", "cleanup")

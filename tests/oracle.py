@@ -20,20 +20,27 @@ from tests_support import Headrace
 
 __all__ = ["OPTIONS", "WAYS", "Found", "Oracle", "first_wins", "forget"]
 
-OPTIONS = ("--table", "t", "--id", "key,at", "--time", "at", "--type", "key=integer")
+OPTIONS = ("--table", "t", "--id", "key,at", "--time", "at", "--type", "key=integer", "--alert", "third=key % 3 = 0")
 WAYS = {
     "sequential": ("--mode", "sequential"),
     "partitioned": ("--mode", "parallel", "--workers", "2", "--partitions", "2"),
     "upsert": ("--mode", "parallel", "--workers", "2", "--strategy", "upsert"),
     "locked": ("--mode", "parallel", "--workers", "2", "--strategy", "locked", "--partitions", "2"),
 }
-LEDGER = ("headrace_contracts", "headrace_receipts", "headrace_rejects", "headrace_runs", "headrace_providers")
+LEDGER = (
+    "headrace_alerts",
+    "headrace_contracts",
+    "headrace_receipts",
+    "headrace_rejects",
+    "headrace_runs",
+    "headrace_providers",
+)
 EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 Key = tuple[int, str]
 
 
 class Found(NamedTuple):
-    """What a table holds too little, twice, and beyond its due, in rows (events and rejects)."""
+    """What there is too little of, twice, and beyond its due: events, rejects and alerts together."""
 
     lost: int
     duplicated: int
@@ -78,7 +85,7 @@ class Oracle:
     # Judging ----------------------------------------------------------------------------------------------------
 
     def look(self, headrace: Headrace, *, first_wins: bool) -> Found:
-        """Compare the table and the rejects with what must be there, row by row."""
+        """Compare events, rejects and alerts with what must be there, one by one."""
         if headrace.query_one_if_table("t", "SELECT count(*) FROM t") is None:
             return Found(len(self.first) + self.rejects, 0, 0)
         rows = Counter(_row(*row) for row in headrace.query("SELECT key, at, value FROM t"))
@@ -88,11 +95,16 @@ class Oracle:
         # a run over what an earlier one finished keeps the rejects again, as its own
         kept = Counter((run, row) for run, row in headrace.query("SELECT run_id, row_number FROM headrace_rejects"))
         rejected = {row for _, row in kept}
+        raised = Counter(
+            json.loads(payload)["key"] for (payload,) in headrace.query("SELECT payload FROM headrace_alerts")
+        )
+        alerts = {key for key, _ in self.first if key % 3 == 0}
         return Found(
-            lost=len(self.first.keys() - keys.keys()) + len(self.rejects - rejected),
-            duplicated=sum(count - 1 for count in [*keys.values(), *kept.values()]),
+            lost=len(self.first.keys() - keys.keys()) + len(self.rejects - rejected) + len(alerts - raised.keys()),
+            duplicated=sum(count - 1 for count in [*keys.values(), *kept.values(), *raised.values()]),
             unexpected=sum(not self._may_be(key, digest, first_wins) for key, digest in rows)
-            + len(rejected - self.rejects),
+            + len(rejected - self.rejects)
+            + len(raised.keys() - alerts),
         )
 
     def _may_be(self, key: Key, digest: int, first_wins: bool) -> bool:

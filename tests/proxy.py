@@ -25,6 +25,7 @@ __all__ = ["Proxy", "Trouble", "drop_all", "proxied"]
 Trouble = Literal["none", "swallow", "reset", "black hole", "delay", "dribble"]
 BLOCK = 1 << 16
 COMMITTED = b"C\0\0\0\x0bCOMMIT\0"
+WROTE = (b"INSERT 0 ", b"COPY ", b"UPDATE ")
 _SO_ATTACH_FILTER = 26
 _DROP_ALL = struct.pack("HBBI", 6, 0, 0, 0)  # classic BPF: return 0 bytes of the packet
 
@@ -38,10 +39,22 @@ class Proxy:
     swallowed: int = 0
     struck: int = 0
     pairs: list[tuple[socket.socket, socket.socket]] = field(default_factory=list)
+    ends: list[socket.socket] = field(default_factory=list)
+    """Every socket that there ever was."""
     holes: list[socket.socket] = field(default_factory=list)
+    wrote: set[socket.socket] = field(default_factory=set)
+    """Connections whose transaction has written something."""
+    writers: set[socket.socket] = field(default_factory=set)
+    """Connections that have written something at some time."""
 
     def strike(self) -> None:
-        """Reset, or send into a black hole, every connection there is now."""
+        """Reset, or send into a black hole, every connection that writes."""
+        for near, far in list(self.pairs):
+            if near in self.writers:
+                self._strike(near, far)
+
+    def strike_all(self) -> None:
+        """The same for every connection there is."""
         for near, far in list(self.pairs):
             self._strike(near, far)
 
@@ -60,11 +73,17 @@ class Proxy:
 
     def pass_on(self, block: bytes, near: socket.socket, far: socket.socket, *, up: bool) -> bool:
         """Send `block` on; returns whether the connection goes on."""
-        if self.trouble == "swallow" and not up and COMMITTED in block:
+        if not up and any(said in block for said in WROTE):
+            self.wrote.add(near)
+            self.writers.add(near)
+        ended = not up and COMMITTED in block
+        if ended and near in self.wrote and self.trouble == "swallow":
             # the server has committed; the client will never know
             self.swallowed += 1
             _reset(near)
             return False
+        if ended:
+            self.wrote.discard(near)
         sink = far if up else near
         if self.trouble == "delay":
             time.sleep(0.01)
@@ -88,7 +107,7 @@ def proxied(url: str) -> Iterator[Proxy]:
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         serve.join()
-        for end in [*(end for pair in proxy.pairs for end in pair), *proxy.holes]:
+        for end in proxy.ends:
             end.close()
 
 
@@ -99,6 +118,7 @@ def _serve(listener: socket.socket, path: str, proxy: Proxy) -> None:
         except OSError:
             return
         far = socket.socket(socket.AF_UNIX)
+        proxy.ends += [near, far]
         try:
             near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             far.connect(path)

@@ -25,7 +25,11 @@ ROWS = 60
 BOTH = ("before", "after")
 ANYWHERE = [
     *(f"{what} {when}" for what in ("ledger", "table", "contract", "run", "dispatch", "land") for when in BOTH),
-    *(f"{what} {when}" for what in ("receipt", "rejects", "COMMIT", "discard", "books", "cleanup") for when in BOTH),
+    *(
+        f"{what} {when}"
+        for what in ("receipt", "alerts", "rejects", "COMMIT", "discard", "books", "cleanup")
+        for when in BOTH
+    ),
     "read chunk",
     "read end",
 ]

@@ -18,6 +18,7 @@ from oracle import OPTIONS, WAYS, Found, Oracle, first_wins, forget
 from tests_support import Headrace, scaled
 from workers_support import left_behind
 
+ROWS = 1_000_000 if scaled(10) == 10 else 25_000
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -32,7 +33,7 @@ class Loads:
     scratch: Path
 
     def load(self, signals: Sequence[tuple[float, int]] = ()) -> Ended:
-        words = ["load", str(self.oracle.path), *OPTIONS, "--chunk-rows", "20000", *WAYS[self.way]]
+        words = ["load", str(self.oracle.path), *OPTIONS, "--chunk-rows", str(ROWS // 10), *WAYS[self.way]]
         environment = {"HEADRACE_DATABASE_URL": self.headrace.url, "TMPDIR": str(self.scratch)}
         ended = self.nursery.run(words, environment, self.headrace.folder, signals)
         assert ended.orphans == 0, ended
@@ -55,7 +56,7 @@ class Loads:
 
 @pytest.fixture
 def loads(nursery: Nursery, headrace: Headrace, tmp_path: Path, scratch: Path, seed: int, way: str) -> Loads:
-    return Loads(nursery, headrace, Oracle(tmp_path / "events.csv", scaled(1_000_000), seed), way, scratch)
+    return Loads(nursery, headrace, Oracle(tmp_path / "events.csv", ROWS, seed), way, scratch)
 
 
 @pytest.mark.timeout(7200)

@@ -25,6 +25,11 @@ DAMAGE = {
     ),
     "another value": (["UPDATE t SET value = 'another' WHERE key = {key}"], Found(0, 0, 1)),
     "an event that nobody sent": (["UPDATE t SET key = 1000000 WHERE key = {key}"], Found(1, 0, 1)),
+    "an alert lost": (["DELETE FROM headrace_alerts WHERE alert_id = 1"], Found(1, 0, 0)),
+    "an alert of another event": (
+        ["""UPDATE headrace_alerts SET payload = '{{"key": 999999}}' WHERE alert_id = 1"""],
+        Found(1, 0, 1),
+    ),
     "a reject lost": (["DELETE FROM headrace_rejects"], Found(1, 0, 0)),
     "a reject of another row": (["UPDATE headrace_rejects SET row_number = 7"], Found(1, 0, 1)),
 }

@@ -1,0 +1,206 @@
+"""PostgreSQL killed again and again under a load, full disks, and PgBouncer in transaction mode."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pytest
+from evidence import Record, keep
+from nursery import Ended, Nursery
+from oracle import OPTIONS, WAYS, Oracle, first_wins, forget
+from servers import OwnPostgres, own_postgres, pgbouncer, small_disk
+from tests_support import Headrace, scaled
+
+import headrace as package
+from headrace import AlertRule
+from headrace.errors import StoreError
+
+NAMED: Any = {
+    "table": "t",
+    "alerts": [AlertRule("third", "key % 3 = 0")],
+    "id": ["key", "at"],
+    "time": "at",
+    "types": {"key": "integer"},
+}
+FULL = 20_000  # rows that do not fit on a small disk
+MOST_RUNS = 1000
+
+
+@pytest.fixture(scope="module")
+def server(postgres_server: str) -> Iterator[OwnPostgres]:
+    with own_postgres() as opened:
+        yield opened
+
+
+# Killed and started again ---------------------------------------------------------------------------------------
+
+
+class Killer:
+    """Kills the server and starts it again, a number of times, while a load takes its time."""
+
+    def __init__(self, server: OwnPostgres, times: int, chance: random.Random) -> None:
+        self.done = 0
+        self._server, self._times, self._chance = server, times, chance
+        self._thread = threading.Thread(target=self._kill)
+        self._thread.start()
+
+    def _kill(self) -> None:
+        while self.done < self._times:
+            time.sleep(self._chance.uniform(0, 2))
+            self._server.kill()
+            self._server.start()
+            self.done += 1
+
+    def pace(self, events: pa.RecordBatch) -> pa.RecordBatch:
+        """Takes its time while there is killing to be done."""
+        time.sleep(0 if self.done >= self._times else 0.3)
+        return events
+
+    def join(self) -> None:
+        self._thread.join()
+
+
+@pytest.mark.timeout(7200)
+def test_postgres_killed_and_restarted_again_and_again_during_one_load(
+    server: OwnPostgres, tmp_path: Path, seed: int
+) -> None:
+    times = scaled(50)
+    headrace = Headrace(server.url, tmp_path)
+    oracle = Oracle(tmp_path / "events.csv", 600 * times, seed)
+    killer = Killer(server, times, random.Random(seed))
+    runs = 0
+    report = None
+    while report is None and runs < MOST_RUNS:
+        runs += 1
+        try:
+            report = package.load(
+                oracle.path, to=server.url, mode="sequential", enrich=killer.pace, chunk_rows=50, **NAMED
+            )
+        except StoreError as error:  # the server was away when a connection was first made, or something read
+            print(error)
+            time.sleep(0.5)
+    killer.join()
+    assert report is not None
+    print(f"{runs} runs, {report.retries} retries in the last")
+    found = oracle.look(headrace, first_wins=True)
+    keep(Record("server killed", "at random", "postgresql, sequential", times, *found, seed=seed, rows=oracle.rows))
+    assert not any(found)
+    oracle.check_ledger(headrace)
+    forget(headrace)
+
+
+# Full disks -----------------------------------------------------------------------------------------------------
+
+
+class Full:
+    """Loads whose store, spool or server has a disk that is filled by `ballast` but for some kilobytes."""
+
+    def __init__(self, nursery: Nursery, oracle: Oracle, folder: Path, disk: Path) -> None:
+        self._nursery, self._folder = nursery, folder
+        self.oracle = oracle
+        self.ballast = disk / "ballast"
+
+    def fill(self, left: int) -> None:
+        """Leave `left` bytes free."""
+        with self.ballast.open("ab", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(1 << 16))
+        with self.ballast.open("ab") as file:
+            file.truncate(max(0, file.tell() - left))
+
+    def load(self, url: str, scratch: Path, way: str) -> Ended:
+        words = ["load", str(self.oracle.path), *OPTIONS, "--chunk-rows", "2000", *WAYS[way]]
+        environment = {"HEADRACE_DATABASE_URL": url, "TMPDIR": str(scratch)}
+        ended = self._nursery.run(words, environment, self._folder)
+        assert ended.orphans == 0
+        return ended
+
+    def judge(self, url: str, what: str, where: str) -> None:
+        headrace = Headrace(url, self._folder)
+        found = self.oracle.look(headrace, first_wins=True)
+        keep(Record(f"disk full: {what}", "during the load", where, 1, *found, self.oracle.seed, self.oracle.rows))
+        assert not any(found)
+        self.oracle.check_ledger(headrace)
+
+
+def test_a_full_disk_under_an_sqlite_file_is_named_and_the_load_resumes(
+    nursery: Nursery, tmp_path: Path, scratch: Path, seed: int
+) -> None:
+    with small_disk(16) as disk:
+        full = Full(nursery, Oracle(tmp_path / "events.csv", FULL, seed), tmp_path, disk)
+        full.fill(1 << 20)
+        url = f"sqlite:///{disk / 'h.db'}"
+        ended = full.load(url, scratch, "sequential")
+        assert ended.code == 1, ended.stderr
+        assert str(disk / "h.db") in ended.stderr
+        assert "full" in ended.stderr
+        assert "resume" in ended.stderr
+        full.ballast.unlink()
+        assert full.load(url, scratch, "sequential").code == 3
+        full.judge(url, "SQLite file", "sqlite, sequential")
+
+
+def test_a_full_disk_under_the_spool_is_named_and_the_load_resumes(
+    nursery: Nursery, tmp_path: Path, sqlite_url: str, seed: int
+) -> None:
+    with small_disk(16) as disk:
+        full = Full(nursery, Oracle(tmp_path / "events.csv", FULL, seed), tmp_path, disk)
+        full.fill(200_000)
+        ended = full.load(sqlite_url, disk, "partitioned")
+        assert ended.code == 1, ended.stderr
+        assert str(disk) in ended.stderr
+        assert "free some space" in ended.stderr
+        full.ballast.unlink()
+        assert full.load(sqlite_url, disk, "partitioned").code == 3
+        full.judge(sqlite_url, "spool", "sqlite, partitioned")
+
+
+def test_a_full_disk_under_postgres_is_named_and_the_load_resumes(
+    nursery: Nursery, postgres_server: str, tmp_path: Path, scratch: Path, seed: int
+) -> None:
+    with small_disk(160) as disk, own_postgres(disk) as server:
+        full = Full(nursery, Oracle(tmp_path / "events.csv", FULL, seed), tmp_path, disk)
+        full.fill(600_000)
+        ended = full.load(server.url, scratch, "sequential")
+        assert ended.code == 1, ended.stderr
+        assert "No space left" in ended.stderr
+        assert "the server's disk is full" in ended.stderr
+        full.ballast.unlink()
+        assert full.load(server.url, scratch, "sequential").code == 3
+        full.judge(server.url, "PostgreSQL", "postgresql, sequential")
+
+
+# PgBouncer ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_everything_passes_through_a_pooler_in_transaction_mode(
+    server: OwnPostgres, nursery: Nursery, tmp_path: Path, scratch: Path, seed: int, way: str
+) -> None:
+    forget(Headrace(server.url, tmp_path))
+    oracle = Oracle(tmp_path / "events.csv", 3000, seed)
+    environment = {"TMPDIR": str(scratch)}
+    words = ["load", str(oracle.path), *OPTIONS, "--chunk-rows", "300", *WAYS[way]]
+    # fewer sessions than there are clients: each transaction may find itself in another one
+    with pgbouncer(server, pool=2) as url:
+        for _ in range(2):
+            ended = nursery.run(words, {**environment, "HEADRACE_DATABASE_URL": url}, tmp_path)
+            assert ended.code == 3, ended.stderr
+        headrace = Headrace(url, tmp_path)
+        headrace.run("verify", oracle.path, "--table", "t")
+        found = oracle.look(headrace, first_wins=first_wins(way))
+        with psycopg.connect(server.url) as direct:
+            locks = direct.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchall()
+            idle = direct.execute("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'").fetchall()
+    keep(Record("PgBouncer, transaction mode", "all the time", f"postgresql, {way}", 1, *found, seed, oracle.rows))
+    assert not any(found)
+    oracle.check_ledger(Headrace(server.url, tmp_path))
+    assert (locks, idle) == ([(0,)], [(0,)])
