@@ -110,7 +110,7 @@ class LoadOptions:
     events, and `on_error` says what becomes of rows that make one of them fail.
     """
 
-    to: str = DEFAULT_DATABASE
+    to: str = field(default=DEFAULT_DATABASE, repr=False)  # it may hold a password
     table: str | None = None
     provider: str = DEFAULT_PROVIDER
     identity: tuple[str, ...] | None = None

@@ -42,7 +42,7 @@ from uuid import uuid4
 from headrace.errors import ConfigurationError
 from headrace.forking import METHOD, send_ahead
 from headrace.logs import Channel, connect_logging, working_on
-from headrace.scratch import live_folders, remove_folders
+from headrace.scratch import live_folders, private_file, remove_folders
 from headrace.worker import Outcome, attempt
 
 __all__ = ["InFile", "Packed", "ProcessCrew", "run"]
@@ -279,7 +279,7 @@ def _sent(outcome: Outcome[Result], folder: Path) -> Outcome[Result] | InFile[Re
     if len(content) <= _WHOLE:
         return outcome
     path = folder / f"outcome-{uuid4().hex}"
-    path.write_bytes(content)
+    private_file(path).write_bytes(content)
     return InFile(path)
 
 
