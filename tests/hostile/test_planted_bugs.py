@@ -1,4 +1,4 @@
-"""Twelve planted bugs, each a small edit of a copy of the package: a named test of the suite catches each of them.
+"""Planted bugs, twelve and one, each a small edit of a copy of the package: a named test catches each of them.
 
 The table below says by which. The named tests are green on the unedited package, where the suite itself runs them.
 """
@@ -51,6 +51,15 @@ BUGS = [
         "sqlite",
     ),
     Bug(
+        "alert outside the transaction",
+        "storage/sqlstore.py",
+        "        alerts = self._raise_alerts(connection, piece, written.inserted, receipt_id)\n",
+        "        with self._engine.begin() as apart:\n"
+        "            alerts = self._raise_alerts(apart, piece, written.inserted, receipt_id)\n",
+        "contract/test_outbox.py::test_alerts_exist_only_with_their_events_wherever_a_commit_stops",
+        "postgresql and snapshot",
+    ),
+    Bug(
         "rejects outside the transaction",
         "storage/sqlstore.py",
         "        self._keep_rejects(connection, piece, receipt_id)\n",
@@ -95,7 +104,7 @@ BUGS = [
         "    inserted = offered if written.inserted is None else len(written.inserted) // 16\n",
         "    inserted = offered\n",
         "contract/test_authority.py::test_exactly_the_absent_events_go_in",
-        "sqlite and 3",
+        "sqlite",
     ),
     Bug(
         "text hashed as it comes, not in NFC",
