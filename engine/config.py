@@ -113,7 +113,7 @@ class LoadOptions:
     that come again with another payload; for ``update``, `version_column` says which is newer.
     """
 
-    to: str = DEFAULT_DATABASE
+    to: str = field(default=DEFAULT_DATABASE, repr=False)  # it may hold a password
     table: str | None = None
     provider: str = DEFAULT_PROVIDER
     identity: tuple[str, ...] | None = None

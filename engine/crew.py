@@ -42,7 +42,7 @@ from uuid import uuid4
 from headrace.errors import ConfigurationError
 from headrace.forking import METHOD, send_ahead
 from headrace.logs import Channel, connect_logging, working_on
-from headrace.scratch import live_folders, remove_folders
+from headrace.scratch import live_folders, private_file, remove_folders
 from headrace.worker import Outcome, attempt
 
 __all__ = ["InFile", "Packed", "ProcessCrew", "run"]
@@ -279,7 +279,7 @@ def _sent(outcome: Outcome[Result], folder: Path) -> Outcome[Result] | InFile[Re
     if len(content) <= _WHOLE:
         return outcome
     path = folder / f"outcome-{uuid4().hex}"
-    path.write_bytes(content)
+    private_file(path).write_bytes(content)
     return InFile(path)
 
 
@@ -292,7 +292,7 @@ def enlist(terms: _Terms) -> None:
     _duty.folder = terms.folder
     _go_on_when_orphaned()
     pulse = terms.folder / f"pulse-{os.getpid()}"
-    pulse.touch()
+    pulse.touch(mode=0o600)
     threading.Thread(target=_beat, args=(pulse, terms), daemon=True, name="headrace-pulse").start()
     threading.Thread(target=_guard, args=(terms,), daemon=True, name="headrace-guard").start()
 
@@ -320,7 +320,9 @@ def _beat(pulse: Path, terms: _Terms) -> None:
         began = _duty.began
         if began is not None and time.monotonic() - began > terms.task_timeout:
             log.error("%s took longer than %g s: this worker ends itself", _duty.order, terms.task_timeout)
-            (terms.folder / f"late-{os.getpid()}").write_text(_duty.order)
+            late = terms.folder / f"late-{os.getpid()}"
+            late.touch(mode=0o600)
+            late.write_text(_duty.order)
             os._exit(LATE)
         with suppress(FileNotFoundError):  # the folder is gone: the run is over, and so is this worker soon
             os.utime(pulse)

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from headrace.errors import InputError
 from headrace.locate import Locator, csv_places
 from headrace.pacing import Paced
-from headrace.reading import Hint, Piece, Place
+from headrace.reading import Hint, Piece, Place, require_few
 from headrace.records import Careful, records_of
 from headrace.storage.base import Reject
 from headrace.streams import ESCAPED, Progress, Utf8, open_bytes, readable, unescape
@@ -179,6 +179,7 @@ class CsvReader:
             dialect = settle_dialect(sample.decode(errors="ignore"), delimiter, whole=not text.read(1))
         if not dialect.columns:
             raise InputError("the file is empty", where=self._name, hint="a CSV file begins with its columns' names")
+        require_few(len(dialect.columns), self._name)
         if any("\0" in column or re.search(ESCAPED, column) for column in dialect.columns):
             raise InputError(
                 "the header is not UTF-8 text",
@@ -307,12 +308,11 @@ def _width(sample: str, delimiter: str, whole: bool) -> int:
 
 
 def _names(cells: list[str]) -> tuple[str, ...]:
-    names: list[str] = []
+    names: dict[str, int] = {}  # how many copies of each; a header may have a million fields
     for number, cell in enumerate(cells):
-        name = cell.strip() or f"column{number}"
-        wanted, copies = name, 0
+        name = wanted = cell.strip() or f"column{number}"
         while name in names:
-            copies += 1
-            name = f"{wanted}_{copies}"
-        names.append(name)
+            names[wanted] += 1
+            name = f"{wanted}_{names[wanted]}"
+        names[name] = 0
     return tuple(names)

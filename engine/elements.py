@@ -55,7 +55,7 @@ def _features(document: _Document) -> Iterator[tuple[int, bytes]]:
     while True:
         _, key = document.value()
         document.expect(":")
-        if json.loads(key) == "features" and document.peek() == "[":
+        if json.loads(key, strict=False) == "features" and document.peek() == "[":
             found = True
             yield from _array(document)
         else:

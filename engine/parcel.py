@@ -19,6 +19,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from headrace.errors import HeadraceError
+from headrace.scratch import private_file
 
 __all__ = [
     "BytesParcel",
@@ -126,7 +127,7 @@ def pack_bytes(batch: pa.RecordBatch) -> BytesParcel:
 def _pack_file(batch: pa.RecordBatch, spool: Path) -> FileParcel:
     path = spool / f"{os.getpid()}-{uuid4().hex}.arrow"
     try:
-        with pa.OSFile(str(path), "wb") as sink:
+        with pa.OSFile(str(private_file(path)), "wb") as sink:
             _write(sink, batch)
     except FileNotFoundError:
         raise SpoolUnseen(str(spool)) from None

@@ -16,10 +16,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from headrace.errors import InputError
 from headrace.partitioning.contract import LogicalType
 from headrace.storage.base import Reject
 
-__all__ = ["Hint", "Piece", "Place", "Reader", "cut"]
+__all__ = ["MOST_COLUMNS", "Hint", "Piece", "Place", "Reader", "cut", "require_few"]
+
+MOST_COLUMNS = 10_000
+"""What an input may have before any select."""
 
 Place = tuple[int | None, str | None]
 """The physical line (1-based) where a row starts and its raw text, each ``None`` where it is not known."""
@@ -124,3 +128,13 @@ def cut(pieces: Iterator[Piece], max_rows: int, max_bytes: int) -> Iterator[Piec
 def _rows_within(piece: Piece, size: int) -> int:
     """How many of the piece's rows make `size` bytes, by their mean; at least one."""
     return max(1, -(-size * piece.span // max(1, int(piece.table.nbytes))))
+
+
+def require_few(columns: int, name: str) -> None:
+    """Raise `InputError` for an input of more columns than any table has: each costs memory and an expression."""
+    if columns > MOST_COLUMNS:
+        raise InputError(
+            f"the input has {columns:,} columns, and {MOST_COLUMNS:,} are the most",
+            where=name,
+            hint="databases take fewer still: is this the file, and is its delimiter what the header suggests?",
+        )

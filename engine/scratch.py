@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 
-__all__ = ["live_folders", "remove_folders", "scratch_folder", "sweep", "sweep_abandoned"]
+__all__ = ["live_folders", "private_file", "remove_folders", "scratch_folder", "sweep", "sweep_abandoned"]
 
 _PREFIX = "headrace-"
 _LOCK = ".lock"
@@ -37,6 +37,12 @@ def scratch_folder() -> Iterator[Path]:
         yield folder
     finally:
         _drop(folder)
+
+
+def private_file(path: Path) -> Path:
+    """Make `path`, a new empty file that this user alone can read, whatever the umask; returns it. Raises `OSError`."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    return path
 
 
 def sweep() -> None:

@@ -38,7 +38,7 @@ from headrace.inference import Sampled, infer
 from headrace.inputs import Located, locate_inputs, locate_spooled
 from headrace.jsontext import JsonReader
 from headrace.partitioning.contract import LogicalType
-from headrace.reading import Hint, Piece, Place, Reader, cut
+from headrace.reading import Hint, Piece, Place, Reader, cut, require_few
 from headrace.reasons import as_text
 from headrace.spooled import Spooled
 from headrace.storage.base import Address, Reject
@@ -346,6 +346,7 @@ class _Source:
     def _known_hints(self) -> dict[str, Hint]:
         if self._hints is None:
             self._hints = self._reader.hints(self._first_pieces())
+            require_few(len(self._hints), self.name)
         return self._hints
 
     def _first_pieces(self) -> list[Piece]:

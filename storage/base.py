@@ -303,7 +303,10 @@ class Store(Outbox, Protocol):
     # Tables -----------------------------------------------------------------------------------------------------
 
     def prepare_ledger(self) -> None:
-        """Create Headrace's own tables where they are missing. Safe when several processes do it at once."""
+        """Create Headrace's own tables where they are missing, and bring those of an older release up to date.
+
+        Safe when several processes do it at once. Raises `SchemaError` where a newer release has been at work.
+        """
         ...
 
     def table_schema(self, table: str, *, keyed: bool = True) -> pa.Schema | None:

@@ -20,7 +20,7 @@ from headrace.storage.base import (
     StoredReject,
 )
 from headrace.storage.holdings import LedgerEntry
-from headrace.storage.schema import LEDGER, RECEIPTS, REJECTS, RUNS
+from headrace.storage.schema import RECEIPTS, REJECTS, RUNS
 
 __all__ = [
     "counts_of",
@@ -28,8 +28,6 @@ __all__ = [
     "entries_of",
     "entry_of",
     "finished_values",
-    "is_complete",
-    "lacking",
     "moment",
     "newest_unfinished",
     "receipt_of",
@@ -225,17 +223,6 @@ def rejects_where(ids: Sequence[int] | None, limit: int | None, **wanted: str | 
         if value is not None:
             found = found.where(REJECTS.c[column] == value)
     return found if ids is None else found.where(REJECTS.c.reject_id.in_(list(ids)))
-
-
-def is_complete(connection: sa.Connection) -> bool:
-    """Whether Headrace's own tables are there, with every column that this version writes."""
-    return set(sa.inspect(connection).get_table_names()).issuperset(LEDGER.tables) and not lacking(connection)
-
-
-def lacking(connection: sa.Connection) -> list[sa.Column[Any]]:
-    """The columns of receipts that the table of an earlier version lacks."""
-    present = {column["name"] for column in sa.inspect(connection).get_columns(RECEIPTS.name)}
-    return [column for column in RECEIPTS.columns if column.name not in present]
 
 
 def moment(value: datetime | str) -> datetime:

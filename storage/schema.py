@@ -36,6 +36,7 @@ __all__ = [
     "RECEIPT_KEY",
     "REJECTS",
     "RUNS",
+    "SCHEMA",
     "arrow_of_postgres",
     "arrow_of_sqlite",
     "event_table",
@@ -45,6 +46,14 @@ __all__ = [
 LEDGER = sa.MetaData()
 _BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # only INTEGER becomes SQLite's own row number
 _MOMENT = sa.TIMESTAMP(timezone=True).with_variant(sa.Text(), "sqlite")
+
+SCHEMA = sa.Table(  # which releases have changed these tables; see headrace.storage.migrations
+    "headrace_schema",
+    LEDGER,
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("changed_at", _MOMENT, nullable=False),
+)
 
 CONTRACTS = sa.Table(
     "headrace_contracts",

@@ -41,10 +41,11 @@ from headrace.storage.base import (
 from headrace.storage.checks import Checks
 from headrace.storage.digest import NOTHING, Digest
 from headrace.storage.holdings import Holdings, LedgerEntry
+from headrace.storage.migrations import is_current, migrate
 from headrace.storage.providers import ProviderTable
 from headrace.storage.repeats import Difference
 from headrace.storage.revise import UNREVISED, Aside, Revised, candidates, revise
-from headrace.storage.schema import CONTRACTS, LEDGER, RECEIPT_KEY, RECEIPTS, REJECTS, RUNS, event_table, kind
+from headrace.storage.schema import CONTRACTS, RECEIPT_KEY, RECEIPTS, REJECTS, RUNS, event_table, kind
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sqloutbox import SqlOutbox
 from headrace.storage.transactions import in_blocks
@@ -103,16 +104,14 @@ class SqlStore(SqlOutbox, ProviderTable, Checks, ABC):
 
     def prepare_ledger(self) -> None:
         with self._reading() as connection:
-            complete = ledger.is_complete(connection)
+            current = is_current(connection, self._url)
         # who only looks into a ledger that is there need not wait for a writer
-        if not complete:
-            self._write(self._create_ledger)
+        if not current:
+            self._write(self._migrate)
 
-    def _create_ledger(self, connection: sa.Connection) -> None:
+    def _migrate(self, connection: sa.Connection) -> None:
         self._exclusive(connection)
-        LEDGER.create_all(connection)
-        for column in ledger.lacking(connection):
-            self._add_column(connection, column.table.name, column)
+        migrate(connection, self._url, self._now())
 
     def table_schema(self, table: str, *, keyed: bool = True) -> pa.Schema | None:
         with self._reading() as connection:

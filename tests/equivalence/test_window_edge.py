@@ -32,7 +32,8 @@ IDENTITY = {"time": ["n", "at"], "hash": ["n"]}
 def ages() -> list[timedelta]:
     """How long before now: around the edge by microseconds and milliseconds, far behind it, and in the future."""
     near = [step * unit for unit in (MICRO, 1000 * MICRO) for step in (-2, -1, 0, 1, 2)]
-    edges = [WINDOW + step for step in near] + [2 * WINDOW + step for step in near]
+    # base is 456 µs into its millisecond: an event 456 µs further back stands exactly where the window is rounded to
+    edges = [WINDOW + step for step in [*near, 456 * MICRO]] + [2 * WINDOW + step for step in near]
     return [*edges, 400 * DAY, 70 * DAY, 69 * DAY, 10 * DAY, DAY, timedelta(), -DAY, -40 * DAY]
 
 

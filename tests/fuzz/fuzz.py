@@ -54,7 +54,7 @@ def one_input(data: bytes) -> None:
 def fuzz_source(name: str, content: bytes, *, typed: bool, twice: bool) -> None:
     path = FOLDER / name
     path.write_bytes(content)
-    few = rows_of(path, 3, typed=typed)
+    few = rows_of(path, 20, typed=typed)
     if not twice:
         return
     many = rows_of(path, 100_000, typed=typed)
@@ -119,8 +119,8 @@ def value(kind: str, given: Any) -> Any:
 
 
 if __name__ == "__main__":
-    csvtext._BLOCK = 4096  # blocks end where the fuzzer can reach
-    jsontext._BLOCK = 4096
+    csvtext._BLOCK = 256  # blocks end where the fuzzer can reach
+    jsontext._BLOCK = 256
     shared = connect(1, "UTC")  # a new database for each file would take nearly all of the time
     source.connect = lambda threads, timezone: shared
     atheris.Setup(sys.argv, one_input)

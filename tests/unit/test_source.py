@@ -234,6 +234,11 @@ def test_json_arrays_and_geojson_are_read_element_by_element(tmp_path: Path, ind
     assert json.loads(table.column("geometry").to_pylist()[0]) == {"type": "Point", "coordinates": [1, 2]}
 
 
+def test_a_control_character_in_a_key_beside_the_features_harms_nothing(tmp_path: Path) -> None:
+    text = '{"type":"FeatureCollection","na\nme":1,"features":[{"properties":{"a":1}}]}'  # found by the fuzzer
+    assert read(file(tmp_path, "x.geojson", text))[0].to_pylist() == [{"a": 1}]
+
+
 @pytest.mark.parametrize("content", ['[{"a":1},{"a":2}', '[{"a":1},}', '[{"a":1}] x', '{"features":[{"a":1}', "[1,"])
 def test_a_malformed_json_document_ends_in_an_error_that_names_the_line(tmp_path: Path, content: str) -> None:
     with pytest.raises(InputError, match=r"x\.geojson, line 1" if "features" in content else r"x\.json, line 1"):

@@ -1,0 +1,80 @@
+"""Compressed bombs: a small file that unpacks to gigabytes ends in an error, within 512 MiB of memory."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+MIB = 1 << 20
+LIMIT = 512 * MIB
+UNPACKED = 1024  # MiB
+
+
+MEMBER = 16  # MiB: one compressed member, repeated
+
+
+def bomb(path: Path, head: bytes, filling: bytes) -> None:
+    """A file of `UNPACKED` MiB: a head, then the filling over and over, in members as both formats allow."""
+    compress = gzip.compress if path.suffix == ".gz" else zstd
+    member = compress(filling * (MEMBER * MIB // len(filling)))
+    with path.open("wb") as file:
+        file.write(compress(head))
+        file.writelines(member for _ in range(UNPACKED // MEMBER))
+
+
+def zstd(content: bytes) -> bytes:
+    packed: bytes = pa.compress(content, "zstd", asbytes=True)
+    return packed
+
+
+BOMBS = [
+    ("one line of CSV", "x.csv", b"a,b\n1,", b"y"),
+    ("one quoted field", "x.csv", b'a,b\n1,"', b"line\n\n\n\n"),
+    ("one header", "x.csv", b"a", b"b"),
+    ("a header of commas", "x.csv", b"a,b", b","),
+    ("NULs", "x.csv", b"", b"\0"),
+    ("one line of JSON", "x.jsonl", b'{"a":1}\n{"a":"', b"y"),
+    ("one JSON array", "x.json", b'[{"a":1},{"a":"', b"y"),
+    ("nested arrays", "x.json", b"[", b"["),
+    ("one feature", "x.geojson", b'{"type":"FeatureCollection","features":[{"properties":{"a":"', b"y"),
+]
+
+
+def chosen() -> list[tuple[str, str, bytes, bytes, str]]:
+    """All of them in both formats in the whole suite, three otherwise."""
+    every = [(*one, suffix) for one in BOMBS for suffix in (".gz", ".zst")]
+    return every if os.environ.get("HEADRACE_TEST_SCALE") == "full" else [every[0], every[3], every[10]]
+
+
+@pytest.mark.parametrize(
+    ("_what", "name", "head", "filling", "suffix"), chosen(), ids=lambda one: one if isinstance(one, str) else ""
+)
+def test_a_bomb_ends_in_an_error_within_bounded_memory(
+    tmp_path: Path, _what: str, name: str, head: bytes, filling: bytes, suffix: str
+) -> None:
+    path = tmp_path / (name + suffix)
+    bomb(path, head, filling)
+    assert path.stat().st_size < UNPACKED * MIB // 100
+    measure = (
+        "import resource, sys\nfrom headrace.cli import main\nsys.argv[0] = 'headrace'\ntry:\n    main()\n"
+        "finally:\n    print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", measure, "load", str(path), "--to", f"sqlite:///{tmp_path / 'h.db'}", "--table", "t"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode in {1, 2}, done.stdout + done.stderr
+    assert "hint" in done.stderr
+    assert "Traceback" not in done.stderr
+    peak = int(done.stderr.split("peak ")[1].split()[0]) * 1024
+    print(f"{peak / MIB:.0f} MiB")
+    assert peak < LIMIT

@@ -1,0 +1,206 @@
+"""A password given to Headrace shows nowhere: in no argument list, log, traceback, report, table or file."""
+
+from __future__ import annotations
+
+import ast
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from tests_support import Headrace
+
+import headrace
+import headrace.storage
+from headrace.api import options_of
+from headrace.crew import _sent
+from headrace.parcel import packer
+from headrace.spool import spool_stdin
+from headrace.worker import Outcome
+
+CANARY = "c4n4ry-0f-the-m1ne"
+LOAD = ("load", "a.csv", "--table", "t", "--id", "n", "--type", "n=integer")
+
+
+@pytest.fixture
+def secretive(postgres_url: str, tmp_path: Path) -> Headrace:
+    """A PostgreSQL that takes any password, asked for with the canary."""
+    (tmp_path / "a.csv").write_text("n\n" + "".join(f"{n}\n" for n in range(40_000)) + "x\n")
+    return Headrace(str(sa.make_url(postgres_url).set(password=CANARY).render_as_string(hide_password=False)), tmp_path)
+
+
+def arguments() -> Iterator[str]:
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            yield process.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # gone meanwhile
+            continue
+
+
+def test_the_databases_password_shows_nowhere(secretive: Headrace) -> None:
+    shown = []
+    load = subprocess.Popen(
+        secretive.command(*LOAD, "--mode", "parallel", "--workers", "2", "--chunk-rows", "2000", "--progress", "plain"),
+        env=secretive.environment() | {"PYTHONDEVMODE": "1"},
+        cwd=secretive.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    seen: set[str] = set()
+    while load.poll() is None:
+        seen |= set(arguments())
+    shown += [load.communicate()[0], *seen]
+    assert load.returncode == 3
+    assert any("forkserver" in one or "spawn" in one for one in seen), "no worker was seen"
+    (run,) = secretive.json("runs", "list")["runs"]
+    for words in (
+        ["doctor"],
+        ["runs", "show", run["run_id"]],
+        ["rejects", "list"],
+        ["verify", *LOAD[1:]],
+        ["load", "a.csv", "--table", "t", "--id", "m"],
+    ):
+        done = subprocess.run(
+            secretive.command(*words),
+            env=secretive.environment(),
+            cwd=secretive.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        shown += [done.stdout, done.stderr]
+    for table in ("runs", "receipts", "rejects", "contracts"):
+        shown.append(repr(secretive.query(f"SELECT * FROM headrace_{table}")))  # noqa: S608
+    shown += [path.read_text(errors="replace") for path in secretive.folder.rglob("*") if path.is_file()]
+    assert not [one for one in shown if CANARY in one]
+
+
+UNREADABLE = [
+    f"postgresql://u:{CANARY}@127.0.0.1:1/d",
+    f"postgresql://u:{CANARY}@127.0.0.1:port/d",
+    f"postgresql://127.0.0.1:1/d?user=u&password={CANARY}",
+    f"postgresql://u:{CANARY}@/d?host=/nowhere",
+    f"postgresql://u:{CANARY}@[::1/d",
+    f"mysql://u:{CANARY}@127.0.0.1/d",
+    f"nosuch+thing://u:{CANARY}@127.0.0.1/d",
+    f"postgresql+{CANARY}",
+]
+
+
+@pytest.mark.parametrize("url", UNREADABLE)
+def test_a_url_that_fails_is_not_repeated_with_its_password(tmp_path: Path, url: str) -> None:
+    with pytest.raises(headrace.HeadraceError) as raised:
+        headrace.load([{"v": 1}], to=url, table="t")
+    told = "".join(traceback.format_exception(raised.value)) if "://" in url else str(raised.value)
+    assert CANARY not in told
+    assert CANARY not in repr(options_of({"to": url}))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"locks": f"redis://:{CANARY}@127.0.0.1:1/0", "mode": "parallel", "strategy": "locked"},
+        {"locks": f"nonsense://:{CANARY}@127.0.0.1:1/0", "mode": "parallel", "strategy": "locked"},
+        {"executor": f"nonsense://u:{CANARY}@127.0.0.1:1", "mode": "parallel"},
+    ],
+    ids=["redis", "no redis", "no executor"],
+)
+def test_other_services_passwords_are_not_repeated(sqlite_url: str, words: dict[str, object]) -> None:
+    pool = ThreadPoolExecutor(1)
+    with pool, pytest.raises(headrace.HeadraceError) as raised:
+        headrace.load([{"v": 1}], to=sqlite_url, table="t", **{"executor": pool, **words})  # type: ignore[arg-type]
+    assert CANARY not in "".join(traceback.format_exception(raised.value))
+
+
+def test_the_key_of_the_hash_shows_nowhere(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_HASH_KEY", CANARY)
+    report = headrace.load([{"v": 1}], to=sqlite_url, table="t", hash="blake2b")
+    assert CANARY not in repr(report)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
+
+
+def test_spooled_files_are_private_whatever_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.umask(0)
+    try:
+        packer(tmp_path)(headrace_batch())
+        _sent(Outcome(result=b"x" * 1_000_000), tmp_path)
+        with (tmp_path / "in").open("w+") as stream:
+            stream.write("a,b\n1,2\n")
+            stream.seek(0)
+            monkeypatch.setattr(sys, "stdin", stream)
+            spool_stdin(tmp_path / "spool")
+        (tmp_path / "in").unlink()
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 3
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder with a path short enough for the sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="hr-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def headrace_batch() -> object:
+    import pyarrow as pa  # noqa: PLC0415 - this test alone makes one
+
+    return pa.record_batch({"a": [1, 2, 3]})
+
+
+def test_all_that_a_load_leaves_on_disk_meanwhile_is_private(sqlite_url: str, scratch: Path) -> None:
+    """Folders 0700, files 0600, for the spool of standard input, parcels and ID files: watched while it works."""
+    text = "n,v\n" + "".join(f"{n},x\n" for n in range(60_000))
+    words = ["load", "-", "--table", "t", "--id", "n", "--mode", "parallel", "--workers", "2", "--chunk-rows", "3000"]
+    load = subprocess.Popen(
+        ["/bin/sh", "-c", 'umask 0; exec "$0" "$@"', sys.executable, "-m", "headrace.cli", *words],
+        env={**os.environ, "TMPDIR": str(scratch), "HEADRACE_DATABASE_URL": sqlite_url},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert load.stdin is not None
+    load.stdin.write(text)
+    load.stdin.close()
+    open_to_others, kinds = set(), set()
+    while load.poll() is None:
+        for folder, _, files in os.walk(scratch):
+            for name in [folder, *(os.path.join(folder, one) for one in files)]:  # noqa: PTH118 - as os.walk gives it
+                try:
+                    found = os.lstat(name)
+                except FileNotFoundError:
+                    continue
+                if name != str(scratch):
+                    kinds.add(Path(name).suffix)
+                    private = Path(name).parent != scratch or stat.S_IMODE(found.st_mode) == 0o700
+                    wanted = 0o700 if stat.S_ISDIR(found.st_mode) else 0o600
+                    if not private or (stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) != wanted):
+                        open_to_others.add((name, oct(found.st_mode)))
+    assert load.wait() == 0
+    assert ".arrow" in kinds
+    assert not open_to_others
+
+
+def test_nothing_is_unpickled_but_what_a_worker_of_ours_wrote() -> None:
+    """Two places, both fed by the pool's own pipe or its private folder; and no eval, exec, shell or YAML anywhere."""
+    package = Path(headrace.storage.__file__).parents[1]
+    found = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called.endswith(("pickle.load", "pickle.loads", "Unpickler")):
+                    found.add((path.name, called))
+                assert called not in {"eval", "exec", "os.system", "yaml.load", "marshal.loads", "shelve.open"}, path
+                assert not any(word.arg == "shell" for word in node.keywords), path
+    assert found == {("crew.py", "pickle.loads")}
