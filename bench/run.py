@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from server import server, shown_settings
 
 HERE = Path(__file__).resolve().parent
 SITUATIONS = ("fresh", "fresh, a tenth twice", "50 % there", "99 % there", "all there")
+QUIET = 0.5  # load average
 QUESTIONS = ("startup", "kernels", "loads", "parallel", "growth", "snapshot", "poll", "memory", "sqlite")
 
 
@@ -36,6 +38,8 @@ def main() -> None:
         # killed politely, it stops its server as well
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         with _alone(options.work), server(options.work / "postgres") as url:
+            if (busy := os.getloadavg()[0]) > QUIET:
+                print(f"the machine is busy (load average {busy:.1f}): ratios will be rough", file=sys.stderr)
             bench = Bench(options, url, options.work, facts(shown_settings(url)))
             for name in asked:
                 bench.say(f"== {name}")
@@ -86,7 +90,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--snapshot", type=int, nargs="+", default=[200_000], help="sizes of the fetched store")
     parser.add_argument("--again", action="store_true", help="forget what was measured")
     parser.add_argument("--work", type=Path, default=HERE.parent / ".bench", help="inputs and databases, kept")
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "small", help="where the JSON goes")
+    parser.add_argument("--results", type=Path, default=HERE.parent / ".bench" / "results", help="where the JSON goes")
     options = parser.parse_args()
     options.work = options.work.resolve()
     options.results = options.results.resolve()

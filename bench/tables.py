@@ -27,10 +27,12 @@ def facts_line(content: Content) -> str:
     machine, packages, server = facts["machine"], facts["packages"], facts["server"]
     versions = ", ".join(f"{name} {found}" for name, found in packages.items())
     settings = ", ".join(f"{name} {value}" for name, value in server.items() if name != "server_version")
+    loads = [run["busy"] for run in content["runs"] if "busy" in run]
+    busy = f" Load average as the runs began: median {median(loads):.1f}, highest {max(loads):.1f}." if loads else ""
     return (
         f"{facts['date']}: {machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, "
         f"{machine['system']}, Python {machine['python']}; {versions}. "
-        f"PostgreSQL {server.get('server_version', '')} from the wheel, on the same machine: {settings}."
+        f"PostgreSQL {server.get('server_version', '')} from the wheel, on the same machine: {settings}.{busy}"
     )
 
 

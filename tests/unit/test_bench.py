@@ -169,6 +169,12 @@ def test_a_peer_whose_environment_is_not_there_is_listed_with_what_it_lacks() ->
     assert set(lacking) >= {peer.name for peer in registry.PEERS if peer.packages}
 
 
+def test_the_figures_say_how_quiet_the_machine_was() -> None:
+    runs = [{"busy": value} for value in (0.2, 0.4, 3.0)]
+    assert "median 0.4, highest 3.0" in tables.facts_line({"facts": FACTS, "runs": runs})
+    assert "Load average" not in tables.facts_line({"facts": FACTS, "runs": [{}]})
+
+
 def test_a_broken_off_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     path = tmp_path / "loads.json"
     results = harness.Results(path, FACTS)
