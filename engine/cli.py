@@ -202,6 +202,13 @@ OnError = Annotated[
         "--on-error", help="When --enrich or an alert rule fails: fail the run, or keep those rows as rejects."
     ),
 ]
+PageFile = Annotated[
+    str | None,
+    typer.Option("--report", metavar="FILE", help="Write an HTML page about the run: stages, chunks, memory. Offline."),
+]
+TraceFile = Annotated[
+    str | None, typer.Option("--trace", metavar="FILE", help="Write the run's stages as a trace that Perfetto opens.")
+]
 RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run only (a prefix will do).")]
 RejectIds = Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Rejects by number.")]
 
@@ -236,6 +243,8 @@ def load(
     alert: AlertPredicates = None,
     alert_function: AlertFunctions = None,
     on_error: OnError = "fail",
+    report: PageFile = None,
+    trace: TraceFile = None,
     output: Out = "text",
     progress: Progress = "auto",
     metrics: MetricsOption = None,
@@ -286,7 +295,7 @@ def load(
         on_error=on_error,
     )
     watching = commands.Watching(metrics, log_format, log_level, slow_provider, slow_chunk, slow_query)
-    _leave(commands.load(options, inputs, output, progress, watching))
+    _leave(commands.load(options, inputs, output, progress, watching, page=report, trace=trace))
 
 
 @app.command(epilog="Example: headrace verify 'quakes/*.csv' --table quakes --to postgresql://db/geo")
