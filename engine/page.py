@@ -176,7 +176,7 @@ def _facts(recorded: Recorder) -> list[tuple[str, str]]:
     run, report = recorded.facts, recorded.report
     told = [] if run is None else [("run", run.run_id), ("table", run.table), ("provider", run.provider)]
     if run is not None:
-        told += [("strategy", run.strategy), ("workers", str(run.workers)), ("database", run.database)]
+        told += [("strategy", run.strategy), ("workers", str(run.pool.wanted)), ("database", run.database)]
     if report is not None:
         told += [(name.replace("_", " "), f"{number:,}") for name, number in report.to_dict().items() if name in _BOOKS]
         told += [("seconds", f"{report.seconds:.2f}"), ("rows per second", f"{report.rows_per_second:,.0f}")]
