@@ -221,6 +221,13 @@ VersionColumn = Annotated[
     str | None, typer.Option("--version-column", metavar="COL", help="What says which row is newer, e.g. updated.")
 ]
 Config = Annotated[str, typer.Option("--config", metavar="FILE", help="The file that describes the providers.")]
+PageFile = Annotated[
+    str | None,
+    typer.Option("--report", metavar="FILE", help="Write an HTML page about the run: stages, chunks, memory. Offline."),
+]
+TraceFile = Annotated[
+    str | None, typer.Option("--trace", metavar="FILE", help="Write the run's stages as a trace that Perfetto opens.")
+]
 RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run only (a prefix will do).")]
 RejectIds = Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Rejects by number.")]
 
@@ -257,6 +264,8 @@ def load(
     on_error: OnError = "fail",
     revisions: RevisionsOption = "ignore",
     version_column: VersionColumn = None,
+    report: PageFile = None,
+    trace: TraceFile = None,
     output: Out = "text",
     progress: Progress = "auto",
     metrics: MetricsOption = None,
@@ -309,7 +318,7 @@ def load(
         version_column=version_column,
     )
     watching = commands.Watching(metrics, log_format, log_level, slow_provider, slow_chunk, slow_query)
-    _leave(commands.load(options, inputs, output, progress, watching))
+    _leave(commands.load(options, inputs, output, progress, watching, page=report, trace=trace))
 
 
 @app.command(epilog="Example: headrace run --config headrace.toml --every 5m")

@@ -22,6 +22,7 @@ from headrace.errors import Interrupted, StoreError, UsageError
 from headrace.explain import explain as explain_event
 from headrace.interrupt import stopping
 from headrace.progress import ProgressStyle, progress_for
+from headrace.recording import recording
 from headrace.replay import mended, replay, without_revisions
 from headrace.scratch import scratch_folder, sweep
 from headrace.source import Input, open_inputs
@@ -80,11 +81,20 @@ def split_columns(text: str) -> list[str]:
     return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) if name.strip()]
 
 
-def load(wanted: LoadOptions, inputs: Sequence[str], output: str, progress: ProgressStyle, watching: Watching) -> int:
+def load(
+    wanted: LoadOptions,
+    inputs: Sequence[str],
+    output: str,
+    progress: ProgressStyle,
+    watching: Watching,
+    *,
+    page: str | None = None,
+    trace: str | None = None,
+) -> int:
     """``headrace load``."""
-    with watched(watching), stopping(sweep) as stop:
+    with watched(watching), stopping(sweep) as stop, recording(page, trace) as listener:
         try:
-            report = load_with(wanted, inputs, progress=progress_for(progress), stop=stop)
+            report = load_with(wanted, inputs, progress=progress_for(progress), stop=stop, listener=listener)
         except Interrupted as error:
             error.exit_code = stop.exit_code
             raise

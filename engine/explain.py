@@ -9,7 +9,7 @@ Without the inputs, those who repeated it can only be narrowed down: the ledger 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from headrace.errors import ContractError
 from headrace.partitioning.identity import NULL_TIME_US, id_text, parse_id
 from headrace.source import Input
 from headrace.storage.base import EVENT_ID, RECEIPT, Origin, Store, StoredReject
+from headrace.storage.outbox import StoredAlert
 from headrace.traces import Occurrence, Reading, occurrences, receipts_with_duplicates, rejects_of
 
 __all__ = ["Explanation", "Given", "explain"]
@@ -43,6 +44,7 @@ class Explanation:
     occurrences: Sequence[Occurrence] = ()
     suspects: Sequence[Reading] = ()
     rejects: Sequence[StoredReject] = ()
+    alerts: Sequence[StoredAlert] = ()
     why: Sequence[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, object]:
@@ -70,6 +72,15 @@ class Explanation:
             ],
             "may_have_repeated": [_reading_object(one) for one in self.suspects],
             "rejects": [one.reject_id for one in self.rejects],
+            "alerts": [
+                {
+                    "alert_id": one.alert_id,
+                    "rule": one.rule,
+                    "state": one.state,
+                    "raised_at": one.created_at.isoformat(),
+                }
+                for one in self.alerts
+            ],
             "why_not": list(self.why),
         }
 
@@ -77,11 +88,11 @@ class Explanation:
         """The story for people."""
         if self.origin is None:
             lines = [f"event {self.event_id} is not in {self.table}"]
-            return "\n".join([*lines, *(f"  {one}" for one in self.why), *self._repeats()])
+            return "\n".join([*lines, *(f"  {one}" for one in self.why), *self._repeats(), *self._raised()])
         lines = [f"event {self.event_id} in {self.table}"]
         row = self.origin.row
         lines += [f"  {name:<20} {row[name]}" for name in row if name not in (EVENT_ID, RECEIPT)]
-        return "\n".join([*lines, *_brought(self.origin), *self._repeats(), *self._suspected()])
+        return "\n".join([*lines, *_brought(self.origin), *self._raised(), *self._repeats(), *self._suspected()])
 
     def _repeats(self) -> list[str]:
         lines = []
@@ -91,6 +102,12 @@ class Explanation:
             if not one.readings:
                 lines.append("  no run has read this input into the table")
         return lines
+
+    def _raised(self) -> list[str]:
+        return [
+            f"raised alert {one.alert_id} by rule {one.rule} at {one.created_at.isoformat()}: {one.state}"
+            for one in self.alerts
+        ]
 
     def _suspected(self) -> list[str]:
         if not self.suspects:
@@ -132,7 +149,8 @@ def explain(
             if origin is None
             else _present(store, table, packed, origin, found, asked=given is not None)
         )
-    return told
+    alerts = store.alerts_of(packed) if told else []
+    return [replace(one, alerts=[alert for alert in alerts if alert.table == one.table]) for one in told]
 
 
 def _present(
@@ -153,7 +171,9 @@ def _absent(store: Store, table: str, packed: bytes, options: LoadOptions, found
         why.append("`headrace explain … --in INPUT` looks for it in inputs, `headrace verify INPUT` names what is lost")
     if unidentified and not rejects:
         why.append(f"{unidentified:,} rejects cannot be identified; it may be one of them: `headrace rejects list`")
-    return Explanation(id_text(packed), table, None, found, (), rejects, [*_told_by_itself(packed, store, table), *why])
+    return Explanation(
+        id_text(packed), table, None, found, rejects=rejects, why=[*_told_by_itself(packed, store, table), *why]
+    )
 
 
 def _told_by_itself(packed: bytes, store: Store, table: str) -> list[str]:

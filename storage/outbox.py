@@ -104,6 +104,10 @@ class Outbox(Protocol):
         """Alerts, oldest first; no states or rules means all of them."""
         ...
 
+    def alerts_of(self, event_id: bytes) -> list[StoredAlert]:
+        """The alerts that an event (16 bytes) has raised, oldest first, whatever became of them."""
+        ...
+
     def count_alerts(self) -> dict[AlertState, int]:
         """How many alerts there are in each state that any is in."""
         ...

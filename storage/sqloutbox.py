@@ -30,6 +30,10 @@ class SqlOutbox(Transactions, ABC):
     """The half of a `Store` that keeps alerts."""
 
     @abstractmethod
+    def _id(self, event_id: bytes) -> Any:
+        """A packed ID as a value to compare a column of IDs with."""
+
+    @abstractmethod
     def _now(self) -> Any:
         """The server's clock, as a value or an SQL expression that goes into a timestamp column."""
 
@@ -122,6 +126,11 @@ class SqlOutbox(Transactions, ABC):
         with self._reading() as connection:
             found = [_alert_of(row) for one in statements for row in connection.execute(one).mappings()]
         return found[:limit]
+
+    def alerts_of(self, event_id: bytes) -> list[StoredAlert]:
+        raised = sa.select(ALERTS).where(A.event_id == self._id(event_id)).order_by(A.alert_id)
+        with self._reading() as connection:
+            return [_alert_of(row) for row in connection.execute(raised).mappings()]
 
     def count_alerts(self) -> dict[AlertState, int]:
         counted = sa.select(A.state, sa.func.count()).group_by(A.state)

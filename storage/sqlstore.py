@@ -339,10 +339,6 @@ class SqlStore(SqlOutbox, ProviderTable, Checks, ABC):
             return Origin(dict(row), None, None)
         return Origin(dict(row), ledger.receipt_of(brought), self.run(brought["run_id"]))
 
-    @abstractmethod
-    def _id(self, event_id: bytes) -> Any:
-        """A packed ID as a value to compare the ``event_id`` column with."""
-
     def rejects(
         self,
         *,

@@ -98,6 +98,18 @@ def test_the_story_names_who_brought_it_and_everyone_who_repeated_it(desk: Desk,
     assert all(run[:8] in text for (run,) in runs)
 
 
+def test_the_story_names_the_alerts_that_the_event_raised(desk: Desk) -> None:
+    strong = package.AlertRule("even", where="n % 2 = 0")
+    desk.load(desk.write("a.csv", range(10)), alerts=[strong])
+    told = desk.story(desk.id(4))
+    assert [(one.rule, one.state) for one in told.alerts] == [("even", "pending")]
+    assert "by rule even at" in told.to_text()
+    assert desk.story(desk.id(5)).alerts == []
+    gone = desk.id(6)
+    desk.sql("DELETE FROM t WHERE n = 6")
+    assert [one.rule for one in desk.story(gone).alerts] == ["even"]
+
+
 def test_without_the_inputs_it_names_the_receipts_whose_duplicates_may_include_it(desk: Desk) -> None:
     first, second, fresh = desk.write("a.csv", range(10)), desk.write("b.csv", [3, 50]), desk.write("c.csv", [51])
     for path in (first, second, fresh):

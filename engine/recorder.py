@@ -1,0 +1,130 @@
+"""What a run leaves behind to be looked at: its spans, what each micro-batch came to, memory over time.
+
+    ingest ──spans, slices, event times──► Recorder ──► page.py  one HTML page that works offline
+    /proc, four times a second ──────────►          └─► trace.py a file for Perfetto
+
+Nothing is recorded unless a recorder listens. It keeps some 200 bytes for each span, and never a row.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.report import Report
+from headrace.stages import RunFacts, Silent
+from headrace.storage.base import Committed, Counts, Slice
+from headrace.storage.spans import Span
+
+__all__ = ["Batch", "Memory", "Recorder"]
+
+SECONDS_BETWEEN_SAMPLES = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A micro-batch that is in: where it begins, its books, and its newest event time in microseconds since 1970 UTC
+    (``None`` without a time column).
+    """
+
+    source: str
+    first_row: int
+    counts: Counts
+    newest_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Resident bytes at a moment (seconds since 1970): of the coordinator, and of its workers together."""
+
+    at: float
+    coordinator: int
+    workers: int
+
+
+@dataclass
+class Recorder(Silent):
+    """A listener that keeps what it hears. Enter it around the run: while inside, memory is sampled, where the system
+    has ``/proc``.
+    """
+
+    facts: RunFacts | None = None
+    report: Report | None = None
+    error: str | None = None
+    spans: list[Span] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    partition_rows: dict[int, int] = field(default_factory=dict)
+    memory: list[Memory] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._landing: list[tuple[Slice, Counts]] = []
+        self._processes: set[int] = set()
+        self._over = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, name="headrace-memory", daemon=True)
+
+    def __enter__(self) -> Recorder:
+        self._sampler.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._sampler.join()
+
+    def began(self, run: RunFacts) -> None:
+        """Keep the run's facts."""
+        self.facts = run
+
+    def measured(self, spans: Sequence[Span]) -> None:
+        """Keep the spans, and note who worked."""
+        self.spans += spans
+        self._processes |= {int(span.worker.partition("/")[0]) for span in spans}
+
+    def committed(self, piece: Slice, done: Committed) -> None:
+        """Count a slice; a new address means that the micro-batch before it is complete."""
+        if self._landing and self._landing[0][0].address != piece.address:
+            self._land(None)
+        self._landing.append((piece, done.counts))
+        self.partition_rows[piece.partition] = self.partition_rows.get(piece.partition, 0) + done.counts.read
+
+    def reached(self, newest_us: int) -> None:
+        """The slices since the last call are a micro-batch up to this event time."""
+        self._land(newest_us)
+
+    def ended(self, report: Report) -> None:
+        """Keep the books."""
+        self._land(None)
+        self.report = report
+
+    def failed(self, error: BaseException) -> None:
+        """Keep what went wrong."""
+        self._land(None)
+        self.error = f"{type(error).__name__}: {error}"
+
+    def _land(self, newest_us: int | None) -> None:
+        if self._landing:
+            address = self._landing[0][0].address
+            counts = sum((counts for _, counts in self._landing), Counts())
+            self.batches.append(Batch(address.source, address.first_row, counts, newest_us))
+            self._landing = []
+
+    def _sample(self) -> None:
+        own = os.getpid()
+        while not self._over.is_set():
+            mine = _resident(own)
+            if mine is None:
+                return  # no /proc: the page says that memory is not known
+            others = sum(_resident(one) or 0 for one in list(self._processes) if one != own)
+            self.memory.append(Memory(time.time(), mine, others))
+            self._over.wait(SECONDS_BETWEEN_SAMPLES)
+
+
+def _resident(process: int) -> int | None:
+    """The resident bytes of a process of this machine, ``None`` if there is none or no way to know."""
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None

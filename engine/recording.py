@@ -1,0 +1,38 @@
+"""``--report`` and ``--trace``: recording a run if somebody wants to look at it, and writing what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from headrace.errors import ConfigurationError
+from headrace.page import write_page
+from headrace.recorder import Recorder
+from headrace.trace import write_trace
+
+__all__ = ["recording"]
+
+
+@contextmanager
+def recording(page: str | None, trace: str | None) -> Iterator[Recorder | None]:
+    """A recorder to listen to a run, ``None`` if neither file is wanted. They are written when the run ends, also when
+    it fails. Raises `ConfigurationError` before the run if one cannot be written.
+    """
+    wanted: list[tuple[Path, Callable[[Path, Recorder], None]]] = []
+    wanted += [(Path(page), write_page)] if page is not None else []
+    wanted += [(Path(trace), write_trace)] if trace is not None else []
+    for path, _ in wanted:
+        try:
+            path.open("a").close()
+        except OSError as error:
+            raise ConfigurationError(f"it cannot be written ({error})", where=str(path), hint="name another") from error
+    if not wanted:
+        yield None
+        return
+    with Recorder() as recorder:
+        try:
+            yield recorder
+        finally:
+            for path, write in wanted:
+                write(path, recorder)
