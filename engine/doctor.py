@@ -88,6 +88,9 @@ def _leftovers(store: Store) -> Iterator[Finding]:
     if kept:
         many = "1,000 or more" if kept == 1000 else str(kept)  # noqa: PLR2004 - the limit asked for just above
         yield Finding("rejects", "warning", f"{many} rows are kept aside", "see `headrace rejects list`")
+    dead = store.count_alerts().get("dead", 0)
+    if dead:
+        yield Finding("alerts", "warning", f"{dead} could not be delivered", "see `headrace alerts list --state dead`")
 
 
 def _failed(check: str, error: HeadraceError) -> Finding:

@@ -35,7 +35,7 @@ from headrace.flags import Decision, decide
 from headrace.known import KnownIds
 from headrace.ledger import OpenRun, open_run
 from headrace.microbatch import MicroBatch
-from headrace.orders import CommitOrder, PrepareOrder
+from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.pool import Task, Workers
 from headrace.prepare import Prepared
 from headrace.progress import Progress, Quiet
@@ -48,6 +48,7 @@ from headrace.stages import Listener, RunFacts, Stages
 from headrace.storage.base import Committed, Counts, Receipt, Reject, RunRecord, RunStatus, Slice, Store
 from headrace.storage.locks import lock_keys
 from headrace.strategy import SEQUENTIAL, Shape, parallel_shape
+from headrace.worker import alert_keys
 
 __all__ = ["ingest"]
 
@@ -249,7 +250,12 @@ class _Run:
 
     def _shadowed(self) -> Shadow:
         partitions = self._options.parallel.partitions or self._options.parallel.workers
-        return Shadow(self._session.pool, self._known, partitions, self._session.folder)
+        return Shadow(self._session.pool, self._known, partitions, self._session.folder, self._alert_keys)
+
+    def _alert_keys(self, pieces: Sequence[Piece]) -> frozenset[str]:
+        """What events raise, without writing it; unknown before the user's enrichment, which is not called twice."""
+        alerting = self._alerting() if self._options.enrichment is None else None
+        return alert_keys(alerting, pieces, self._options.provider)
 
     # From input to micro-batch --------------------------------------------------------------------------------
 

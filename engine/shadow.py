@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from headrace.known import KnownIds
 from headrace.microbatch import MicroBatch
-from headrace.orders import PrepareOrder
+from headrace.orders import Piece, PrepareOrder
 from headrace.partitioning.dedup import first_occurrences
 from headrace.partitioning.identity import id_text
 from headrace.partitioning.partition import rows_by_partition
@@ -38,17 +38,29 @@ Ids = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What one way makes of a chunk: the IDs of its new events, ascending, and its books."""
+    """What one way makes of a chunk: the IDs of its new events, ascending, its books, and the keys of its alerts."""
 
     new: NDArray[np.void]
     counts: Counts
+    alerts: frozenset[str]
 
 
 class Shadow:
-    """The parallel way over `workers` and `partitions`, with sets of IDs of its own in `folder`."""
+    """The parallel way over `workers` and `partitions`, with sets of IDs of its own in `folder`.
 
-    def __init__(self, workers: Callable[[], Workers], known: KnownIds, partitions: int, folder: Path) -> None:
+    `judge_by` says what the events in some pieces raise, as alert keys.
+    """
+
+    def __init__(
+        self,
+        workers: Callable[[], Workers],
+        known: KnownIds,
+        partitions: int,
+        folder: Path,
+        judge_by: Callable[[Sequence[Piece]], frozenset[str]],
+    ) -> None:
         self._known = known
+        self._judge_by = judge_by
         self._partitions = partitions
         self._tasks: deque[Task[Prepared]] = deque()
         self._failed = False
@@ -84,7 +96,7 @@ class Shadow:
         try:
             prepared = self._tasks.popleft().result()
             theirs = self._decide(prepared, judged=judged)
-            ours = _Verdict(np.sort(_comparable(batch.new_ids())), batch.counts(0))
+            ours = _Verdict(np.sort(_comparable(batch.new_ids())), batch.counts(0), self._judge_by(batch.pieces(0)))
             self._report_difference(batch, ours, theirs)
             prepared.events.discard()
             prepared.identity.discard()
@@ -100,14 +112,18 @@ class Shadow:
     def _decide(self, prepared: Prepared, *, judged: bool) -> _Verdict:
         """Decide as the owner of each partition would, knowing only its own events."""
         new: list[Ids] = []
+        alerts: frozenset[str] = frozenset()
         first_seen = 0
         ids = prepared.ids
         for seen, rows in zip(self._seen, rows_by_partition(ids, self._partitions), strict=True):
             own = ids[rows]
-            first = own[first_occurrences(own) & ~seen.contains(own)]
+            rows = rows[first_occurrences(own) & ~seen.contains(own)]  # noqa: PLW2901 - fewer and fewer of them
+            first = ids[rows]
             seen.add(first)
             first_seen += len(first)
-            new.append(first[~self._known.exist(first)] if judged else first)
+            fresh_rows = rows[~self._known.exist(first)] if judged else rows
+            new.append(ids[fresh_rows])
+            alerts |= self._judge_by([Piece(prepared.address, prepared.events, prepared.identity, fresh_rows)])
         fresh = np.concatenate(new)
         rejected = len(prepared.rejects)
         counts = Counts(
@@ -116,19 +132,23 @@ class Shadow:
             duplicate_in_store=first_seen - len(fresh),
             rejected=rejected,
         )
-        return _Verdict(np.sort(_comparable(fresh)), counts)
+        return _Verdict(np.sort(_comparable(fresh)), counts, alerts)
 
     def _report_difference(self, batch: MicroBatch, ours: _Verdict, theirs: _Verdict) -> None:
         self.compared += 1
         strange = np.setxor1d(ours.new, theirs.new)
-        if len(strange) == 0 and ours.counts == theirs.counts:
+        alerts = sorted(ours.alerts ^ theirs.alerts)
+        if len(strange) == 0 and ours.counts == theirs.counts and not alerts:
             return
         self.different += 1
         log.error(
-            "%s: the parallel way differs: %d IDs, for example %s; sequential %s, parallel %s",
+            "%s: the parallel way differs: %d IDs, for example %s; %d alerts, for example %s; "
+            "sequential %s, parallel %s",
             batch.address,
             len(strange),
             ", ".join(id_text(one.tobytes()) for one in strange[:SAMPLE]) or "none",
+            len(alerts),
+            ", ".join(alerts[:SAMPLE]) or "none",
             ours.counts,
             theirs.counts,
         )

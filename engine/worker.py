@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -36,7 +36,10 @@ from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Address,
 from headrace.storage.locks import RedisLocks
 from headrace.storage.spans import Stopwatch
 
-__all__ = ["Outcome", "attempt", "carry_out", "commit", "gathered", "identify", "prepare_apart"]
+if TYPE_CHECKING:
+    from headrace.rules import Alerting
+
+__all__ = ["Outcome", "alert_keys", "attempt", "carry_out", "commit", "gathered", "identify", "prepare_apart"]
 
 log = logging.getLogger("headrace.worker")
 SHOWN = 3  # addresses in a message
@@ -218,6 +221,16 @@ def _judged(order: CommitOrder, piece: Slice, without_value: Sequence[str]) -> S
 
     judged = judge(order.alerting, piece.events, without_value, _where(order))
     return replace(_without(order, piece, judged.events, judged.failed), alerts=judged.alerts)
+
+
+def alert_keys(alerting: Alerting | None, pieces: Sequence[Piece], provider: str) -> frozenset[str]:
+    """The keys of what the events of `pieces` raise, as `carry_out` would find them."""
+    if alerting is None or not any(len(piece.rows) for piece in pieces):
+        return frozenset()
+    from headrace.rules import judge  # noqa: PLC0415 - likewise
+
+    alerts = judge(alerting, gathered(pieces, provider), (), _places(pieces)).alerts
+    return frozenset() if alerts is None else frozenset(alerts.column("alert_key").to_pylist())
 
 
 def _without(order: CommitOrder, piece: Slice, events: pa.RecordBatch, failed: Sequence[tuple[int, str]]) -> Slice:

@@ -56,6 +56,41 @@ CONTROLS = [
         "crash/test_statements.py::test_rows_and_receipt_exist_together_at_every_moment",
     ),
     Control(
+        "the alerts committed apart from the rows",
+        (
+            (
+                "storage/sqlstore.py",
+                "        alerts = self._raise_alerts(",
+                "        connection.commit()\n        connection.begin()\n        alerts = self._raise_alerts(",
+            ),
+        ),
+        "contract/test_outbox.py::test_alerts_exist_only_with_their_events_wherever_a_commit_stops",
+    ),
+    Control(
+        "alerts raised for events that were there already",
+        (
+            (
+                "storage/sqloutbox.py",
+                "            alerts = alerts.filter(pc.is_in(alerts.column(EVENT_ID), value_set=ids))",
+                "            alerts = alerts.slice(0)",
+            ),
+        ),
+        "contract/test_outbox.py::test_only_events_that_were_really_inserted_raise_alerts",
+    ),
+    Control(
+        "an alert marked before it is sent",
+        (
+            (
+                "deliver.py",
+                "            attempts = self._send(",
+                "            done = [Attempt(one.alert_id, 'delivered') for one in claimed]\n"
+                "            self._outbox.settle_attempts(lease, done)\n"
+                "            attempts = self._send(",
+            ),
+        ),
+        "crash/test_delivery.py::test_killed_between_send_and_mark_every_alert_is_delivered",
+    ),
+    Control(
         "the snapshot assumed empty on error",
         (
             (

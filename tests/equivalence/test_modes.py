@@ -7,6 +7,7 @@ A plain dict says what the first occurrence of each event was. The seeds that hy
 from __future__ import annotations
 
 import csv
+import json
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from tests_support import Headrace
 
 import headrace as package
+from headrace.alerts import AlertRule
 from headrace.config import LoadOptions, ParallelOptions
 from headrace.ingest import ingest
 from headrace.report import Report
@@ -34,6 +36,11 @@ KEYS = st.integers(0, 60).map(str) | st.sampled_from(["oops", "", "1.5", "7.0"])
 MOMENTS = st.sampled_from(["2024-05-01T00:00:00Z", "2024-05-01T00:00:00.0005Z", "1969-12-31T23:59:59Z", "soon", ""])
 ROWS = st.lists(st.tuples(KEYS, MOMENTS, st.text('ab\u00e9,"\n', max_size=3)), min_size=1, max_size=80)
 TYPES = {"key": "integer", "at": "timestamp", "value": "string"}
+RULES = (
+    AlertRule("odd", where="key % 2 = 1"),
+    AlertRule("a value", where="value LIKE 'a%'"),
+    AlertRule("long", function="alerts_support:is_long"),
+)
 BOOKS = ("read", "inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
 
 
@@ -75,6 +82,7 @@ def load(url: str, table: str, files: Sequence[Path], way: Way | None, executor:
         identity=("key", "at"),
         time="at",
         mode="sequential" if way is None else "parallel",
+        alerts=RULES,
         read=ReadOptions(types=TYPES, chunk_rows=5 if way is None else way.chunk_rows),  # type: ignore[arg-type]
     )
     if way is not None:
@@ -104,6 +112,33 @@ def events(
     return headrace.query(f"SELECT {columns} FROM {table} ORDER BY event_id")  # noqa: S608 - our own table
 
 
+def take_alerts(headrace: Headrace) -> list[tuple[Any, ...]]:
+    """What is in the outbox, which is emptied: the same events raise the same alerts in the next table."""
+    found = headrace.query("SELECT alert_key, event_id, rule, provider, payload, state FROM headrace_alerts ORDER BY 1")
+    headrace.query("DELETE FROM headrace_alerts")
+    return found
+
+
+def expected_alerts(rows: Sequence[tuple[str, str, str]]) -> list[tuple[str, int, str]]:
+    """What the rules must have raised, told without Headrace."""
+    raised = []
+    for (key, at), value in first_occurrences(rows).items():
+        rules = {"odd": key % 2 == 1, "a value": value.startswith("a"), "long": len(value) > 2}
+        raised += [(rule, key, at) for rule, holds in rules.items() if holds]
+    return sorted(raised)
+
+
+def told(alerts: Sequence[tuple[Any, ...]]) -> list[tuple[str, int, str]]:
+    """Alerts as rule, key and time of their events, but for events with a null key, which the oracle leaves out."""
+    events = [(rule, json.loads(payload)) for _, _, rule, _, payload, _ in alerts]
+    return sorted((rule, one["key"], moment(one["at"])) for rule, one in events if "key" in one and "at" in one)
+
+
+def moment(text: str) -> str:
+    """A time as the input writes it."""
+    return text.replace("000Z", "Z").replace("00.000500Z", "00.0005Z").replace(".000Z", "Z")
+
+
 def books(report: Report) -> dict[str, int]:
     return {name: getattr(report, name) for name in BOOKS}
 
@@ -131,6 +166,8 @@ def test_sequential_and_parallel_give_the_same_table(
         load(store_url, sequential, [early], None, executor)
         expected = load(store_url, sequential, both, None, executor)
         # a null key is an event too; the oracle leaves it out
+        alerts = take_alerts(headrace)
+        assert told(alerts) == expected_alerts([*first, *second])
         plain = [row for row in events(headrace, sequential) if row[1] is not None]
         assert sorted(row[3] or "" for row in plain) == sorted(first_occurrences([*first, *second]).values())
         for which, way in enumerate(ways):
@@ -142,6 +179,7 @@ def test_sequential_and_parallel_give_the_same_table(
             # alone on the table, `upsert` and `locked` too write the first occurrence: the coordinator drops the rest
             assert events(headrace, table) == events(headrace, sequential)
             assert kept(headrace, table) == kept(headrace, sequential)
+            assert take_alerts(headrace) == alerts
 
     check()
 

@@ -7,6 +7,7 @@ oracle is a dict and a list: it knows nothing of IDs, chunks, snapshots or recei
 from __future__ import annotations
 
 import csv
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests_support import Crash, crash_at, scaled
 
+from headrace.alerts import AlertRule
 from headrace.config import LoadOptions
 from headrace.ingest import ingest
 from headrace.replay import replay
@@ -73,7 +75,11 @@ class Promises(RuleBasedStateMachine):
         self.oracle = Oracle()
         self.files = 0
         self.options = LoadOptions(
-            to=self.url, table="t", identity=("key",), read=ReadOptions(types={"key": "integer", "value": "string"})
+            to=self.url,
+            table="t",
+            identity=("key",),
+            alerts=(AlertRule("odd", where="key % 2 = 1"),),
+            read=ReadOptions(types={"key": "integer", "value": "string"}),
         )
 
     def teardown(self) -> None:
@@ -123,6 +129,8 @@ class Promises(RuleBasedStateMachine):
         for key in [key for key, value in self.oracle.events.items() if value is None]:
             self.oracle.events[key] = rows[key]
         assert rows == self.oracle.events
+        raised = [json.loads(payload)["key"] for (payload,) in self._query("SELECT payload FROM headrace_alerts")]
+        assert sorted(raised) == sorted(key for key in self.oracle.events if key % 2 == 1)
         kept = self._query("SELECT raw FROM headrace_rejects WHERE state = 'kept'")
         assert len(kept) == len(self.oracle.kept)
         self._no_half_chunk()

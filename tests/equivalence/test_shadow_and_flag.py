@@ -71,6 +71,20 @@ def test_a_difference_is_an_error_event_with_a_sample_and_not_a_failed_run(
     assert "8" in error.getMessage().split("for example ")[1]  # an ID: every one has the version digit 8
 
 
+def test_shadow_compares_alerts(
+    sqlite_url: str, events: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = package.AlertRule("third", where="key % 3 = 0")
+    assert shadowed(sqlite_url, events, monkeypatch, alerts=[good]).shadow == "8 chunks equal"
+    assert Headrace(sqlite_url, events.parent).query("SELECT count(*) FROM headrace_alerts") == [(100,)]
+    # 50 rows of a chunk, 25 or so of a partition: a rule that sees that gives other answers in parallel
+    bad = package.AlertRule("few", function="alerts_support:is_one_of_few")
+    report = shadowed(sqlite_url, events, monkeypatch, alerts=[bad], provider="other")
+    assert report.shadow == "6 of 8 chunks differ"  # the last two bring nothing new
+    (error, *_) = [record for record in caplog.records if record.name == "headrace.shadow"]
+    assert "0 IDs, for example none; 50 alerts, for example" in error.getMessage()
+
+
 class Broken(Executor):
     """An executor whose tasks all fail."""
 

@@ -1,0 +1,215 @@
+"""The outbox, alike on both stores: alerts exist only with their events, and are handed out once at a time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from contract.pieces import WAYS, Stop, look, make, new_ids, piece, prepared
+
+from headrace.alerts import alert_key
+from headrace.storage import open_store
+from headrace.storage.base import Existing, Slice, Store
+from headrace.storage.outbox import ALERT_COLUMNS, Attempt
+
+RULES = ("large", "strange \u00e9")
+BOOKS = (
+    "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM headrace_receipts), "
+    "(SELECT count(*) FROM headrace_alerts), (SELECT coalesce(sum(alerts), 0) FROM headrace_receipts)"
+)
+
+
+def alerts_of(ids: Sequence[bytes], rules: Sequence[str] = RULES) -> pa.RecordBatch:
+    rows = [(alert_key(one, rule), one, rule, f'{{"n":{n}}}') for n, one in enumerate(ids) for rule in rules]
+    columns = [
+        pa.array(list(column), kind) for column, kind in zip(zip(*rows, strict=True), ALERT_COLUMNS.types, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=ALERT_COLUMNS)
+
+
+def alerting(ids: Sequence[bytes], **more: Any) -> Slice:
+    """A slice whose every event raises an alert under each of two rules."""
+    return replace(piece(ids, **more), alerts=alerts_of(ids))
+
+
+@pytest.fixture
+def full(store_url: str, store: Store) -> Store:
+    """An outbox with twenty pending alerts."""
+    prepared(store).commit(alerting(new_ids(10)))
+    return store
+
+
+def keys_of(ids: Sequence[bytes]) -> list[str]:
+    return sorted(alert_key(one, rule) for one in ids for rule in RULES)
+
+
+# Raising --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("existing", WAYS)
+def test_alerts_exist_only_with_their_events_wherever_a_commit_stops(store_url: str, existing: Existing) -> None:
+    sent = 0
+    die_at: int | None = None
+
+    def hook(statement: str) -> None:
+        nonlocal sent
+        if die_at is not None and sent == die_at:
+            raise Stop(statement)
+        sent += 1
+
+    with open_store(store_url, on_statement=hook) as store:
+        prepared(store)
+        store.commit(piece(new_ids(1, seed=9), first_row=1000))
+        for step in range(100):
+            sent, die_at = 0, step
+            try:
+                store.commit(alerting(new_ids(10), existing=existing))
+            except Stop:
+                assert look(store_url, BOOKS) == [(1, 1, 0, 0)], f"stopped before statement {step}"
+            else:
+                break
+        assert step >= 4, "receipt, events, alerts, receipt completed"
+        assert look(store_url, BOOKS) == [(11, 2, 20, 20)]
+
+
+@pytest.mark.parametrize("existing", WAYS)
+def test_only_events_that_were_really_inserted_raise_alerts(store_url: str, existing: Existing) -> None:
+    old, new = new_ids(5), new_ids(5, seed=1)
+    with open_store(store_url) as store:
+        prepared(store)
+        store.commit(piece(old))  # without rules
+        done = store.commit(alerting(sorted(old + new), first_row=100, existing=existing))
+        again = store.commit(alerting(sorted(old + new), first_row=100, existing=existing))
+        raised = store.alerts()
+    assert (done.counts.inserted, done.alerts) == (5, 10)
+    assert (again.already_done, again.alerts) == (True, 10)
+    assert sorted(one.key for one in raised) == keys_of(new)
+    assert {one.receipt_id for one in raised} == {done.receipt_id}
+    assert [one.event_id for one in raised] == sorted(one.event_id for one in raised), "in the order of the events"
+
+
+def test_an_alert_that_was_raised_before_is_not_raised_again(store_url: str) -> None:
+    ids = new_ids(5)
+    with open_store(store_url) as store:
+        prepared(store)
+        store.commit(alerting(ids))
+        (first, *_) = store.alerts()
+        store.settle_attempts("", [Attempt(first.alert_id, "delivered")])
+        make(store_url, "DELETE FROM events")  # pruned by age, then loaded once more
+        again = store.commit(alerting(ids, first_row=100))
+        assert (again.counts.inserted, again.alerts) == (5, 0)
+        assert [one.state for one in store.alerts()] == ["delivered"] + ["pending"] * 9
+
+
+def test_a_slice_whose_events_were_all_there_raises_nothing(store_url: str) -> None:
+    with open_store(store_url) as store:
+        prepared(store)
+        store.commit(piece(new_ids(5)))
+        assert store.commit(alerting(new_ids(5), first_row=100)).alerts == 0
+        assert store.alerts() == []
+
+
+# Claiming -------------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_leases_what_is_due_and_no_other_holder_gets_it(full: Store) -> None:
+    mine = full.claim_alerts("a", limit=15, seconds=60)
+    theirs = full.claim_alerts("b", limit=15, seconds=60)
+    assert (len(mine), len(theirs)) == (15, 5)
+    assert not {one.key for one in mine} & {one.key for one in theirs}
+    assert {(one.lease, one.attempts) for one in mine} == {("a", 1)}
+    assert full.claim_alerts("c", limit=15, seconds=60) == []
+
+
+def test_a_lease_that_ended_is_handed_out_again_under_the_same_key(full: Store) -> None:
+    first = full.claim_alerts("dies", limit=20, seconds=-1)
+    second = full.claim_alerts("b", limit=20, seconds=60)
+    assert [one.key for one in second] == [one.key for one in first]
+    assert {one.attempts for one in second} == {2}
+    # the dead one's failures count no more; what it did deliver, it did
+    full.settle_attempts("dies", [Attempt(first[0].alert_id, "dead", "late"), Attempt(first[1].alert_id, "delivered")])
+    states = {one.alert_id: one.state for one in full.alerts()}
+    assert (states[first[0].alert_id], states[first[1].alert_id]) == ("pending", "delivered")
+
+
+def test_attempts_are_settled_as_they_went(full: Store) -> None:
+    one, two, three, *rest = full.claim_alerts("a", limit=5, seconds=60)
+    full.settle_attempts(
+        "a",
+        [
+            Attempt(one.alert_id, "delivered"),
+            Attempt(two.alert_id, "dead", "no\0such thing"),
+            Attempt(three.alert_id, "pending", "busy", delay=3600),
+        ],
+    )
+    full.release_alerts("a", [other.alert_id for other in rest])
+    states = {other.alert_id: other for other in full.alerts()}
+    assert [states[other.alert_id].state for other in (one, two, three)] == ["delivered", "dead", "pending"]
+    assert states[two.alert_id].error == "no\\u0000such thing"
+    assert states[one.alert_id].settled_at is not None
+    assert states[three.alert_id].next_attempt_at > states[three.alert_id].created_at
+    assert {(states[other.alert_id].attempts, states[other.alert_id].lease) for other in rest} == {(0, None)}
+    due = {other.alert_id for other in full.claim_alerts("b", limit=50, seconds=60)}
+    assert len(due) == 17
+    assert not due & {one.alert_id, two.alert_id, three.alert_id}
+
+
+def test_dead_alerts_can_be_retried_or_discarded(full: Store) -> None:
+    ids = [one.alert_id for one in full.claim_alerts("a", limit=20, seconds=60)]
+    full.settle_attempts("a", [Attempt(one, "dead", "gone") for one in ids[:4]])
+    assert full.discard_alerts(ids[:1]) == 1
+    assert full.retry_alerts(ids) == 4  # the dead and the discarded
+    assert full.count_alerts() == {"pending": 20}
+    assert [one.alert_id for one in full.claim_alerts("b", limit=20, seconds=60)] == ids[:4]
+    assert full.discard_alerts(ids[3:6]) == 3
+    assert full.count_alerts() == {"pending": 17, "discarded": 3}
+    full.settle_attempts("b", [Attempt(ids[3], "delivered")])
+    assert full.alerts(ids=ids[3:4])[0].state == "discarded", "what was settled otherwise is left alone"
+
+
+def test_claims_and_lists_can_be_of_a_table_and_of_rules(full: Store) -> None:
+    assert full.claim_alerts("a", limit=5, seconds=60, table="others") == []
+    assert {one.rule for one in full.claim_alerts("a", limit=50, seconds=60, rules=["large"])} == {"large"}
+    assert len(full.alerts(rules=["large"], states=["pending"], table="events", limit=7)) == 7
+
+
+def test_many_holders_share_the_work_and_none_gets_what_another_has(store_url: str) -> None:
+    seed = random.randrange(10**6)
+    with open_store(store_url) as store:
+        prepared(store).commit(alerting(new_ids(100, seed=seed)))
+
+    def holder(name: int) -> list[str]:
+        chance = random.Random(seed + name)
+        held: list[str] = []
+        with open_store(store_url) as store:
+            while claimed := store.claim_alerts(str(name), limit=chance.randint(1, 9), seconds=600):
+                held += [one.key for one in claimed]
+        return held
+
+    with ThreadPoolExecutor(4) as pool:
+        held = list(pool.map(holder, range(4)))
+    assert sorted(key for some in held for key in some) == keys_of(new_ids(100, seed=seed)), f"seed {seed}"
+
+
+def test_a_claim_does_not_wait_for_a_claim_that_is_not_committed_yet(postgres_url: str) -> None:
+    with open_store(postgres_url) as store:
+        prepared(store).commit(alerting(new_ids(10)))
+        make(
+            postgres_url,
+            "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM pg_sleep(1); RETURN NEW; END $$",
+            "CREATE TRIGGER slow AFTER UPDATE ON headrace_alerts FOR EACH STATEMENT EXECUTE FUNCTION wait()",
+        )
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(store.claim_alerts, "a", limit=5, seconds=60)
+            while not look(postgres_url, "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
+                assert not first.done()
+            with open_store(postgres_url) as other:
+                theirs = other.claim_alerts("b", limit=50, seconds=60)
+            mine = first.result()
+    assert (len(mine), len(theirs)) == (5, 15)
