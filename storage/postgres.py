@@ -260,7 +260,8 @@ class PostgresStore(SqlStore):
         insert = sql.SQL(
             "INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY event_id, alert_key ON CONFLICT (alert_key) DO NOTHING"
         )
-        self._execute(cursor, insert.format(sql.Identifier(ALERTS.name), columns, columns, ASIDE))
+        with self._watch.stage("commit.alerts", rows=alerts.num_rows, size=alerts.nbytes):
+            self._execute(cursor, insert.format(sql.Identifier(ALERTS.name), columns, columns, ASIDE))
         return cursor.rowcount
 
     def _on_the_wire(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> pa.RecordBatch:

@@ -171,7 +171,8 @@ class SqliteStore(SqlStore):
         times, now = ["created_at", "next_attempt_at"], self._now()
         columns = [*map(_stored, alerts.columns), *([now] * alerts.num_rows for _ in times)]
         insert = self._insert_sql(ALERTS.name, [*alerts.schema.names, *times], unique="alert_key")
-        return connection.exec_driver_sql(insert, list(zip(*columns, strict=True))).rowcount
+        with self._watch.stage("commit.alerts", rows=alerts.num_rows, size=alerts.nbytes):
+            return connection.exec_driver_sql(insert, list(zip(*columns, strict=True))).rowcount
 
     def _insert_sql(self, table: str, names: list[str], unique: str = EVENT_ID) -> str:
         quote = self._engine.dialect.identifier_preparer.quote
