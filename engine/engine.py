@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from threading import Event
+from threading import Event, Lock
 from types import TracebackType
 from typing import Self, Unpack
+from weakref import WeakSet
 
 from headrace.agreement import in_stored_timezone
 from headrace.api import Named, options_of
@@ -27,8 +30,12 @@ __all__ = ["Engine"]
 class Engine:
     """A context manager that loads one batch after the other, each event exactly once.
 
-    It takes what `headrace.load` takes (`headrace.api.Named`), and one thread at a time. What it keeps only saves work:
-    other loaders may write to the same tables meanwhile.
+    It takes what `headrace.load` takes (`headrace.api.Named`). What it keeps only saves work: other loaders may write
+    to the same tables meanwhile.
+
+    Any thread may call it: one batch goes at a time, the others wait for their turn. `close` lets the batch in hand end
+    and refuses the rest. A forked process (a web server's worker) that inherits an open engine gets connections of its
+    own with its first batch, and touches none of its parent's.
 
     >>> import headrace
     >>> with headrace.Engine(to="postgresql://db/geo", table="fires", id=["key"]) as engine:  # doctest: +SKIP
@@ -40,21 +47,51 @@ class Engine:
         self._options = options_of(named)
         self._open = ExitStack()
         self._session: Session | None = None
+        self._turn = Lock()
+        self._closing = False
+        self._inherited = False
+        self._stop = Event()
+        _engines.add(self)
 
     def __enter__(self) -> Self:
         """Open the database. Raises `StoreError` or `ConfigurationError`."""
-        with ExitStack() as opened:
-            self._store = opened.enter_context(open_store(self._options.to))
-            self._store.prepare_ledger()
-            self._session = opened.enter_context(Session(self._store, self._options.parallel, keep=True))
-            self._open = opened.pop_all()
+        self._closing = False
+        self._open_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._session = None
-        self._open.__exit__(kind, error, trace)
+        with self._closed():
+            self._open.__exit__(kind, error, trace)
+
+    def close(self, *, stop: bool = False) -> None:
+        """Wait for the batch in hand, refuse those that wait or come, and release everything. Idempotent.
+
+        With `stop` the batch in hand ends after the chunks in hand: its caller gets `Interrupted`, and what was
+        committed stays; the same batch later inserts only the rest.
+        """
+        self._closing = True
+        if stop:
+            self._stop.set()
+        with self._closed():
+            self._open.close()
+
+    @contextmanager
+    def _closed(self) -> Iterator[None]:
+        self._closing = True
+        with self._turn:
+            self._session = None
+            self._inherited = False
+            yield
+            self._open = ExitStack()
+
+    def _open_all(self) -> None:
+        with ExitStack() as opened:
+            self._store = opened.enter_context(open_store(self._options.to))
+            self._store.prepare_ledger()
+            self._session = opened.enter_context(Session(self._store, self._options.parallel, keep=True))
+            self._open = opened.pop_all()
 
     def ingest(
         self,
@@ -70,8 +107,21 @@ class Engine:
         `table` and `provider` are the engine's, unless said. `listener` hears what the run does
         (`headrace.stages`). Raises `headrace.HeadraceError` and its kinds.
         """
-        if self._session is None:
-            raise ConfigurationError("the engine is not open", hint="use it as `with headrace.Engine(…) as engine:`")
+        with self._turn:
+            # before the flag is looked at: who closes sets the flag first, and then the event that it finds
+            self._stop = stop or Event()
+            session = self._ready()
+            return self._ingest(session, inputs, table, provider, progress, listener)
+
+    def _ingest(
+        self,
+        session: Session,
+        inputs: tuple[object, ...],
+        table: str | None,
+        provider: str | None,
+        progress: Progress | None,
+        listener: Listener | None,
+    ) -> Report:
         name = table or self._options.table or table_from_inputs(inputs)
         wanted = replace(self._options, table=name, provider=provider or self._options.provider)
         options = in_stored_timezone(self._store, name, wanted)
@@ -83,12 +133,44 @@ class Engine:
                 name,
                 options,
                 progress=progress,
-                stop=stop,
-                session=self._session,
+                stop=self._stop,
+                session=session,
                 listener=listener,
             )
 
     def refresh(self) -> None:
         """Forget the existing IDs: the next batch fetches them again, with what other loaders have written."""
+        with self._turn:
+            if self._session is not None:
+                self._session.forget()
+
+    def _ready(self) -> Session:
+        """The session, opened anew in a forked process."""
+        if self._inherited and not self._closing:
+            self._open_all()
+            self._inherited = False
+        if self._session is None or self._closing:
+            raise ConfigurationError("the engine is not open", hint="use it as `with headrace.Engine(…) as engine:`")
+        return self._session
+
+    def _leave_to_parent(self) -> None:
+        """In a forked process: what is open belongs to the parent, and so does whoever held the lock."""
+        self._turn = Lock()
         if self._session is not None:
-            self._session.forget()
+            # kept for ever: closing any of it, or collecting it, could speak to the parent's server
+            _parents.append((self._open, self._store, self._session))
+            self._open = ExitStack()
+            self._session = None
+            self._inherited = True
+
+
+_engines: WeakSet[Engine] = WeakSet()
+_parents: list[object] = []
+
+
+def _forked() -> None:
+    for engine in list(_engines):
+        engine._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_forked)

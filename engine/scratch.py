@@ -105,6 +105,8 @@ def _in_place(lock: int) -> bool:
 
 
 def _drop(folder: Path) -> None:
+    if folder not in _live:  # swept already, or a forked process's parent's
+        return
     _remove(folder)
     lock = _live.pop(folder, None)
     if lock is not None:
