@@ -29,9 +29,10 @@ class Checks(Transactions):
 
     def server_now(self) -> datetime:
         """The time by the database server's clock."""
+        now = self._now()  # an expression in PostgreSQL, a value in SQLite
         with self._reading() as connection:
-            now: datetime | str = connection.execute(sa.select(sa.literal(self._now()))).scalar_one()
-        return ledger.moment(now)
+            told = connection.execute(sa.select(now if isinstance(now, sa.ColumnElement) else sa.literal(now)))
+            return ledger.moment(told.scalar_one())
 
     def lacking_privileges(self, tables: Sequence[str]) -> list[str]:
         """What this user lacks to load into `tables` (those that exist), each as ``INSERT on fires``."""

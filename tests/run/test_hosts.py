@@ -31,6 +31,7 @@ lease = "{lease}"
 [providers.p]
 url = "{url}/p.csv"
 id = ["n"]
+timeout = "10m"
 """
 DEADLINE = 120.0  # seconds, for a machine under load; never what is tested
 
