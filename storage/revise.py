@@ -168,16 +168,15 @@ class _Comparison:
     def _ties(self, ranked: sa.Subquery) -> list[Difference]:
         """The rows that differ from an earlier one of the same version."""
         came, held, earlier = self._came, self._held, self._came.alias("earlier")
-        joined = (
-            sa.join(ranked, came, came.c[self._aside.at] == ranked.c.at)
-            .outerjoin(held, (ranked.c.first == HELD) & (held.c[EVENT_ID] == ranked.c.id))
-            .outerjoin(earlier, earlier.c[self._aside.at] == ranked.c.first)
-        )
         tied = ranked.c.version.is_not_distinct_from(ranked.c.before)
         kept = []
-        for other, chosen in ((held, ranked.c.first == HELD), (earlier, ranked.c.first != HELD)):
+        for other, meets in (
+            (held, (ranked.c.first == HELD) & (held.c[EVENT_ID] == ranked.c.id)),
+            (earlier, earlier.c[self._aside.at] == ranked.c.first),
+        ):
+            joined = sa.join(ranked, came, came.c[self._aside.at] == ranked.c.at).join(other, meets)
             differ = self._differ(came, other, self._compared)
-            found = sa.select(*self._both(other)).select_from(joined).where(tied, chosen, differ)
+            found = sa.select(*self._both(other)).select_from(joined).where(tied, differ)
             kept += [self._difference(values, "tie", absent=False) for values in self._connection.execute(found)]
         return kept
 
