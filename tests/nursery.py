@@ -67,6 +67,7 @@ class Nursery:
         environment: dict[str, str],
         folder: Path,
         signals: Sequence[tuple[float, int]] = (),
+        within: float = WITHIN,
     ) -> Ended:
         """``headrace WORDS`` in `folder`, to its end and that of all its processes.
 
@@ -74,7 +75,13 @@ class Nursery:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"words": list(words), "environment": environment, "folder": str(folder), "signals": signals}
+        order = {
+            "words": list(words),
+            "environment": environment,
+            "folder": str(folder),
+            "signals": signals,
+            "within": within,
+        }
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return Ended(**json.loads(self._process.stdout.readline()))
@@ -102,7 +109,7 @@ def _raise(order: dict[str, Any]) -> dict[str, Any]:
     sent = time.monotonic()
     _, status = os.waitpid(child, 0)
     took = time.monotonic() - sent
-    orphans, lingered = _wait_for_orphans()
+    orphans, lingered = _wait_for_orphans(order["within"])
     texts = [path.read_text() for path in said]
     code = os.waitstatus_to_exitcode(status)
     return asdict(Ended(code, texts[0], texts[1], orphans, lingered, took))
@@ -140,10 +147,10 @@ def _be_headrace(order: dict[str, Any], said: list[Path]) -> None:
         os._exit(code)
 
 
-def _wait_for_orphans() -> tuple[list[str], float]:
+def _wait_for_orphans(within: float) -> tuple[list[str], float]:
     """Who was left when time was up, and how many seconds it took until none was."""
     began = time.monotonic()
-    while time.monotonic() - began < WITHIN:
+    while time.monotonic() - began < within:
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -154,7 +161,7 @@ def _wait_for_orphans() -> tuple[list[str], float]:
     described = [_described(Path("/proc", pid)) for pid in left]
     for pid in left:
         os.kill(int(pid), 9)
-    return described, WITHIN
+    return described, within
 
 
 def _described(process: Path) -> str:
