@@ -26,18 +26,18 @@ from typing import Any, Self
 __all__ = ["Ended", "Nursery"]
 
 _PR_SET_CHILD_SUBREAPER = 36
-WITHIN = 10.0  # seconds that orphans have to end; two are promised, and machines may be busy
+WITHIN = 60.0  # seconds that orphans have to end; two are promised, and workers still loading libraries end after that
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a load ended: `code` as `subprocess` gives it (negative for a signal), `orphans` those that did not end in
+    """How a load ended: `code` as `subprocess` gives it (negative for a signal), `orphans` who did not end in
     time, `lingered` seconds until the last of them was gone."""
 
     code: int
     stdout: str
     stderr: str
-    orphans: int
+    orphans: list[str]
     lingered: float
     took: float
 
@@ -67,6 +67,7 @@ class Nursery:
         environment: dict[str, str],
         folder: Path,
         signals: Sequence[tuple[float, int]] = (),
+        within: float = WITHIN,
     ) -> Ended:
         """``headrace WORDS`` in `folder`, to its end and that of all its processes.
 
@@ -74,7 +75,13 @@ class Nursery:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"words": list(words), "environment": environment, "folder": str(folder), "signals": signals}
+        order = {
+            "words": list(words),
+            "environment": environment,
+            "folder": str(folder),
+            "signals": signals,
+            "within": within,
+        }
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return Ended(**json.loads(self._process.stdout.readline()))
@@ -102,7 +109,7 @@ def _raise(order: dict[str, Any]) -> dict[str, Any]:
     sent = time.monotonic()
     _, status = os.waitpid(child, 0)
     took = time.monotonic() - sent
-    orphans, lingered = _wait_for_orphans()
+    orphans, lingered = _wait_for_orphans(order["within"])
     texts = [path.read_text() for path in said]
     code = os.waitstatus_to_exitcode(status)
     return asdict(Ended(code, texts[0], texts[1], orphans, lingered, took))
@@ -140,20 +147,29 @@ def _be_headrace(order: dict[str, Any], said: list[Path]) -> None:
         os._exit(code)
 
 
-def _wait_for_orphans() -> tuple[int, float]:
-    """How many were left when time was up, and how many seconds it took until none was."""
+def _wait_for_orphans(within: float) -> tuple[list[str], float]:
+    """Who was left when time was up, and how many seconds it took until none was."""
     began = time.monotonic()
-    while time.monotonic() - began < WITHIN:
+    while time.monotonic() - began < within:
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
             time.sleep(0.01)
             continue
-        return 0, time.monotonic() - began
+        return [], time.monotonic() - began
     left = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    described = [_described(Path("/proc", pid)) for pid in left]
     for pid in left:
         os.kill(int(pid), 9)
-    return len(left), WITHIN
+    return described, within
+
+
+def _described(process: Path) -> str:
+    """The state, what it waits for in the kernel, and the command line of a process."""
+    words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+    threads = len(list((process / "task").iterdir()))
+    return f"{state} {(process / 'wchan').read_text()} {threads} threads: {words[:200]}"
 
 
 if __name__ == "__main__":

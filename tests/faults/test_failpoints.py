@@ -80,7 +80,7 @@ class Bench:
             forget(self.headrace)
             where = f"{step} {number} {whom}"
             ended = self.load(fault=f"{step}:{number}:{whom}")
-            assert ended.orphans == 0, where
+            assert not ended.orphans, f"{where}: {ended.orphans}"
             if self.reached()[step] < number:
                 assert ended.code == 3, f"{where}\n{ended.stderr}"
                 return

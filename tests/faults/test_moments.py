@@ -36,7 +36,7 @@ class Loads:
         words = ["load", str(self.oracle.path), *OPTIONS, "--chunk-rows", str(ROWS // 10), *WAYS[self.way]]
         environment = {"HEADRACE_DATABASE_URL": self.headrace.url, "TMPDIR": str(self.scratch)}
         ended = self.nursery.run(words, environment, self.headrace.folder, signals)
-        assert ended.orphans == 0, ended
+        assert not ended.orphans, ended
         return ended
 
     def seconds(self) -> float:

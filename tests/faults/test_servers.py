@@ -120,7 +120,7 @@ class Full:
         words = ["load", str(self.oracle.path), *OPTIONS, "--chunk-rows", "2000", *WAYS[way]]
         environment = {"HEADRACE_DATABASE_URL": url, "TMPDIR": str(scratch)}
         ended = self._nursery.run(words, environment, self._folder)
-        assert ended.orphans == 0
+        assert not ended.orphans
         return ended
 
     def judge(self, url: str, what: str, where: str) -> None:
