@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests_support import Headrace
+from tests_support import Headrace, scaled
 
 import headrace as package
 from headrace.known import KnownIds
@@ -41,7 +41,8 @@ def events(now: datetime) -> list[dict[str, object]]:
     return [{"n": n, "at": (now - age).isoformat()} for n, age in enumerate(ages())]
 
 
-@pytest.mark.parametrize("layout", ["time", "hash"])
+# by default the layout that cannot fetch late events; the other in the whole suite
+@pytest.mark.parametrize("layout", ["hash", "time"][: scaled(2)])
 def test_no_clock_of_the_client_makes_a_duplicate(store_url: str, headrace: Headrace, layout: str) -> None:
     now = datetime.now(UTC)
     rows = events(now)
@@ -51,7 +52,7 @@ def test_no_clock_of_the_client_makes_a_duplicate(store_url: str, headrace: Head
     words += ["--type", "at=timestamp", "--output", "json"]
     assert headrace.load("odd.jsonl", *words[:-2])["inserted"] == len(rows) // 2
     inserted = []
-    for days in (-40, 40, 0):
+    for days in (-40, 40):
         done = subprocess.run(
             [sys.executable, str(TESTS / "shifted_cli.py"), str(days), "load", "all.jsonl", *words],
             env=headrace.environment(),
@@ -63,7 +64,7 @@ def test_no_clock_of_the_client_makes_a_duplicate(store_url: str, headrace: Head
         )
         assert done.returncode == 0, done.stderr
         inserted.append(json.loads(done.stdout)["inserted"])
-    assert inserted == [len(rows) - len(rows) // 2, 0, 0]
+    assert inserted == [len(rows) - len(rows) // 2, 0]
     assert headrace.query("SELECT n FROM t ORDER BY n") == [(n,) for n in range(len(rows))]
     if store_url.startswith("postgresql"):  # a window counted by the client's clock would be 40 days off
         wrong = "SELECT count(*) FROM headrace_runs WHERE abs(extract(epoch FROM now() - started_at)) > 86400"

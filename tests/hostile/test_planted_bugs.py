@@ -62,8 +62,9 @@ BUGS = [
     Bug(
         "rejects outside the transaction",
         "storage/sqlstore.py",
-        "        self._keep_rejects(connection, piece, receipt_id)\n",
-        "        with self._engine.begin() as apart:\n            self._keep_rejects(apart, piece, receipt_id)\n",
+        "        self._keep_rejects(connection, piece, receipt_id, revised.kept)\n",
+        "        with self._engine.begin() as apart:\n"
+        "            self._keep_rejects(apart, piece, receipt_id, revised.kept)\n",
         "contract/test_transaction.py::test_a_commit_stopped_before_any_of_its_statements_leaves_nothing",
         "postgresql and snapshot",
     ),
