@@ -127,9 +127,9 @@ def _install_spool() -> None:
 def _install_copy() -> None:
     copy = postgres.PostgresStore._copy
 
-    def wrapped(self: Any, cursor: Any, table: Any, events: Any) -> None:
+    def wrapped(self: Any, *words: Any) -> None:
         hit("COPY start")
-        copy(self, cursor, table, events)
+        copy(self, *words)
         hit("COPY end")
 
     postgres.PostgresStore._copy = wrapped  # type: ignore[method-assign]

@@ -39,7 +39,11 @@ CONTROLS = [
                 "sa.Column(EVENT_ID, identifier)",
             ),
             ("storage/schema.py", "sqlite_with_rowid=False", "sqlite_with_rowid=True"),
-            ("storage/sqlstore.py", "    if unique is not None and [EVENT_ID] not in", "    if not unique and [EVENT_ID] in"),
+            (
+                "storage/sqlstore.py",
+                "    if unique is not None and [EVENT_ID] not in",
+                "    if not unique and [EVENT_ID] in",
+            ),
             ("storage/sqlite.py", " ON CONFLICT({unique}) DO NOTHING", ""),
         ),
         "crash/test_stale_snapshot.py",

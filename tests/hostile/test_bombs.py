@@ -62,8 +62,9 @@ def test_a_bomb_ends_in_an_error_within_bounded_memory(
     bomb(path, head, filling)
     assert path.stat().st_size < UNPACKED * MIB // 100
     measure = (
-        "import resource, sys\nfrom headrace.cli import main\nsys.argv[0] = 'headrace'\ntry:\n    main()\n"
-        "finally:\n    print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
+        "import atexit, resource, sys\nfrom headrace.cli import main\nsys.argv[0] = 'headrace'\n"
+        "used = resource.getrusage\n"
+        "atexit.register(lambda: print('peak', used(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr))\nmain()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", measure, "load", str(path), "--to", f"sqlite:///{tmp_path / 'h.db'}", "--table", "t"],
