@@ -14,12 +14,53 @@ import gc
 import os
 import sys
 from contextlib import suppress
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from headrace.alerts_cli import alerts_app
+from headrace.cli_options import (
+    AlertFunctions,
+    AlertPredicates,
+    ChunkRows,
+    Config,
+    EnrichName,
+    ExecutorName,
+    Format,
+    Hash,
+    Id,
+    Inputs,
+    LocksUrl,
+    LockTimeout,
+    MaybeInputs,
+    Memory,
+    Mode,
+    OnError,
+    Out,
+    PageFile,
+    Partitions,
+    Progress,
+    Provider,
+    Resume,
+    RevisionsOption,
+    Scope,
+    Select,
+    Strategy,
+    Table,
+    TaskTimeout,
+    Time,
+    Timezone,
+    To,
+    TraceFile,
+    Type,
+    VersionColumn,
+    Window,
+    Workers,
+    leave,
+)
 from headrace.errors import HeadraceError
+from headrace.rejects_cli import rejects_app
+from headrace.runs_cli import runs_app
 from headrace.version import __version__
 from headrace.watch_options import (
     LogFormatOption,
@@ -41,8 +82,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-rejects_app = typer.Typer(help="Rows kept aside: look at them, load them again, let them go.", no_args_is_help=True)
-runs_app = typer.Typer(help="The ledger: what was loaded when, and how it ended.", no_args_is_help=True)
 app.add_typer(rejects_app, name="rejects")
 app.add_typer(runs_app, name="runs")
 app.add_typer(alerts_app, name="alerts")
@@ -51,185 +90,6 @@ app.add_typer(alerts_app, name="alerts")
 _SWITCH_SECONDS = 0.0005
 # Looking for garbage among what imports make takes 50 ms of every start; reference counts free nearly all there is.
 _RARELY = (50_000, 20, 100)
-Output = Literal["text", "json"]
-ProgressName = Literal["auto", "plain", "json", "none"]
-HashName = Literal["xxh3_128", "blake2b"]
-ScopeName = Literal["provider", "global"]
-ModeName = Literal["sequential", "parallel"]
-StrategyName = Literal["partitioned", "upsert", "locked"]
-OnErrorName = Literal["fail", "reject"]
-RevisionsName = Literal["ignore", "report", "update"]
-
-Inputs = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="INPUT...",
-        help="Files, folders, globs, - for standard input, http(s):// or s3:// URLs. CSV, TSV, JSON, JSON lines, "
-        "GeoJSON and Parquet, also as .gz and .zst.",
-    ),
-]
-MaybeInputs = Annotated[
-    list[str] | None, typer.Argument(metavar="[INPUT...]", help="What was loaded, named as for `headrace load`.")
-]
-To = Annotated[
-    str | None,
-    typer.Option(
-        "--to",
-        metavar="URL",
-        help="The database: postgresql://… or sqlite:///file. A password is better kept in the environment: "
-        "HEADRACE_DATABASE_URL. Default: sqlite:///headrace.db",
-    ),
-]
-Table = Annotated[str | None, typer.Option("--table", metavar="NAME", help="Default: the first file's name.")]
-Provider = Annotated[str, typer.Option("--provider", metavar="NAME", help="The named source of these events.")]
-Id = Annotated[
-    str | None,
-    typer.Option("--id", metavar="COL,COL", help="Identity columns. Default: as stored; on a first load, all."),
-]
-Time = Annotated[str | None, typer.Option("--time", metavar="COL", help="The event time's column.")]
-Select = Annotated[
-    str | None,
-    typer.Option(
-        "--select",
-        metavar="SQL",
-        help='Normalise the rows, for example "SELECT id, time, mag FROM source WHERE mag > 1". Applied chunk by '
-        "chunk, so no aggregates over the whole input.",
-    ),
-]
-Type = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--type",
-        metavar="COL=TYPE",
-        help="Pin a column's type on the first load: bool integer float timestamp date decimal string bytes. "
-        "Repeatable.",
-    ),
-]
-Window = Annotated[
-    str,
-    typer.Option("--window", metavar="30d", help="How far back existing IDs are fetched ahead: 30d, 12h, 2w, all."),
-]
-Hash = Annotated[
-    HashName | None,
-    typer.Option("--hash", help="blake2b for untrusted producers (key: HEADRACE_HASH_KEY). Default: xxh3_128"),
-]
-Scope = Annotated[
-    ScopeName | None,
-    typer.Option("--scope", help="Seek duplicates within a provider, or among all. Default: provider"),
-]
-Timezone = Annotated[
-    str | None,
-    typer.Option(
-        "--timezone",
-        metavar="NAME",
-        help="How timestamps without a zone are read, e.g. Europe/Paris. Default: as stored; on a first load, UTC.",
-    ),
-]
-Format = Annotated[
-    str | None,
-    typer.Option(
-        "--format", metavar="NAME", help="csv, tsv, json, jsonl, geojson or parquet, if the name does not tell."
-    ),
-]
-ChunkRows = Annotated[int, typer.Option("--chunk-rows", min=1, help="Rows in a chunk, committed together.")]
-Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on where a killed run of this input stopped.")]
-Out = Annotated[Output, typer.Option("--output", help="text, or json: one object.")]
-Progress = Annotated[ProgressName, typer.Option("--progress", help="On stderr; auto is off when that is no terminal.")]
-Mode = Annotated[
-    ModeName | None,
-    typer.Option("--mode", help="Default: as ENABLE_PARALLEL_CHUNK_PROCESSING says, or sequential."),
-]
-Strategy = Annotated[
-    StrategyName,
-    typer.Option(
-        "--strategy",
-        help="How parallel mode stays safe: partitioned by the hash of the ID, upsert by the database's conflict "
-        "resolution, locked by advisory locks.",
-    ),
-]
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Processes of parallel mode. Default: one for each core.")
-]
-Partitions = Annotated[
-    int | None, typer.Option("--partitions", min=1, help="Default: one for each worker; locked: 8 or more.")
-]
-Memory = Annotated[
-    str, typer.Option("--memory", metavar="SIZE", help="For all chunks on their way in parallel mode: 512MiB, 2GiB.")
-]
-ExecutorName = Annotated[
-    str | None,
-    typer.Option("--executor", metavar="URL", help="Workers elsewhere: dask://scheduler:8786 (extra headrace[dask])."),
-]
-LockTimeout = Annotated[
-    str, typer.Option("--lock-timeout", metavar="30s", help="How long the strategy locked waits for a lock.")
-]
-TaskTimeout = Annotated[
-    str, typer.Option("--task-timeout", metavar="10m", help="A worker that takes longer for one task is replaced.")
-]
-LocksUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--locks",
-        metavar="URL",
-        envvar="HEADRACE_LOCKS_URL",
-        show_envvar=False,
-        help="A Redis that keeps the locks (extra headrace[redis]); a password is better kept in HEADRACE_LOCKS_URL. "
-        "Default: the database's own.",
-    ),
-]
-EnrichName = Annotated[
-    str | None,
-    typer.Option(
-        "--enrich",
-        metavar="MODULE:FUNCTION",
-        help="Your function that adds columns: gets new events as a pyarrow.RecordBatch, returns the same rows.",
-    ),
-]
-AlertPredicates = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--alert",
-        metavar="NAME=SQL",
-        help="New events for which this holds raise an alert, for example 'strong=mag >= 6'. Repeatable. "
-        "See headrace alerts deliver.",
-    ),
-]
-AlertFunctions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--alert-function",
-        metavar="NAME=MODULE:FUNCTION",
-        help="The same by your own function: gets new events as a pyarrow.RecordBatch, returns a boolean for each. "
-        "Repeatable.",
-    ),
-]
-OnError = Annotated[
-    OnErrorName,
-    typer.Option(
-        "--on-error", help="When --enrich or an alert rule fails: fail the run, or keep those rows as rejects."
-    ),
-]
-RevisionsOption = Annotated[
-    RevisionsName,
-    typer.Option(
-        "--revisions",
-        help="When an event comes again with another payload: ignore it, report it (kept in the rejects), or let the "
-        "newest by --version-column update the table.",
-    ),
-]
-VersionColumn = Annotated[
-    str | None, typer.Option("--version-column", metavar="COL", help="What says which row is newer, e.g. updated.")
-]
-Config = Annotated[str, typer.Option("--config", metavar="FILE", help="The file that describes the providers.")]
-PageFile = Annotated[
-    str | None,
-    typer.Option("--report", metavar="FILE", help="Write an HTML page about the run: stages, chunks, memory. Offline."),
-]
-TraceFile = Annotated[
-    str | None, typer.Option("--trace", metavar="FILE", help="Write the run's stages as a trace that Perfetto opens.")
-]
-RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run only (a prefix will do).")]
-RejectIds = Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Rejects by number.")]
 
 
 @app.command(epilog="Example: headrace load 'quakes/*.csv' --table quakes --id id --time time --to postgresql://db/geo")
@@ -318,7 +178,7 @@ def load(
         version_column=version_column,
     )
     watching = commands.Watching(metrics, log_format, log_level, slow_provider, slow_chunk, slow_query)
-    _leave(commands.load(options, inputs, output, progress, watching, page=report, trace=trace))
+    leave(commands.load(options, inputs, output, progress, watching, page=report, trace=trace))
 
 
 @app.command(epilog="Example: headrace run --config headrace.toml --every 5m")
@@ -336,6 +196,12 @@ def run(
         bool, typer.Option("--reread", help="Load also what has not changed since the last poll.")
     ] = False,
     output: Out = "text",
+    metrics: MetricsOption = None,
+    log_format: LogFormatOption = "text",
+    log_level: LogLevelOption = "warning",
+    slow_provider: SlowProvider = None,
+    slow_chunk: SlowChunk = None,
+    slow_query: SlowQuery = None,
 ) -> None:
     """Poll the providers of a configuration file that are due, and load what they deliver, each event exactly once.
 
@@ -344,7 +210,9 @@ def run(
     """
     from headrace import commands_run
 
-    _leave(commands_run.run(config, providers or [], every, once=once, force=force, reread=reread, output=output))
+    watching = commands_run.Watching(metrics, log_format, log_level, slow_provider, slow_chunk, slow_query)
+    wanted = commands_run.Wanted(tuple(providers or []), force=force, reread=reread)
+    leave(commands_run.run(config, wanted, every, watching, once=once, output=output))
 
 
 @app.command(epilog="Example: headrace verify 'quakes/*.csv' --table quakes --to postgresql://db/geo")
@@ -378,7 +246,7 @@ def verify(
     options = commands.options(
         to=to, table=table, provider=provider, select=select, types=types, timezone=timezone, format=format
     )
-    _leave(commands.verify(options, inputs or [], output, progress, limit=limit, receipt=receipt, against=against))
+    leave(commands.verify(options, inputs or [], output, progress, limit=limit, receipt=receipt, against=against))
 
 
 @app.command(epilog="Example: headrace explain 0c97a3b5-3e1f-8a3c-9b1d-2f6f0f2b7c11 --table quakes")
@@ -407,7 +275,7 @@ def explain(
     options = commands.options(
         to=to, table=table, provider=provider, select=select, types=types, timezone=timezone, format=format
     )
-    _leave(commands.explain(options, event_id, inputs or [], output))
+    leave(commands.explain(options, event_id, inputs or [], output))
 
 
 @app.command(epilog="Example: headrace doctor --config headrace.toml")
@@ -424,7 +292,7 @@ def doctor(
     """
     from headrace import commands
 
-    _leave(commands.doctor(to, config, output))
+    leave(commands.doctor(to, config, output))
 
 
 @app.command(epilog="Example: headrace demo --folder /var/tmp/headrace-demo")
@@ -435,110 +303,7 @@ def demo(
     """Load a summer of real flights twice over, see nothing doubled, and verify. Needs headrace[demo]."""
     from headrace import commands
 
-    _leave(commands.demo(folder, progress))
-
-
-@rejects_app.command("list", epilog="Example: headrace rejects list --run 1f0a --limit 20")
-def rejects_list(
-    to: To = None,
-    table: Table = None,
-    run: RunId = None,
-    settled: Annotated[bool, typer.Option("--all", help="Replayed and discarded ones too.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1)] = 50,
-    output: Out = "text",
-) -> None:
-    """List rejects, a line each, oldest first."""
-    from headrace import commands
-
-    _leave(commands.rejects_list(to, table, run, settled=settled, limit=limit, output=output))
-
-
-@rejects_app.command("show", epilog="Example: headrace rejects show 17")
-def rejects_show(ids: RejectIds = None, to: To = None, output: Out = "text") -> None:
-    """Show rejects whole: address, reason, raw text."""
-    from headrace import commands
-
-    _leave(commands.rejects_show(to, ids or [], output))
-
-
-@rejects_app.command("replay", epilog="Example: headrace rejects replay 17 --set mag=4.5")
-def rejects_replay(
-    ids: RejectIds = None,
-    to: To = None,
-    table: Table = None,
-    run: RunId = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="COL=VALUE", help="Mend a column in each row. Repeatable."),
-    ] = None,
-    raw: Annotated[
-        str | None,
-        typer.Option(
-            "--raw", metavar="TEXT", help="The one row as it should have been: a line of its file, or a JSON object."
-        ),
-    ] = None,
-    select: Select = None,
-    timezone: Timezone = None,
-    enrich: EnrichName = None,
-    alert: AlertPredicates = None,
-    alert_function: AlertFunctions = None,
-    on_error: OnError = "fail",
-    revisions: RevisionsOption = "ignore",
-    version_column: VersionColumn = None,
-    output: Out = "text",
-) -> None:
-    """Load rejects again, all kept ones or those named. Each keeps its identity; one that fails again is kept again.
-
-    The select and the time zone are those of the load, unless given.
-    """
-    from headrace import commands
-
-    options = commands.options(
-        to=to,
-        table=table,
-        select=select,
-        timezone=timezone,
-        enrich=enrich,
-        alerts=alert,
-        alert_functions=alert_function,
-        on_error=on_error,
-        revisions=revisions,
-        version_column=version_column,
-    )
-    _leave(commands.rejects_replay(options, ids or [], run, changes or [], raw, output))
-
-
-@rejects_app.command("discard", epilog="Example: headrace rejects discard 17 18")
-def rejects_discard(ids: RejectIds = None, to: To = None, table: Table = None, run: RunId = None) -> None:
-    """Let rejects go: they stay in the table of rejects, marked as discarded. Name them, or a run or a table."""
-    from headrace import commands
-
-    _leave(commands.rejects_discard(to, ids or [], table, run))
-
-
-@runs_app.command("list", epilog="Example: headrace runs list --table quakes")
-def runs_list(
-    to: To = None,
-    table: Table = None,
-    limit: Annotated[int, typer.Option("--limit", min=1)] = 20,
-    output: Out = "text",
-) -> None:
-    """List runs, the newest first."""
-    from headrace import commands
-
-    _leave(commands.runs_list(to, table, limit, output))
-
-
-@runs_app.command("show", epilog="Example: headrace runs show 1f0a")
-def runs_show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Its ID; a prefix will do.")],
-    to: To = None,
-    output: Out = "text",
-) -> None:
-    """Show one run with its inputs and receipts."""
-    from headrace import commands
-
-    _leave(commands.runs_show(to, run, output))
+    leave(commands.demo(folder, progress))
 
 
 @app.callback(invoke_without_command=True)
@@ -546,11 +311,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
     if version:
         typer.echo(f"headrace {__version__}")
         raise typer.Exit
-
-
-def _leave(code: int) -> None:
-    if code:
-        raise typer.Exit(code)
 
 
 def main() -> None:

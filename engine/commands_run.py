@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 from headrace.config import parse_seconds
 from headrace.errors import Interrupted
@@ -12,13 +11,12 @@ from headrace.polls import Round
 from headrace.scratch import sweep
 from headrace.serve import Wanted, serve
 from headrace.settings import read_settings
+from headrace.watching import Watching, watched
 
-__all__ = ["run"]
+__all__ = ["Wanted", "Watching", "run"]
 
 
-def run(
-    config: str, names: Sequence[str], every: str | None, *, once: bool, force: bool, reread: bool, output: str
-) -> int:
+def run(config: str, wanted: Wanted, every: str | None, watching: Watching, *, once: bool, output: str) -> int:
     """``headrace run``."""
     settings = read_settings(config)
     # the user's modules lie beside the file; the workers inherit the path
@@ -32,8 +30,7 @@ def run(
         if text:
             print(text, flush=True)
 
-    wanted = Wanted(tuple(names), force=force, reread=reread)
-    with stopping(sweep) as stop:
+    with watched(watching), stopping(sweep) as stop:
         try:
             serve(settings, wanted, tell, every=pause, stop=stop)
         except Interrupted as error:

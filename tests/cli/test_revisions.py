@@ -11,7 +11,7 @@ import pytest
 from tests_support import Headrace
 
 import headrace as package
-from headrace import commands
+from headrace import commands, reject_commands
 from headrace.errors import ConfigurationError, UsageError, WorkerError
 from headrace.storage import open_store
 from headrace.storage.base import StoredReject
@@ -48,7 +48,7 @@ def kept(headrace: Headrace) -> list[StoredReject]:
 def again(headrace: Headrace, *rejects: int, changes: Sequence[str] = (), **named: Any) -> int:
     """``headrace rejects replay``, in this process."""
     options = commands.options(to=headrace.url, **named)
-    return commands.rejects_replay(options, rejects, None, changes, None, "json")
+    return reject_commands.replay(options, rejects, None, changes, None, "json")
 
 
 def test_a_reported_revision_has_its_line_its_text_and_what_differs(feeds: Headrace) -> None:

@@ -375,6 +375,40 @@ def test_a_load_serves_its_metrics_while_it_runs(sqlite_url: str, tmp_path: Path
     assert any(name == "process_start_time_seconds" for name, _ in samples)
 
 
+def test_a_service_serves_the_metrics_of_all_its_rounds_and_logs_as_asked(
+    sqlite_url: str, tmp_path: Path, port: int
+) -> None:
+    headrace = Headrace(sqlite_url, tmp_path)
+    (tmp_path / "rows.csv").write_text("key\n1\n2\n")
+    (tmp_path / "headrace.toml").write_text(
+        f'database = "{sqlite_url}"\n[providers.p]\npath = "rows.csv"\nid = ["key"]\ninterval = "1s"\n'
+    )
+    words = ["run", "--every", "1s", "--metrics", f"127.0.0.1:{port}", "--log-format", "json"]
+    feed = {"provider": "p", "table": "p"}
+    with subprocess.Popen(
+        headrace.command(*words, "--log-level", "info", "--force", "--reread"),
+        env=headrace.environment(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as going:  # fmt: skip
+        deadline = time.monotonic() + 120
+        runs = 0.0
+        while runs < 2 and going.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+            try:
+                samples = scrape(port)
+            except OSError:  # it is not served yet
+                continue
+            runs = samples.get(("headrace_runs_total", frozenset({**feed, "status": "done"}.items())), 0.0)
+        going.terminate()
+        _, logged = going.communicate(timeout=60)
+    assert runs >= 2
+    assert value(samples, "headrace_rows_total", **feed, outcome="inserted") == 2
+    assert value(samples, "headrace_rows_total", **feed, outcome="duplicate_in_store") >= 2
+    began = [one for one in lines_of(logged) if one["message"].startswith("run ") and " began" in one["message"]]
+    assert len(began) >= 2
+    assert {one["provider"] for one in began} == {"p"}
+
+
 def test_no_password_is_in_logs_metrics_or_traces(postgres_url: str, tmp_path: Path, port: int) -> None:
     secret = "s3cr3t-pass"  # noqa: S105 - one that must not turn up
     url = re.sub(r"//([^@/:]+):?[^@/]*@", rf"//\1:{secret}@", postgres_url)

@@ -1,0 +1,161 @@
+"""What ``headrace rejects …`` does: find rejects, act, print the result, return the exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from headrace.config import LoadOptions, database_url
+from headrace.database import open_existing
+from headrace.errors import UsageError
+from headrace.ledger_commands import whole_run_id
+from headrace.replay import mended, without_revisions
+from headrace.replay import replay as replay_rejects
+from headrace.showing import show
+from headrace.storage.base import Counts, Store, StoredReject
+
+__all__ = ["discard", "listed", "replay", "shown"]
+
+
+def listed(to: str | None, table: str | None, run: str | None, *, settled: bool, limit: int, output: str) -> int:
+    """``headrace rejects list``."""
+    with open_existing(database_url(to)) as store:
+        found = store.rejects(
+            table=table, run_id=whole_run_id(store, run), state=None if settled else "kept", limit=limit
+        )
+    show(output, lambda: {"rejects": [_reject_object(one) for one in found]}, lambda: _reject_lines(found))
+    return 0
+
+
+def shown(to: str | None, ids: Sequence[int], output: str) -> int:
+    """``headrace rejects show``."""
+    with open_existing(database_url(to)) as store:
+        found = _named(store, ids, any_state=True)
+    show(
+        output,
+        lambda: {"rejects": [_reject_object(one) for one in found]},
+        lambda: "\n\n".join(_reject_page(one) for one in found),
+    )
+    return 0
+
+
+def replay(
+    wanted: LoadOptions, ids: Sequence[int], run: str | None, changes: Sequence[str], raw: str | None, output: str
+) -> int:
+    """``headrace rejects replay``."""
+    with open_existing(wanted.to) as store:
+        chosen = (
+            _named(store, ids)
+            if ids
+            else store.rejects(table=wanted.table, run_id=whole_run_id(store, run), state="kept")
+        )
+        chosen, left = without_revisions(chosen, wanted, named=bool(ids))
+        given = _with_raw(store, chosen, raw)
+        reports = replay_rejects(store, given, wanted, changes=_changes(changes))
+    unsplit = [one for one in given if one.reject.record is None]
+    total = sum((report.counts for report in reports), Counts(read=len(unsplit), rejected=len(unsplit)))
+    show(output, lambda: {**asdict(total), "revisions_left": left}, lambda: _replay_text(total, unsplit, left))
+    return 3 if total.rejected else 0
+
+
+def discard(to: str | None, ids: Sequence[int], table: str | None, run: str | None) -> int:
+    """``headrace rejects discard``."""
+    if not (ids or table or run):
+        raise UsageError("nothing was named to discard", hint="give reject numbers, --run or --table")
+    with open_existing(database_url(to)) as store:
+        chosen = (
+            _named(store, ids) if ids else store.rejects(table=table, run_id=whole_run_id(store, run), state="kept")
+        )
+        changed = store.discard_rejects([one.reject_id for one in chosen])
+    print(f"{changed:,} rejects discarded")
+    return 0
+
+
+def _named(store: Store, ids: Sequence[int], *, any_state: bool = False) -> list[StoredReject]:
+    if not ids:
+        raise UsageError("no reject was named", hint="`headrace rejects list` shows their numbers")
+    found = store.rejects(ids=ids, state=None if any_state else "kept")
+    missing = sorted(set(ids) - {one.reject_id for one in found})
+    if missing:
+        raise UsageError(
+            f"no {'' if any_state else 'kept '}reject has the number {', '.join(map(str, missing))}",
+            hint="`headrace rejects list --all` shows every one with its state",
+        )
+    return found
+
+
+def _changes(pairs: Sequence[str]) -> dict[str, str | None]:
+    changes: dict[str, str | None] = {}
+    for pair in pairs:
+        column, equals, value = pair.partition("=")
+        if not equals or not column:
+            raise UsageError(
+                f"--set {pair!r} is not COLUMN=VALUE", hint="for example --set mag=4.5; --set mag= is null"
+            )
+        changes[column] = value or None
+    return changes
+
+
+def _with_raw(store: Store, chosen: Sequence[StoredReject], raw: str | None) -> Sequence[StoredReject]:
+    if raw is None:
+        return chosen
+    if len(chosen) != 1:
+        raise UsageError(
+            f"--raw mends one reject, not {len(chosen)}", hint="name the one: headrace rejects replay 17 --raw …"
+        )
+    return [mended(store, chosen[0], raw)]
+
+
+def _reject_lines(found: Sequence[StoredReject]) -> str:
+    lines = [f"{one.reject_id:>8}  {one.state:<9}  {_place(one)}: {one.reject.reason}" for one in found]
+    return "\n".join(lines) if lines else "no rejects"
+
+
+def _reject_page(one: StoredReject) -> str:
+    return (
+        f"reject {one.reject_id} ({one.state}), table {one.table}, provider {one.provider}\n"
+        f"  where   {_place(one)}\n  reason  {one.reject.reason}\n  run     {one.run_id}\n  raw     {one.reject.raw}"
+        f"{_differences(one)}"
+    )
+
+
+def _differences(one: StoredReject) -> str:
+    """For a revision, the columns that differ: what the table held, and what came."""
+    differs = json.loads(one.reject.differs or "{}")
+    return "".join(f"\n  {name}: {json.dumps(held)} → {json.dumps(came)}" for name, (held, came) in differs.items())
+
+
+def _place(one: StoredReject) -> str:
+    reject = one.reject
+    parts = [reject.source]
+    if reject.line is not None:
+        parts.append(f"line {reject.line}")
+    elif reject.row is not None:
+        parts.append(f"row {reject.row}")
+    if reject.column is not None:
+        parts.append(f"column {reject.column}")
+    return ", ".join(parts)
+
+
+def _reject_object(one: StoredReject) -> dict[str, object]:
+    return {**asdict(one), "created_at": one.created_at.isoformat()}
+
+
+def _replay_text(total: Counts, unsplit: Sequence[StoredReject], left: int) -> str:
+    kept = f"; {left:,} revisions were left (see --revisions)" if left else ""
+    if not total.read:
+        return f"no rejects to replay{kept}"
+    duplicates = total.duplicate_in_input + total.duplicate_in_store
+    if total.revised:
+        kept = f", {total.revised:,} of the duplicates with another payload{kept}"
+    text = (
+        f"{total.read:,} replayed: {total.inserted:,} inserted, {duplicates:,} duplicate, "
+        f"{total.rejected:,} rejected again{kept}"
+    )
+    if not unsplit:
+        return text
+    return (
+        f"{text}\n{len(unsplit):,} of them could not be split into columns; give each as it should be: "
+        f"headrace rejects replay {unsplit[0].reject_id} --raw '…'"
+    )
