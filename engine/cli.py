@@ -215,6 +215,94 @@ def run(
     leave(commands_run.run(config, wanted, every, watching, once=once, output=output))
 
 
+@app.command(
+    epilog="Example: headrace profile 'backfill/*.parquet' --id key,at --time at --to postgresql://db/geo --check"
+)
+def profile(
+    inputs: Inputs,
+    to: To = None,
+    table: Table = None,
+    provider: Provider = "default",
+    identity: Id = None,
+    time: Time = None,
+    select: Select = None,
+    types: Type = None,
+    window: Window = "30d",
+    digest: Hash = None,
+    scope: Scope = None,
+    timezone: Timezone = None,
+    format: Format = None,  # noqa: A002 - the option's name
+    chunk_rows: ChunkRows = 131_072,
+    sample: Annotated[
+        int, typer.Option("--sample", min=0, metavar="ROWS", help="Rows that are tried, rounded up to chunks; 0: all.")
+    ] = 500_000,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Load the sample into the real table, not only into a trial's.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Then load everything in both ways in a trial, and compare.")
+    ] = False,
+    strategy: Strategy = "partitioned",
+    workers: Workers = None,
+    partitions: Partitions = None,
+    memory: Memory = "512MiB",
+    executor: ExecutorName = None,
+    lock_timeout: LockTimeout = "30s",
+    task_timeout: TaskTimeout = "10m",
+    locks: LocksUrl = None,
+    enrich: EnrichName = None,
+    alert: AlertPredicates = None,
+    alert_function: AlertFunctions = None,
+    on_error: OnError = "fail",
+    revisions: RevisionsOption = "ignore",
+    version_column: VersionColumn = None,
+    report: PageFile = None,
+    output: Out = "text",
+) -> None:
+    """Try a load on a sample, both ways, and say where its time goes and whether parallel mode would pay.
+
+    Nothing is written to the real table: the trial has a schema of its own (SQLite: a file), which is dropped.
+    Functions given to --enrich and --alert-function are really called.
+    """
+    from headrace import commands_profile
+    from headrace.commands import options as options_from
+    from headrace.forking import send_ahead
+
+    if executor is None:
+        send_ahead()
+    options = options_from(
+        to=to,
+        table=table,
+        provider=provider,
+        identity=identity,
+        time=time,
+        select=select,
+        types=types,
+        window=window,
+        hash=digest,
+        scope=scope,
+        timezone=timezone,
+        format=format,
+        chunk_rows=chunk_rows,
+        strategy=strategy,
+        workers=workers,
+        partitions=partitions,
+        memory=memory,
+        executor=executor,
+        lock_timeout=lock_timeout,
+        task_timeout=task_timeout,
+        locks=locks,
+        enrich=enrich,
+        alerts=alert,
+        alert_functions=alert_function,
+        on_error=on_error,
+        revisions=revisions,
+        version_column=version_column,
+    )
+    how = commands_profile.How(sample, workers, in_place, check)
+    _leave(commands_profile.profile(options, inputs, how, output, page=report))
+
+
 @app.command(epilog="Example: headrace verify 'quakes/*.csv' --table quakes --to postgresql://db/geo")
 def verify(
     inputs: MaybeInputs = None,

@@ -89,6 +89,8 @@ class CsvReader:
         """The header's names; any of them may turn out to be of any type."""
         return dict.fromkeys(self.dialect.columns, _TYPES)
 
+    count: int | None = None  # only reading tells
+
     @property
     def share(self) -> float:
         """The share of the file's bytes that was read, 0 to 1."""

@@ -74,6 +74,8 @@ class JsonReader:
         seen = [set(pc.unique(pc.list_element(kinds, number)).to_pylist()) for number in range(len(names))]
         return {name: _hint(frozenset(kind - {None, "NULL"})) for name, kind in zip(names, seen, strict=True)}
 
+    count: int | None = None  # only reading tells
+
     @property
     def share(self) -> float:
         """The share of the file's bytes that was read, 0 to 1."""

@@ -180,7 +180,7 @@ def _facts(recorded: Recorder) -> list[tuple[str, str]]:
     if report is not None:
         told += [(name.replace("_", " "), f"{number:,}") for name, number in report.to_dict().items() if name in _BOOKS]
         told += [("seconds", f"{report.seconds:.2f}"), ("rows per second", f"{report.rows_per_second:,.0f}")]
-    return told
+    return [*told, *recorded.remarks]
 
 
 _BOOKS = ("read", "inserted", "duplicate_in_input", "duplicate_in_store", "rejected")

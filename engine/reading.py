@@ -83,6 +83,11 @@ class Reader(Protocol):
         """How much of the input was read so far, 0 to 1; 0 where that cannot be known."""
         ...
 
+    @property
+    def count(self) -> int | None:
+        """How many rows there are, ``None`` where only reading tells."""
+        ...
+
     def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
         """The columns in order, as far as the first pieces show them, and what their types may be."""
         ...

@@ -59,6 +59,8 @@ class Recorder(Silent):
     batches: list[Batch] = field(default_factory=list)
     partition_rows: dict[int, int] = field(default_factory=dict)
     memory: list[Memory] = field(default_factory=list)
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+    """What somebody has to say about the run, under a name each: the page shows it."""
 
     def __post_init__(self) -> None:
         self._landing: list[tuple[Slice, Counts]] = []

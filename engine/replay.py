@@ -185,6 +185,10 @@ class _Replayed:
     def share_read(self) -> float:
         return 0.0
 
+    @property
+    def count(self) -> int | None:
+        return self.inner.count
+
     def infer(self, options: ReadOptions) -> pa.Schema:
         return self.inner.infer(options)
 

@@ -96,6 +96,11 @@ class Input(Protocol):
         """How much of the input was read so far, 0 to 1; 0 where that cannot be known."""
         ...
 
+    @property
+    def count(self) -> int | None:
+        """How many rows there are before ``select``, ``None`` where only reading tells."""
+        ...
+
     def infer(self, options: ReadOptions) -> pa.Schema:
         """The columns after ``select`` in canonical types, told from a sample."""
         ...
@@ -211,6 +216,11 @@ class _Source:
     def share_read(self) -> float:
         """As the reader knows it."""
         return self._reader.share
+
+    @property
+    def count(self) -> int | None:
+        """As the reader knows it."""
+        return self._reader.count
 
     def columns(self) -> list[str]:
         """The names after ``select``."""

@@ -43,6 +43,11 @@ class _TypedReader:
         """The share of the rows that was read, 0 to 1; 0 where their number is not known."""
         return 0.0 if not self._rows else min(1.0, self._read / self._rows)
 
+    @property
+    def count(self) -> int | None:
+        """How many rows there are, where the file says so."""
+        return self._rows
+
     def _count(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         self._read = 0
         for piece in pieces:

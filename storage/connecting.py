@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from psycopg.conninfo import make_conninfo
 
-__all__ = ["CONNECTION_DEFAULTS", "conninfo_of", "how_to_connect"]
+__all__ = ["CONNECTION_DEFAULTS", "conninfo_for", "conninfo_of", "how_to_connect"]
 
 CONNECTION_DEFAULTS: dict[str, str | int] = {
     "application_name": "headrace",
@@ -30,6 +30,13 @@ def how_to_connect(url: sa.URL) -> dict[str, Any]:
     earlier one is not known: none is prepared.
     """
     return {**_left_alone(url), "prepare_threshold": None}
+
+
+def conninfo_for(url: sa.URL, **changed: str) -> str:
+    """`url` as libpq's connection string, with the defaults and what is `changed`: for who speaks psycopg directly."""
+    _, named = url.set(drivername="postgresql+psycopg").get_dialect()().create_connect_args(url)
+    named.pop("context", None)  # psycopg's adapters, of no interest to libpq
+    return make_conninfo(make_conninfo(**named), **{**_left_alone(url), **changed})
 
 
 def conninfo_of(engine: sa.Engine) -> str:

@@ -1,0 +1,53 @@
+"""``headrace profile``: print what the profile found, and write the page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.config import LoadOptions
+from headrace.errors import ConfigurationError
+from headrace.interrupt import stopping
+from headrace.page import write_page
+from headrace.profile import profile as profile_inputs
+from headrace.scratch import sweep
+
+__all__ = ["How", "profile"]
+
+FAILED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a profile is made: rows of the sample (0: all), the workers to consider (``None``: any), where, and whether
+    its prediction is checked.
+    """
+
+    rows: int
+    workers: int | None
+    in_place: bool
+    check: bool
+
+
+def profile(wanted: LoadOptions, inputs: Sequence[str], how: How, output: str, *, page: str | None = None) -> int:
+    """``headrace profile``. 4 if both ways did not give the same table."""
+    if page is not None:
+        try:
+            Path(page).open("a").close()
+        except OSError as error:
+            raise ConfigurationError(f"it cannot be written ({error})", where=page, hint="name another") from error
+    with stopping(sweep):
+        found = profile_inputs(
+            wanted, inputs, rows=how.rows, workers=how.workers, in_place=how.in_place, check=how.check
+        )
+    if page is not None:
+        recorded = found.sequential.recorded
+        recorded.remarks = [
+            *(("yes: " if one.holds else "no: ", f"{one.name}: {one.evidence}") for one in found.criteria),
+            ("verdict", found.advice),
+        ]
+        write_page(Path(page), recorded)
+    print(json.dumps(found.to_dict(), ensure_ascii=False, default=str) if output == "json" else found.to_text())
+    return 0 if found.trustworthy else 4

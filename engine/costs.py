@@ -1,0 +1,138 @@
+"""What a load's stages cost, from its measurements: the numbers that the verdict is made of. Pure.
+
+    stage totals of a run ─► Costs: seconds by whom they keep busy or waiting
+                             reader        read, spool            one thread of the coordinator
+                             decider       decide, snapshot       its main thread
+                             worker        prepare, gather, enrich, alerts, commit: any number of workers
+                             each commit   its round trips, whatever the rows
+
+What a stage waits for counts like what it computes: both keep the one who does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from headrace.stages import StageTotal
+from headrace.storage.spans import Span
+
+__all__ = ["Costs", "Group", "costs_of", "split", "totals_of"]
+
+READER = ("read", "spool")
+DECIDER = ("decide", "snapshot")
+PREPARING = ("prepare",)
+CARRYING = ("gather", "enrich", "alerts", "commit")
+DATABASE = ("commit.copy", "commit.aside", "commit.conflict", "commit.query", "commit.insert", "commit.alerts")
+FOR_EACH_COMMIT = ("commit.begin", "commit.receipt", "commit.commit")
+ROUND_TRIPS_OF_COPY = 2
+ROUND_TRIPS_BESIDE = 2  # a savepoint, made and released
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds, for each row unless said otherwise.
+
+    `reader` and `decider` block the coordinator, `prepare` and `carry` (gather, enrich, alerts, the part of a commit
+    that grows with its rows) a worker; `commit` is what each commit takes besides, and `agree` what each run takes.
+    `database` is the part of `carry` in which the database works; `processor` is time on a core of this machine, by all
+    who work for the load, the database's processes included where they are on this machine.
+    """
+
+    rows: int
+    chunks: int
+    agree: float
+    reader: float
+    decider: float
+    prepare: float
+    carry: float
+    commit: float
+    database: float
+    processor: float
+
+    @property
+    def worker(self) -> float:
+        """What a row costs a worker."""
+        return self.prepare + self.carry
+
+
+def totals_of(spans: Iterable[Span]) -> dict[str, StageTotal]:
+    """The sums by stage."""
+    totals: dict[str, StageTotal] = {}
+    for span in spans:
+        totals.setdefault(span.stage, StageTotal()).add(span)
+    return totals
+
+
+def costs_of(
+    totals: Mapping[str, StageTotal], *, rows: int, round_trip: float, processor: float, one_writer: bool = False
+) -> Costs:
+    """The costs that a run's stage totals show; `processor` are its seconds on cores, `round_trip` those to the
+    database and back. With `one_writer` a whole transaction, once it has begun, is the database's work.
+    """
+
+    def seconds(*names: str) -> float:
+        return sum(totals[name].seconds for name in names if name in totals)
+
+    commits = totals["commit"].spans if "commit" in totals else 0
+    each = seconds(*FOR_EACH_COMMIT) / commits if commits else 0.0
+    with_events = sum(totals[name].spans for name in DATABASE if name in totals)
+    travel = with_events * ROUND_TRIPS_OF_COPY * round_trip + with_events * ROUND_TRIPS_BESIDE * round_trip
+    travel = min(travel, max(0.0, seconds("commit") - seconds(*FOR_EACH_COMMIT)))
+    count = max(rows, 1)
+    database = seconds("commit") - seconds("commit.begin") if one_writer else seconds(*DATABASE) - travel
+    return Costs(
+        rows=rows,
+        chunks=totals["prepare"].spans if "prepare" in totals else 0,
+        agree=seconds("agree"),
+        reader=seconds(*READER) / count,
+        decider=seconds(*DECIDER) / count,
+        prepare=seconds(*PREPARING) / count,
+        carry=max(0.0, seconds(*CARRYING) - each * commits - travel) / count,
+        commit=each + (travel / commits if commits else 0.0),
+        database=max(0.0, database) / count,
+        processor=processor / count,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Where time goes, under a name for people: wall seconds, and those on a core."""
+
+    name: str
+    seconds: float
+    on_a_core: float
+
+    @property
+    def waiting(self) -> float:
+        """Seconds off the core."""
+        return max(0.0, self.seconds - self.on_a_core)
+
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "read": ("read",),
+    "spool": ("spool",),
+    "prepare": ("prepare",),
+    "decide": ("decide",),
+    "snapshot": ("snapshot",),
+    "gather": ("gather",),
+    "enrich": ("enrich",),
+    "alerts": ("alerts", "commit.alerts"),
+    "encode": ("commit.encode",),
+    "COPY": ("commit.copy", "commit.insert"),
+    "conflict path": ("commit.aside", "commit.conflict", "commit.query"),
+    "receipt": ("commit.begin", "commit.receipt"),
+    "locks": ("commit.locks", "commit.pause"),
+    "commit": ("commit.commit",),
+}
+
+
+def split(totals: Mapping[str, StageTotal]) -> list[Group]:
+    """The stages, gathered under the names that a profile shows; what took no time is left out."""
+    found = []
+    for name, stages in GROUPS.items():
+        present = [totals[stage] for stage in stages if stage in totals]
+        seconds = sum(one.seconds for one in present)
+        if seconds:
+            found.append(Group(name, seconds, min(seconds, sum(one.cpu_seconds for one in present))))
+    return found

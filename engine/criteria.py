@@ -1,0 +1,118 @@
+"""The four criteria for parallelism, each with its evidence from this data and this database.
+
+    the unique key is there      a row of the table, inserted once more, is refused
+    the IDs are deterministic    the sample in other chunks, and rows read back from the store, give them again
+    the CPU is the bottleneck    from the run's stages      (`headrace.profile`)
+    the tables are the same      from both runs' digests    (`headrace.profile`)
+
+Three must hold for parallel mode to be safe to advise; the third says whether it can pay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.config import LoadOptions, hash_key
+from headrace.partitioning.contract import Contract
+from headrace.prepare import prepare
+from headrace.sample import Sample
+from headrace.source import ReadOptions, open_inputs
+from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Store
+from headrace.storage.evidence import refuses_again, some_rows
+from headrace.verify import columns_of, identified
+
+__all__ = ["Criterion", "examine_ids", "examine_key"]
+
+ROWS_READ_BACK = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """What was asked, whether it holds, and what shows it."""
+
+    name: str
+    holds: bool
+    evidence: str
+
+    def to_text(self) -> str:
+        """A line."""
+        return f"{'yes' if self.holds else 'NO ':<3} {self.name}: {self.evidence}"
+
+
+def examine_key(url: str, table: str, *, exists: bool) -> Criterion:
+    """Whether the database itself refuses an event that the table holds."""
+    which = "a copy of the table with its keys" if exists else "the table as a first load makes it"
+    refused = refuses_again(url, table)
+    told = {
+        True: f"{which} refuses a row that it holds",
+        False: f"{which} takes a row that it holds a second time",
+        None: f"{which} has it; no row was loaded that could show it",
+    }[refused]
+    return Criterion("the database resolves duplicates", refused is not False, told)
+
+
+def examine_ids(store: Store, table: str, contract: Contract, sample: Sample, options: LoadOptions) -> Criterion:
+    """Whether the sample's IDs are the same cut into other chunks, and made again from what the store holds."""
+    rows = options.read.chunk_rows
+    cut = [_ids(store, table, contract, sample, options, size) for size in (rows, max(1, rows * 2 // 5 + 1))]
+    length = min(map(len, cut))
+    differ = int((cut[0][:length] != cut[1][:length]).any(axis=1).sum())
+    again, changed = _round_trip(store, table, contract, options)
+    evidence = (
+        f"{length:,} IDs in other chunks, {again:,} from rows read back"
+        if not (differ or changed)
+        else f"{differ:,} of {length:,} IDs differ in other chunks, {changed:,} of {again:,} when read back"
+    )
+    return Criterion("IDs are deterministic", not (differ or changed), evidence)
+
+
+def _ids(
+    store: Store, table: str, contract: Contract, sample: Sample, options: LoadOptions, chunk_rows: int
+) -> NDArray[np.uint8]:
+    """The sample's IDs in input order, (rows, 16)."""
+    cut = replace(options, read=replace(options.read, chunk_rows=chunk_rows))
+    parts = [one.ids for one in identified(store, table, contract, sample.inputs(), cut)]
+    return np.concatenate(parts) if parts else np.empty((0, 16), np.uint8)
+
+
+def _round_trip(store: Store, table: str, contract: Contract, options: LoadOptions) -> tuple[int, int]:
+    """How many rows of the table were read back, and how many of those do not have the ID that they make."""
+    held = some_rows(store, table, ROWS_READ_BACK)
+    read = changed = 0
+    for provider, rows in _by_provider(held):
+        made = _made(store, table, contract, options, provider, rows)
+        read += len(rows)
+        changed += sum(bytes(one) != row[EVENT_ID] for one, row in zip(made, rows, strict=False))
+        changed += len(rows) - len(made)
+    return read, changed
+
+
+def _by_provider(held: list[dict[str, object]]) -> Iterator[tuple[str, list[dict[str, object]]]]:
+    providers = dict.fromkeys(str(row[PROVIDER]) for row in held)
+    for provider in providers:
+        yield provider, [row for row in held if str(row[PROVIDER]) == provider]
+
+
+def _made(
+    store: Store,
+    table: str,
+    contract: Contract,
+    options: LoadOptions,
+    provider: str,
+    rows: list[dict[str, object]],
+) -> NDArray[np.uint8]:
+    """The IDs that rows from the store make, by the way that an input takes: (rows, 16), fewer where one is refused."""
+    schema = columns_of(store, table)
+    data = [{name: value for name, value in row.items() if name not in RESERVED_COLUMNS} for row in rows]
+    reading = ReadOptions(timezone="UTC", threads=options.read.threads)
+    key = hash_key() if contract.hash == "blake2b" else None
+    parts = [
+        prepare(chunk, contract, provider, key).ids
+        for item in open_inputs([data], reading, None)
+        for chunk in item.chunks(schema, reading)
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, 16), np.uint8)

@@ -1,0 +1,196 @@
+"""What a profile found: for people on one screen, and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from headrace.costs import Group
+from headrace.criteria import Criterion
+from headrace.meter import Usage
+from headrace.recorder import Recorder
+from headrace.report import Report
+from headrace.storage.gauge import Gauged, Server
+from headrace.verdict import Machine, Prediction, Verdict
+
+__all__ = ["Checked", "Profile", "Trialled"]
+
+_MIB = 1 << 20
+SHOWN_WAITS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Trialled:
+    """A run in a trial: its report, what was recorded and metered, and the server's view."""
+
+    report: Report
+    recorded: Recorder
+    usage: Usage
+    server: Server
+
+    @property
+    def start(self) -> float:
+        """Seconds until a worker began to work, 0 where none did."""
+        facts = self.recorded.facts
+        home = next((span.worker.partition("/")[0] for span in self.recorded.spans if span.stage == "agree"), "")
+        first = [span.started for span in self.recorded.spans if span.worker.partition("/")[0] != home]
+        return max(0.0, min(first) - facts.started - self.costs_agree) if first and facts is not None else 0.0
+
+    @property
+    def costs_agree(self) -> float:
+        """Seconds of the agreement."""
+        return sum(span.seconds for span in self.recorded.spans if span.stage == "agree")
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The most memory that coordinator and workers had together, ``None`` where that is not known."""
+        return max((one.coordinator + one.workers for one in self.recorded.memory), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Seconds that the whole input took in both ways, and whether the tables were `equal`."""
+
+    sequential: float
+    parallel: float
+    equal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A profile: both runs of the sample, what the database can do, the criteria, the verdict."""
+
+    table: str
+    database: str
+    sequential: Trialled
+    parallel: Trialled
+    gauged: Gauged
+    machine: Machine
+    groups: Sequence[Group]
+    criteria: Sequence[Criterion]
+    verdict: Verdict
+    strategy: str
+    checked: Checked | None = None
+
+    @property
+    def advice(self) -> str:
+        """The recommendation in a sentence."""
+        verdict = self.verdict
+        failed = [one.name for one in self.criteria if not one.holds and not one.name.startswith("the CPU")]
+        if failed:
+            return f"stay sequential, because this does not hold: {', '.join(failed)}"
+        how = f"{verdict.speedup:.2f} times as fast ({verdict.speedup_low:.2f} to {verdict.speedup_high:.2f})"
+        if not self.parallel_advised:
+            return f"stay sequential, because {verdict.because} ({verdict.candidate.workers} workers: {how})"
+        return (
+            f"--mode parallel --strategy {self.strategy} --workers {verdict.candidate.workers}: {how}, "
+            f"because {verdict.because}"
+        )
+
+    @property
+    def trustworthy(self) -> bool:
+        """Whether all held that must hold for both ways to give the same table."""
+        agreed = self.checked is None or self.checked.equal
+        return agreed and all(one.holds for one in self.criteria if not one.name.startswith("the CPU"))
+
+    @property
+    def parallel_advised(self) -> bool:
+        """Whether parallel mode is."""
+        return self.verdict.parallel and self.trustworthy
+
+    def to_text(self) -> str:
+        """One screen."""
+        report, usage, server = self.sequential.report, self.sequential.usage, self.sequential.server
+        lines = [
+            f"{self.table} ← provider {report.provider}, {self.database}",
+            f"  sample {report.read:,} of {self.verdict.rows:,} rows in {report.chunks} chunks, sequentially: "
+            f"{report.seconds:.2f} s, {report.rows_per_second:,.0f} rows/s; {report.inserted:,} new, "
+            f"{report.duplicate_in_store:,} known",
+            "  stage             seconds  on a core   waiting   µs/row",
+            *(
+                f"    {one.name:<14} {one.seconds:>8.3f} {one.on_a_core:>10.3f} {one.waiting:>9.3f} "
+                f"{one.seconds / max(report.read, 1) * 1e6:>8.2f}"
+                for one in self.groups
+            ),
+            f"  this process {usage.cpu:.0%} of a core; the machine's {self.machine.cores} cores "
+            f"{usage.machine_cpu:.0%} busy, {usage.machine_io_wait:.1%} waiting for disks{self._memory()}",
+            *self._server_lines(server),
+            *(f"  {one.to_text()}" for one in self.criteria),
+            f"  expected for {self.verdict.rows:,} rows: {_range(self.verdict.sequential)} sequentially, "
+            f"{_range(self.verdict.candidate)} with {self.verdict.candidate.workers} workers",
+            *self._checked_lines(),
+            f"  {self.advice}",
+        ]
+        return "\n".join(lines)
+
+    def _memory(self) -> str:
+        peak = self.sequential.peak_bytes
+        return "" if peak is None else f"; {peak / _MIB:,.0f} MiB"
+
+    def _server_lines(self, server: Server) -> list[str]:
+        if self.gauged.writers == 1:
+            return ["  one writer at a time (SQLite): commits are not shared"]
+        told = [f"round trip {self.gauged.round_trip * 1000:.2f} ms"]
+        if self.gauged.copied:
+            told.append(f"COPY over two connections {self.gauged.scaling:.2f} times as fast as over one")
+        if server.cpu_seconds is not None:
+            told.append(f"its processes {server.cpu_seconds:.2f} s on cores of this machine")
+        if server.wal_bytes is not None:
+            told.append(f"WAL {server.wal_bytes / _MIB:,.1f} MiB")
+        waits = ", ".join(f"{name} {count}" for name, count in server.waits.most_common(SHOWN_WAITS))
+        return [f"  the server: {'; '.join(told)}", *([f"  looks at its sessions: {waits}"] if waits else [])]
+
+    def _checked_lines(self) -> list[str]:
+        if self.checked is None:
+            return []
+        told = [
+            _outcome("sequentially", self.verdict.sequential, self.checked.sequential),
+            _outcome(f"{self.verdict.candidate.workers} workers", self.verdict.candidate, self.checked.parallel),
+        ]
+        return [f"  it took {'; '.join(told)}; the tables are {'equal' if self.checked.equal else 'NOT EQUAL'}"]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data, for JSON."""
+        verdict, server = self.verdict, self.sequential.server
+        return {
+            "table": self.table,
+            "rows": verdict.rows,
+            "sample": self.sequential.report.to_dict(),
+            "sample_parallel": self.parallel.report.to_dict(),
+            "stages": [asdict(one) for one in self.groups],
+            "process": asdict(self.sequential.usage),
+            "peak_bytes": self.sequential.peak_bytes,
+            "server": {
+                "waits": dict(server.waits),
+                "cpu_seconds": server.cpu_seconds,
+                "wal_bytes": server.wal_bytes,
+                **asdict(self.gauged),
+            },
+            "machine": asdict(self.machine),
+            "criteria": [asdict(one) for one in self.criteria],
+            "verdict": {
+                "parallel": self.parallel_advised,
+                "strategy": self.strategy,
+                "workers": verdict.candidate.workers,
+                "sequential_seconds": _rounded(verdict.sequential),
+                "parallel_seconds": _rounded(verdict.candidate),
+                "speedup": [round(one, 3) for one in (verdict.speedup_low, verdict.speedup, verdict.speedup_high)],
+                "limit": verdict.candidate.bound,
+                "amdahl": {str(one): round(bound, 3) for one, bound in verdict.amdahl.items()},
+                "advice": self.advice,
+            },
+            "checked": None if self.checked is None else asdict(self.checked),
+        }
+
+
+def _range(one: Prediction) -> str:
+    return f"{one.seconds:.2f} s ({one.low:.2f} to {one.high:.2f})"
+
+
+def _outcome(how: str, expected: Prediction, seconds: float) -> str:
+    error = expected.seconds / seconds - 1 if seconds else 0.0
+    return f"{seconds:.2f} s {how} (the prediction was {error:+.0%} off)"
+
+
+def _rounded(one: Prediction) -> list[float]:
+    return [round(value, 3) for value in (one.low, one.seconds, one.high)]

@@ -1,0 +1,116 @@
+"""The first rows of some inputs, as inputs themselves: whole chunks, until there are enough rows.
+
+    Sample(items, rows) ──inputs()──► the same inputs, which end with the chunk that makes the sample full
+                        ──total───► how many rows all inputs have, told from the share of their bytes that was read
+
+Chunks are not cut: the sample's are those that the whole load would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from math import inf
+
+import pyarrow as pa
+
+from headrace.chunk import Chunk
+from headrace.reading import Place
+from headrace.source import Input, ReadOptions
+
+__all__ = ["Sample"]
+
+
+class Sample:
+    """The first `rows` rows of `items` (0: all of them), as often as they are wanted."""
+
+    def __init__(self, items: Sequence[Input], rows: int) -> None:
+        self._items = items
+        self._rows = rows
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def inputs(self) -> list[Input]:
+        """The inputs, fresh; only one such list may be read at a time."""
+        self._left = self._rows or inf
+        return [_Part(item, self) for item in self._items]
+
+    @property
+    def total(self) -> int | None:
+        """The rows of all inputs, estimated; ``None`` before anything was read, or where nothing can be told."""
+        rows = sum(self._seen[item.name][0] for item in self._items if item.name in self._seen)
+        if self._rows == 0:
+            return rows
+        sizes = [item.size or 0 for item in self._items]
+        read = sum(size * self._share(item) for size, item in zip(sizes, self._items, strict=True))
+        counts = [item.count for item in self._items]
+        if all(count is not None for count in counts):
+            return sum(count or 0 for count in counts)
+        return round(rows * sum(sizes) / read) if rows and read else None
+
+    def _share(self, item: Input) -> float:
+        return self._seen[item.name][1] if item.name in self._seen else 0.0
+
+    def take(self, item: Input, rows: int) -> None:
+        """A chunk of `item` has been read."""
+        self._left -= rows
+        before, _ = self._seen.get(item.name, (0, 0.0))
+        self._seen[item.name] = (before + rows, item.share_read)
+
+    def begin(self, item: Input) -> bool:
+        """Whether anything of `item` is wanted."""
+        if self.full:
+            return False
+        self._seen[item.name] = (0, 0.0)
+        return True
+
+    @property
+    def full(self) -> bool:
+        """Whether there are rows enough."""
+        return self._left <= 0
+
+
+class _Part:
+    """An input up to the chunk that makes the sample full."""
+
+    durable = False
+
+    def __init__(self, item: Input, sample: Sample) -> None:
+        self._item = item
+        self._sample = sample
+        self.name = item.name
+        self.fingerprint = f"sample of {item.fingerprint}"
+        self.size = item.size
+
+    @property
+    def share_read(self) -> float:
+        return self._item.share_read
+
+    @property
+    def count(self) -> int | None:
+        return self._item.count
+
+    def infer(self, options: ReadOptions) -> pa.Schema:
+        return self._item.infer(options)
+
+    def chunks(self, schema: pa.Schema, options: ReadOptions) -> Iterator[Chunk]:
+        if not self._sample.begin(self._item):
+            return
+        with closing(_generator(self._item.chunks(schema, options))) as chunks:
+            for chunk in chunks:
+                self._sample.take(self._item, chunk.address.rows)
+                yield chunk
+                if self._sample.full:
+                    return
+
+    def locate(self, rows: Sequence[int]) -> dict[int, Place]:
+        return self._item.locate(rows)
+
+    def columns(self) -> list[str]:
+        return self._item.columns()
+
+    def is_empty(self) -> bool:
+        return self._item.is_empty()
+
+
+def _generator(chunks: Iterator[Chunk]):  # type: ignore[no-untyped-def]
+    yield from chunks

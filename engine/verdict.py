@@ -1,0 +1,213 @@
+"""Whether parallel mode pays for this data and this database: a model of the pipeline, and advice. Pure.
+
+    sequential   reader thread ─► decider ─► commit thread            as long as the busiest, and what nothing hides
+    parallel     start ─► first micro-batch ─► max of ─► last slices
+                          what the reader takes · what the decider takes · what the workers take ÷ N ·
+                          all seconds on cores ÷ the cores · what the database takes ÷ its gain from N connections
+
+Nothing is fitted. What the model misses shows on the sample, which is loaded in both ways: the parallel prediction is
+corrected by that, and the difference is the least that its range allows for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from headrace.costs import Costs
+
+__all__ = [
+    "CANDIDATES",
+    "Machine",
+    "Prediction",
+    "Verdict",
+    "amdahl",
+    "best_workers",
+    "connections_gain",
+    "judge",
+    "parallel_seconds",
+    "sequential_seconds",
+]
+
+WORTH = 1.1
+"""Parallel mode is advised from this speed-up on, at the lower end of the range: it has a price in memory and in what
+can go wrong."""
+LEAST_MARGIN = 0.1
+CLOSE = 1.05
+MOST_CORRECTION = 2.0
+CANDIDATES = (2, 4, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """`cores` this process may use; `start` are the seconds until workers work; `gain` is how many times as fast two
+    connections of the database write as one; `writers` how many can write at a time, ``None`` where nothing bounds it.
+    """
+
+    cores: int
+    start: float
+    gain: float = 2.0
+    writers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Seconds that `rows` rows take with `workers` workers (0: sequential), with a range; `bound` is what limits it."""
+
+    workers: int
+    seconds: float
+    low: float
+    high: float
+    bound: str
+
+
+def sequential_seconds(costs: Costs, rows: int, measured: float) -> float:
+    """What `rows` rows take sequentially, if the sample took `measured` seconds.
+
+    The busiest of the three threads sets the pace, and the rest of the sample's time is the part that every run has
+    once: the agreement, the first chunk's way, the end.
+    """
+    busiest = busiest_of(costs, costs.chunks)
+    busiest = min(busiest, measured)
+    return measured - busiest + busiest * rows / max(costs.rows, 1)
+
+
+def busiest_of(costs: Costs, commits: int) -> float:
+    """Seconds of the busiest of the sequential mode's three threads over the sample."""
+    threads = (
+        (costs.reader + costs.prepare) * costs.rows,
+        costs.decider * costs.rows,
+        costs.carry * costs.rows + costs.commit * commits,
+    )
+    return max(threads)
+
+
+def connections_gain(machine: Machine, connections: int) -> float:
+    """How many times as fast `connections` write as one: Amdahl's law with the share that two of them show."""
+    if machine.writers is not None:
+        connections = min(connections, machine.writers)
+    alone = min(1.0, max(0.0, 2.0 / machine.gain - 1.0))
+    return connections / (1.0 + alone * (connections - 1))
+
+
+def amdahl(costs: Costs, workers: int) -> float:
+    """The most that `workers` could gain if only the coordinator's own work were in the way."""
+    whole = costs.reader + costs.decider + costs.worker
+    return whole / (costs.reader + costs.decider + costs.worker / workers) if whole else 1.0
+
+
+def parallel_seconds(costs: Costs, machine: Machine, rows: int, workers: int, chunk_rows: int) -> tuple[float, str]:
+    """What `rows` rows take with `workers` workers, and which bound sets the pace."""
+    batch = min(rows, workers * chunk_rows)
+    batches = -(-rows // (workers * chunk_rows)) if rows else 0
+    each_batch = costs.commit / (workers * chunk_rows)
+    bounds = {
+        "reading": costs.reader,
+        "the coordinator": costs.decider,
+        "the workers": costs.worker / workers + each_batch,
+        "the cores": costs.processor / machine.cores,
+        "the database": costs.database / connections_gain(machine, workers),
+    }
+    bound = max(bounds, key=lambda name: bounds[name])
+    first = max(machine.start, costs.reader * batch) + costs.prepare * batch / workers
+    last = max(costs.carry / workers, bounds["the database"], bounds["the cores"]) * batch + costs.commit
+    seconds = first + bounds[bound] * (rows - batch) + last
+    on_cores = machine.start + costs.processor * rows / machine.cores
+    if on_cores > seconds:
+        seconds, bound = on_cores, "the cores"
+    if batches <= 1 and machine.start > seconds / 2:
+        bound = "starting the workers"
+    return costs.agree + seconds, bound
+
+
+def best_workers(
+    costs: Costs, machine: Machine, rows: int, chunk_rows: int, candidates: Sequence[int] = CANDIDATES
+) -> int:
+    """The fewest workers that come within 5 % of the best."""
+    times = {one: parallel_seconds(costs, machine, rows, one, chunk_rows)[0] for one in candidates}
+    return min(one for one in times if times[one] <= min(times.values()) * CLOSE)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Both predictions for all rows, the expected speed-up with its range, and the advice.
+
+    `parallel` says whether parallel mode is advised; `because` is why, in a clause.
+    """
+
+    rows: int
+    sequential: Prediction
+    candidate: Prediction
+    parallel: bool
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+    because: str
+    amdahl: Mapping[int, float] = field(default_factory=dict)
+
+
+def judge(
+    costs: Costs,
+    machine: Machine,
+    *,
+    rows: int,
+    chunk_rows: int,
+    sequential_sample: float,
+    parallel_costs: Costs,
+    parallel_sample: float,
+    workers: int,
+) -> Verdict:
+    """The verdict for `rows` rows: `costs` and `sequential_sample` are the sample's sequential run, `parallel_costs`
+    and `parallel_sample` its run with `workers` workers.
+    """
+    modelled, _ = parallel_seconds(parallel_costs, machine, parallel_costs.rows, workers, chunk_rows)
+    missed = parallel_sample / modelled if modelled > 0 else 1.0
+    correction = min(MOST_CORRECTION, max(1 / MOST_CORRECTION, missed))
+    plain, bound = parallel_seconds(parallel_costs, machine, rows, workers, chunk_rows)
+    # the start is measured, and what the sample missed is missed by the rest
+    fixed = min(plain, machine.start + parallel_costs.agree)
+    sample_fixed = min(modelled, machine.start + parallel_costs.agree)
+    if modelled > sample_fixed and parallel_sample > sample_fixed:
+        correction = (parallel_sample - sample_fixed) / (modelled - sample_fixed)
+        correction = min(MOST_CORRECTION, max(1 / MOST_CORRECTION, correction))
+    expected = fixed + (plain - fixed) * correction
+    share = 1 - parallel_costs.rows / rows if rows > parallel_costs.rows else 0.0
+    margin = max(LEAST_MARGIN, abs(correction - 1) * share)
+    alone = sequential_seconds(costs, rows, sequential_sample)
+    sequential = Prediction(0, alone, alone * (1 - LEAST_MARGIN), alone * (1 + LEAST_MARGIN), _busiest(costs))
+    candidate = Prediction(workers, expected, expected / (1 + margin), expected * (1 + margin), bound)
+    speedup = alone / expected if expected > 0 else 1.0
+    low, high = speedup / (1 + margin), speedup * (1 + margin)
+    parallel = low >= WORTH
+    return Verdict(
+        rows,
+        sequential,
+        candidate,
+        parallel,
+        speedup,
+        low,
+        high,
+        _because(costs, sequential, candidate, parallel=parallel),
+        {one: amdahl(costs, one) for one in CANDIDATES},
+    )
+
+
+def _busiest(costs: Costs) -> str:
+    threads = {
+        "reading and preparing": (costs.reader + costs.prepare) * costs.rows,
+        "deciding": costs.decider * costs.rows,
+        "committing": costs.carry * costs.rows + costs.commit * costs.chunks,
+    }
+    return max(threads, key=lambda name: threads[name])
+
+
+def _because(costs: Costs, sequential: Prediction, candidate: Prediction, *, parallel: bool) -> str:
+    if parallel:
+        whole = costs.reader + costs.decider + costs.worker
+        share = costs.worker / whole if whole else 0.0
+        return (
+            f"{share:.0%} of the stages' time is work that workers can share; then {candidate.bound} would be the limit"
+        )
+    if candidate.seconds > sequential.seconds:
+        return f"{candidate.bound} would be the limit, and sequential mode already reads, prepares and writes at once"
+    return f"{candidate.bound} would be the limit, and what it gains is not worth the processes"

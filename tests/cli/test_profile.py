@@ -1,0 +1,86 @@
+"""``headrace profile``: the real table stays as it was, what it measures is what happens, the criteria can fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests_support import Headrace
+
+HOW = ("--table", "e", "--id", "n,at", "--time", "at", "--chunk-rows", "500")
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> str:
+    rows = [f"{n},2024-01-{1 + n // 150:02}T00:00:00Z,{n % 7}" for n in range(4_000)]
+    (tmp_path / "e.csv").write_text("n,at,v\n" + "\n".join([*rows, *rows[::10]]) + "\n")
+    return "e.csv"
+
+
+def left_behind(headrace: Headrace) -> list[str]:
+    """What a trial could leave: schemas, or files."""
+    if headrace.url.startswith("sqlite"):
+        return [path.name for path in headrace.folder.iterdir() if "headrace-profile" in path.name]
+    return [str(name) for (name,) in headrace.query("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'headrace%'")]
+
+
+def test_a_profile_measures_a_sample_and_leaves_nothing(headrace: Headrace, events: str) -> None:
+    found = headrace.json("profile", events, *HOW, "--sample", "900", "--workers", "2", "--report", "page.html")
+    assert found["sample"]["read"] == 1_000
+    assert found["sample"]["mode"] == "sequential"
+    assert found["sample_parallel"]["mode"] == "parallel"
+    assert found["sample_parallel"]["workers"] == 2
+    assert [one["holds"] for one in found["criteria"] if "CPU" not in one["name"]] == [True, True, True]
+    assert {"read", "prepare", "COPY", "commit"} <= {one["name"] for one in found["stages"]}
+    low, expected, high = found["verdict"]["sequential_seconds"]
+    assert 0 < low <= expected <= high
+    assert 3_900 < found["rows"] < 4_900 or found["rows"] >= 1_000
+    assert found["verdict"]["advice"] in (headrace.folder / "page.html").read_text().replace("&#x27;", "'")
+    assert left_behind(headrace) == []
+    assert headrace.query_one_if_table("e", "SELECT 1") is None
+
+
+def test_a_profile_knows_what_the_real_table_knows_and_only_reads_it(headrace: Headrace, events: str) -> None:
+    headrace.load(events, *HOW)
+    before = headrace.query("SELECT count(*), max(headrace_receipt) FROM e")
+    runs = headrace.json("runs", "list")
+    found = headrace.json("profile", events, *HOW, "--sample", "0", "--workers", "2", "--check")
+    for name in ("sample", "sample_parallel"):
+        assert (found[name]["read"], found[name]["duplicate_in_store"]) == (4_400, 4_000)
+        assert found[name]["inserted"] == 0
+    assert found["checked"]["equal"]
+    assert headrace.query("SELECT count(*), max(headrace_receipt) FROM e") == before
+    assert headrace.json("runs", "list") == runs
+    assert left_behind(headrace) == []
+
+
+def test_in_place_the_sample_is_really_loaded(headrace: Headrace, events: str) -> None:
+    headrace.json("profile", events, *HOW, "--sample", "900", "--workers", "2", "--in-place")
+    assert headrace.count("e") == 1_000
+    assert headrace.load(events, *HOW)["duplicate_in_store"] == 1_000
+    assert left_behind(headrace) == []
+
+
+def test_ids_that_hang_on_the_chunks_are_found_out(headrace: Headrace, events: str) -> None:
+    chunkwise = "SELECT *, row_number() OVER () AS place FROM source"
+    found = headrace.json(
+        *("profile", events, "--table", "e", "--id", "n,place", "--chunk-rows", "500", "--select", chunkwise),
+        *("--sample", "1500", "--workers", "2"),
+        expect=4,
+    )
+    (ids,) = (one for one in found["criteria"] if one["name"] == "IDs are deterministic")
+    assert not ids["holds"]
+    assert found["verdict"]["advice"].startswith("stay sequential, because this does not hold: IDs are deterministic")
+    assert not found["verdict"]["parallel"]
+
+
+def test_a_failure_leaves_nothing_either(headrace: Headrace, events: str) -> None:
+    (headrace.folder / "broken.py").write_text("def broken(events):\n    raise RuntimeError('no')\n")
+    headrace.run("profile", events, *HOW, "--enrich", "broken:broken", expect=1)
+    assert left_behind(headrace) == []
+
+
+def test_the_text_fits_a_screen(headrace: Headrace, events: str) -> None:
+    text = headrace.run("profile", events, *HOW, "--workers", "2").stdout
+    assert len(text.splitlines()) <= 40
+    assert text.splitlines()[-1].strip().startswith(("stay sequential, because", "--mode parallel --strategy"))
