@@ -300,7 +300,7 @@ def profile(
         version_column=version_column,
     )
     how = commands_profile.How(sample, workers, in_place, check)
-    _leave(commands_profile.profile(options, inputs, how, output, page=report))
+    leave(commands_profile.profile(options, inputs, how, output, page=report))
 
 
 @app.command(epilog="Example: headrace verify 'quakes/*.csv' --table quakes --to postgresql://db/geo")
