@@ -25,9 +25,10 @@ class Feed(BaseHTTPRequestHandler):
         if self.path == "/private" and self.headers["Authorization"] != "Basic dXNlcjpzZWNyZXQ=":
             self.send_error(401)
             return
-        if self.path == "/moved":
+        if self.path in {"/moved", "/elsewhere"}:
             self.send_response(302)
-            self.send_header("Location", "/private")
+            port = self.server.server_address[1]
+            self.send_header("Location", "/private" if self.path == "/moved" else f"http://localhost:{port}/private")
             self.end_headers()
             return
         if self.path.startswith("/missing"):
@@ -73,10 +74,11 @@ def test_a_feed_that_fails_says_why_and_tells_no_secret(server: str, tmp_path: P
     assert "secret" not in str(raised.value)
 
 
-def test_a_password_goes_to_the_address_named_and_not_where_it_redirects(server: str, tmp_path: Path) -> None:
+def test_a_password_goes_to_the_host_named_and_not_to_another(server: str, tmp_path: Path) -> None:
     assert rows_of(f"http://user:secret@{server}/private", tmp_path)[0] == 1000
+    assert rows_of(f"http://user:secret@{server}/moved", tmp_path)[0] == 1000
     with pytest.raises(InputError, match="401"):
-        rows_of(f"http://user:secret@{server}/moved", tmp_path)
+        rows_of(f"http://user:secret@{server}/elsewhere", tmp_path)
 
 
 def test_an_unreachable_server_is_an_input_error(tmp_path: Path) -> None:
