@@ -10,6 +10,8 @@
                                                                                     ├ aside     the safe path: COPY to a
                                                                                     ├ conflict  temporary table, INSERT
                                                                                     ├ insert    SQLite's only path
+                                                                                    ├ revise    repeats compared
+                                                                                    ├ alerts    into the outbox
                                                                                     ├ rejects
                                                                                     ├ commit    COMMIT
                                                                                     └ pause     between two tries
