@@ -71,7 +71,10 @@ def candidates(piece: Slice, repeats: Repeats, inserted: bytes | None) -> Aside:
     # a column that one of the chunks lacks is null there
     whole = pa.concat_tables(tables, promote_options="default").combine_chunks().to_batches()[0]
     at, group = _unused("headrace_at", whole.schema.names), _unused("headrace_group", whole.schema.names)
-    added = {at: pa.array(positions), group: pa.array(repeats.groups[positions])}
+    # and one that all of them lack is null too: the table may have got it from another input meanwhile
+    lacking = [name for name in repeats.columns if name not in whole.schema.names]
+    added = {name: pa.nulls(whole.num_rows) for name in lacking}
+    added |= {at: pa.array(positions), group: pa.array(repeats.groups[positions])}
     names = [*whole.schema.names, *added]
     return Aside(pa.RecordBatch.from_arrays([*whole.columns, *added.values()], names=names), at, group)
 

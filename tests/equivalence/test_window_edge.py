@@ -18,6 +18,7 @@ from tests_support import Headrace, scaled
 import headrace as package
 from headrace.known import KnownIds
 from headrace.partitioning.contract import Contract
+from headrace.partitioning.dedup import SortedIds
 from headrace.partitioning.identity import event_ids
 from headrace.storage import open_store
 
@@ -93,10 +94,11 @@ def test_a_snapshot_that_vouches_for_an_event_is_right(store_url: str, tmp_path:
         known = KnownIds(store, "t", contract, folder=tmp_path, window=WINDOW, budget=10**6, empty=False)
         try:
             part, part_times = ids[rows_of_chunk], times[rows_of_chunk]
-            first = known.meet(part)
+            ordered = SortedIds.of(part)
+            first = known.meet(ordered)
             assert first.all()
             known.fetch(part_times, base + days * DAY + micros * MICRO)
-            verdict = known.judge(part, part_times, first)
+            verdict = known.judge(ordered, part_times, first)
         finally:
             known.close()
         new, there = verdict.new, present[rows_of_chunk]
