@@ -37,7 +37,7 @@ def examine_settings(file: str) -> Iterator[Finding]:
         yield failed(f"configuration {file}", error)
         return
     active = sum(one.active for one in settings.providers)
-    yield Finding("configuration", "ok", f"{file}: {len(settings.providers)} providers, {active} of them active")
+    yield Finding("configuration", "ok", f"{file}: providers: {len(settings.providers)}, active: {active}")
     yield from _flag(settings.providers)
     for provider in settings.providers:
         yield from _source(provider)

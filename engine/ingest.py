@@ -12,6 +12,10 @@ Sequential mode is one partition on inline workers: a chunk is read and prepared
 committed in a thread. In parallel mode the same orders go to a pool, and the next micro-batch is prepared while this
 one commits. The coordinator alone knows which IDs were met and which exist, so that no two workers can disagree.
 Counters move only when a commit has returned.
+
+Where a chunk passes, in order: `source` (rows), `intake` (read ahead, gathered), `worker` and `prepare` (event IDs),
+`microbatch` and `known` (first seen? in the snapshot?), `slicing` (orders), `pool` (who carries them out), `worker`
+again (enrichment, alert rules), `storage.sqlstore` (the transaction). The last two thirds here are the coordinator.
 """
 
 from __future__ import annotations
@@ -19,19 +23,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Event
 
-import pyarrow as pa
-
 from headrace.agreement import Agreement, agree, agree_on_input
-from headrace.ahead import Allowance, ahead
-from headrace.chunk import Chunk
-from headrace.config import LoadOptions, hash_key
-from headrace.errors import BooksError, HeadraceError, InputError, Interrupted
+from headrace.config import LoadOptions
+from headrace.errors import BooksError, HeadraceError, Interrupted
 from headrace.flags import Decision, decide
+from headrace.intake import Intake
 from headrace.known import KnownIds
 from headrace.ledger import OpenRun, open_run
 from headrace.logs import about
@@ -39,26 +40,22 @@ from headrace.microbatch import MicroBatch
 from headrace.observe import audience
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.pool import Task, Workers
-from headrace.prepare import Prepared, latest, moment_of
+from headrace.prepare import latest, moment_of
 from headrace.progress import Progress, Quiet
 from headrace.report import Report
-from headrace.revisions import locate_revisions, revisions_for
-from headrace.rules import Alerting
+from headrace.revisions import locate_revisions
 from headrace.session import Session
 from headrace.shadow import Shadow
+from headrace.slicing import Slicing, alerting
 from headrace.source import Input
 from headrace.stages import Listener, PoolHealth, RunFacts, Stages
-from headrace.storage.base import Committed, Counts, Receipt, Reject, RunRecord, RunStatus, Slice, Store
-from headrace.storage.locks import lock_keys
+from headrace.storage.base import Committed, Counts, RunRecord, RunStatus, Store
 from headrace.strategy import SEQUENTIAL, Shape, parallel_shape
 from headrace.worker import alert_keys
 
 __all__ = ["ingest"]
 
 log = logging.getLogger("headrace.ingest")
-# while the snapshot is fetched, this many chunks can be prepared
-CHUNKS_AHEAD = 3
-NO_EVENTS = pa.RecordBatch.from_arrays([], names=[])
 
 
 def ingest(
@@ -133,15 +130,6 @@ def _shape(decision: Decision, options: LoadOptions) -> Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """A chunk that was read and given out to be prepared."""
-
-    item: Input
-    task: Task[Prepared]
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Flight:
     """A micro-batch whose slices are being committed, those that an earlier process did left out."""
 
@@ -179,7 +167,7 @@ class _Run:
         self._progress = progress
         self._stop = stop
         self._stages = stages
-        self._key = hash_key() if agreement.contract.hash == "blake2b" else None
+        self._slicing = Slicing(going, options)
         self._known: KnownIds = session.known(agreement, options)
         self._shadow = self._shadowed() if decision.shadow and going.shape == SEQUENTIAL else None
         self._in_flight: deque[_Flight] = deque()
@@ -196,8 +184,17 @@ class _Run:
         """Take every chunk of every input to the table, in input order."""
         self._workers = self._began_with = workers
         self._replayed = replayed
-        self._allowance = Allowance(self._options.parallel.memory)
-        with self._progress.over(inputs), closing(self._micro_batches(inputs)) as batches:
+        self._intake = Intake(
+            self._going.run_id,
+            self._agreement,
+            self._options,
+            self._shape,
+            workers,
+            self._stages,
+            widen=self._widen,
+            offer=self._offer_to_shadow,
+        )
+        with self._progress.over(inputs), closing(self._intake.micro_batches(inputs)) as batches:
             try:
                 for chunks, size in batches:
                     self._go_on()
@@ -205,7 +202,7 @@ class _Run:
                         batch = MicroBatch(chunks, self._known, self._shape.partitions)
                     self._dispatch(batch, size)
             finally:
-                self._allowance.close()
+                self._intake.close()
                 if self._shadow is not None:
                     self._shadow.close()
             self._drain()
@@ -264,86 +261,25 @@ class _Run:
 
     def _alert_keys(self, pieces: Sequence[Piece]) -> frozenset[str]:
         """What events raise, without writing it; unknown before the user's enrichment, which is not called twice."""
-        alerting = self._alerting() if self._options.enrichment is None else None
-        return alert_keys(alerting, pieces, self._options.provider)
+        rules = alerting(self._options, self._agreement) if self._options.enrichment is None else None
+        return alert_keys(rules, pieces, self._options.provider)
 
-    # From input to micro-batch --------------------------------------------------------------------------------
+    def _offer_to_shadow(self, order: PrepareOrder) -> None:
+        if self._shadow is not None:
+            self._shadow.offer(order)
 
-    def _micro_batches(self, inputs: Sequence[Input]) -> Generator[tuple[list[Prepared], int], None, None]:
-        """Prepared chunks in input order, as many as commit together, and their bytes.
-
-        Where one ends depends on the input alone, so that a resumed run finds the slices it left.
-        """
-        chunks: list[Prepared] = []
-        rows = size = 0
-        for read in self._read_ahead(inputs):
-            self._allowance.claim()
-            with self._stages.stage("wait.chunk"):
-                prepared = read.task.result()
-            self._stages.take(prepared.spans)
-            prepared = _located(read.item, prepared)
-            chunks.append(prepared)
-            rows, size = rows + prepared.address.rows, size + read.size
-            if rows >= self._shape.rows or size >= self._shape.bytes:
-                yield chunks, size
-                chunks, rows, size = [], 0, 0
-        if chunks:
-            yield chunks, size
-
-    def _read_ahead(self, inputs: Sequence[Input]) -> Iterator[_Read]:
-        """The chunks of all inputs; the table is widened between two inputs, while nothing is being read."""
-        waiting = deque(inputs)
-        while waiting:
-            if not self._fits(waiting[0]):
-                self._drain()
-                self._agreement = agree_on_input(self._store, self._agreement, waiting[0], self._options)
-            yield from ahead(self._read(waiting), CHUNKS_AHEAD if self._workers.count == 1 else self._workers.count + 1)
-
-    def _read(self, waiting: deque[Input]) -> Iterator[_Read]:
-        """The chunks of the inputs up to the first that brings columns which the table lacks. Runs in a thread."""
-        while waiting and self._fits(waiting[0]):
-            item = waiting.popleft()
-            for chunk in self._stages.reading(item.chunks(self._columns_for(item), self._options.read)):
-                with self._stages.stage("wait.memory"):
-                    self._allowance.take(chunk.batch.nbytes)
-                order = self._prepare_order(chunk)
-                if self._shadow is not None:
-                    self._shadow.offer(order)
-                yield _Read(item, self._workers.prepare(order), chunk.batch.nbytes)
-
-    def _fits(self, item: Input) -> bool:
-        return set(item.columns()) <= set(self._agreement.schema.names)
-
-    def _columns_for(self, item: Input) -> pa.Schema:
-        """The table's columns; before an enrichment only the input's own, so that it can add the others again, and
-        where revisions are looked at, so that a column it does not have is not compared.
-        """
-        schema = self._agreement.schema
-        if self._options.enrichment is None and self._options.revisions == "ignore":
-            return schema
-        own = set(item.columns())
-        return pa.schema([column for column in schema if column.name in own])
-
-    def _prepare_order(self, chunk: Chunk) -> PrepareOrder:
-        with self._stages.stage("spool", rows=chunk.address.rows):
-            parcel = self._workers.pack(chunk.batch)
-        return PrepareOrder(
-            address=chunk.address,
-            chunk=parcel,
-            rows=chunk.rows,
-            rejects=chunk.rejects,
-            contract=self._agreement.contract,
-            provider=self._options.provider,
-            key=self._key,
-            run_id=self._going.run_id,
-        )
+    def _widen(self, item: Input) -> Agreement:
+        """Give the table the columns of `item`, once everything before it is in."""
+        self._drain()
+        self._agreement = agree_on_input(self._store, self._agreement, item, self._options)
+        return self._agreement
 
     # From micro-batch to slices -------------------------------------------------------------------------------
 
     def _dispatch(self, batch: MicroBatch, size: int) -> None:
         """Give out the slices that no receipt speaks of, and wait for older ones until there is room."""
-        partitions = self._worth_committing(batch)
-        receipts = {one: self._receipt(batch, one) for one in partitions}
+        partitions = self._slicing.partitions(batch)
+        receipts = {one: self._slicing.receipt(batch, one) for one in partitions}
         if to_judge := None in receipts.values() and self._shape.existing == "snapshot":
             self._fetch_for(batch)
             with self._stages.stage("decide"):
@@ -352,7 +288,7 @@ class _Run:
             self._shadow.compare(batch, judged=to_judge)
         if self._options.revisions != "ignore" and batch.anything_again:
             self._drain()  # what a row repeats must be in the table when the row is compared with it
-        open_slices = [self._commit_order(batch, one) for one in partitions if receipts[one] is None]
+        open_slices = [self._order(batch, one) for one in partitions if receipts[one] is None]
         done = [receipt for receipt in receipts.values() if receipt is not None]
         flight = _Flight(
             batch,
@@ -369,10 +305,10 @@ class _Run:
         while len(self._in_flight) > self._most_in_flight():
             self._land()
 
-    def _worth_committing(self, batch: MicroBatch) -> list[int]:
-        """The partitions that have rows. A batch without any still leaves a receipt, for the rows it has read."""
-        partitions = [one for one in range(self._shape.partitions) if batch.rows(one) or batch.rejects(one)]
-        return partitions or [0]
+    def _order(self, batch: MicroBatch, partition: int) -> CommitOrder:
+        """The order to commit one partition; the run's first settles the rejects that are replayed."""
+        replayed, self._replayed = self._replayed, []
+        return self._slicing.order(batch, partition, self._agreement, replayed)
 
     def _most_in_flight(self) -> int:
         """Micro-batches: enough to keep all workers at it, and one being decided."""
@@ -387,56 +323,6 @@ class _Run:
                 before = self._known.snapshot_ids
                 self._known.fetch(times, self._going.started)
                 stage.rows = self._known.snapshot_ids - before
-
-    def _receipt(self, batch: MicroBatch, partition: int) -> Receipt | None:
-        """What an earlier process of this run left, if it committed the slice."""
-        address = batch.address
-        receipt = self._going.receipts.get((address.source, address.first_row, partition))
-        if receipt is not None and receipt.digest != batch.digest(partition):
-            raise InputError(
-                "the input is not what it was when this run began",
-                where=str(address),
-                hint="load it as a new run with --no-resume; events already loaded will be found again as duplicates",
-            )
-        return receipt
-
-    def _commit_order(self, batch: MicroBatch, partition: int) -> CommitOrder:
-        how = self._options.parallel
-        locked = self._shape.strategy == "locked"
-        existing = self._shape.existing
-        piece = Slice(
-            run_id=self._going.run_id,
-            table=self._agreement.table,
-            provider=self._options.provider,
-            address=batch.address,
-            spans=batch.spans,
-            partition=partition,
-            digest=batch.digest(partition),
-            events=NO_EVENTS,
-            existing="conflict" if existing == "snapshot" and not batch.certain else existing,
-            counts=batch.counts(partition),
-            rejects=batch.rejects(partition),
-            replayed=self._replayed,
-            locks=lock_keys(self._agreement.table, partition, self._shape.partitions) if locked else (),
-            lock_timeout=how.lock_timeout,
-        )
-        self._replayed = []
-        options, agreed = self._options, self._agreement
-        revisions = revisions_for(options.revisions, options.version_column, agreed.schema, agreed.contract)
-        return CommitOrder(
-            piece,
-            batch.pieces(partition),
-            options.to,
-            options.enrichment,
-            how.locks if locked else None,
-            self._alerting(),
-            revisions,
-            batch.repeats(partition) if revisions else (),
-        )
-
-    def _alerting(self) -> Alerting | None:
-        rules = self._options.alerts
-        return Alerting(rules, self._agreement.schema, self._options.on_error) if rules else None
 
     # From slices to books -------------------------------------------------------------------------------------
 
@@ -463,7 +349,7 @@ class _Run:
                     self._known.remember(piece.ids)
         self._stages.land(flight.batch, self._workers.health)
         flight.batch.discard()
-        self._allowance.give_back(flight.size)
+        self._intake.landed(flight.size)
         self.counts += counts
         self.alerts += flight.alerts
         self.chunks += len(flight.batch.chunks)
@@ -480,23 +366,7 @@ class _Run:
         if decide(self._options.mode, self._options.provider, self._agreement.table).mode == "sequential":
             log.warning("the feature flag was turned off: the rest of run %s is sequential", self._going.run_id)
             self._drain()
-            self._workers = self._session.inline
-
-
-def _located(item: Input, prepared: Prepared) -> Prepared:
-    """The chunk with the physical line and raw text of its rejects, where the input has lines."""
-    wanted = [reject.row for reject in prepared.rejects if reject.line is None and reject.row is not None]
-    if not wanted:
-        return prepared
-    places = item.locate(wanted)
-    return replace(prepared, rejects=[_placed(reject, places) for reject in prepared.rejects])
-
-
-def _placed(reject: Reject, places: dict[int, tuple[int | None, str | None]]) -> Reject:
-    if reject.line is not None or reject.row is None or reject.row not in places:
-        return reject
-    line, raw = places[reject.row]
-    return replace(reject, line=line, raw=reject.raw if raw is None else raw)
+            self._workers = self._intake.workers = self._session.inline
 
 
 def _check_books(counts: Counts, finished: RunRecord) -> None:

@@ -87,9 +87,9 @@ BUGS = [
     ),
     Bug(
         "lock per chunk instead of per partition",
-        "ingest.py",
-        "lock_keys(self._agreement.table, partition, self._shape.partitions) if locked",
-        "lock_keys(repr(batch.address), partition, self._shape.partitions) if locked",
+        "slicing.py",
+        "lock_keys(agreement.table, partition, shape.partitions) if locked",
+        "lock_keys(repr(batch.address), partition, shape.partitions) if locked",
         "races/test_exclusion.py::test_a_loader_waits_for_whoever_holds_its_partition_and_for_nobody_else",
     ),
     Bug(

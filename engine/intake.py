@@ -1,0 +1,162 @@
+"""From input to micro-batch: chunks are read ahead in a thread, given out to be prepared, and gathered in input order.
+
+    waiting inputs ──► columns the table lacks? ──► read ──► room in memory? ──► prepare ──► gather ──► micro-batch
+                        └ widen, while nothing       in a     the allowance       by the      rejects get
+                          is being read              thread                       workers     their lines
+
+Where a micro-batch ends depends on the input and the options alone, so that a resumed run finds the slices it left.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from headrace.agreement import Agreement
+from headrace.ahead import Allowance, ahead
+from headrace.chunk import Chunk
+from headrace.config import LoadOptions, hash_key
+from headrace.orders import PrepareOrder
+from headrace.pool import Task, Workers
+from headrace.prepare import Prepared
+from headrace.source import Input
+from headrace.stages import Stages
+from headrace.storage.base import Reject
+from headrace.strategy import Shape
+
+__all__ = ["Intake"]
+
+# while the snapshot is fetched, this many chunks can be prepared
+CHUNKS_AHEAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A chunk that was read and given out to be prepared."""
+
+    item: Input
+    task: Task[Prepared]
+    size: int
+
+
+class Intake:
+    """The inputs of the run `run_id`, as micro-batches of `shape`.
+
+    `widen` is called between two inputs, while nothing is being read: it gives the table the columns of the one that
+    comes, and returns what then holds. `offer` gets every order to prepare, before the workers do. `workers` may be
+    replaced at any time; the chunks after that are theirs.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        agreement: Agreement,
+        options: LoadOptions,
+        shape: Shape,
+        workers: Workers,
+        stages: Stages,
+        *,
+        widen: Callable[[Input], Agreement],
+        offer: Callable[[PrepareOrder], None],
+    ) -> None:
+        self.workers = workers
+        self._run_id = run_id
+        self._agreement = agreement
+        self._options = options
+        self._shape = shape
+        self._stages = stages
+        self._widen = widen
+        self._offer = offer
+        self._key = hash_key() if agreement.contract.hash == "blake2b" else None
+        self._allowance = Allowance(options.parallel.memory)
+
+    def micro_batches(self, inputs: Sequence[Input]) -> Generator[tuple[list[Prepared], int], None, None]:
+        """Prepared chunks in input order, as many as commit together, and their bytes, to be given back by `landed`."""
+        chunks: list[Prepared] = []
+        rows = size = 0
+        for read in self._read_ahead(inputs):
+            self._allowance.claim()
+            with self._stages.stage("wait.chunk"):
+                prepared = read.task.result()
+            self._stages.take(prepared.spans)
+            prepared = _located(read.item, prepared)
+            chunks.append(prepared)
+            rows, size = rows + prepared.address.rows, size + read.size
+            if rows >= self._shape.rows or size >= self._shape.bytes:
+                yield chunks, size
+                chunks, rows, size = [], 0, 0
+        if chunks:
+            yield chunks, size
+
+    def landed(self, size: int) -> None:
+        """A micro-batch of `size` bytes is in the table: there is room for as much."""
+        self._allowance.give_back(size)
+
+    def close(self) -> None:
+        """Nothing more is wanted: a reader that waits for room stops waiting."""
+        self._allowance.close()
+
+    def _read_ahead(self, inputs: Sequence[Input]) -> Iterator[_Read]:
+        """The chunks of all inputs; the table is widened between two inputs, while nothing is being read."""
+        waiting = deque(inputs)
+        while waiting:
+            if not self._fits(waiting[0]):
+                self._agreement = self._widen(waiting[0])
+            yield from ahead(self._read(waiting), CHUNKS_AHEAD if self.workers.count == 1 else self.workers.count + 1)
+
+    def _read(self, waiting: deque[Input]) -> Iterator[_Read]:
+        """The chunks of the inputs up to the first that brings columns which the table lacks. Runs in a thread."""
+        while waiting and self._fits(waiting[0]):
+            item = waiting.popleft()
+            for chunk in self._stages.reading(item.chunks(self._columns_for(item), self._options.read)):
+                with self._stages.stage("wait.memory"):
+                    self._allowance.take(chunk.batch.nbytes)
+                order = self._order(chunk)
+                self._offer(order)
+                yield _Read(item, self.workers.prepare(order), chunk.batch.nbytes)
+
+    def _fits(self, item: Input) -> bool:
+        return set(item.columns()) <= set(self._agreement.schema.names)
+
+    def _columns_for(self, item: Input) -> pa.Schema:
+        """The table's columns; before an enrichment only the input's own, so that it can add the others again, and
+        where revisions are looked at, so that a column it does not have is not compared.
+        """
+        schema = self._agreement.schema
+        if self._options.enrichment is None and self._options.revisions == "ignore":
+            return schema
+        own = set(item.columns())
+        return pa.schema([column for column in schema if column.name in own])
+
+    def _order(self, chunk: Chunk) -> PrepareOrder:
+        with self._stages.stage("spool", rows=chunk.address.rows):
+            parcel = self.workers.pack(chunk.batch)
+        return PrepareOrder(
+            address=chunk.address,
+            chunk=parcel,
+            rows=chunk.rows,
+            rejects=chunk.rejects,
+            contract=self._agreement.contract,
+            provider=self._options.provider,
+            key=self._key,
+            run_id=self._run_id,
+        )
+
+
+def _located(item: Input, prepared: Prepared) -> Prepared:
+    """The chunk with the physical line and raw text of its rejects, where the input has lines."""
+    wanted = [reject.row for reject in prepared.rejects if reject.line is None and reject.row is not None]
+    if not wanted:
+        return prepared
+    places = item.locate(wanted)
+    return replace(prepared, rejects=[_placed(reject, places) for reject in prepared.rejects])
+
+
+def _placed(reject: Reject, places: dict[int, tuple[int | None, str | None]]) -> Reject:
+    if reject.line is not None or reject.row is None or reject.row not in places:
+        return reject
+    line, raw = places[reject.row]
+    return replace(reject, line=line, raw=reject.raw if raw is None else raw)

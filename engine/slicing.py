@@ -1,0 +1,92 @@
+"""From micro-batch to slices: which partitions are committed, what an earlier process did of them, and the orders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from headrace.agreement import Agreement
+from headrace.config import LoadOptions
+from headrace.errors import InputError
+from headrace.ledger import OpenRun
+from headrace.microbatch import MicroBatch
+from headrace.orders import CommitOrder
+from headrace.revisions import revisions_for
+from headrace.rules import Alerting
+from headrace.storage.base import Receipt, Slice
+from headrace.storage.locks import lock_keys
+
+__all__ = ["Slicing", "alerting"]
+
+NO_EVENTS = pa.RecordBatch.from_arrays([], names=[])
+
+
+@dataclass(frozen=True, slots=True)
+class Slicing:
+    """How the micro-batches of the run `going` are cut into slices."""
+
+    going: OpenRun
+    options: LoadOptions
+
+    def partitions(self, batch: MicroBatch) -> list[int]:
+        """The partitions that have rows. A batch without any still leaves a receipt, for the rows it has read."""
+        every = range(self.going.shape.partitions)
+        return [one for one in every if batch.rows(one) or batch.rejects(one)] or [0]
+
+    def receipt(self, batch: MicroBatch, partition: int) -> Receipt | None:
+        """What an earlier process of this run left, if it committed the slice.
+
+        Raises `InputError` if that was a slice of another content.
+        """
+        address = batch.address
+        receipt = self.going.receipts.get((address.source, address.first_row, partition))
+        if receipt is not None and receipt.digest != batch.digest(partition):
+            raise InputError(
+                "the input is not what it was when this run began",
+                where=str(address),
+                hint="load it as a new run with --no-resume; events already loaded will be found again as duplicates",
+            )
+        return receipt
+
+    def order(
+        self, batch: MicroBatch, partition: int, agreement: Agreement, replayed: Sequence[int] = ()
+    ) -> CommitOrder:
+        """The order that commits one partition of `batch`, and with it marks the rejects `replayed` as settled."""
+        shape, options = self.going.shape, self.options
+        locked = shape.strategy == "locked"
+        existing = shape.existing
+        piece = Slice(
+            run_id=self.going.run_id,
+            table=agreement.table,
+            provider=options.provider,
+            address=batch.address,
+            spans=batch.spans,
+            partition=partition,
+            digest=batch.digest(partition),
+            events=NO_EVENTS,
+            existing="conflict" if existing == "snapshot" and not batch.certain else existing,
+            counts=batch.counts(partition),
+            rejects=batch.rejects(partition),
+            replayed=replayed,
+            locks=lock_keys(agreement.table, partition, shape.partitions) if locked else (),
+            lock_timeout=options.parallel.lock_timeout,
+        )
+        revisions = revisions_for(options.revisions, options.version_column, agreement.schema, agreement.contract)
+        return CommitOrder(
+            piece,
+            batch.pieces(partition),
+            options.to,
+            options.enrichment,
+            options.parallel.locks if locked else None,
+            alerting(options, agreement),
+            revisions,
+            batch.repeats(partition) if revisions else (),
+        )
+
+
+def alerting(options: LoadOptions, agreement: Agreement) -> Alerting | None:
+    """The rules over the columns of the table, if there are rules."""
+    rules = options.alerts
+    return Alerting(rules, agreement.schema, options.on_error) if rules else None
