@@ -36,6 +36,8 @@ def write_up(folder: Path) -> None:
         contents, full = read_all(), _read(RESULTS)
         _draw(HERE / "pictures", contents)
         _fill(HERE / "README.md", {name: section(content) for name, content in contents.items()})
+        if "predictions" in contents:
+            _fill(HERE.parent / "docs" / "profiling.md", {"predictions": section(contents["predictions"])})
         if "loads" in full:
             shown = [*_images(full["loads"], "bench/pictures/"), overview(full["loads"])]
             _fill(HERE.parent / "README.md", {"overview": "\n\n".join(shown)})

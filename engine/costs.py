@@ -11,7 +11,7 @@ What a stage waits for counts like what it computes: both keep the one who does 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.stages import StageTotal
@@ -65,19 +65,22 @@ def totals_of(spans: Iterable[Span]) -> dict[str, StageTotal]:
 
 
 def costs_of(
-    totals: Mapping[str, StageTotal], *, rows: int, round_trip: float, processor: float, one_writer: bool = False
+    spans: Sequence[Span], *, rows: int, round_trip: float, processor: float, one_writer: bool = False
 ) -> Costs:
-    """The costs that a run's stage totals show; `processor` are its seconds on cores, `round_trip` those to the
-    database and back. With `one_writer` a whole transaction, once it has begun, is the database's work.
+    """The costs that a run's spans show; `processor` are its seconds on cores, `round_trip` those to the database and
+    back. With `one_writer` a whole transaction, once it has begun, is the database's work.
     """
+    totals, warm = totals_of(spans), totals_of(_warm(spans))
 
     def seconds(*names: str) -> float:
-        return sum(totals[name].seconds for name in names if name in totals)
+        """What the spans would take if all were warm."""
+        known = [name for name in names if name in totals]
+        return sum(warm[name].seconds / warm[name].spans * totals[name].spans for name in known)
 
     commits = totals["commit"].spans if "commit" in totals else 0
     each = seconds(*FOR_EACH_COMMIT) / commits if commits else 0.0
     with_events = sum(totals[name].spans for name in DATABASE if name in totals)
-    travel = with_events * ROUND_TRIPS_OF_COPY * round_trip + with_events * ROUND_TRIPS_BESIDE * round_trip
+    travel = with_events * (ROUND_TRIPS_OF_COPY + ROUND_TRIPS_BESIDE) * round_trip
     travel = min(travel, max(0.0, seconds("commit") - seconds(*FOR_EACH_COMMIT)))
     count = max(rows, 1)
     database = seconds("commit") - seconds("commit.begin") if one_writer else seconds(*DATABASE) - travel
@@ -93,6 +96,20 @@ def costs_of(
         database=max(0.0, database) / count,
         processor=processor / count,
     )
+
+
+def _warm(spans: Iterable[Span]) -> list[Span]:
+    """The spans without each worker's first of its stage, in which libraries are loaded and caches filled: what every
+    run has once. A stage that nobody went through twice keeps what it has.
+    """
+    met: set[tuple[str, str]] = set()
+    later: list[Span] = []
+    first: list[Span] = []
+    for span in sorted(spans, key=lambda span: span.started):
+        (later if (span.worker, span.stage) in met else first).append(span)
+        met.add((span.worker, span.stage))
+    again = {span.stage for span in later}
+    return later + [span for span in first if span.stage not in again]
 
 
 @dataclass(frozen=True, slots=True)

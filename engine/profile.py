@@ -136,7 +136,7 @@ class _Profiling:
             rows=total,
             chunk_rows=self._options.read.chunk_rows,
             sequential_sample=sequential.report.seconds,
-            parallel_costs=replace(self._costs(parallel, gauged), processor=alone.processor, agree=alone.agree),
+            parallel_costs=self._shared(parallel, gauged, alone, workers),
             parallel_sample=parallel.report.seconds - parallel.costs_agree + alone.agree,
             workers=workers,
         )
@@ -219,14 +219,24 @@ class _Profiling:
 
     def _costs(self, done: Trialled, gauged: Gauged) -> Costs:
         processor = done.usage.cpu_seconds + (done.server.cpu_seconds or 0.0)
-        totals = totals_of(done.recorded.spans)
+        agreed = sum(span.cpu_seconds for span in done.recorded.spans if span.stage == "agree")
+        processor = max(0.0, processor - agreed)
         return costs_of(
-            totals,
+            done.recorded.spans,
             rows=done.report.read,
             round_trip=gauged.round_trip,
             processor=processor,
             one_writer=gauged.writers == 1,
         )
+
+    def _shared(self, done: Trialled, gauged: Gauged, alone: Costs, workers: int) -> Costs:
+        """What the parallel run cost. Where its workers had but a chunk each, they were all new to it: then what they
+        do costs what it cost sequentially.
+        """
+        found = self._costs(done, gauged)
+        if found.chunks < 2 * workers:
+            return replace(alone, reader=found.reader, decider=found.decider)
+        return replace(found, processor=alone.processor, agree=alone.agree)
 
     def _checked(self, verdict: Verdict) -> Checked:
         """The whole input, both ways, in places of their own."""

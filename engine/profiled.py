@@ -31,10 +31,13 @@ class Trialled:
     @property
     def start(self) -> float:
         """Seconds until a worker began to work, 0 where none did."""
-        facts = self.recorded.facts
         home = next((span.worker.partition("/")[0] for span in self.recorded.spans if span.stage == "agree"), "")
         first = [span.started for span in self.recorded.spans if span.worker.partition("/")[0] != home]
-        return max(0.0, min(first) - facts.started - self.costs_agree) if first and facts is not None else 0.0
+        if not first:
+            return 0.0
+        # the pool is made before the run has a clock of its own: counted back from the end
+        ended = max(span.started + span.seconds for span in self.recorded.spans)
+        return max(0.0, self.report.seconds - (ended - min(first)) - self.costs_agree)
 
     @property
     def costs_agree(self) -> float:

@@ -5,14 +5,15 @@
                           what the reader takes · what the decider takes · what the workers take ÷ N ·
                           all seconds on cores ÷ the cores · what the database takes ÷ its gain from N connections
 
-Nothing is fitted. What the model misses shows on the sample, which is loaded in both ways: the parallel prediction is
-corrected by that, and the difference is the least that its range allows for.
+Nothing is fitted. The sample is loaded in both ways, and the model has only to say what the other rows add to that.
+What it misses on the sample is taken for what every run has once, and half of it widens the range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 from headrace.costs import Costs
 
@@ -30,11 +31,9 @@ __all__ = [
 ]
 
 WORTH = 1.1
-"""Parallel mode is advised from this speed-up on, at the lower end of the range: it has a price in memory and in what
-can go wrong."""
+"""Parallel mode is advised from this expected speed-up on: it has a price in memory and in what can go wrong."""
 LEAST_MARGIN = 0.1
 CLOSE = 1.05
-MOST_CORRECTION = 2.0
 CANDIDATES = (2, 4, 8)
 
 
@@ -62,24 +61,17 @@ class Prediction:
 
 
 def sequential_seconds(costs: Costs, rows: int, measured: float) -> float:
-    """What `rows` rows take sequentially, if the sample took `measured` seconds.
-
-    The busiest of the three threads sets the pace, and the rest of the sample's time is the part that every run has
-    once: the agreement, the first chunk's way, the end.
+    """What `rows` rows take sequentially, if the sample took `measured` seconds: the busiest of the three threads sets
+    the pace of the rows that the sample does not have.
     """
-    busiest = busiest_of(costs, costs.chunks)
-    busiest = min(busiest, measured)
-    return measured - busiest + busiest * rows / max(costs.rows, 1)
-
-
-def busiest_of(costs: Costs, commits: int) -> float:
-    """Seconds of the busiest of the sequential mode's three threads over the sample."""
+    left = max(0, rows - costs.rows)
+    commits = ceil(left * costs.chunks / costs.rows) if costs.rows else 0  # a last chunk costs as much, however small
     threads = (
-        (costs.reader + costs.prepare) * costs.rows,
-        costs.decider * costs.rows,
-        costs.carry * costs.rows + costs.commit * commits,
+        (costs.reader + costs.prepare) * left,
+        costs.decider * left,
+        costs.carry * left + costs.commit * commits,
     )
-    return max(threads)
+    return measured + max(threads)
 
 
 def connections_gain(machine: Machine, connections: int) -> float:
@@ -161,24 +153,16 @@ def judge(
     and `parallel_sample` its run with `workers` workers.
     """
     modelled, _ = parallel_seconds(parallel_costs, machine, parallel_costs.rows, workers, chunk_rows)
-    missed = parallel_sample / modelled if modelled > 0 else 1.0
-    correction = min(MOST_CORRECTION, max(1 / MOST_CORRECTION, missed))
     plain, bound = parallel_seconds(parallel_costs, machine, rows, workers, chunk_rows)
-    # the start is measured, and what the sample missed is missed by the rest
-    fixed = min(plain, machine.start + parallel_costs.agree)
-    sample_fixed = min(modelled, machine.start + parallel_costs.agree)
-    if modelled > sample_fixed and parallel_sample > sample_fixed:
-        correction = (parallel_sample - sample_fixed) / (modelled - sample_fixed)
-        correction = min(MOST_CORRECTION, max(1 / MOST_CORRECTION, correction))
-    expected = fixed + (plain - fixed) * correction
-    share = 1 - parallel_costs.rows / rows if rows > parallel_costs.rows else 0.0
-    margin = max(LEAST_MARGIN, abs(correction - 1) * share)
+    # what the model misses on the sample every run has once: libraries loaded by each worker, plans made, caches filled
+    expected = max(parallel_sample + plain - modelled, parallel_sample)
+    margin = max(LEAST_MARGIN, abs(parallel_sample - modelled) / expected / 2 if expected > 0 else 0.0)
     alone = sequential_seconds(costs, rows, sequential_sample)
     sequential = Prediction(0, alone, alone * (1 - LEAST_MARGIN), alone * (1 + LEAST_MARGIN), _busiest(costs))
     candidate = Prediction(workers, expected, expected / (1 + margin), expected * (1 + margin), bound)
     speedup = alone / expected if expected > 0 else 1.0
     low, high = speedup / (1 + margin), speedup * (1 + margin)
-    parallel = low >= WORTH
+    parallel = speedup >= WORTH
     return Verdict(
         rows,
         sequential,
