@@ -316,6 +316,8 @@ def _beat(pulse: Path, terms: _Terms) -> None:
     while True:
         time.sleep(terms.pulse)
         if os.getppid() != starter:
+            if _parent_is_gone():
+                return  # the guard cleans up, and ends this process
             os._exit(1)  # without its fork server nobody would learn how this worker ends: the pool has given it up
         began = _duty.began
         if began is not None and time.monotonic() - began > terms.task_timeout:
@@ -326,6 +328,11 @@ def _beat(pulse: Path, terms: _Terms) -> None:
             os._exit(LATE)
         with suppress(FileNotFoundError):  # the folder is gone: the run is over, and so is this worker soon
             os.utime(pulse)
+
+
+def _parent_is_gone() -> bool:
+    parent = multiprocessing.parent_process()
+    return parent is not None and bool(wait([parent.sentinel], timeout=0))
 
 
 def _guard(terms: _Terms) -> None:
