@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from hashlib import blake2b
 from time import monotonic
 from typing import Any, Protocol
@@ -96,13 +96,15 @@ class RedisLocks:
             raise ConfigurationError(f"a lock's lease is a positive number of seconds, not {lease}")
         self._redis = _redis()
         self._lease = lease
-        try:
-            self._client: Any = self._redis.Redis.from_url(url, socket_connect_timeout=10, socket_timeout=10)
-        except (ValueError, TypeError):
-            # neither the text itself nor what the parser says of it is repeated: it may hold a password
+        self._client: Any = None
+        with suppress(ValueError, TypeError):
+            self._client = self._redis.Redis.from_url(url, socket_connect_timeout=10, socket_timeout=10)
+        if self._client is None:
+            # neither the text itself nor what the parser says of it is repeated or kept as the error's context, which
+            # some pickle too: it may hold a password
             raise ConfigurationError(
                 "the URL of the Redis server cannot be read", hint="for example redis://host:6379/0"
-            ) from None
+            )
         self._shown = _shown(self._client.connection_pool.connection_kwargs)
 
     @property
