@@ -11,7 +11,6 @@ same key. The key's form is frozen. `headrace.rules` judges events; `headrace.de
 
 from __future__ import annotations
 
-import pickle
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from hashlib import blake2b
 from typing import Any
 
 from headrace.errors import ConfigurationError
+from headrace.sendable import require_sendable
 
 __all__ = ["AlertRule", "alert_key", "name_bytes", "parse_rules", "require_distinct"]
 
@@ -67,14 +67,7 @@ class AlertRule:
 
     def require_sendable(self) -> None:
         """Raises `ConfigurationError` for a function that cannot be sent to another process."""
-        try:
-            pickle.dumps(self.function)
-        except Exception as error:
-            raise ConfigurationError(
-                f"the function cannot be sent to the workers ({error})",
-                where=f"alert rule {self.name}",
-                hint="define it at the top level of a module, or name it as 'module:function'",
-            ) from error
+        require_sendable(self.function, f"alert rule {self.name}")
 
 
 def alert_key(event_id: bytes, rule: str) -> str:

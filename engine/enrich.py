@@ -9,7 +9,6 @@ until the rows that make it fail are found: they become rejects, the others go o
 from __future__ import annotations
 
 import json
-import pickle
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import pyarrow as pa
 from headrace.errors import ConfigurationError, HeadraceError, WorkerError
 from headrace.partitioning.contract import arrow_type, logical_type
 from headrace.reasons import as_text
+from headrace.sendable import require_sendable
 from headrace.storage.base import EVENT_ID, RESERVED_COLUMNS, Reject
 
 __all__ = ["Enrich", "Enriched", "Enrichment", "OnError", "apply", "guarded", "halved", "load_function", "rejects_of"]
@@ -52,14 +52,7 @@ class Enrichment:
 
     def require_sendable(self) -> None:
         """Raises `ConfigurationError` for a function that cannot be sent to another process."""
-        try:
-            pickle.dumps(self.function)
-        except Exception as error:
-            raise ConfigurationError(
-                f"the function cannot be sent to the workers ({error})",
-                where=self.name,
-                hint="define it at the top level of a module, or name it as 'module:function'",
-            ) from error
+        require_sendable(self.function, self.name)
 
     def resolve(self) -> Enrich:
         """The function itself. Raises `ConfigurationError` if it is not there."""

@@ -70,7 +70,7 @@ class _Audience:
             try:
                 listener = observer(run)
                 listener.began(run)
-            except Exception:
+            except Exception:  # whatever an observer does, the load is not its business
                 log.exception("an observer failed as the run began: it is left out")
             else:
                 self._others.append(listener)
@@ -105,6 +105,6 @@ class _Audience:
         for other in list(self._others):
             try:
                 say(other)
-            except Exception:
+            except Exception:  # likewise
                 log.exception("an observer failed: it is left out for the rest of the run")
                 self._others.remove(other)

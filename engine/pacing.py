@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from threading import Condition
 from typing import Protocol, TypeVar
 
-__all__ = ["Paced", "Readable"]
+__all__ = ["Paced", "ReadOnly", "Readable"]
 
 T = TypeVar("T")
 BLOCKS_AHEAD = 3
@@ -17,28 +17,39 @@ BLOCKS_AHEAD = 3
 _PATIENCE = 0.05
 
 
-class Readable(Protocol):
-    """What Arrow needs of a file object in Python."""
-
-    closed: bool
-
-    def read(self, size: int = -1) -> bytes: ...  # noqa: D102 - a file object's
-
-    def readable(self) -> bool: ...  # noqa: D102
-
-    def writable(self) -> bool: ...  # noqa: D102
-
-    def seekable(self) -> bool: ...  # noqa: D102
-
-    def flush(self) -> None: ...  # noqa: D102
-
-    def close(self) -> None: ...  # noqa: D102
-
-
-class Paced:
-    """`stream` for a reader that runs in another thread, kept at most a few blocks ahead of the items it makes."""
+class ReadOnly:
+    """What Arrow asks of a file object in Python, but for `read`."""
 
     closed = False
+
+    def readable(self) -> bool:
+        """Whether it can be read: yes."""
+        return True
+
+    def writable(self) -> bool:
+        """Whether it can be written: no."""
+        return False
+
+    def seekable(self) -> bool:
+        """Whether it can go back: no."""
+        return False
+
+    def flush(self) -> None:
+        """Nothing to flush."""
+
+    def close(self) -> None:
+        """Nothing to close: the stream underneath is its opener's."""
+        self.closed = True
+
+
+class Readable(Protocol):
+    """Where the bytes come from."""
+
+    def read(self, size: int) -> bytes: ...  # noqa: D102 - a file object's
+
+
+class Paced(ReadOnly):
+    """`stream` for a reader that runs in another thread, kept at most a few blocks ahead of the items it makes."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
@@ -77,22 +88,3 @@ class Paced:
             if not wanted:
                 self._ahead = max(0, self._ahead - 1)
                 self._changed.notify_all()
-
-    def readable(self) -> bool:
-        """Whether it can be read: a file object says so."""
-        return True
-
-    def writable(self) -> bool:
-        """Whether it can be written: no."""
-        return False
-
-    def seekable(self) -> bool:
-        """Whether it can go back: no."""
-        return False
-
-    def flush(self) -> None:
-        """Nothing to flush."""
-
-    def close(self) -> None:
-        """Nobody reads any more."""
-        self._stream.close()

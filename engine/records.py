@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
 from headrace.errors import InputError
+from headrace.pacing import ReadOnly
 from headrace.streams import LONGEST, Utf8
 
 __all__ = ["Careful", "records_of", "text_lines"]
@@ -90,13 +91,11 @@ def _require_short(size: int, name: str) -> None:
         )
 
 
-class Careful:
+class Careful(ReadOnly):
     """A file object for Arrow: the records from number `first` on, without those longer than `limit` bytes.
 
     These go to `refuse(number, text)`. Records are numbered from 0, the header included.
     """
-
-    closed = False
 
     def __init__(self, records: Iterator[bytes], first: int, limit: int, refuse: Callable[[int, bytes], None]) -> None:
         self._records = records
@@ -136,19 +135,3 @@ class Careful:
             else:
                 self._ready += record
                 self._fed += 1
-
-    def readable(self) -> bool:
-        """Whether it can be read: a file object says so."""
-        return True
-
-    def writable(self) -> bool:
-        """Whether it can be written: no."""
-        return False
-
-    def seekable(self) -> bool:
-        """Whether it can go back: no."""
-        return False
-
-    def close(self) -> None:
-        """Nothing to close: the stream underneath is its opener's."""
-        self.closed = True

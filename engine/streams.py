@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.errors import InputError
+from headrace.pacing import ReadOnly
 
 __all__ = ["ESCAPED", "LONGEST", "Progress", "Utf8", "compression_of", "open_bytes", "readable", "unescape"]
 
@@ -123,13 +124,11 @@ def _open_zip(path: Path, progress: Progress) -> Iterator[pa.NativeFile]:
             yield pa.PythonFile(member, mode="r")
 
 
-class Utf8:
+class Utf8(ReadOnly):
     """A stream of bytes that are always UTF-8: a file object to read from, without a byte order mark.
 
     `escaped` says whether a byte had to be escaped so far, `quotes` how many double quotes have passed.
     """
-
-    closed = False
 
     def __init__(self, stream: pa.NativeFile) -> None:
         self._stream = stream
@@ -168,22 +167,3 @@ class Utf8:
             clean, self.escaped = text.encode(), True
         self._cut = data[used:]
         return clean
-
-    def readable(self) -> bool:
-        """Whether it can be read: a file object says so."""
-        return True
-
-    def writable(self) -> bool:
-        """Whether it can be written: no."""
-        return False
-
-    def seekable(self) -> bool:
-        """Whether it can go back: no."""
-        return False
-
-    def flush(self) -> None:
-        """Nothing to flush."""
-
-    def close(self) -> None:
-        """Nothing to close: the stream underneath is its opener's."""
-        self.closed = True
