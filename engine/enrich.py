@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import pyarrow as pa
 
-from headrace.errors import ConfigurationError, HeadraceError, WorkerError
+from headrace.errors import ConfigurationError, HeadraceError, WorkerError, no_room
 from headrace.partitioning.contract import arrow_type, logical_type
 from headrace.reasons import as_text
 from headrace.sendable import require_sendable
@@ -151,11 +151,11 @@ def guarded(work: Callable[[], Result], name: str, where: str) -> Result:
     """What `work`, which calls the user's code `name`, returns. Raises `WorkerError` for whatever it raises."""
     try:
         return work()
-    except MemoryError:
-        raise  # says something about the worker, not about the rows
     except HeadraceError as error:
         raise WorkerError(f"{name} {error.what}", where=where, hint=_HINT) from None
-    except Exception as error:  # noqa: BLE001 - whatever the user's code raises is the user's to read
+    except Exception as error:
+        if no_room(error):
+            raise  # says something about the worker, not about the rows
         failure = WorkerError(f"{name} raised {type(error).__name__}: {error}", where=where, hint=_HINT)
         failure.add_note("".join(traceback.format_exception(error)))
         raise failure from None

@@ -24,6 +24,8 @@ addresses) is replaced wherever it turns up.
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from urllib.parse import quote
@@ -45,6 +47,7 @@ __all__ = [
     "WorkerError",
     "conceal",
     "concealed",
+    "no_room",
 ]
 
 # Secrets of this process and what stands for each in messages. Shorter ones than this would blot out plain words.
@@ -69,6 +72,16 @@ def concealed(text: str) -> str:
         if secret in text:
             text = text.replace(secret, _secrets[secret])
     return text
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether `error` says that this process has no memory left: it is about the process, then, not about its work."""
+    # Arrow tells of a mapping that was refused, and Python of a thread, by the text alone
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and (error.errno == errno.ENOMEM or os.strerror(errno.ENOMEM) in str(error)))
+        or (isinstance(error, RuntimeError) and "can't start new thread" in str(error))
+    )
 
 
 class HeadraceError(Exception):

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from headrace.chunk import Chunk
 from headrace.enrich import apply, rejects_of
-from headrace.errors import HeadraceError, WorkerError
+from headrace.errors import HeadraceError, WorkerError, no_room
 from headrace.logs import about, working_on
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.parcel import SpoolUnseen, Unchanged, packer
@@ -81,12 +81,14 @@ def attempt(work: Callable[[Order], Result], order: Order) -> Outcome[Result]:
     """`work(order)` with nothing raised: what a pool runs."""
     try:
         return Outcome(work(order))
-    except (MemoryError, SpoolUnseen) as error:
+    except SpoolUnseen as error:
         return Outcome(passing=error)
     except HeadraceError as error:
         trace = "".join([*traceback.format_exception(error), *getattr(error, "__notes__", [])])
         return Outcome(error=error, trace=trace)
     except Exception as error:  # noqa: BLE001 - a defect is reported with its place, not as a broken pool
+        if no_room(error):
+            return Outcome(passing=error)
         failure = WorkerError(
             f"{type(error).__name__}: {error}", where=str(order), hint="run the same command again to resume"
         )

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["Proxy", "Trouble", "drop_all", "proxied"]
+__all__ = ["Proxy", "Trouble", "drop_all", "proxied", "reset"]
 
 Trouble = Literal["none", "swallow", "reset", "black hole", "delay", "dribble"]
 BLOCK = 1 << 16
@@ -66,7 +66,7 @@ class Proxy:
                 # what the server hears is that its client is gone
                 far.shutdown(socket.SHUT_RDWR)
             else:
-                _reset(near)
+                reset(near)
             self.struck += 1
         with suppress(ValueError):
             self.pairs.remove((near, far))
@@ -80,7 +80,7 @@ class Proxy:
         if ended and near in self.wrote and self.trouble == "swallow":
             # the server has committed; the client will never know
             self.swallowed += 1
-            _reset(near)
+            reset(near)
             return False
         if ended:
             self.wrote.discard(near)
@@ -141,7 +141,7 @@ def _relay(near: socket.socket, far: socket.socket, proxy: Proxy, up: bool) -> N
             sink.shutdown(socket.SHUT_WR)
 
 
-def _reset(near: socket.socket) -> None:
+def reset(near: socket.socket) -> None:
     """End the connection with RST, whatever is on its way."""
     near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     # a close alone waits for the other thread to leave recv

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import socket
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +14,7 @@ import psycopg
 import pytest
 from evidence import Record, keep
 from oracle import Oracle, forget
-from proxy import Proxy, Trouble, drop_all, proxied
+from proxy import Proxy, Trouble, drop_all, proxied, reset
 from tests_support import Headrace, scaled
 
 import headrace as package
@@ -177,6 +176,5 @@ def test_it_is_the_probes_that_find_out_a_black_hole(proxy: Proxy, probed: bool)
         proxy.strike_all()
         assert gone.wait(40 if probed else 6) == probed
         for hole in proxy.holes:  # the end of its socket lets it go
-            hole.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            hole.close()
+            reset(hole)
         thread.join()
