@@ -137,9 +137,9 @@ def _one(bench: Bench, group: Group, peer: Peer) -> Run:
 
 
 def _reported(peer: Peer, said: str) -> Run:
-    """What the report of headrace says of the time between start-up and end."""
+    """What headrace and raw COPY say of the time between start-up and end."""
     try:
-        return {"report_seconds": json.loads(said)["seconds"]} if peer is HEADRACE else {}
+        return {"report_seconds": json.loads(said)["seconds"]} if peer in {HEADRACE, LOWER_BOUND} else {}
     except (ValueError, KeyError):
         return {}
 

@@ -114,7 +114,7 @@ def _limit(bench: Bench, path: Path, connections: int) -> Run:
     shares = [shlex.join([*command, str(share), str(connections)]) for share in range(connections)]
     outcome = run_process(["sh", "-c", f"{' & '.join(shares)} & wait"], scratch=bench.scratch)
     _require_right(bench, url, path)
-    return outcome.figures
+    return outcome.figures | {"report_seconds": max(json.loads(line)["seconds"] for line in outcome.said.splitlines())}
 
 
 def _require_right(bench: Bench, url: str, path: Path) -> None:

@@ -93,6 +93,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=HERE.parent / ".bench" / "results", help="where the JSON goes")
     options = parser.parse_args()
     options.work = options.work.resolve()
+    # runs have a folder of their own; a link is not followed: it is where a virtual environment is
+    options.peers_python = str(Path(options.peers_python).absolute())
     options.results = options.results.resolve()
     return options
 

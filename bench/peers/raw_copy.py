@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from pathlib import Path
 
 import psycopg
@@ -19,7 +21,8 @@ BLOCK = 1 << 20
 
 
 def main(job: Job, share: int, shares: int) -> None:
-    """Write every chunk of the share."""
+    """Write every chunk of the share; prints the seconds from connecting to the end."""
+    began = time.perf_counter()
     names = ", ".join((*job.columns, *NAMES))
     with psycopg.connect(job.url) as connection:
         for path in sorted(chunk_folder(Path(job.path)).iterdir())[share::shares]:
@@ -30,6 +33,7 @@ def main(job: Job, share: int, shares: int) -> None:
             ):
                 while block := stream.read(BLOCK):
                     copy.write(block)
+    print(json.dumps({"seconds": time.perf_counter() - began}))
 
 
 if __name__ == "__main__":
