@@ -1,9 +1,14 @@
-"""Does a load stay as fast as the table grows? Fresh loads into a growing table and into an empty one, in turn."""
+"""Does a load stay as fast as the table grows? Fresh loads into a growing table and into an empty one, in turn.
+
+Layout `time`, whose IDs come in the order of the events; and layout `hash`, where no time column is named and IDs are
+random: a table that grows all over its key, with no window to its snapshot.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -22,27 +27,31 @@ FRESH = Situation("fresh")
 
 def measure(bench: Bench) -> None:
     """At each size as many pairs as there are rounds. The table is kept, so that a later run goes on from it."""
+    for layout, sizes in (("time", bench.options.growth), ("hash", bench.options.growth_random)):
+        for size in sorted(sizes):
+            _measure(bench, layout, size)
+
+
+def _measure(bench: Bench, layout: str, size: int) -> None:
     results = bench.results("growth")
     rows, rounds = bench.options.rows, bench.options.rounds
-    for size in sorted(bench.options.growth):
-        if results.has(existing=size, rows=rows, round=rounds, table="grown"):
-            continue
-        url = _grown(bench, size)
-        for number in range(1, rounds + 1):
-            there = _count(url)
-            path = write_input(bench.data, "fires", "parquet", rows, there, FRESH)
-            for table, target in (("empty", server.create_database(bench.url, "run")), ("grown", url)):
-                cell = {"existing": size, "rows": rows, "round": number, "table": table}
-                results.add(
-                    cell | {"rows_there": 0 if table == "empty" else there} | _load(bench, target, path), **cell
-                )
-            path.unlink()
-            bench.say(f"{size:>12,} rows there, round {number}: {results.runs[-1]['report_seconds']:.2f} s")
+    if results.has(layout=layout, existing=size, rows=rows, round=rounds, table="grown"):
+        return
+    url = _grown(bench, layout, size)
+    for number in range(1, rounds + 1):
+        there = _count(url)
+        path = write_input(bench.data, "fires", "parquet", rows, there, FRESH)
+        for table, target in (("empty", server.create_database(bench.url, "run")), ("grown", url)):
+            cell = {"layout": layout, "existing": size, "rows": rows, "round": number, "table": table}
+            there_now = {"rows_there": 0 if table == "empty" else there}
+            results.add(cell | there_now | _load(bench, layout, target, path), **cell)
+        path.unlink()
+        bench.say(f"{layout} {size:>12,} rows there, round {number}: {results.runs[-1]['report_seconds']:.2f} s")
 
 
-def _grown(bench: Bench, size: int) -> str:
+def _grown(bench: Bench, layout: str, size: int) -> str:
     """The URL of the growing table once it has `size` events."""
-    name = "growing"
+    name = f"growing_{layout}"
     if server.database_exists(bench.url, name):
         url = f"{bench.url.rpartition('/')[0]}/{name}"
     else:
@@ -50,16 +59,17 @@ def _grown(bench: Bench, size: int) -> str:
     while (there := _count(url)) < size:
         rows = min(STEP, size - there)
         path = write_input(bench.data, "fires", "parquet", rows, there, FRESH)
-        _load(bench, url, path)
+        _load(bench, layout, url, path)
         path.unlink()
-        bench.say(f"grown to {there + rows:,}")
+        bench.say(f"{layout} grown to {there + rows:,}")
     server.settle(url)
     return url
 
 
-def _load(bench: Bench, url: str, path: Path) -> Run:
+def _load(bench: Bench, layout: str, url: str, path: Path) -> Run:
     warm(path)
     job = job_for(bench, url, path, DATASETS["fires"])
+    job = job if layout == "time" else replace(job, time="")
     outcome = run_process(HEADRACE.command_line(sys.executable, job), scratch=bench.scratch)
     if outcome.exit_code:
         sys.exit(f"a load into {url} failed:\n{outcome.complaint}")

@@ -84,6 +84,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=30, help="what takes longer is measured once in each cell")
     parser.add_argument("--growth", type=int, nargs="+", default=[100_000, 500_000], help="sizes of the growing store")
     parser.add_argument(
+        "--growth-random", type=int, nargs="+", default=[100_000, 500_000], help="the same, where IDs are random"
+    )
+    parser.add_argument(
         "--memory", type=int, nargs="+", default=[100_000, 500_000], help="sizes of the inputs for memory"
     )
     parser.add_argument("--poll-store", type=int, default=200_000, help="events in the store that is polled into")

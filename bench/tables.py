@@ -13,6 +13,7 @@ Content = Mapping[str, Any]
 MIB = 1 << 20
 BOUND = "raw COPY"
 OURS = "headrace"
+IDS_OF = {"time": "by time", "hash": "random"}
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -249,24 +250,28 @@ def parallel(content: Content) -> str:
 
 
 def growth(content: Content) -> str:
-    """Rows a second into the grown table by those into an empty one."""
+    """Rows a second into the grown table by those into an empty one; peak memory of the load."""
     rows = []
-    for existing, size in medians(content["runs"], ("existing", "rows"), "seconds"):
-        here = [run for run in content["runs"] if (run["existing"], run["rows"]) == (existing, size)]
+    for layout, existing, size in medians(content["runs"], ("layout", "existing", "rows"), "seconds"):
+        here = [
+            run for run in content["runs"] if (run["layout"], run["existing"], run["rows"]) == (layout, existing, size)
+        ]
         inner = medians(here, ("table",), "report_seconds")
         whole = medians(here, ("table",), "seconds")
         if ("grown",) not in inner:
             continue
         rows.append(
             (
+                IDS_OF[layout],
                 f"{existing:,}",
                 f"{size / inner['empty',]:,.0f}",
                 f"{size / inner['grown',]:,.0f}",
                 _ratio(inner["empty",] / inner["grown",]),
                 _ratio(whole["empty",] / whole["grown",]),
+                f"{medians(here, ('table',), 'peak_bytes')['grown',] / MIB:,.0f} MiB",
             )
         )
-    return markdown(["rows there", "rows/s at none", "rows/s", "÷ none", "÷ none, whole process"], rows)
+    return markdown(["IDs", "rows there", "rows/s at none", "rows/s", "÷ none", "÷ none, whole process", "peak"], rows)
 
 
 def snapshot(content: Content) -> str:

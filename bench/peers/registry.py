@@ -42,8 +42,9 @@ class Peer:
 
 
 def headrace_command(python: str, job: Job, scratch: Path) -> list[str]:  # noqa: ARG001 - a peer's command
-    """`headrace load` with a natural key and an event time."""
-    options = ["--to", job.url, "--table", job.table, "--id", ",".join(job.key), "--time", job.time]
+    """`headrace load` with a natural key, and an event time unless that is empty."""
+    options = ["--to", job.url, "--table", job.table, "--id", ",".join(job.key)]
+    options += ["--time", job.time] if job.time else []
     return [python, "-m", "headrace.cli", "load", job.path, *options, "--output", "json", "--progress", "none"]
 
 
