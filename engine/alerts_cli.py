@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from headrace.cli_options import Out, leave
+
 __all__ = ["alerts_app"]
 
 alerts_app = typer.Typer(
@@ -18,9 +20,29 @@ To = Annotated[
 ]
 Table = Annotated[str | None, typer.Option("--table", metavar="NAME", help="Of events in this table only.")]
 Rules = Annotated[list[str] | None, typer.Option("--rule", metavar="NAME", help="Of this rule only. Repeatable.")]
-Out = Annotated[Literal["text", "json"], typer.Option("--output", help="text, or json: one object.")]
 Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Alerts by number.")]
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
+Webhook = Annotated[
+    str | None,
+    typer.Option(
+        "--webhook",
+        metavar="URL",
+        envvar="HEADRACE_WEBHOOK_URL",
+        show_envvar=False,
+        help="POST each to this URL, signed with HEADRACE_WEBHOOK_KEY. A URL that holds a secret is better kept in "
+        "HEADRACE_WEBHOOK_URL. Default: JSON lines on standard output.",
+    ),
+]
+FunctionName = Annotated[
+    str | None,
+    typer.Option("--function", metavar="MODULE:FUNCTION", help="Call this with each, a dict, instead."),
+]
+Lease = Annotated[
+    str,
+    typer.Option(
+        "--lease", metavar="60s", help="How long an alert is left to a dispatcher that may have died with it."
+    ),
+]
 StateName = Literal["pending", "delivered", "dead", "discarded", "all"]
 
 
@@ -36,7 +58,7 @@ def alerts_list(
     """List alerts, a line each, oldest first."""
     from headrace import alert_commands
 
-    _leave(alert_commands.listed(to, table, rule or [], state, limit, output))
+    leave(alert_commands.listed(to, table, rule or [], state, limit, output))
 
 
 @alerts_app.command(
@@ -44,21 +66,8 @@ def alerts_list(
 )
 def alerts_deliver(
     to: To = None,
-    webhook: Annotated[
-        str | None,
-        typer.Option(
-            "--webhook",
-            metavar="URL",
-            envvar="HEADRACE_WEBHOOK_URL",
-            show_envvar=False,
-            help="POST each to this URL, signed with HEADRACE_WEBHOOK_KEY. A URL that holds a secret is better kept in "
-            "HEADRACE_WEBHOOK_URL. Default: JSON lines on standard output.",
-        ),
-    ] = None,
-    function: Annotated[
-        str | None,
-        typer.Option("--function", metavar="MODULE:FUNCTION", help="Call this with each, a dict, instead."),
-    ] = None,
+    webhook: Webhook = None,
+    function: FunctionName = None,
     every: Annotated[
         str | None,
         typer.Option("--every", metavar="5s", help="Go on, looking this often. Default: until nothing is due."),
@@ -71,12 +80,7 @@ def alerts_deliver(
     most_attempts: Annotated[
         int, typer.Option("--most-attempts", min=1, help="An alert that failed so often is dead.")
     ] = 15,
-    lease: Annotated[
-        str,
-        typer.Option(
-            "--lease", metavar="60s", help="How long an alert is left to a dispatcher that may have died with it."
-        ),
-    ] = "60s",
+    lease: Lease = "60s",
     output: Out = "text",
 ) -> None:
     """Deliver alerts, each at least once, always under the same key. Several dispatchers share the work.
@@ -87,7 +91,7 @@ def alerts_deliver(
     from headrace import alert_commands
 
     receiver = alert_commands.Receiver(webhook, function, unsigned, timeout, at_once)
-    _leave(
+    leave(
         alert_commands.deliver(
             to,
             receiver,
@@ -113,7 +117,7 @@ def alerts_retry(
     """Make dead alerts pending again; by number, discarded ones too."""
     from headrace import alert_commands
 
-    _leave(alert_commands.retry(to, ids or [], table, rule or [], everything=everything, output=output))
+    leave(alert_commands.retry(to, ids or [], table, rule or [], everything=everything, output=output))
 
 
 @alerts_app.command("discard", epilog="Example: headrace alerts discard 17 18")
@@ -128,9 +132,4 @@ def alerts_discard(
     """Let pending or dead alerts go: they stay in the outbox, marked as discarded."""
     from headrace import alert_commands
 
-    _leave(alert_commands.discard(to, ids or [], table, rule or [], everything=everything, output=output))
-
-
-def _leave(code: int) -> None:
-    if code:
-        raise typer.Exit(code)
+    leave(alert_commands.discard(to, ids or [], table, rule or [], everything=everything, output=output))

@@ -20,56 +20,24 @@ import typer
 
 from headrace.alerts_cli import alerts_app
 from headrace.cli_options import (
-    AlertFunctions,
-    AlertPredicates,
-    ChunkRows,
     Config,
-    EnrichName,
-    ExecutorName,
-    Format,
-    Hash,
-    Id,
     Inputs,
-    LocksUrl,
-    LockTimeout,
     MaybeInputs,
-    Memory,
     Mode,
-    OnError,
     Out,
     PageFile,
-    Partitions,
     Progress,
-    Provider,
     Resume,
-    RevisionsOption,
-    Scope,
-    Select,
-    Strategy,
-    Table,
-    TaskTimeout,
-    Time,
-    Timezone,
     To,
     TraceFile,
-    Type,
-    VersionColumn,
-    Window,
-    Workers,
     leave,
 )
 from headrace.errors import HeadraceError
+from headrace.option_groups import InputGroup, NewEventsGroup, ParallelGroup, RereadGroup, WatchingGroup, spread
+from headrace.profile_cli import profile
 from headrace.rejects_cli import rejects_app
 from headrace.runs_cli import runs_app
 from headrace.version import __version__
-from headrace.watch_options import (
-    LogFormatOption,
-    LogLevelOption,
-    MetricsOption,
-    SlowChunk,
-    SlowProvider,
-    SlowQuery,
-)
 
 __all__ = ["app", "main"]
 
@@ -93,96 +61,41 @@ _RARELY = (50_000, 20, 100)
 
 
 @app.command(epilog="Example: headrace load 'quakes/*.csv' --table quakes --id id --time time --to postgresql://db/geo")
+@spread
 def load(
     inputs: Inputs,
-    to: To = None,
-    table: Table = None,
-    provider: Provider = "default",
-    identity: Id = None,
-    time: Time = None,
-    select: Select = None,
-    types: Type = None,
-    window: Window = "30d",
-    digest: Hash = None,
-    scope: Scope = None,
-    timezone: Timezone = None,
-    format: Format = None,  # noqa: A002 - the option's name
-    chunk_rows: ChunkRows = 131_072,
+    *,
+    description: InputGroup,
     resume: Resume = True,
     mode: Mode = None,
-    strategy: Strategy = "partitioned",
-    workers: Workers = None,
-    partitions: Partitions = None,
-    memory: Memory = "512MiB",
-    executor: ExecutorName = None,
-    lock_timeout: LockTimeout = "30s",
-    task_timeout: TaskTimeout = "10m",
-    locks: LocksUrl = None,
-    enrich: EnrichName = None,
-    alert: AlertPredicates = None,
-    alert_function: AlertFunctions = None,
-    on_error: OnError = "fail",
-    revisions: RevisionsOption = "ignore",
-    version_column: VersionColumn = None,
+    parallel: ParallelGroup,
+    new_events: NewEventsGroup,
     report: PageFile = None,
     trace: TraceFile = None,
     output: Out = "text",
     progress: Progress = "auto",
-    metrics: MetricsOption = None,
-    log_format: LogFormatOption = "text",
-    log_level: LogLevelOption = "warning",
-    slow_provider: SlowProvider = None,
-    slow_chunk: SlowChunk = None,
-    slow_query: SlowQuery = None,
+    watching: WatchingGroup,
 ) -> None:
     """Load events, each exactly once; what is there already is counted, not written.
 
     A run that was killed goes on where it stopped when the same command is given again. Rows that cannot be loaded are
     kept as rejects with file, line and reason (exit code 3), and the rest is loaded.
     """
-    if mode == "parallel" and executor is None:
+    if mode == "parallel" and parallel.executor is None:
         from headrace.forking import send_ahead
 
         send_ahead()  # it imports what workers need while this process imports what it needs itself
     from headrace import commands
 
-    options = commands.options(
-        to=to,
-        table=table,
-        provider=provider,
-        identity=identity,
-        time=time,
-        select=select,
-        types=types,
-        window=window,
-        hash=digest,
-        scope=scope,
-        timezone=timezone,
-        format=format,
-        chunk_rows=chunk_rows,
-        resume=resume,
-        mode=mode,
-        strategy=strategy,
-        workers=workers,
-        partitions=partitions,
-        memory=memory,
-        executor=executor,
-        lock_timeout=lock_timeout,
-        task_timeout=task_timeout,
-        locks=locks,
-        enrich=enrich,
-        alerts=alert,
-        alert_functions=alert_function,
-        on_error=on_error,
-        revisions=revisions,
-        version_column=version_column,
-    )
-    watching = commands.Watching(metrics, log_format, log_level, slow_provider, slow_chunk, slow_query)
-    leave(commands.load(options, inputs, output, progress, watching, page=report, trace=trace))
+    wanted = commands.options(**vars(description), **vars(parallel), **vars(new_events), resume=resume, mode=mode)
+    watched = commands.Watching(**vars(watching))
+    leave(commands.load(wanted, inputs, output, progress, watched, page=report, trace=trace))
 
 
 @app.command(epilog="Example: headrace run --config headrace.toml --every 5m")
+@spread
 def run(
+    *,
     config: Config = "headrace.toml",
     providers: Annotated[
         list[str] | None, typer.Option("--provider", metavar="NAME", help="Only this one. Repeatable.")
@@ -196,12 +109,7 @@ def run(
         bool, typer.Option("--reread", help="Load also what has not changed since the last poll.")
     ] = False,
     output: Out = "text",
-    metrics: MetricsOption = None,
-    log_format: LogFormatOption = "text",
-    log_level: LogLevelOption = "warning",
-    slow_provider: SlowProvider = None,
-    slow_chunk: SlowChunk = None,
-    slow_query: SlowQuery = None,
+    watching: WatchingGroup,
 ) -> None:
     """Poll the providers of a configuration file that are due, and load what they deliver, each event exactly once.
 
@@ -210,109 +118,22 @@ def run(
     """
     from headrace import commands_run
 
-    watching = commands_run.Watching(metrics, log_format, log_level, slow_provider, slow_chunk, slow_query)
+    watched = commands_run.Watching(**vars(watching))
     wanted = commands_run.Wanted(tuple(providers or []), force=force, reread=reread)
-    leave(commands_run.run(config, wanted, every, watching, once=once, output=output))
+    leave(commands_run.run(config, wanted, every, watched, once=once, output=output))
 
 
-@app.command(
+app.command(
     epilog="Example: headrace profile 'backfill/*.parquet' --id key,at --time at --to postgresql://db/geo --check"
-)
-def profile(
-    inputs: Inputs,
-    to: To = None,
-    table: Table = None,
-    provider: Provider = "default",
-    identity: Id = None,
-    time: Time = None,
-    select: Select = None,
-    types: Type = None,
-    window: Window = "30d",
-    digest: Hash = None,
-    scope: Scope = None,
-    timezone: Timezone = None,
-    format: Format = None,  # noqa: A002 - the option's name
-    chunk_rows: ChunkRows = 131_072,
-    sample: Annotated[
-        int, typer.Option("--sample", min=0, metavar="ROWS", help="Rows that are tried, rounded up to chunks; 0: all.")
-    ] = 500_000,
-    in_place: Annotated[
-        bool, typer.Option("--in-place", help="Load the sample into the real table, not only into a trial's.")
-    ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Then load everything in both ways in a trial, and compare.")
-    ] = False,
-    strategy: Strategy = "partitioned",
-    workers: Workers = None,
-    partitions: Partitions = None,
-    memory: Memory = "512MiB",
-    executor: ExecutorName = None,
-    lock_timeout: LockTimeout = "30s",
-    task_timeout: TaskTimeout = "10m",
-    locks: LocksUrl = None,
-    enrich: EnrichName = None,
-    alert: AlertPredicates = None,
-    alert_function: AlertFunctions = None,
-    on_error: OnError = "fail",
-    revisions: RevisionsOption = "ignore",
-    version_column: VersionColumn = None,
-    report: PageFile = None,
-    output: Out = "text",
-) -> None:
-    """Try a load on a sample, both ways, and say where its time goes and whether parallel mode would pay.
-
-    Nothing is written to the real table: the trial has a schema of its own (SQLite: a file), which is dropped.
-    Functions given to --enrich and --alert-function are really called.
-    """
-    from headrace import commands_profile
-    from headrace.commands import options as options_from
-    from headrace.forking import send_ahead
-
-    if executor is None:
-        send_ahead()
-    options = options_from(
-        to=to,
-        table=table,
-        provider=provider,
-        identity=identity,
-        time=time,
-        select=select,
-        types=types,
-        window=window,
-        hash=digest,
-        scope=scope,
-        timezone=timezone,
-        format=format,
-        chunk_rows=chunk_rows,
-        strategy=strategy,
-        workers=workers,
-        partitions=partitions,
-        memory=memory,
-        executor=executor,
-        lock_timeout=lock_timeout,
-        task_timeout=task_timeout,
-        locks=locks,
-        enrich=enrich,
-        alerts=alert,
-        alert_functions=alert_function,
-        on_error=on_error,
-        revisions=revisions,
-        version_column=version_column,
-    )
-    how = commands_profile.How(sample, workers, in_place, check)
-    leave(commands_profile.profile(options, inputs, how, output, page=report))
+)(profile)
 
 
 @app.command(epilog="Example: headrace verify 'quakes/*.csv' --table quakes --to postgresql://db/geo")
+@spread
 def verify(
     inputs: MaybeInputs = None,
-    to: To = None,
-    table: Table = None,
-    provider: Provider = "default",
-    select: Select = None,
-    types: Type = None,
-    timezone: Timezone = None,
-    format: Format = None,  # noqa: A002 - the option's name
+    *,
+    description: RereadGroup,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Events of each kind that are named.")] = 10,
     receipt: Annotated[
         str | None, typer.Option("--receipt", metavar="FILE", help="Write what was found as JSON, to be kept.")
@@ -331,26 +152,20 @@ def verify(
     """
     from headrace import commands
 
-    options = commands.options(
-        to=to, table=table, provider=provider, select=select, types=types, timezone=timezone, format=format
-    )
-    leave(commands.verify(options, inputs or [], output, progress, limit=limit, receipt=receipt, against=against))
+    wanted = commands.options(**vars(description))
+    leave(commands.verify(wanted, inputs or [], output, progress, limit=limit, receipt=receipt, against=against))
 
 
 @app.command(epilog="Example: headrace explain 0c97a3b5-3e1f-8a3c-9b1d-2f6f0f2b7c11 --table quakes")
+@spread
 def explain(
     event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="The event's UUID.")],
     inputs: Annotated[
         list[str] | None,
         typer.Option("--in", metavar="INPUT", help="Look for it in this input too, row by row. Repeatable."),
     ] = None,
-    to: To = None,
-    table: Table = None,
-    provider: Provider = "default",
-    select: Select = None,
-    types: Type = None,
-    timezone: Timezone = None,
-    format: Format = None,  # noqa: A002 - the option's name
+    *,
+    description: RereadGroup,
     output: Out = "text",
 ) -> None:
     """Tell an event's story: who brought it, who repeated it and when; or why it is not in the table.
@@ -360,10 +175,8 @@ def explain(
     """
     from headrace import commands
 
-    options = commands.options(
-        to=to, table=table, provider=provider, select=select, types=types, timezone=timezone, format=format
-    )
-    leave(commands.explain(options, event_id, inputs or [], output))
+    wanted = commands.options(**vars(description))
+    leave(commands.explain(wanted, event_id, inputs or [], output))
 
 
 @app.command(epilog="Example: headrace doctor --config headrace.toml")

@@ -1,0 +1,47 @@
+"""``headrace profile``: options and help. What the command does lies in `headrace.commands_profile`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headrace.cli_options import Inputs, Out, PageFile, leave
+from headrace.option_groups import InputGroup, NewEventsGroup, ParallelGroup, spread
+
+__all__ = ["profile"]
+
+
+@spread
+def profile(
+    inputs: Inputs,
+    *,
+    description: InputGroup,
+    sample: Annotated[
+        int, typer.Option("--sample", min=0, metavar="ROWS", help="Rows that are tried, rounded up to chunks; 0: all.")
+    ] = 500_000,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Load the sample into the real table, not only into a trial's.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Then load everything in both ways in a trial, and compare.")
+    ] = False,
+    parallel: ParallelGroup,
+    new_events: NewEventsGroup,
+    report: PageFile = None,
+    output: Out = "text",
+) -> None:
+    """Try a load on a sample, both ways, and say where its time goes and whether parallel mode would pay.
+
+    Nothing is written to the real table: the trial has a schema of its own (SQLite: a file), which is dropped.
+    Functions given to --enrich and --alert-function are really called.
+    """
+    from headrace import commands_profile
+    from headrace.commands import options
+    from headrace.forking import send_ahead
+
+    if parallel.executor is None:
+        send_ahead()
+    wanted = options(**vars(description), **vars(parallel), **vars(new_events))
+    how = commands_profile.How(sample, parallel.workers, in_place, check)
+    leave(commands_profile.profile(wanted, inputs, how, output, page=report))
