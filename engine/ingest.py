@@ -14,8 +14,9 @@ one commits. The coordinator alone knows which IDs were met and which exist, so 
 Counters move only when a commit has returned.
 
 Where a chunk passes, in order: `source` (rows), `intake` (read ahead, gathered), `worker` and `prepare` (event IDs),
-`microbatch` and `known` (first seen? in the snapshot?), `slicing` (orders), `pool` (who carries them out), `worker`
-again (enrichment, alert rules), `storage.sqlstore` (the transaction). The last two thirds here are the coordinator.
+`microbatch` and `known` (first seen? in the snapshot?), `slicing` (orders), `workers` and `pool` (who carries them
+out), `worker` again (enrichment, alert rules), `storage.sqlstore` (the transaction). The last two thirds here are the
+coordinator.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ from headrace.logs import about
 from headrace.microbatch import MicroBatch
 from headrace.observe import audience
 from headrace.orders import CommitOrder, Piece, PrepareOrder
-from headrace.pool import Task, Workers
 from headrace.prepare import latest, moment_of
 from headrace.progress import Progress, Quiet
 from headrace.report import Report
@@ -52,6 +52,7 @@ from headrace.stages import Listener, PoolHealth, RunFacts, Stages
 from headrace.storage.base import Committed, Counts, RunRecord, RunStatus, Store
 from headrace.strategy import SEQUENTIAL, Shape, parallel_shape
 from headrace.worker import alert_keys
+from headrace.workers import Task, Workers
 
 __all__ = ["ingest"]
 

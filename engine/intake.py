@@ -20,12 +20,12 @@ from headrace.ahead import Allowance, ahead
 from headrace.chunk import Chunk
 from headrace.config import LoadOptions, hash_key
 from headrace.orders import PrepareOrder
-from headrace.pool import Task, Workers
 from headrace.prepare import Prepared
 from headrace.source import Input
 from headrace.stages import Stages
 from headrace.storage.base import Reject
 from headrace.strategy import Shape
+from headrace.workers import Task, Workers
 
 __all__ = ["Intake"]
 

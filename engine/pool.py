@@ -1,14 +1,12 @@
-"""Who carries orders out: this process, or workers that may die.
-
-    InlineWorkers   prepares at once in the calling thread, commits in one thread over the run's own connection
-    PooledWorkers   any `concurrent.futures.Executor`; a task whose worker dies or hangs is given out again
+"""Workers that may die: a task whose worker does, or hangs, is given out again.
 
     task ──► executor ──► outcome
       ▲          │ worker killed, out of memory, stopped, past its deadline
       └──────────┴─► the pool is started again, its tasks are given out again; when that does not help,
                      what is left is done inline; or the run fails, where the user's own code may be the killer
 
-Giving a task out again is safe: preparing is pure, and a commit that had gone through finds its own receipt.
+The executor is the built-in crew's, or any `concurrent.futures.Executor`. Giving a task out again is safe: preparing is
+pure, and a commit that had gone through finds its own receipt.
 """
 
 from __future__ import annotations
@@ -17,12 +15,12 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,17 +28,17 @@ import pyarrow as pa
 from headrace.crew import InFile, Packed, ProcessCrew, run
 from headrace.errors import ConfigurationError, WorkerError
 from headrace.orders import CommitOrder, Piece, PrepareOrder
-from headrace.parcel import MemoryParcel, Parcel, SpoolUnseen, Unchanged, pack_bytes, packer
+from headrace.parcel import Parcel, SpoolUnseen, Unchanged, pack_bytes, packer
 from headrace.prepare import Prepared
 from headrace.stages import PoolHealth
-from headrace.storage.base import Committed, Store
-from headrace.worker import Outcome, carry_out, commit, identify, prepare_apart
+from headrace.storage.base import Committed
+from headrace.worker import Outcome, commit, prepare_apart
+from headrace.workers import InlineWorkers, Task
 
-__all__ = ["InlineWorkers", "PooledWorkers", "Task", "Workers"]
+__all__ = ["PooledWorkers"]
 
 log = logging.getLogger("headrace.pool")
 Result = TypeVar("Result")
-Result_co = TypeVar("Result_co", covariant=True)
 LOOK_EVERY = 1.0  # seconds between looks at the workers' pulses
 _GUARD = (
     "what the worker printed says why; a script must call Headrace under `if __name__ == '__main__':`, because each "
@@ -48,87 +46,6 @@ _GUARD = (
 )
 MOST_TRIES = 5  # of one task
 MOST_FAILURES = 5  # of the pool, one after the other, with no task done in between
-
-
-class Task(Protocol[Result_co]):
-    """Work that was given out."""
-
-    def result(self) -> Result_co:
-        """What came of it, when it is done. Raises what the work raised."""
-        ...
-
-
-class Workers(Protocol):
-    """Who carries orders out."""
-
-    @property
-    def count(self) -> int:
-        """How many orders they carry out at a time."""
-        ...
-
-    @property
-    def fell_back(self) -> str | None:
-        """Why the rest is done by this process, ``None`` while all is well."""
-        ...
-
-    def health(self) -> PoolHealth:
-        """How they are."""
-        ...
-
-    def pack(self, batch: pa.RecordBatch) -> Parcel:
-        """`batch` where the workers can open it."""
-        ...
-
-    def prepare(self, order: PrepareOrder) -> Task[Prepared]:
-        """Have a chunk's rows identified."""
-        ...
-
-    def commit(self, order: CommitOrder) -> Task[Committed]:
-        """Have a slice committed."""
-        ...
-
-
-class _Done(Generic[Result]):
-    def __init__(self, value: Result) -> None:
-        self._value = value
-
-    def result(self) -> Result:
-        return self._value
-
-
-class InlineWorkers:
-    """The run's own process, over `store`: a commit goes on in a thread while the next chunk is prepared."""
-
-    count = 1
-    fell_back: str | None = None
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="headrace-commit")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._writer.shutdown()
-
-    def health(self) -> PoolHealth:
-        """Always well."""
-        return PoolHealth(1, 1)
-
-    def pack(self, batch: pa.RecordBatch) -> Parcel:
-        """The batch itself."""
-        return MemoryParcel(batch)
-
-    def prepare(self, order: PrepareOrder) -> Task[Prepared]:
-        """At once, in the calling thread."""
-        return _Done(identify(order))
-
-    def commit(self, order: CommitOrder) -> Task[Committed]:
-        """In the one thread that speaks to the store."""
-        return self._writer.submit(carry_out, order, self._store)
 
 
 class _Given(Generic[Result]):

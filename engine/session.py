@@ -19,9 +19,10 @@ from headrace.config import LoadOptions, ParallelOptions
 from headrace.crew import ProcessCrew
 from headrace.known import KnownIds
 from headrace.logs import worker_logging
-from headrace.pool import InlineWorkers, PooledWorkers, Workers
+from headrace.pool import PooledWorkers
 from headrace.scratch import scratch_folder
 from headrace.storage.base import Store
+from headrace.workers import InlineWorkers, Workers
 
 __all__ = ["Session"]
 

@@ -25,9 +25,9 @@ from headrace.partitioning.dedup import first_occurrences
 from headrace.partitioning.identity import id_text
 from headrace.partitioning.partition import rows_by_partition
 from headrace.partitioning.snapshot import IdRuns
-from headrace.pool import Task, Workers
 from headrace.prepare import Prepared
 from headrace.storage.base import Counts
+from headrace.workers import Task, Workers
 
 __all__ = ["Shadow"]
 

@@ -15,21 +15,18 @@ choose, rename, compute and filter, and an aggregate or an ORDER BY sees one chu
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import duckdb
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from headrace.casting import BadValue, Caster, canonical_type, connect, plain
+from headrace.casting import Caster, canonical_type, connect, plain
 from headrace.chunk import Chunk
 from headrace.csvtext import CsvReader
 from headrace.errors import ConfigurationError
@@ -38,10 +35,10 @@ from headrace.inference import Sampled, infer
 from headrace.inputs import Located, locate_inputs, locate_spooled
 from headrace.jsontext import JsonReader
 from headrace.partitioning.contract import LogicalType
+from headrace.parts import Part, Parts, joined
 from headrace.reading import Hint, Piece, Place, Reader, cut, require_few
-from headrace.reasons import as_text
 from headrace.spooled import Spooled
-from headrace.storage.base import Address, Reject
+from headrace.storage.base import Address
 from headrace.typed import ArrowReader, ParquetReader
 
 __all__ = ["Input", "ReadOptions", "open_inputs"]
@@ -178,16 +175,6 @@ def _reader(located: Located, options: ReadOptions) -> Reader:
     return JsonReader(path, name, shape, Caster(connect(options.threads, options.timezone), options.timezone, name))
 
 
-class _Typed(NamedTuple):
-    """A part of a chunk, or all of it: `span` rows of the input, the good ones in the schema asked for."""
-
-    first_row: int
-    span: int
-    table: pa.Table
-    rows: NDArray[np.int64]
-    rejects: list[Reject]
-
-
 class _Source:
     """An `Input`: a reader, a connection that casts, and a sample that decides the types."""
 
@@ -201,6 +188,7 @@ class _Source:
         if options.timezone != "UTC":
             self._connection  # noqa: B018 - whether there is such a zone is said now
         self._caster = Caster(lambda: self._connection, options.timezone, name)
+        self._parts = Parts(reader, self._caster, name)
         self._sample: list[Piece] | None = None
         self._rest: Iterator[Piece] | None = None
         self._all_sampled = False
@@ -250,9 +238,9 @@ class _Source:
         schema = self._own_schema(options)
         if options.select is None:
             return schema
-        first = takewhile(_is_part, cut(iter(self._first_pieces()), options.chunk_rows, options.chunk_bytes))
-        parts = [self._typed(part, schema) for part in first if part is not None]
-        table = _joined(parts).table if parts else schema.empty_table()
+        first = takewhile(_is_piece, cut(iter(self._first_pieces()), options.chunk_rows, options.chunk_bytes))
+        parts = [self._parts.part(piece, schema) for piece in first if piece is not None]
+        table = joined(parts).table if parts else schema.empty_table()
         selected = self._select(table, options.select)
         return pa.schema([pa.field(column.name, _selected_type(column.type)) for column in selected.schema])
 
@@ -263,52 +251,26 @@ class _Source:
         for typed in self._typed_chunks(self._pieces(), schema if own is None else own, options):
             yield self._chunk(typed, schema, options.select)
 
-    def _typed_chunks(self, pieces: Iterator[Piece], schema: pa.Schema, options: ReadOptions) -> Iterator[_Typed]:
+    def _typed_chunks(self, pieces: Iterator[Piece], schema: pa.Schema, options: ReadOptions) -> Iterator[Part]:
         """`pieces` as chunks, each typed part by part."""
-        parts: list[_Typed] = []
-        for part in cut(pieces, options.chunk_rows, options.chunk_bytes):
-            if part is not None:
-                parts.append(self._typed(part, schema))
+        parts: list[Part] = []
+        for piece in cut(pieces, options.chunk_rows, options.chunk_bytes):
+            if piece is not None:
+                parts.append(self._parts.part(piece, schema))
             else:
-                yield _joined(parts)
+                yield joined(parts)
                 parts = []
 
     def locate(self, rows: Sequence[int]) -> dict[int, Place]:
         """As the reader knows it."""
         return self._reader.locate(rows)
 
-    def _chunk(self, typed: _Typed, schema: pa.Schema, select: str | None) -> Chunk:
+    def _chunk(self, typed: Part, schema: pa.Schema, select: str | None) -> Chunk:
         address = Address(self.name, typed.first_row, typed.span)
         if select is None:
             return Chunk(address, _one_batch(typed.table), typed.rows, typed.rejects)
-        table, refused = self._selected(self._select(typed.table, select), schema)
+        table, refused = self._parts.selected(self._select(typed.table, select), schema)
         return Chunk(address, _one_batch(table), None, [*typed.rejects, *refused])
-
-    def _typed(self, piece: Piece, schema: pa.Schema) -> _Typed:
-        """The piece's good rows in `schema`, and all its rejects with their places, in row order."""
-        piece = self._reader.tabulate(piece, schema.names)
-        table, bad = self._caster.cast(piece.table, schema)
-        rejects = self._placed([*piece.rejects, *self._refused(piece, bad)])
-        good = _good(len(piece.rows), bad)
-        rows = piece.rows[good.to_numpy(zero_copy_only=False)]
-        return _Typed(piece.first_row, piece.span, table.filter(good) if bad else table, rows, rejects)
-
-    def _refused(self, piece: Piece, bad: list[BadValue]) -> list[Reject]:
-        records = _records(piece.table, bad)
-        numbers = [int(piece.rows[value.index]) for value in bad]
-        lines = [None if piece.lines is None else int(piece.lines[value.index]) for value in bad]
-        raw = [None if piece.raw is None else piece.raw[value.index].as_py() for value in bad]
-        return [
-            Reject(self.name, row, line, value.column, value.reason, text or record, record)
-            for value, row, line, text, record in zip(bad, numbers, lines, raw, records, strict=True)
-        ]
-
-    def _placed(self, rejects: list[Reject]) -> list[Reject]:
-        """The rejects in row order; where a line is not known yet, it and the raw text are looked up in the input."""
-        rows = [reject.row for reject in rejects if reject.row is not None and reject.line is None]
-        places = self._reader.locate(rows) if rows else {}
-        placed = [_at(reject, places) for reject in rejects]
-        return sorted(placed, key=lambda reject: reject.row or 0)
 
     def _select(self, table: pa.Table, select: str) -> pa.Table:
         self._connection.register("source", table)
@@ -321,15 +283,6 @@ class _Source:
         finally:
             self._connection.unregister("source")
         return result
-
-    def _selected(self, table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[Reject]]:
-        """The select's rows in `schema`. Their rejects have no row number: the select may drop and make rows."""
-        cast, bad = self._caster.cast(table, schema)
-        rejects = [
-            Reject(self.name, None, None, value.column, value.reason, record, record, "prepare")
-            for value, record in zip(bad, _records(table, bad), strict=True)
-        ]
-        return (cast.filter(_good(table.num_rows, bad)) if bad else cast), rejects
 
     def _own_schema(self, options: ReadOptions) -> pa.Schema:
         """The input's own columns, before any select. Raises `ConfigurationError` for an override of no column."""
@@ -388,39 +341,8 @@ class _Source:
         yield from rest
 
 
-def _at(reject: Reject, places: Mapping[int, Place]) -> Reject:
-    if reject.row is None or reject.row not in places:
-        return reject
-    line, raw = places[reject.row]
-    return replace(reject, line=line, raw=raw or reject.raw)
-
-
-def _good(rows: int, bad: list[BadValue]) -> pa.Array:
-    good = np.ones(rows, dtype=bool)
-    good[[value.index for value in bad]] = False
-    return pa.array(good)
-
-
-def _records(table: pa.Table, bad: list[BadValue]) -> list[str]:
-    """The bad rows as JSON objects of column to text or null."""
-    rows = [{name: as_text(table.column(name)[value.index]) for name in table.column_names} for value in bad]
-    return [json.dumps(row, ensure_ascii=False) for row in rows]
-
-
-def _is_part(piece: Piece | None) -> bool:
+def _is_piece(piece: Piece | None) -> bool:
     return piece is not None
-
-
-def _joined(parts: Sequence[_Typed]) -> _Typed:
-    if len(parts) == 1:
-        return parts[0]
-    return _Typed(
-        parts[0].first_row,
-        sum(part.span for part in parts),
-        pa.concat_tables([part.table for part in parts]),
-        np.concatenate([part.rows for part in parts]),
-        [reject for part in parts for reject in part.rejects],
-    )
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:

@@ -25,10 +25,11 @@ from tests_support import scaled
 
 import headrace
 from headrace.orders import CommitOrder
-from headrace.pool import PooledWorkers, Task
+from headrace.pool import PooledWorkers
 from headrace.report import Report
 from headrace.storage.base import Committed
 from headrace.strategy import STRATEGIES, StrategyName
+from headrace.workers import Task
 
 ROUNDS = scaled(20, least=5)
 NEARLY_ALL = 0.8 * ROUNDS

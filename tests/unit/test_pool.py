@@ -22,10 +22,11 @@ from headrace.errors import ConfigurationError, HeadraceError, WorkerError
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.parcel import BytesParcel, FileParcel, SpoolUnseen
 from headrace.partitioning.contract import Contract
-from headrace.pool import MOST_FAILURES, InlineWorkers, PooledWorkers
+from headrace.pool import MOST_FAILURES, PooledWorkers
 from headrace.prepare import Prepared
 from headrace.storage.base import Address, Counts, Slice
 from headrace.worker import Outcome, gathered, prepare_apart
+from headrace.workers import InlineWorkers
 
 BROKEN = BrokenExecutor("its processes are gone")
 EVENTS = pa.RecordBatch.from_pydict({"key": [3, 1, 2]})

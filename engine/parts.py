@@ -1,0 +1,111 @@
+"""A chunk's parts: pieces of the input as typed rows, and every row that cannot be typed as a reject with its place.
+
+    piece ─► tabulate ─► cast ─┬─► good rows ──────────────────► Part ─► joined: a chunk
+                               └─► bad values ─► rejects, placed ─┘
+
+What a ``select`` makes of a chunk is cast likewise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from headrace.casting import BadValue, Caster
+from headrace.reading import Piece, Place, Reader
+from headrace.reasons import as_text
+from headrace.storage.base import Reject
+
+__all__ = ["Part", "Parts", "joined"]
+
+
+class Part(NamedTuple):
+    """A part of a chunk, or all of it: `span` rows of the input, the good ones in the schema asked for."""
+
+    first_row: int
+    span: int
+    table: pa.Table
+    rows: NDArray[np.int64]
+    rejects: list[Reject]
+
+
+class Parts:
+    """Makes parts of what `reader` reads from the input `name`."""
+
+    def __init__(self, reader: Reader, caster: Caster, name: str) -> None:
+        self._reader = reader
+        self._caster = caster
+        self._name = name
+
+    def part(self, piece: Piece, schema: pa.Schema) -> Part:
+        """The piece's good rows in `schema`, and all its rejects with their places, in row order."""
+        piece = self._reader.tabulate(piece, schema.names)
+        table, bad = self._caster.cast(piece.table, schema)
+        rejects = self._placed([*piece.rejects, *self._refused(piece, bad)])
+        good = _good(len(piece.rows), bad)
+        rows = piece.rows[good.to_numpy(zero_copy_only=False)]
+        return Part(piece.first_row, piece.span, table.filter(good) if bad else table, rows, rejects)
+
+    def _refused(self, piece: Piece, bad: list[BadValue]) -> list[Reject]:
+        records = _records(piece.table, bad)
+        numbers = [int(piece.rows[value.index]) for value in bad]
+        lines = [None if piece.lines is None else int(piece.lines[value.index]) for value in bad]
+        raw = [None if piece.raw is None else piece.raw[value.index].as_py() for value in bad]
+        return [
+            Reject(self._name, row, line, value.column, value.reason, text or record, record)
+            for value, row, line, text, record in zip(bad, numbers, lines, raw, records, strict=True)
+        ]
+
+    def _placed(self, rejects: list[Reject]) -> list[Reject]:
+        """The rejects in row order; where a line is not known yet, it and the raw text are looked up in the input."""
+        rows = [reject.row for reject in rejects if reject.row is not None and reject.line is None]
+        places = self._reader.locate(rows) if rows else {}
+        placed = [_at(reject, places) for reject in rejects]
+        return sorted(placed, key=lambda reject: reject.row or 0)
+
+    def selected(self, table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[Reject]]:
+        """The select's rows in `schema`. Their rejects have no row number: the select may drop and make rows."""
+        cast, bad = self._caster.cast(table, schema)
+        rejects = [
+            Reject(self._name, None, None, value.column, value.reason, record, record, "prepare")
+            for value, record in zip(bad, _records(table, bad), strict=True)
+        ]
+        return (cast.filter(_good(table.num_rows, bad)) if bad else cast), rejects
+
+
+def joined(parts: Sequence[Part]) -> Part:
+    """Consecutive parts as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Part(
+        parts[0].first_row,
+        sum(part.span for part in parts),
+        pa.concat_tables([part.table for part in parts]),
+        np.concatenate([part.rows for part in parts]),
+        [reject for part in parts for reject in part.rejects],
+    )
+
+
+def _at(reject: Reject, places: Mapping[int, Place]) -> Reject:
+    if reject.row is None or reject.row not in places:
+        return reject
+    line, raw = places[reject.row]
+    return replace(reject, line=line, raw=raw or reject.raw)
+
+
+def _good(rows: int, bad: list[BadValue]) -> pa.Array:
+    good = np.ones(rows, dtype=bool)
+    good[[value.index for value in bad]] = False
+    return pa.array(good)
+
+
+def _records(table: pa.Table, bad: list[BadValue]) -> list[str]:
+    """The bad rows as JSON objects of column to text or null."""
+    rows = [{name: as_text(table.column(name)[value.index]) for name in table.column_names} for value in bad]
+    return [json.dumps(row, ensure_ascii=False) for row in rows]

@@ -1,0 +1,108 @@
+"""Who carries orders out, and the simplest who does: this process.
+
+    InlineWorkers   prepares at once in the calling thread, commits in one thread over the run's own connection
+    PooledWorkers   a pool of processes, or whatever executor the user gives
+
+The latter are in `headrace.pool`.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Generic, Protocol, Self, TypeVar
+
+import pyarrow as pa
+
+from headrace.orders import CommitOrder, PrepareOrder
+from headrace.parcel import MemoryParcel, Parcel
+from headrace.prepare import Prepared
+from headrace.stages import PoolHealth
+from headrace.storage.base import Committed, Store
+from headrace.worker import carry_out, identify
+
+__all__ = ["InlineWorkers", "Task", "Workers"]
+
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Task(Protocol[Result_co]):
+    """Work that was given out."""
+
+    def result(self) -> Result_co:
+        """What came of it, when it is done. Raises what the work raised."""
+        ...
+
+
+class Workers(Protocol):
+    """Who carries orders out."""
+
+    @property
+    def count(self) -> int:
+        """How many orders they carry out at a time."""
+        ...
+
+    @property
+    def fell_back(self) -> str | None:
+        """Why the rest is done by this process, ``None`` while all is well."""
+        ...
+
+    def health(self) -> PoolHealth:
+        """How they are."""
+        ...
+
+    def pack(self, batch: pa.RecordBatch) -> Parcel:
+        """`batch` where the workers can open it."""
+        ...
+
+    def prepare(self, order: PrepareOrder) -> Task[Prepared]:
+        """Have a chunk's rows identified."""
+        ...
+
+    def commit(self, order: CommitOrder) -> Task[Committed]:
+        """Have a slice committed."""
+        ...
+
+
+class _Done(Generic[Result]):
+    def __init__(self, value: Result) -> None:
+        self._value = value
+
+    def result(self) -> Result:
+        return self._value
+
+
+class InlineWorkers:
+    """The run's own process, over `store`: a commit goes on in a thread while the next chunk is prepared."""
+
+    count = 1
+    fell_back: str | None = None
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="headrace-commit")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.shutdown()
+
+    def health(self) -> PoolHealth:
+        """Always well."""
+        return PoolHealth(1, 1)
+
+    def pack(self, batch: pa.RecordBatch) -> Parcel:
+        """The batch itself."""
+        return MemoryParcel(batch)
+
+    def prepare(self, order: PrepareOrder) -> Task[Prepared]:
+        """At once, in the calling thread."""
+        return _Done(identify(order))
+
+    def commit(self, order: CommitOrder) -> Task[Committed]:
+        """In the one thread that speaks to the store."""
+        return self._writer.submit(carry_out, order, self._store)
