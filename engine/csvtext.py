@@ -38,7 +38,7 @@ from headrace.locate import Locator, csv_places
 from headrace.pacing import Paced
 from headrace.reading import Hint, Piece, Place, require_few
 from headrace.records import Careful, records_of
-from headrace.storage.base import Reject
+from headrace.storage.rejects import Reject
 from headrace.streams import ESCAPED, Progress, Utf8, open_bytes, readable, unescape
 
 __all__ = ["CsvReader", "Dialect", "settle_dialect"]

@@ -21,7 +21,8 @@ from headrace.errors import ConfigurationError, HeadraceError, WorkerError, no_r
 from headrace.partitioning.contract import arrow_type, logical_type
 from headrace.reasons import as_text
 from headrace.sendable import require_sendable
-from headrace.storage.base import EVENT_ID, RESERVED_COLUMNS, Reject
+from headrace.storage.base import EVENT_ID, RESERVED_COLUMNS
+from headrace.storage.rejects import Reject
 
 __all__ = ["Enrich", "Enriched", "Enrichment", "OnError", "apply", "guarded", "halved", "load_function", "rejects_of"]
 

@@ -18,8 +18,9 @@ from headrace.config import LoadOptions
 from headrace.errors import ContractError
 from headrace.partitioning.identity import NULL_TIME_US, id_text, parse_id
 from headrace.source import Input
-from headrace.storage.base import EVENT_ID, RECEIPT, Origin, Store, StoredReject
+from headrace.storage.base import EVENT_ID, RECEIPT, Origin, Store
 from headrace.storage.outbox import StoredAlert
+from headrace.storage.rejects import StoredReject
 from headrace.traces import Occurrence, Reading, occurrences, receipts_with_duplicates, rejects_of
 
 __all__ = ["Explanation", "Given", "explain"]

@@ -23,7 +23,7 @@ from headrace.orders import PrepareOrder
 from headrace.prepare import Prepared
 from headrace.source import Input
 from headrace.stages import Stages
-from headrace.storage.base import Reject
+from headrace.storage.rejects import Reject
 from headrace.strategy import Shape
 from headrace.workers import Task, Workers
 

@@ -31,7 +31,7 @@ from headrace.errors import InputError
 from headrace.expressions import literal
 from headrace.locate import Locator
 from headrace.reading import Hint, Piece, Place
-from headrace.storage.base import Reject
+from headrace.storage.rejects import Reject
 from headrace.streams import ESCAPED, LONGEST, Progress, Utf8, open_bytes, readable, unescape
 
 __all__ = ["JsonReader"]

@@ -14,7 +14,8 @@ from headrace.parcel import Parcel
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_arrow
 from headrace.revisions import Revisions
-from headrace.storage.base import Address, Reject, Slice
+from headrace.storage.base import Address, Slice
+from headrace.storage.rejects import Reject
 
 if TYPE_CHECKING:  # a worker of a run without rules needs no DuckDB
     from headrace.rules import Alerting

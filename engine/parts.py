@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from headrace.casting import BadValue, Caster
 from headrace.reading import Piece, Place, Reader
 from headrace.reasons import as_text
-from headrace.storage.base import Reject
+from headrace.storage.rejects import Reject
 
 __all__ = ["Part", "Parts", "joined"]
 

@@ -24,7 +24,8 @@ from headrace.parcel import MemoryParcel, Parcel
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.encoding import unencodable
 from headrace.partitioning.identity import digest_of, event_ids, ids_from_arrow, ids_to_arrow, times_us, unplaceable
-from headrace.storage.base import Address, Reject
+from headrace.storage.base import Address
+from headrace.storage.rejects import Reject
 from headrace.storage.spans import Span
 
 __all__ = ["Prepared", "latest", "moment_of", "prepare"]

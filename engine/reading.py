@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import InputError
 from headrace.partitioning.contract import LogicalType
-from headrace.storage.base import Reject
+from headrace.storage.rejects import Reject
 
 __all__ = ["MOST_COLUMNS", "Hint", "Piece", "Place", "Reader", "cut", "require_few"]
 

@@ -13,7 +13,8 @@ from headrace.ledger_commands import whole_run_id
 from headrace.replay import mended, without_revisions
 from headrace.replay import replay as replay_rejects
 from headrace.showing import show
-from headrace.storage.base import Counts, Store, StoredReject
+from headrace.storage.base import Counts, Store
+from headrace.storage.rejects import StoredReject
 
 __all__ = ["discard", "listed", "replay", "shown"]
 

@@ -22,7 +22,8 @@ from headrace.orders import CommitOrder, Piece
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.reasons import as_text
 from headrace.revisions import Revisions
-from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Reject, Slice, Store
+from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Slice, Store
+from headrace.storage.rejects import Reject
 from headrace.storage.repeats import Difference, Repeats
 
 __all__ = ["with_repeats"]

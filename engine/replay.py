@@ -26,7 +26,8 @@ from headrace.ingest import ingest
 from headrace.partitioning.contract import LogicalType
 from headrace.report import Report
 from headrace.source import Input, ReadOptions, open_inputs
-from headrace.storage.base import Reject, Store, StoredReject
+from headrace.storage.base import Store
+from headrace.storage.rejects import Reject, StoredReject
 
 __all__ = ["BATCH", "batches", "mended", "replay", "reread", "without_revisions"]
 

@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from headrace.errors import ConfigurationError
 from headrace.partitioning.contract import Contract, logical_type
-from headrace.storage.base import PROVIDER, Store, StoredReject
+from headrace.storage.base import PROVIDER, Store
+from headrace.storage.rejects import StoredReject
 
 if TYPE_CHECKING:  # a worker needs no DuckDB
     from headrace.source import Input

@@ -26,7 +26,8 @@ from headrace.places import Place, Places
 from headrace.prepare import prepare
 from headrace.replay import batches, reread
 from headrace.source import Input
-from headrace.storage.base import Address, Receipt, RunRecord, Store, StoredReject
+from headrace.storage.base import Address, Receipt, RunRecord, Store
+from headrace.storage.rejects import StoredReject
 from headrace.strategy import Shape
 from headrace.verify import columns_of, identified
 

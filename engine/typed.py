@@ -20,7 +20,7 @@ from headrace.errors import ConfigurationError, InputError
 from headrace.expressions import is_text
 from headrace.reading import Hint, Piece, Place
 from headrace.reasons import as_text, text_of
-from headrace.storage.base import Reject
+from headrace.storage.rejects import Reject
 from headrace.streams import readable
 
 __all__ = ["ArrowReader", "ParquetReader", "batches_of_dicts"]

@@ -39,6 +39,7 @@ import pyarrow as pa
 
 from headrace.storage.holdings import Holdings, LedgerEntry
 from headrace.storage.outbox import Outbox
+from headrace.storage.rejects import Reject, Rejects
 from headrace.storage.repeats import Repeats
 from headrace.storage.spans import Span
 
@@ -54,15 +55,11 @@ __all__ = [
     "IdRange",
     "Origin",
     "Receipt",
-    "Reject",
-    "RejectStage",
-    "RejectState",
     "RunRecord",
     "RunStatus",
     "Slice",
     "StatementHook",
     "Store",
-    "StoredReject",
     "TimeRange",
 ]
 
@@ -74,8 +71,6 @@ RESERVED_COLUMNS = (EVENT_ID, PROVIDER, RECEIPT)
 Existing = Literal["snapshot", "conflict", "query"]
 """What says which events exist already: the snapshot, the database's own conflict resolution, a query under locks."""
 RunStatus = Literal["running", "done", "failed", "interrupted"]
-RejectState = Literal["kept", "replayed", "discarded"]
-RejectStage = Literal["read", "prepare", "revision"]
 StatementHook = Callable[[str], None]
 """Called with the text of every statement sent to the database (``COPY`` included), just before it is sent."""
 
@@ -121,41 +116,6 @@ class Counts:
     def balanced(self) -> bool:
         """Whether promise 3 holds for these counts."""
         return self.read == self.inserted + self.duplicate_in_input + self.duplicate_in_store + self.rejected
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A row kept aside. `row` and `line` are where it stands (row 0-based without the header, line 1-based physical).
-
-    `raw` is the row's text as it stood in the input (or its JSON where the input was not text). `record` is a JSON
-    object of column to text (or null) from which the row can be loaded again, `None` where the row could not be split
-    into columns. `stage` says whether `record` is a row of the relation ``source`` (``read``) or one that came out of
-    the user's ``select`` (``prepare``). A row of the stage ``revision`` is a duplicate that the books count as one;
-    `differs` is a JSON object of the columns in which it differs from the table's row: [there, here], as text or null.
-    """
-
-    source: str
-    row: int | None
-    line: int | None
-    column: str | None
-    reason: str
-    raw: str
-    record: str | None = None
-    stage: RejectStage = "read"
-    differs: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredReject:
-    """A `Reject` as the database holds it."""
-
-    reject_id: int
-    run_id: str
-    table: str
-    provider: str
-    state: RejectState
-    created_at: datetime
-    reject: Reject
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +239,7 @@ class Origin:
     run: RunRecord | None
 
 
-class Store(Outbox, Protocol):
+class Store(Outbox, Rejects, Protocol):
     """A database that keeps events, ledger, rejects and alerts. One instance serves one thread at a time.
 
     Every method raises `headrace.errors.StoreError` (final) or `RetryableStoreError`; `SchemaError` where noted.
@@ -400,27 +360,6 @@ class Store(Outbox, Protocol):
 
     def tables(self) -> list[str]:
         """The event tables: those with a stored contract."""
-        ...
-
-    def rejects(
-        self,
-        *,
-        table: str | None = None,
-        run_id: str | None = None,
-        ids: Sequence[int] | None = None,
-        state: RejectState | None = "kept",
-        stage: RejectStage | None = None,
-        limit: int | None = None,
-    ) -> list[StoredReject]:
-        """Rejects, oldest first."""
-        ...
-
-    def discard_rejects(self, ids: Sequence[int]) -> int:
-        """Mark kept rejects as discarded; returns how many changed."""
-        ...
-
-    def place_rejects(self, places: Mapping[int, tuple[int | None, str | None]]) -> None:
-        """Set the line and, where it is known, the raw text of rejects, by their numbers."""
         ...
 
     def describe(self) -> dict[str, str]:

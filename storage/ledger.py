@@ -9,17 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headrace.storage.base import (
-    Address,
-    Counts,
-    Receipt,
-    Reject,
-    RunRecord,
-    RunStatus,
-    Slice,
-    StoredReject,
-)
+from headrace.storage.base import Address, Counts, Receipt, RunRecord, RunStatus, Slice
 from headrace.storage.holdings import LedgerEntry
+from headrace.storage.rejects import Reject, StoredReject
 from headrace.storage.schema import RECEIPTS, REJECTS, RUNS
 
 __all__ = [

@@ -33,12 +33,13 @@ from headrace.errors import RetryableStoreError, SchemaError, StoreError
 from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
 from headrace.storage.connecting import conninfo_of, how_to_connect
 from headrace.storage.failures import refused
+from headrace.storage.fit import require_fit, require_type
 from headrace.storage.holdings import Holdings
 from headrace.storage.locks import lock_timed_out
 from headrace.storage.packing import ALONG_THE_KEY, holdings_of, ids_in, packed_by_key, packed_by_number
 from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS, arrow_of_postgres
-from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
+from headrace.storage.sqlstore import SqlStore, Written
 
 __all__ = ["PostgresStore"]
 

@@ -35,11 +35,12 @@ from headrace.storage.base import (
     TimeRange,
 )
 from headrace.storage.failures import is_busy, translated
+from headrace.storage.fit import require_fit, require_type
 from headrace.storage.holdings import NO_RECEIPT, Holdings
 from headrace.storage.locks import lock_timed_out
 from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS, arrow_of_sqlite
-from headrace.storage.sqlstore import SqlStore, Written, require_fit, require_type
+from headrace.storage.sqlstore import SqlStore, Written
 from headrace.storage.transactions import READING
 
 __all__ = ["SqliteStore"]

@@ -10,7 +10,7 @@ events are written, how IDs are fetched and how a table is reflected.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -20,7 +20,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from headrace.errors import BooksError, InputError, SchemaError
+from headrace.errors import BooksError, InputError
 from headrace.storage import ledger
 from headrace.storage.base import (
     EVENT_ID,
@@ -30,27 +30,24 @@ from headrace.storage.base import (
     IdRange,
     Origin,
     Receipt,
-    RejectStage,
-    RejectState,
     RunRecord,
     RunStatus,
     Slice,
-    StoredReject,
     TimeRange,
 )
 from headrace.storage.checks import Checks
 from headrace.storage.digest import NOTHING, Digest
+from headrace.storage.fit import missing
 from headrace.storage.holdings import Holdings, LedgerEntry
 from headrace.storage.migrations import is_current, migrate
 from headrace.storage.providers import ProviderTable
-from headrace.storage.repeats import Difference
 from headrace.storage.revise import UNREVISED, Aside, Revised, candidates, revise
-from headrace.storage.schema import CONTRACTS, RECEIPT_KEY, RECEIPTS, REJECTS, RUNS, event_table, kind
+from headrace.storage.schema import CONTRACTS, RECEIPT_KEY, RECEIPTS, RUNS, event_table
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sqloutbox import SqlOutbox
-from headrace.storage.transactions import in_blocks
+from headrace.storage.sqlrejects import SqlRejects
 
-__all__ = ["SqlStore", "Written", "require_fit", "require_type"]
+__all__ = ["SqlStore", "Written"]
 
 LEDGER_ROWS = 10_000  # fetched at once
 
@@ -62,7 +59,7 @@ class Written(NamedTuple):
     inserted: bytes | None
 
 
-class SqlStore(SqlOutbox, ProviderTable, Checks, ABC):
+class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
     """The half of a `Store` that is the same text on PostgreSQL and SQLite."""
 
     # What each database does its own way --------------------------------------------------------------------------
@@ -94,9 +91,6 @@ class SqlStore(SqlOutbox, ProviderTable, Checks, ABC):
         """A temporary table with the rows of `aside`, its columns of the types that `table` has."""
 
     @abstractmethod
-    def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None: ...
-
-    @abstractmethod
     def _exclusive(self, connection: sa.Connection) -> None:
         """Keep other processes from changing tables until this transaction ends."""
 
@@ -119,7 +113,7 @@ class SqlStore(SqlOutbox, ProviderTable, Checks, ABC):
 
     def create_or_widen(self, table: str, schema: pa.Schema, *, time_index: str | None) -> bool:
         present = self.table_schema(table)
-        if present is not None and not _missing(table, schema, present):
+        if present is not None and not missing(table, schema, present):
             return False
         return self._write(lambda connection: self._create_or_widen(connection, table, schema, time_index), table)
 
@@ -132,7 +126,7 @@ class SqlStore(SqlOutbox, ProviderTable, Checks, ABC):
         if present is None:
             self._create(connection, table, schema, time_index)
             return True
-        self._widen(connection, table, pa.schema(_missing(table, schema, present)))
+        self._widen(connection, table, pa.schema(missing(table, schema, present)))
         return False
 
     def _create(self, connection: sa.Connection, table: str, schema: pa.Schema, time_index: str | None) -> None:
@@ -308,17 +302,6 @@ class SqlStore(SqlOutbox, ProviderTable, Checks, ABC):
         with self._watch.stage("commit.revise", rows=aside.rows.num_rows):
             return revise(connection, piece.table, place, aside, piece.repeats)
 
-    def _keep_rejects(
-        self, connection: sa.Connection, piece: Slice, receipt_id: int, differences: Sequence[Difference]
-    ) -> None:
-        revisions = [piece.repeats.reject(one) for one in differences] if piece.repeats else []
-        if rejects := [*piece.rejects, *revisions]:
-            with self._watch.stage("commit.rejects", rows=len(rejects)):
-                rows = [ledger.reject_values(piece, reject, receipt_id) for reject in rejects]
-                self._insert_rejects(connection, rows)
-        if piece.replayed:
-            self._settle_rejects(connection, piece.replayed, "replayed")
-
     def _insert(self, table: sa.Table) -> Any:
         return (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
 
@@ -338,45 +321,6 @@ class SqlStore(SqlOutbox, ProviderTable, Checks, ABC):
         if brought is None:
             return Origin(dict(row), None, None)
         return Origin(dict(row), ledger.receipt_of(brought), self.run(brought["run_id"]))
-
-    def rejects(
-        self,
-        *,
-        table: str | None = None,
-        run_id: str | None = None,
-        ids: Sequence[int] | None = None,
-        state: RejectState | None = "kept",
-        stage: RejectStage | None = None,
-        limit: int | None = None,
-    ) -> list[StoredReject]:
-        wanted: Sequence[Sequence[int] | None] = [None] if ids is None else in_blocks(sorted(set(ids)))
-        found: list[StoredReject] = []
-        with self._reading() as connection:
-            for block in wanted:
-                some = ledger.rejects_where(block, limit, table_name=table, run_id=run_id, state=state, stage=stage)
-                found += map(ledger.reject_of, connection.execute(some).mappings())
-        return found[:limit]
-
-    def place_rejects(self, places: Mapping[int, tuple[int | None, str | None]]) -> None:
-        rows = [
-            {"id": reject, "line": line, "text": None if raw is None else ledger.storable(raw)}
-            for reject, (line, raw) in sorted(places.items())
-        ]
-        raw = sa.func.coalesce(sa.bindparam("text", type_=sa.Text), REJECTS.c.raw)
-        place = sa.update(REJECTS).where(REJECTS.c.reject_id == sa.bindparam("id"))
-        place = place.values(line_number=sa.bindparam("line"), raw=raw)
-        if rows:
-            self._write(lambda connection: connection.execute(place, rows))
-
-    def discard_rejects(self, ids: Sequence[int]) -> int:
-        return self._write(lambda connection: self._settle_rejects(connection, ids, "discarded"))
-
-    def _settle_rejects(self, connection: sa.Connection, ids: Sequence[int], state: RejectState) -> int:
-        settle = sa.update(REJECTS).where(REJECTS.c.state == "kept").values(state=state, settled_at=self._now())
-        return sum(
-            connection.execute(settle.where(REJECTS.c.reject_id.in_(block))).rowcount
-            for block in in_blocks(sorted(ids))
-        )
 
 
 def _settled(piece: Slice, written: Written, receipt_id: int, revised: int) -> Committed:
@@ -399,41 +343,3 @@ def _inserted_digest(piece: Slice, written: Written) -> bytes:
     column = piece.events.column(EVENT_ID)
     packed = memoryview(column.buffers()[1])[column.offset * 16 : (column.offset + len(column)) * 16]
     return Digest.of_packed(packed).to_bytes()
-
-
-def _missing(table: str, schema: pa.Schema, present: pa.Schema | None) -> list[pa.Field]:
-    """The fields of `schema` that the table lacks. Raises `SchemaError` where a type differs."""
-    held = {} if present is None else {field.name: field.type for field in present}
-    for field in schema:
-        if field.name in held and kind(held[field.name]) != kind(field.type):
-            raise SchemaError(
-                f"the input has {kind(field.type)}, the table holds {kind(held[field.name])}",
-                where=f"{table}, column {field.name}",
-                hint=f"convert it: --type {field.name}={kind(held[field.name])} or --select; or name another --table",
-            )
-    return [field for field in schema if field.name not in held]
-
-
-def require_fit(table: str, names: Sequence[str], unique: Sequence[Sequence[str]] | None, cure: str) -> None:
-    """Raise `SchemaError` unless the table has the reserved columns and a unique key on ``event_id`` alone.
-
-    With `unique` ``None`` it may do without the key.
-    """
-    lacking = [name for name in RESERVED_COLUMNS if name not in names]
-    if lacking:
-        raise SchemaError(f"the table exists, but has no column {', '.join(lacking)}", where=table, hint=cure)
-    if unique is not None and [EVENT_ID] not in [list(columns) for columns in unique]:
-        raise SchemaError(
-            "the table has no unique key on event_id, the authority on duplicates", where=table, hint=cure
-        )
-
-
-def require_type(table: str, name: str, arrow: pa.DataType | None, found: object) -> pa.DataType:
-    """`arrow`, or `SchemaError` for a column whose type `found` has no canonical counterpart."""
-    if arrow is None:
-        raise SchemaError(
-            f"Headrace cannot write a column of type {found}",
-            where=f"{table}, column {name}",
-            hint="change the column's type, or load into another table",
-        )
-    return arrow

@@ -14,7 +14,7 @@ import headrace as package
 from headrace import commands, reject_commands
 from headrace.errors import ConfigurationError, UsageError, WorkerError
 from headrace.storage import open_store
-from headrace.storage.base import StoredReject
+from headrace.storage.rejects import StoredReject
 
 FIRST = "id,updated,mag,place\n1,2024-01-01T00:00:00Z,1.5,here\n2,2024-01-01T00:00:00Z,2.5,there\n"
 LATER = (

@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from headrace.storage.base import EVENT_ID, PROVIDER, Address, Counts, Existing, Reject, RunRecord, Slice, Store
+from headrace.storage.base import EVENT_ID, PROVIDER, Address, Counts, Existing, RunRecord, Slice, Store
+from headrace.storage.rejects import Reject
 
 __all__ = [
     "RUN",

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from headrace.chunk import Chunk
 from headrace.errors import ConfigurationError, InputError, SchemaError
 from headrace.source import Input, ReadOptions, open_inputs
-from headrace.storage.base import Reject
+from headrace.storage.rejects import Reject
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=12)
 

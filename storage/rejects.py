@@ -1,0 +1,79 @@
+"""Rows that are kept aside, as they are read, kept and settled; what a `Store` does with them.
+
+    kept ──► replayed (by the slice that loads it, in its transaction)
+      └────► discarded
+
+A reject is written by `Store.commit`, in the transaction of its slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+__all__ = ["Reject", "RejectStage", "RejectState", "Rejects", "StoredReject"]
+
+RejectState = Literal["kept", "replayed", "discarded"]
+RejectStage = Literal["read", "prepare", "revision"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row kept aside. `row` and `line` are where it stands (row 0-based without the header, line 1-based physical).
+
+    `raw` is the row's text as it stood in the input (or its JSON where the input was not text). `record` is a JSON
+    object of column to text (or null) from which the row can be loaded again, `None` where the row could not be split
+    into columns. `stage` says whether `record` is a row of the relation ``source`` (``read``) or one that came out of
+    the user's ``select`` (``prepare``). A row of the stage ``revision`` is a duplicate that the books count as one;
+    `differs` is a JSON object of the columns in which it differs from the table's row: [there, here], as text or null.
+    """
+
+    source: str
+    row: int | None
+    line: int | None
+    column: str | None
+    reason: str
+    raw: str
+    record: str | None = None
+    stage: RejectStage = "read"
+    differs: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReject:
+    """A `Reject` as the database holds it."""
+
+    reject_id: int
+    run_id: str
+    table: str
+    provider: str
+    state: RejectState
+    created_at: datetime
+    reject: Reject
+
+
+class Rejects(Protocol):
+    """The part of a `Store` that keeps rejects."""
+
+    def rejects(
+        self,
+        *,
+        table: str | None = None,
+        run_id: str | None = None,
+        ids: Sequence[int] | None = None,
+        state: RejectState | None = "kept",
+        stage: RejectStage | None = None,
+        limit: int | None = None,
+    ) -> list[StoredReject]:
+        """Rejects, oldest first."""
+        ...
+
+    def discard_rejects(self, ids: Sequence[int]) -> int:
+        """Mark kept rejects as discarded; returns how many changed."""
+        ...
+
+    def place_rejects(self, places: Mapping[int, tuple[int | None, str | None]]) -> None:
+        """Set the line and, where it is known, the raw text of rejects, by their numbers."""
+        ...

@@ -1,0 +1,79 @@
+"""Rejects as SQL, the same text on PostgreSQL and SQLite."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from headrace.storage import ledger
+from headrace.storage.base import Slice
+from headrace.storage.rejects import RejectStage, RejectState, StoredReject
+from headrace.storage.repeats import Difference
+from headrace.storage.schema import REJECTS
+from headrace.storage.transactions import Transactions, in_blocks
+
+__all__ = ["SqlRejects"]
+
+
+class SqlRejects(Transactions, ABC):
+    """The half of a `Store` that keeps rejects."""
+
+    @abstractmethod
+    def _now(self) -> Any:
+        """The server's clock, as a value or an SQL expression that goes into a timestamp column."""
+
+    @abstractmethod
+    def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None: ...
+
+    def _keep_rejects(
+        self, connection: sa.Connection, piece: Slice, receipt_id: int, differences: Sequence[Difference]
+    ) -> None:
+        revisions = [piece.repeats.reject(one) for one in differences] if piece.repeats else []
+        if rejects := [*piece.rejects, *revisions]:
+            with self._watch.stage("commit.rejects", rows=len(rejects)):
+                rows = [ledger.reject_values(piece, reject, receipt_id) for reject in rejects]
+                self._insert_rejects(connection, rows)
+        if piece.replayed:
+            self._settle_rejects(connection, piece.replayed, "replayed")
+
+    def rejects(
+        self,
+        *,
+        table: str | None = None,
+        run_id: str | None = None,
+        ids: Sequence[int] | None = None,
+        state: RejectState | None = "kept",
+        stage: RejectStage | None = None,
+        limit: int | None = None,
+    ) -> list[StoredReject]:
+        wanted: Sequence[Sequence[int] | None] = [None] if ids is None else in_blocks(sorted(set(ids)))
+        found: list[StoredReject] = []
+        with self._reading() as connection:
+            for block in wanted:
+                some = ledger.rejects_where(block, limit, table_name=table, run_id=run_id, state=state, stage=stage)
+                found += map(ledger.reject_of, connection.execute(some).mappings())
+        return found[:limit]
+
+    def place_rejects(self, places: Mapping[int, tuple[int | None, str | None]]) -> None:
+        rows = [
+            {"id": reject, "line": line, "text": None if raw is None else ledger.storable(raw)}
+            for reject, (line, raw) in sorted(places.items())
+        ]
+        raw = sa.func.coalesce(sa.bindparam("text", type_=sa.Text), REJECTS.c.raw)
+        place = sa.update(REJECTS).where(REJECTS.c.reject_id == sa.bindparam("id"))
+        place = place.values(line_number=sa.bindparam("line"), raw=raw)
+        if rows:
+            self._write(lambda connection: connection.execute(place, rows))
+
+    def discard_rejects(self, ids: Sequence[int]) -> int:
+        return self._write(lambda connection: self._settle_rejects(connection, ids, "discarded"))
+
+    def _settle_rejects(self, connection: sa.Connection, ids: Sequence[int], state: RejectState) -> int:
+        settle = sa.update(REJECTS).where(REJECTS.c.state == "kept").values(state=state, settled_at=self._now())
+        return sum(
+            connection.execute(settle.where(REJECTS.c.reject_id.in_(block))).rowcount
+            for block in in_blocks(sorted(ids))
+        )
