@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from model_tables import model
 from pictures import pictures
 from tables import TABLES, facts_line, overview
 
@@ -24,6 +25,7 @@ WARNING = (
     "**A small run on a busy machine, to prove the harness. Do not quote these figures**; "
     "`make bench-all` takes them in full."
 )
+EVERY = TABLES | {"model": model}
 MARKED = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -38,6 +40,8 @@ def write_up(folder: Path) -> None:
         _fill(HERE / "README.md", {name: section(content) for name, content in contents.items()})
         if "predictions" in contents:
             _fill(HERE.parent / "docs" / "profiling.md", {"predictions": section(contents["predictions"])})
+        if "model" in contents:
+            _fill(HERE.parent / "docs" / "performance.md", {"model": section(contents["model"])})
         if "loads" in full:
             shown = [*_images(full["loads"], "bench/pictures/"), overview(full["loads"])]
             _fill(HERE.parent / "README.md", {"overview": "\n\n".join(shown)})
@@ -70,7 +74,7 @@ def section(content: dict[str, Any], *, pictures_in: str = "pictures/") -> str:
     """What stands at a question's place: where and with what, its pictures, and its table."""
     note = [WARNING] if content["small"] else []
     images = _images(content, pictures_in)
-    return "\n\n".join([*note, facts_line(content), *images, TABLES[content["question"]](content)])
+    return "\n\n".join([*note, facts_line(content), *images, EVERY[content["question"]](content)])
 
 
 def _images(content: dict[str, Any], folder: str) -> list[str]:
@@ -80,10 +84,12 @@ def _images(content: dict[str, Any], folder: str) -> list[str]:
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
-    for name in TABLES:
+    for name in EVERY:
         path = folder / f"{name}.json"
         if path.exists() and (content := json.loads(path.read_text()))["runs"]:
             found[name] = content | {"question": name, "small": folder.name == SMALL}
+    if "model" in found:
+        found["model"]["beside"] = {name: found[name] for name in ("loads", "parallel") if name in found}
     return found
 
 

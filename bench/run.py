@@ -25,7 +25,19 @@ from server import server, shown_settings
 HERE = Path(__file__).resolve().parent
 SITUATIONS = ("fresh", "fresh, a tenth twice", "50 % there", "99 % there", "all there")
 QUIET = 0.5  # load average
-QUESTIONS = ("startup", "kernels", "loads", "parallel", "growth", "snapshot", "poll", "memory", "sqlite", "predictions")
+QUESTIONS = (
+    "startup",
+    "kernels",
+    "loads",
+    "parallel",
+    "growth",
+    "snapshot",
+    "poll",
+    "memory",
+    "sqlite",
+    "predictions",
+    "model",
+)
 
 
 def main() -> None:

@@ -150,6 +150,7 @@ class _Profiling:
             gauged=gauged,
             machine=started,
             groups=split(totals_of(sequential.recorded.spans)),
+            costs=alone,
             criteria=criteria,
             verdict=verdict,
             strategy=self._options.parallel.strategy,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from headrace.costs import Group
+from headrace.costs import Costs, Group
 from headrace.criteria import Criterion
 from headrace.meter import Usage
 from headrace.recorder import Recorder
@@ -70,6 +70,7 @@ class Profile:
     gauged: Gauged
     machine: Machine
     groups: Sequence[Group]
+    costs: Costs
     criteria: Sequence[Criterion]
     verdict: Verdict
     strategy: str
@@ -170,6 +171,7 @@ class Profile:
                 **asdict(self.gauged),
             },
             "machine": asdict(self.machine),
+            "costs": asdict(self.costs),
             "criteria": [asdict(one) for one in self.criteria],
             "verdict": {
                 "parallel": self.parallel_advised,
