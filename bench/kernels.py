@@ -9,6 +9,7 @@ One chunk of random but seeded values of each kind: encoding, ID, partition, ded
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,9 @@ def measure(bench: Bench) -> None:
     if results.runs:
         return
     told = bench.scratch / "kernels.json"
-    options = ["-q", "-p", "no:cacheprovider", "--benchmark-only", f"--benchmark-json={told}"]
+    # the project's settings are the tests': they name plugins that this environment need not have
+    settings = ["-c", os.devnull, f"--rootdir={Path(__file__).parent}"]
+    options = [*settings, "-q", "-p", "no:cacheprovider", "--benchmark-only", f"--benchmark-json={told}"]
     outcome = run_process([sys.executable, "-m", "pytest", *options, str(Path(__file__))], scratch=bench.scratch)
     if outcome.exit_code:
         sys.exit(f"the kernels could not be timed:\n{outcome.said}{outcome.complaint}")
