@@ -15,6 +15,7 @@ from typing import Any
 from model_tables import model
 from pictures import pictures
 from tables import TABLES, facts_line, overview
+from targets import targets
 
 __all__ = ["filled", "read_all", "section", "write_up"]
 
@@ -37,7 +38,7 @@ def write_up(folder: Path) -> None:
     if RESULTS in (folder, *folder.parents):
         contents, full = read_all(), _read(RESULTS)
         _draw(HERE / "pictures", contents)
-        _fill(HERE / "README.md", {name: section(content) for name, content in contents.items()})
+        _fill(HERE / "README.md", every_section(contents))
         if "predictions" in contents:
             _fill(HERE.parent / "docs" / "profiling.md", {"predictions": section(contents["predictions"])})
         if "model" in contents:
@@ -68,6 +69,12 @@ def filled(text: str, sections: dict[str, str]) -> str:
 def read_all() -> dict[str, dict[str, Any]]:
     """The results of each question: those taken in full, else those of a small run."""
     return _read(RESULTS / SMALL) | _read(RESULTS)
+
+
+def every_section(contents: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """What stands in the benchmark's own README."""
+    full = {name: content for name, content in contents.items() if not content["small"]}
+    return {name: section(content) for name, content in contents.items()} | {"targets": targets(full)}
 
 
 def section(content: dict[str, Any], *, pictures_in: str = "pictures/") -> str:

@@ -59,14 +59,14 @@ def summary_rows(runs: Sequence[Run]) -> list[Run]:
         limit = (BOUND, cell["dataset"], cell["rows"], cell["existing"], "fresh", "parquet")
         bound, inner_bound = seconds.get(limit), inner.get(limit)
         best = min(peers, key=lambda peer: peers[peer], default=None)
-        ours, alone = seconds[OURS, *group], inner[OURS, *group]
+        ours, alone = seconds[OURS, *group], inner.get((OURS, *group))
         rows.append(
             cell
             | {
                 "seconds": ours,
                 "share of bound": bound / ours if bound else None,
                 "alone": alone,
-                "alone, share of bound": inner_bound / alone if inner_bound else None,
+                "alone, share of bound": inner_bound / alone if inner_bound and alone else None,
                 "best": best,
                 "times best": peers[best] / ours if best else None,
             }
@@ -99,7 +99,7 @@ def loads(content: Content) -> str:
             f"{row['seconds']:.2f} s",
             f"{row['rows'] / row['seconds']:,.0f}",
             _ratio(row["share of bound"]),
-            f"{row['alone']:.2f} s",
+            f"{row['alone']:.2f} s" if row["alone"] else "",
             _ratio(row["alone, share of bound"]),
             row["best"] or "none",
             _ratio(row["times best"]),

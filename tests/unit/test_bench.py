@@ -208,8 +208,7 @@ def test_the_readme_has_a_place_for_every_question_and_says_what_the_results_say
     text = (BENCH / "README.md").read_text()
     for name in tables.TABLES:
         assert text.count(f"<!-- figures: {name} -->") == 1, name
-    contents = render.read_all()
-    assert render.filled(text, {name: render.section(content) for name, content in contents.items()}) == text
+    assert render.filled(text, render.every_section(render.read_all())) == text
 
 
 def test_a_process_is_measured_by_itself_and_given_up_in_time(tmp_path: Path) -> None:
