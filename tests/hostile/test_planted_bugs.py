@@ -53,9 +53,9 @@ BUGS = [
     Bug(
         "alert outside the transaction",
         "storage/sqlstore.py",
-        "        alerts = self._raise_alerts(connection, piece, written.inserted, receipt_id)\n",
+        "        alerts = self._raise_alerts(connection, piece, written.inserted, revised.newer, receipt_id)\n",
         "        with self._engine.begin() as apart:\n"
-        "            alerts = self._raise_alerts(apart, piece, written.inserted, receipt_id)\n",
+        "            alerts = self._raise_alerts(apart, piece, written.inserted, revised.newer, receipt_id)\n",
         "contract/test_outbox.py::test_alerts_exist_only_with_their_events_wherever_a_commit_stops",
         "postgresql and snapshot",
     ),
