@@ -13,6 +13,8 @@ from run_support import rounds
 from tests_support import Headrace
 
 from headrace.checkup import examine_settings
+from headrace.commands_history import history
+from headrace.errors import UsageError
 from headrace.storage import open_store, past_loads, providers
 from headrace.storage.past_loads import PastLoad, ring_values
 from headrace.storage.state import ProviderState
@@ -144,16 +146,17 @@ def save(url: str, loads: list[PastLoad]) -> None:
 
 
 @pytest.fixture
-def cli(headrace: Headrace) -> Callable[..., dict[str, object]]:
-    def history(*words: str) -> dict[str, object]:
-        (one,) = headrace.json("profile", "--history", *words)["providers"]
+def cli(store_url: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, object]]:
+    def history_of(*providers: str) -> dict[str, object]:
+        assert history(store_url, None, providers, "json") == 0
+        (one,) = json.loads(capsys.readouterr().out)["providers"]
         return dict(one)
 
-    return history
+    return history_of
 
 
 def test_history_shows_a_provider_that_has_grown_into_parallel_mode(
-    store_url: str, headrace: Headrace, cli: Callable[..., dict[str, object]], tmp_path: Path
+    store_url: str, cli: Callable[..., dict[str, object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(store_url, [waits(number, 60.0 if number > 6 else 0.0) for number in range(1, 12)])
     found = cli("p")
@@ -162,7 +165,8 @@ def test_history_shows_a_provider_that_has_grown_into_parallel_mode(
     growth = found["growth"]
     assert isinstance(growth, dict)
     assert growth["seconds_now"] > 10 * growth["seconds_then"]
-    text = headrace.run("profile", "--history", "p").stdout
+    history(store_url, None, ["p"], "text")
+    text = capsys.readouterr().out
     assert "the last 11 loads" in text
     assert "--mode parallel" in text
     (tmp_path / "headrace.toml").write_text(ONE.format(url=store_url))
@@ -172,7 +176,7 @@ def test_history_shows_a_provider_that_has_grown_into_parallel_mode(
 
 
 def test_negative_control_one_that_has_not_grown_is_not_warned_of(
-    store_url: str, headrace: Headrace, cli: Callable[..., dict[str, object]], tmp_path: Path
+    store_url: str, cli: Callable[..., dict[str, object]], tmp_path: Path
 ) -> None:
     save(store_url, [waits(number, 0.0) for number in range(1, 12)])
     found = cli()
@@ -196,15 +200,17 @@ def test_history_of_one_in_parallel_mode_compares_what_both_ways_took(
     assert found["advice"] == "parallel mode is on: 4,000 rows/s; sequential loads had 2,000"
 
 
-def test_history_says_what_it_lacks(store_url: str, headrace: Headrace, cli: Callable[..., dict[str, object]]) -> None:
+def test_history_says_what_it_lacks(
+    store_url: str, cli: Callable[..., dict[str, object]], capsys: pytest.CaptureFixture[str]
+) -> None:
     with open_store(store_url) as store:
         store.prepare_ledger()
-    assert "nothing is kept" in headrace.run("profile", "--history").stdout
+    history(store_url, None, [], "text")
+    assert "nothing is kept" in capsys.readouterr().out
     save(store_url, [past(1)])
     assert cli("p")["advice"] == "1 loads are too few to tell from; 3 are wanted"
-    refused = headrace.run("profile", "--history", "q", expect=2)
-    assert "'q'" in refused.stderr
-    assert "nothing to profile" in headrace.run("profile", expect=2).stderr
+    with pytest.raises(UsageError, match="'q'"):
+        history(store_url, None, ["q"], "text")
 
 
 def test_run_then_history_in_the_folder_of_the_file(sqlite_url: str, tmp_path: Path) -> None:
@@ -219,3 +225,4 @@ def test_run_then_history_in_the_folder_of_the_file(sqlite_url: str, tmp_path: P
     assert [load["read"] for load in one["loads"]] == [10, 10, 10]
     assert one["verdict"]["parallel"] is False
     assert not (tmp_path / "none.db").exists()
+    assert "nothing to profile" in elsewhere.run("profile", expect=2).stderr
