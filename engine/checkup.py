@@ -21,7 +21,9 @@ from headrace.doctor import Finding, examine, failed
 from headrace.enrich import load_function
 from headrace.errors import ConfigurationError, HeadraceError
 from headrace.flags import FLAG, decide
+from headrace.history import History
 from headrace.partitioning.contract import Contract
+from headrace.placing import histories_in
 from headrace.revisions import require_version
 from headrace.rules import check_rules
 from headrace.settings import Provider, Settings, read_settings
@@ -62,9 +64,11 @@ def _live(store: ProviderStore, settings: Settings) -> Iterator[Finding]:
         yield _clock(store)
         yield _privileges(store, settings)
         states, held = store.provider_states(), store.claimed_providers()
+        grown = histories_in(store, settings.database, [one.name for one in settings.providers])
     except HeadraceError as error:
         yield failed("database", error)
         return
+    yield from _parallel(grown)
     for provider in settings.providers:
         yield from _contract(store, provider)
         yield from _rules(store, provider)
@@ -138,6 +142,17 @@ def _state(provider: Provider, state: ProviderState | None, holder: str | None) 
     if state is not None and state.failures:
         seen = f"it has failed {state.failures} times in a row: {(state.error or '').splitlines()[0]}"
         yield Finding(check, "warning", seen, f"next try at {state.next_at:%Y-%m-%d %H:%M:%S} UTC; --force tries now")
+
+
+def _parallel(found: Sequence[History]) -> Iterator[Finding]:
+    """Which providers have grown into needing parallel mode, by what their last loads took."""
+    told = [one for one in found if one.verdict is not None]
+    for one in told:
+        if one.grown:
+            cure = f"headrace profile --history {one.provider} says more; profile a delivery of it to be sure"
+            yield Finding(f"provider {one.provider}", "warning", f"its loads have grown: {one.advice}", cure)
+    if told and not any(one.grown for one in told):
+        yield Finding("parallel mode", "ok", f"the last loads of {len(told)} providers do not call for it")
 
 
 def _source(provider: Provider) -> Iterator[Finding]:

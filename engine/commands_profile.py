@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.config import LoadOptions
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, UsageError
 from headrace.interrupt import stopping
 from headrace.page import write_page
 from headrace.profile import profile as profile_inputs
@@ -32,7 +32,9 @@ class How:
 
 
 def profile(wanted: LoadOptions, inputs: Sequence[str], how: How, output: str, *, page: str | None = None) -> int:
-    """``headrace profile``. 4 if both ways did not give the same table."""
+    """``headrace profile``. 4 if both ways did not give the same table. Raises `UsageError` without inputs."""
+    if not inputs:
+        raise UsageError("there is nothing to profile", hint="name the inputs, or --history for what was loaded")
     if page is not None:
         try:
             Path(page).open("a").close()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from headrace.stages import StageTotal
 from headrace.storage.spans import Span
 
-__all__ = ["Costs", "Group", "costs_of", "split", "totals_of"]
+__all__ = ["Costs", "Group", "costs_from", "costs_of", "split", "totals_of"]
 
 READER = ("read", "spool")
 DECIDER = ("decide", "snapshot")
@@ -71,22 +71,31 @@ def costs_of(
     back. With `one_writer` a whole transaction, once it has begun, is the database's work.
     """
     totals, warm = totals_of(spans), totals_of(_warm(spans))
+    # what the spans would take if all were warm
+    sums = {name: (one.spans, warm[name].seconds / warm[name].spans * one.spans) for name, one in totals.items()}
+    return costs_from(sums, rows=rows, round_trip=round_trip, processor=processor, one_writer=one_writer)
+
+
+def costs_from(
+    sums: Mapping[str, tuple[int, float]], *, rows: int, round_trip: float, processor: float, one_writer: bool = False
+) -> Costs:
+    """The same from the sums by stage: how many spans, and their seconds."""
 
     def seconds(*names: str) -> float:
-        """What the spans would take if all were warm."""
-        known = [name for name in names if name in totals]
-        return sum(warm[name].seconds / warm[name].spans * totals[name].spans for name in known)
+        return sum(sums[name][1] for name in names if name in sums)
 
-    commits = totals["commit"].spans if "commit" in totals else 0
+    def spans(*names: str) -> int:
+        return sum(sums[name][0] for name in names if name in sums)
+
+    commits = spans("commit")
     each = seconds(*FOR_EACH_COMMIT) / commits if commits else 0.0
-    with_events = sum(totals[name].spans for name in DATABASE if name in totals)
-    travel = with_events * (ROUND_TRIPS_OF_COPY + ROUND_TRIPS_BESIDE) * round_trip
+    travel = spans(*DATABASE) * (ROUND_TRIPS_OF_COPY + ROUND_TRIPS_BESIDE) * round_trip
     travel = min(travel, max(0.0, seconds("commit") - seconds(*FOR_EACH_COMMIT)))
     count = max(rows, 1)
     database = seconds("commit") - seconds("commit.begin") if one_writer else seconds(*DATABASE) - travel
     return Costs(
         rows=rows,
-        chunks=totals["prepare"].spans if "prepare" in totals else 0,
+        chunks=spans("prepare"),
         agree=seconds("agree"),
         reader=seconds(*READER) / count,
         decider=seconds(*DECIDER) / count,

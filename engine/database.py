@@ -8,12 +8,12 @@ import sqlalchemy as sa
 
 from headrace.errors import ConfigurationError
 from headrace.storage import open_store, safe_url
-from headrace.storage.base import Store
+from headrace.storage.state import ProviderStore
 
 __all__ = ["is_there", "open_existing"]
 
 
-def open_existing(url: str) -> Store:
+def open_existing(url: str) -> ProviderStore:
     """The database at `url` with its ledger. Raises `ConfigurationError` if there is none, `StoreError` otherwise."""
     if not is_there(url):
         raise ConfigurationError(

@@ -15,12 +15,21 @@ from headrace.schedule import next_poll
 from headrace.settings import Provider
 from headrace.storage.base import Counts
 from headrace.storage.state import ProviderState
+from headrace.tally import Tally
 
-__all__ = ["Outcome", "Poll", "Round", "after_delivery", "after_failure", "not_polled"]
+__all__ = ["Loaded", "Outcome", "Poll", "Round", "after_delivery", "after_failure", "not_polled"]
 
 Outcome = Literal["loaded", "empty", "unchanged", "failed", "not due", "inactive", "elsewhere"]
 _POLLED = ("loaded", "empty", "unchanged", "failed")
 _BOOKS = ("inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A load's report, and the tally of what it took."""
+
+    report: Report
+    tally: Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +147,10 @@ def after_failure(
 
 
 def after_delivery(
-    provider: Provider, state: ProviderState, delivery: Delivery, report: Report | None, now: datetime, seconds: float
+    provider: Provider, state: ProviderState, delivery: Delivery, loaded: Loaded | None, now: datetime, seconds: float
 ) -> tuple[Poll, ProviderState]:
-    """The provider delivered: events (`report`), none, or the same as before."""
+    """The provider delivered: events (`loaded`), none, or the same as before."""
+    report = None if loaded is None else loaded.report
     outcome: Outcome = "unchanged" if delivery.unchanged else "empty" if report is None else "loaded"
     # the same as before is as empty as it was before
     empty = state.empty_polls + 1 if outcome == "empty" or (outcome == "unchanged" and state.empty_polls) else 0
@@ -158,11 +168,13 @@ def after_delivery(
         content=delivery.validators.content,
         description=describe(provider),
     )
-    if report is not None:
+    if loaded is not None and report is not None:
         polled = replace(
             polled,
             delivered_at=now,
             run_id=report.run_id,
+            loads=state.loads + 1,
+            load=loaded.tally.past_load(report, state.loads + 1, now),
             counts=state.counts + report.counts,
             newest_event=max(filter(None, (state.newest_event, report.newest_event)), default=None),
         )

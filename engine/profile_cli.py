@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli_options import Inputs, Out, PageFile, leave
+from headrace.cli_options import MaybeInputs, Out, PageFile, leave
 from headrace.option_groups import InputGroup, NewEventsGroup, ParallelGroup, spread
 
 __all__ = ["profile"]
@@ -14,7 +14,7 @@ __all__ = ["profile"]
 
 @spread
 def profile(
-    inputs: Inputs,
+    inputs: MaybeInputs = None,
     *,
     description: InputGroup,
     sample: Annotated[
@@ -29,13 +29,26 @@ def profile(
     parallel: ParallelGroup,
     new_events: NewEventsGroup,
     report: PageFile = None,
+    history: Annotated[
+        bool,
+        typer.Option("--history", help="What the last loads of `headrace run` took; INPUT: providers by name."),
+    ] = False,
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="FILE", help="With --history: the file that names the database.")
+    ] = None,
     output: Out = "text",
 ) -> None:
     """Try a load on a sample, both ways, and say where its time goes and whether parallel mode would pay.
 
     Nothing is written to the real table: the trial has a schema of its own (SQLite: a file), which is dropped.
     Functions given to --enrich and --alert-function are really called.
+    With --history nothing is tried: it shows whether a provider of `headrace run` has grown into parallel mode.
     """
+    if history:
+        from headrace import commands_history
+
+        leave(commands_history.history(description.to, config, inputs or [], output))
+        return
     from headrace import commands_profile
     from headrace.commands import options
     from headrace.forking import send_ahead
@@ -44,4 +57,4 @@ def profile(
         send_ahead()
     wanted = options(**vars(description), **vars(parallel), **vars(new_events))
     how = commands_profile.How(sample, parallel.workers, in_place, check)
-    leave(commands_profile.profile(wanted, inputs, how, output, page=report))
+    leave(commands_profile.profile(wanted, inputs or [], how, output, page=report))

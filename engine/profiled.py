@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from headrace.costs import Costs, Group
 from headrace.criteria import Criterion
@@ -79,17 +79,10 @@ class Profile:
     @property
     def advice(self) -> str:
         """The recommendation in a sentence."""
-        verdict = self.verdict
         failed = [one.name for one in self.criteria if not one.holds and not one.name.startswith("the CPU")]
         if failed:
             return f"stay sequential, because this does not hold: {', '.join(failed)}"
-        how = f"{verdict.speedup:.2f} times as fast ({verdict.speedup_low:.2f} to {verdict.speedup_high:.2f})"
-        if not self.parallel_advised:
-            return f"stay sequential, because {verdict.because} ({verdict.candidate.workers} workers: {how})"
-        return (
-            f"--mode parallel --strategy {self.strategy} --workers {verdict.candidate.workers}: {how}, "
-            f"because {verdict.because}"
-        )
+        return replace(self.verdict, parallel=self.parallel_advised).advice(self.strategy)
 
     @property
     def trustworthy(self) -> bool:

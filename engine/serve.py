@@ -2,7 +2,8 @@
 
     read all states ──► due? ──► claim those ──► collect ──► empty or unchanged? ──► state
       1 statement                 1 statement     (ahead)     └─ no ──► ingest ──────► state
-                                                                                        └─► save all: 1 statement
+                                                                                        └─► save all: 1 statement,
+                                                                    and 1 for what the loads took, if any was loaded
 
 The store, the workers and, for providers of the same table, the existing IDs stay warm from one provider to the next.
 A provider that fails is noted and tried again later; the others go on. Nothing here decides what is a duplicate: if two
@@ -29,8 +30,7 @@ from headrace.download import Validators
 from headrace.errors import ConfigurationError, HeadraceError, Interrupted
 from headrace.feeds import Delivery, describe
 from headrace.ingest import ingest
-from headrace.polls import Poll, Round, after_delivery, after_failure, not_polled
-from headrace.report import Report
+from headrace.polls import Loaded, Poll, Round, after_delivery, after_failure, not_polled
 from headrace.schedule import is_due
 from headrace.scratch import scratch_folder
 from headrace.session import Session
@@ -38,6 +38,7 @@ from headrace.settings import Provider, Settings
 from headrace.source import open_inputs
 from headrace.storage import open_store
 from headrace.storage.state import ProviderState
+from headrace.tally import Tally
 
 __all__ = ["Clock", "Service", "SystemClock", "serve"]
 
@@ -209,7 +210,7 @@ class Service:
         began = monotonic()
         try:
             delivery = collected.result()
-            report = None if delivery.unchanged else self._load(provider, delivery, folder)
+            loaded = None if delivery.unchanged else self._load(provider, delivery, folder)
         except Interrupted:
             raise
         except Exception as error:  # whatever a provider's code raises is that provider's failure alone
@@ -217,9 +218,9 @@ class Service:
                 log.debug("%s failed", provider.name, exc_info=True)
             return after_failure(provider, state, error, now)
         seconds = monotonic() - began + collected.seconds
-        return after_delivery(provider, state, delivery, report, now, seconds)
+        return after_delivery(provider, state, delivery, loaded, now, seconds)
 
-    def _load(self, provider: Provider, delivery: Delivery, folder: Path) -> Report | None:
+    def _load(self, provider: Provider, delivery: Delivery, folder: Path) -> Loaded | None:
         """Load a delivery; ``None`` if there is no event in it, and then neither snapshot nor table is touched."""
         options = provider.options
         try:
@@ -231,7 +232,17 @@ class Service:
             settled = in_stored_timezone(self._store, provider.table, options)
             if settled.read.timezone != options.read.timezone:
                 items = open_inputs(delivery.inputs, settled.read, folder)
-            return ingest(self._store, items, provider.table, settled, stop=self._stop, session=self._session)
+            with Tally() as tally:
+                report = ingest(
+                    self._store,
+                    items,
+                    provider.table,
+                    settled,
+                    stop=self._stop,
+                    session=self._session,
+                    listener=tally,
+                )
+            return Loaded(report, tally)
         finally:
             delivery.discard()
 

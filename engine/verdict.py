@@ -19,15 +19,19 @@ from headrace.costs import Costs
 
 __all__ = [
     "CANDIDATES",
+    "WORTH",
     "Machine",
     "Prediction",
     "Verdict",
     "amdahl",
+    "because",
     "best_workers",
+    "busiest",
     "connections_gain",
     "judge",
     "parallel_seconds",
     "sequential_seconds",
+    "threads",
 ]
 
 WORTH = 1.1
@@ -66,12 +70,16 @@ def sequential_seconds(costs: Costs, rows: int, measured: float) -> float:
     """
     left = max(0, rows - costs.rows)
     commits = ceil(left * costs.chunks / costs.rows) if costs.rows else 0  # a last chunk costs as much, however small
-    threads = (
-        (costs.reader + costs.prepare) * left,
-        costs.decider * left,
-        costs.carry * left + costs.commit * commits,
-    )
-    return measured + max(threads)
+    return measured + max(threads(costs, left, commits).values())
+
+
+def threads(costs: Costs, rows: int, commits: int) -> dict[str, float]:
+    """The seconds that each of sequential mode's three threads is at work for `rows` rows in so many commits."""
+    return {
+        "reading and preparing": (costs.reader + costs.prepare) * rows,
+        "deciding": costs.decider * rows,
+        "committing": costs.carry * rows + costs.commit * commits,
+    }
 
 
 def connections_gain(machine: Machine, connections: int) -> float:
@@ -137,6 +145,14 @@ class Verdict:
     because: str
     amdahl: Mapping[int, float] = field(default_factory=dict)
 
+    def advice(self, strategy: str) -> str:
+        """The recommendation in a sentence."""
+        how = f"{self.speedup:.2f} times as fast ({self.speedup_low:.2f} to {self.speedup_high:.2f})"
+        if not self.parallel:
+            return f"stay sequential, because {self.because} ({self.candidate.workers} workers: {how})"
+        options = f"--mode parallel --strategy {strategy} --workers {self.candidate.workers}"
+        return f"{options}: {how}, because {self.because}"
+
 
 def judge(
     costs: Costs,
@@ -158,7 +174,7 @@ def judge(
     expected = max(parallel_sample + plain - modelled, parallel_sample)
     margin = max(LEAST_MARGIN, abs(parallel_sample - modelled) / expected / 2 if expected > 0 else 0.0)
     alone = sequential_seconds(costs, rows, sequential_sample)
-    sequential = Prediction(0, alone, alone * (1 - LEAST_MARGIN), alone * (1 + LEAST_MARGIN), _busiest(costs))
+    sequential = Prediction(0, alone, alone * (1 - LEAST_MARGIN), alone * (1 + LEAST_MARGIN), busiest(costs))
     candidate = Prediction(workers, expected, expected / (1 + margin), expected * (1 + margin), bound)
     speedup = alone / expected if expected > 0 else 1.0
     low, high = speedup / (1 + margin), speedup * (1 + margin)
@@ -171,21 +187,19 @@ def judge(
         speedup,
         low,
         high,
-        _because(costs, sequential, candidate, parallel=parallel),
+        because(costs, sequential, candidate, parallel=parallel),
         {one: amdahl(costs, one) for one in CANDIDATES},
     )
 
 
-def _busiest(costs: Costs) -> str:
-    threads = {
-        "reading and preparing": (costs.reader + costs.prepare) * costs.rows,
-        "deciding": costs.decider * costs.rows,
-        "committing": costs.carry * costs.rows + costs.commit * costs.chunks,
-    }
-    return max(threads, key=lambda name: threads[name])
+def busiest(costs: Costs) -> str:
+    """Which thread sets the pace of sequential mode."""
+    each = threads(costs, costs.rows, costs.chunks)
+    return max(each, key=lambda name: each[name])
 
 
-def _because(costs: Costs, sequential: Prediction, candidate: Prediction, *, parallel: bool) -> str:
+def because(costs: Costs, sequential: Prediction, candidate: Prediction, *, parallel: bool) -> str:
+    """Why, in a clause."""
     if parallel:
         whole = costs.reader + costs.decider + costs.worker
         share = costs.worker / whole if whole else 0.0

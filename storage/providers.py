@@ -9,21 +9,23 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
 from headrace.storage import ledger
-from headrace.storage.schema import PROVIDERS
+from headrace.storage.past_loads import PastLoad, kept_loads, past_load_of, ring_values
+from headrace.storage.schema import PAST_LOADS, PROVIDERS
 from headrace.storage.state import ProviderState
 from headrace.storage.transactions import Transactions
 
 __all__ = ["ProviderTable"]
 
-# a statement has 65,535 parameters at most in PostgreSQL, 32,766 in SQLite; a state has 23
+# a statement has 65,535 parameters at most in PostgreSQL, 32,766 in SQLite; a state has 24
 STATES_IN_A_STATEMENT = 1_000
 _MOMENTS = ("polled_at", "next_at", "delivered_at", "newest_event")
-_PLAIN = ("outcome", "error", "run_id", "empty_polls", "failures", "polls")
+_PLAIN = ("outcome", "error", "run_id", "empty_polls", "failures", "polls", "loads")
 _SEEN = ("etag", "last_modified", "content", "description")
 _COLUMNS = PROVIDERS.c
 
@@ -73,7 +75,7 @@ class ProviderTable(Transactions):
         return {row["provider"] for row in self._rows(renew.returning(_COLUMNS.provider))}
 
     def save_providers(self, states: Collection[ProviderState], holder: str) -> set[str]:
-        """Write `states`, where `holder` still has them, and let them go."""
+        """Write `states`, where `holder` still has them, and let them go; with them what their loads took."""
         written: set[str] = set()
         for block in _blocks(sorted(states, key=lambda state: state.provider)):
             save = self._insert(PROVIDERS).values([self._values(state) for state in block])
@@ -83,8 +85,26 @@ class ProviderTable(Transactions):
             )
             every = {column.name: save.excluded[column.name] for column in PROVIDERS.columns if not column.primary_key}
             save = save.on_conflict_do_update(index_elements=["provider"], set_=every, where=ours)
-            written |= {row["provider"] for row in self._rows(save.returning(_COLUMNS.provider))}
+            loads = [state.load for state in block if state.load is not None]
+            written |= self._write(partial(self._save_in, save=save.returning(_COLUMNS.provider), loads=loads))
         return written
+
+    def _save_in(self, connection: sa.Connection, save: Any, loads: Sequence[PastLoad]) -> set[str]:
+        written = {row["provider"] for row in connection.execute(save).mappings()}
+        values = [ring_values(load, self._stored(load.polled_at)) for load in loads if load.provider in written]
+        if values:
+            keep = self._insert(PAST_LOADS).values(values)
+            keys = [column.name for column in PAST_LOADS.primary_key]
+            every = {
+                column.name: keep.excluded[column.name] for column in PAST_LOADS.columns if column.name not in keys
+            }
+            connection.execute(keep.on_conflict_do_update(index_elements=keys, set_=every))
+        return written
+
+    def past_loads(self, providers: Collection[str] | None = None) -> list[PastLoad]:
+        """What the last loads took, by provider, the oldest first."""
+        with self._reading() as connection:
+            return [past_load_of(row) for row in connection.execute(kept_loads(providers)).mappings()]
 
     def claimed_providers(self) -> Mapping[str, str]:
         """Who holds which provider at this moment."""
@@ -108,8 +128,12 @@ class ProviderTable(Transactions):
         }
 
     def _moment(self, moment: datetime | None) -> datetime | str | None:
+        """`_stored`, where there may be none."""
+        return None if moment is None else self._stored(moment)
+
+    def _stored(self, moment: datetime) -> datetime | str:
         """`moment` as the database keeps it: SQLite as UTC text."""
-        if moment is None or self._engine.dialect.name == "postgresql":
+        if self._engine.dialect.name == "postgresql":
             return moment
         return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 

@@ -31,6 +31,7 @@ __all__ = [
     "ALERTS",
     "CONTRACTS",
     "LEDGER",
+    "PAST_LOADS",
     "PROVIDERS",
     "RECEIPTS",
     "RECEIPT_KEY",
@@ -181,6 +182,7 @@ PROVIDERS = sa.Table(
     sa.Column("empty_polls", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("failures", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("polls", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("loads", sa.BigInteger, nullable=False, server_default="0"),
     *_counts(),
     sa.Column("etag", sa.Text),
     sa.Column("last_modified", sa.Text),
@@ -188,6 +190,27 @@ PROVIDERS = sa.Table(
     sa.Column("description", sa.Text),
     sa.Column("holder", sa.Text),
     sa.Column("held_until", _MOMENT),
+)
+
+# a ring: a provider's next load takes the place of its oldest, so that the table is bounded and nothing need be deleted
+PAST_LOADS = sa.Table(
+    "headrace_past_loads",
+    LEDGER,
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("slot", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("polled_at", _MOMENT, nullable=False),
+    sa.Column("strategy", sa.Text, nullable=False),
+    sa.Column("workers", sa.Integer, nullable=False),
+    sa.Column("chunks", sa.BigInteger, nullable=False),
+    sa.Column("read", sa.BigInteger, nullable=False),
+    sa.Column("inserted", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("cpu_seconds", sa.Double, nullable=False),
+    sa.Column("machine_cpu", sa.Double, nullable=False),
+    sa.Column("stages", sa.Text, nullable=False),
 )
 
 

@@ -1,7 +1,7 @@
 """What is remembered of each provider between two polls, and how the database is asked for it.
 
     read all ──► which are due? ──► claim those ──► poll ──► save all, which ends the claims
-    1 statement   (the engine's)    1 statement              1 statement
+    1 statement   (the engine's)    1 statement              1 statement, 1 more if anything was loaded
 
 A claim is a lease by the database server's clock: no second host polls a provider while it lasts, whoever holds it
 renews it, and that of a host that died lapses. It only keeps two hosts from doing the same work; what is a duplicate is
@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Protocol
 
 from headrace.storage.base import Counts, Store
+from headrace.storage.past_loads import PastLoad
 
 __all__ = ["ProviderState", "ProviderStore"]
 
@@ -26,7 +27,9 @@ class ProviderState:
 
     `polled_at` is the last poll, `next_at` the earliest time for the next, `delivered_at` the last poll that had
     events, `newest_event` the latest event time seen so far. `outcome` is what the last poll came to, `error` why it
-    failed. `empty_polls` and `failures` count without a break up to now; `polls` and `counts` are totals.
+    failed. `empty_polls` and `failures` count without a break up to now; `polls`, `loads` (polls that loaded something)
+    and `counts` are totals. `load` is what the load of this poll took, to be kept with those before it; it is not read
+    back with the state.
 
     `etag`, `last_modified` and `content` are what the last download that was taken in said about itself and the digest
     of its content; they are worth something only while `description` (a digest of what is done with it) is the same.
@@ -44,11 +47,13 @@ class ProviderState:
     empty_polls: int = 0
     failures: int = 0
     polls: int = 0
+    loads: int = 0
     counts: Counts = field(default_factory=Counts)
     etag: str | None = None
     last_modified: str | None = None
     content: str | None = None
     description: str | None = None
+    load: PastLoad | None = None
 
 
 class ProviderStore(Store, Protocol):
@@ -75,8 +80,12 @@ class ProviderStore(Store, Protocol):
     def save_providers(self, states: Collection[ProviderState], holder: str) -> set[str]:
         """Write `states` and end their claims, except where another holder has taken over; returns the names written.
 
-        One statement.
+        One statement, and one more for what the loads took, if there were any.
         """
+        ...
+
+    def past_loads(self, providers: Collection[str] | None = None) -> list[PastLoad]:
+        """What the last loads of `providers` (``None``: of all) took, by provider, the oldest first. One statement."""
         ...
 
     def server_now(self) -> datetime | None:

@@ -1,0 +1,47 @@
+"""``headrace profile --history``: what the last loads of providers took, and whether they call for parallel mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from headrace.config import database_url
+from headrace.database import open_existing
+from headrace.errors import UsageError
+from headrace.history import History
+from headrace.placing import histories_in
+from headrace.settings import read_settings
+from headrace.showing import show
+
+__all__ = ["history"]
+
+USUAL_FILE = "headrace.toml"
+
+
+def history(to: str | None, config: str | None, providers: Sequence[str], output: str) -> int:
+    """``headrace profile --history``. Raises `UsageError` for a provider of which nothing is kept."""
+    url = _database(to, config)
+    with open_existing(url) as store:
+        found = histories_in(store, url, providers or None)
+    unknown = sorted(set(providers) - {one.provider for one in found})
+    if unknown:
+        raise UsageError(
+            f"nothing is kept of a provider {unknown[0]!r}",
+            hint="`headrace run` keeps what its loads take; without a name all providers are shown",
+        )
+    show(output, lambda: {"providers": [one.to_dict() for one in found]}, lambda: _text(found))
+    return 0
+
+
+def _text(found: Sequence[History]) -> str:
+    if not found:
+        return "nothing is kept: no provider has been loaded by `headrace run` yet"
+    return "\n".join(one.to_text() for one in found)
+
+
+def _database(to: str | None, config: str | None) -> str:
+    if to is not None and config is not None:
+        raise UsageError("--to and --config each name a database", hint="the file's is in its key database")
+    if config is not None or (to is None and Path(USUAL_FILE).exists()):
+        return read_settings(config or USUAL_FILE).database
+    return database_url(to)

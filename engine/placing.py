@@ -1,0 +1,72 @@
+"""Where a database's loads run, found out by looking, and what the past loads that it keeps say there.
+
+past loads ─► histories (`headrace.history`), told of ─► the cores · the round trip · whether the server is on this
+                                                         machine · how long workers take to start, if it matters
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from headrace.crew import ProcessCrew
+from headrace.errors import ConfigurationError
+from headrace.history import History, Place, histories
+from headrace.meter import cores
+from headrace.scratch import scratch_folder
+from headrace.storage.state import ProviderStore
+
+__all__ = ["histories_in"]
+
+PINGS = 5
+ROUND_TRIPS = 3  # of a transaction with one question
+_HERE = {None, "", "localhost", "127.0.0.1", "::1"}
+
+
+def histories_in(store: ProviderStore, url: str, providers: Sequence[str] | None) -> list[History]:
+    """What is kept in `store`, the database at `url`, of `providers` (``None``: of all)."""
+    loads = store.past_loads(providers)
+    return histories(loads, _place(store, url)) if loads else []
+
+
+def _place(store: ProviderStore, url: str) -> Place:
+    """Where loads run, as far as a few questions tell."""
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return Place(cores(), 0.0, database_here=True, writers=1, start=_seconds_to_start)
+    sockets = parsed.query.get("host")
+    here = parsed.host in _HERE and (sockets is None or str(sockets).startswith("/"))
+    return Place(cores(), _round_trip(store), database_here=here, writers=None, start=_seconds_to_start)
+
+
+def _round_trip(store: ProviderStore) -> float:
+    """Seconds to the database and back, by a question that costs nothing."""
+    store.server_now()
+    return statistics.median(_timed(store) for _ in range(PINGS)) / ROUND_TRIPS
+
+
+def _timed(store: ProviderStore) -> float:
+    began = time.perf_counter()
+    store.server_now()
+    return time.perf_counter() - began
+
+
+def _seconds_to_start(workers: int) -> float:
+    """How long workers take to start here, by starting some."""
+    with scratch_folder() as folder:
+        crew = ProcessCrew(workers, folder, task_timeout=60.0)
+        began = time.perf_counter()
+        try:
+            pool = crew.start()
+        except ConfigurationError:
+            return float("inf")  # none can be started here: then they pay at no size
+        try:
+            for one in [pool.submit(time.sleep, 0) for _ in range(workers)]:
+                one.result()
+            return time.perf_counter() - began
+        finally:
+            crew.kill()
+            pool.shutdown(wait=False, cancel_futures=True)
