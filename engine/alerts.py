@@ -4,24 +4,39 @@
     --alert-function 'near=geo:is_near'    a function: gets the new events, returns which of them raise an alert
 
     alert key = BLAKE2b, 16 bytes, of event ID (16 bytes) ‖ rule name (UTF-8, NFC), as 32 hexadecimal digits
+                a rule that asks for revisions: ‖ 00 ‖ version (encoding v1) behind that
 
 An alert is one event under one rule, so its key says all that makes it the same alert: a repeated delivery carries the
-same key. The key's form is frozen. `headrace.rules` judges events; `headrace.deliver` delivers what was raised.
+same key. Under a rule that asks for revisions (`--alert-revisions strong`) it is one version of the event. The key's
+form is frozen. `headrace.rules` judges events; `headrace.deliver` delivers what was raised.
 """
 
 from __future__ import annotations
 
+import math
+import struct
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
+import pyarrow as pa
+
 from headrace.errors import ConfigurationError
+from headrace.partitioning.encoding import encode
 from headrace.sendable import require_sendable
 
-__all__ = ["AlertRule", "alert_key", "name_bytes", "parse_rules", "require_distinct"]
+__all__ = [
+    "AlertRule",
+    "alert_key",
+    "name_bytes",
+    "parse_rules",
+    "require_distinct",
+    "require_updates",
+    "version_bytes",
+]
 
 KEY_BYTES = 16
 LONGEST_NAME = 200
@@ -30,12 +45,15 @@ _EXAMPLES = "--alert 'strong=mag >= 6' or --alert-function near=geo:is_near"
 
 @dataclass(frozen=True, slots=True)
 class AlertRule:
-    """A name, and exactly one of `where` and `function`.
+    """A name, and exactly one of `where` and `function`; with `revisions`, it is asked about revised events too.
 
     `where` is an SQL predicate over the table's columns, ``event_id`` (16 bytes) and ``provider``; null counts as
     false. `function` is a callable, or ``module:function``; it gets the new events as a `pyarrow.RecordBatch` and
     returns a boolean for each row (Arrow, NumPy or a list; null counts as false). It sees a part of the input, whose
     borders mean nothing, so a row's answer must depend on that row alone.
+
+    Without `revisions` an event raises one alert at most, by the row that was inserted. With it, so does each newer
+    version that takes the event's row in the table (``--revisions update``), once each.
 
     Raises `ConfigurationError` for a name or a combination that is impossible.
     """
@@ -43,6 +61,7 @@ class AlertRule:
     name: str
     where: str | None = None
     function: Callable[..., Any] | str | None = None
+    revisions: bool = False
 
     def __post_init__(self) -> None:
         if not self.name.strip() or not self.name.isprintable() or len(self.name) > LONGEST_NAME:
@@ -70,9 +89,22 @@ class AlertRule:
         require_sendable(self.function, f"alert rule {self.name}")
 
 
-def alert_key(event_id: bytes, rule: str) -> str:
-    """The key of the alert that `rule` raises for the event: the same wherever and whenever it is raised."""
-    return blake2b(event_id + name_bytes(rule), digest_size=KEY_BYTES).hexdigest()
+def alert_key(event_id: bytes, rule: str, version: bytes | None = None) -> str:
+    """The key of the alert that `rule` raises for the event: the same wherever and whenever it is raised.
+
+    `version` is that of the row (`version_bytes`), for a rule that asks for revisions.
+    """
+    behind = b"" if version is None else b"\0" + version  # a name is printable, so it has no NUL
+    return blake2b(event_id + name_bytes(rule) + behind, digest_size=KEY_BYTES).hexdigest()
+
+
+def version_bytes(column: pa.Array) -> list[bytes]:
+    """Encoding v1 of each version, but of floats any value: a NaN is as old as a null, and so the same version."""
+    if not pa.types.is_floating(column.type):
+        encoded: list[bytes] = encode([column], None).to_pylist()
+        return encoded
+    known = [None if value is None or math.isnan(value) else value + 0.0 for value in column.to_pylist()]
+    return [b"\x00" if value is None else b"\x03" + struct.pack(">d", value) for value in known]
 
 
 @lru_cache(maxsize=1024)
@@ -81,11 +113,32 @@ def name_bytes(rule: str) -> bytes:
     return unicodedata.normalize("NFC", rule).encode()
 
 
-def parse_rules(predicates: Sequence[str], functions: Sequence[str]) -> tuple[AlertRule, ...]:
-    """Rules from ``NAME=SQL`` and ``NAME=module:function``. Raises `ConfigurationError`."""
+def parse_rules(
+    predicates: Sequence[str], functions: Sequence[str], revisions: Sequence[str] = ()
+) -> tuple[AlertRule, ...]:
+    """Rules from ``NAME=SQL`` and ``NAME=module:function``; those named in `revisions` ask for these too.
+
+    Raises `ConfigurationError`.
+    """
     rules = [AlertRule(name, where=what) for name, what in map(_split, predicates)]
     rules += [AlertRule(name, function=what) for name, what in map(_split, functions)]
-    return require_distinct(rules)
+    names = [rule.name for rule in rules]
+    if unknown := [name for name in revisions if name not in names]:
+        raise ConfigurationError(
+            f"--alert-revisions {unknown[0]}: there is no such rule",
+            hint=f"the rules are {', '.join(names)}" if names else f"give the rule too, {_EXAMPLES}",
+        )
+    return require_distinct([replace(rule, revisions=rule.name in revisions) for rule in rules])
+
+
+def require_updates(rules: Sequence[AlertRule], revisions: str) -> None:
+    """Raises `ConfigurationError` for a rule that asks for revisions where none takes an event's row."""
+    asking = [rule.name for rule in rules if rule.revisions]
+    if asking and revisions != "update":
+        raise ConfigurationError(
+            f"alert rule {asking[0]} asks for revisions, and with --revisions {revisions} no event is ever revised",
+            hint="say --revisions update --version-column COL, or leave the rule's own revisions out",
+        )
 
 
 def require_distinct(rules: Sequence[AlertRule]) -> tuple[AlertRule, ...]:

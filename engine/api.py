@@ -82,8 +82,8 @@ class Named(Plain, total=False):
 
     `enrich` gets each batch of new events as a `pyarrow.RecordBatch` and returns the same rows with columns added.
     `alerts` are `headrace.AlertRule`: what they find among the new events is written to the outbox together with
-    them, and `headrace alerts deliver` delivers it. With `on_error` ``"reject"``, rows that make any of these fail are
-    kept as rejects instead of failing the run.
+    them, and `headrace alerts deliver` delivers it; a rule with ``revisions=True`` tells of newer versions as well.
+    With `on_error` ``"reject"``, rows that make any of these fail are kept as rejects instead of failing the run.
 
     `revisions` says what becomes of rows that come again with another payload: ``"ignore"`` (the first wins),
     ``"report"`` (likewise, and the others are kept as rejects of the stage ``revision``) or ``"update"`` (the newest by

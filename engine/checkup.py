@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pyarrow as pa
+
 from headrace.addresses import Doors
 from headrace.agreement import contract_differences
 from headrace.database import is_there
@@ -19,6 +21,9 @@ from headrace.doctor import Finding, examine, failed
 from headrace.enrich import load_function
 from headrace.errors import ConfigurationError, HeadraceError
 from headrace.flags import FLAG, decide
+from headrace.partitioning.contract import Contract
+from headrace.revisions import require_version
+from headrace.rules import check_rules
 from headrace.settings import Provider, Settings, read_settings
 from headrace.storage import open_store, safe_url
 from headrace.storage.state import ProviderState, ProviderStore
@@ -62,11 +67,15 @@ def _live(store: ProviderStore, settings: Settings) -> Iterator[Finding]:
         return
     for provider in settings.providers:
         yield from _contract(store, provider)
+        yield from _rules(store, provider)
         yield from _state(provider, states.get(provider.name), held.get(provider.name))
 
 
 def _clock(store: ProviderStore) -> Finding:
-    skew = (store.server_now() - datetime.now(UTC)).total_seconds()
+    server = store.server_now()
+    if server is None:
+        return Finding("clock skew", "ok", "none: the database goes by this machine's clock")
+    skew = (server - datetime.now(UTC)).total_seconds()
     seen = f"the server's is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
     if abs(skew) <= MOST_SKEW:
         return Finding("clock skew", "ok", seen)
@@ -75,7 +84,8 @@ def _clock(store: ProviderStore) -> Finding:
 
 
 def _privileges(store: ProviderStore, settings: Settings) -> Finding:
-    lacking = store.lacking_privileges(sorted({one.table for one in settings.providers}))
+    revised = {one.table for one in settings.providers if one.options.revisions == "update"}
+    lacking = store.lacking_privileges(sorted({one.table for one in settings.providers}), sorted(revised))
     if not lacking:
         return Finding("privileges", "ok", "this user may create tables and write to those that are there")
     return Finding("privileges", "failed", f"this user lacks {', '.join(lacking)}", "GRANT them, as the tables' owner")
@@ -95,6 +105,30 @@ def _contract(store: ProviderStore, provider: Provider) -> Iterator[Finding]:
         yield Finding(check, "failed", seen, "drop the keys that differ from the file, or name another table")
     else:
         yield Finding(check, "ok", f"its contract is the one stored with {provider.table}")
+
+
+def _rules(store: ProviderStore, provider: Provider) -> Iterator[Finding]:
+    """Whether alert rules and version column can be what they are with the columns that the table has."""
+    check, options = f"provider {provider.name}", provider.options
+    try:
+        check_rules(options.alerts, pa.schema([]), all_known=False)
+    except HeadraceError as error:
+        yield failed(check, error)
+        return
+    stored = store.pinned_contract(provider.table)
+    try:
+        schema = store.table_schema(provider.table)
+    except HeadraceError:
+        return  # said of the contract already
+    if schema is None or stored is None:
+        return
+    try:
+        check_rules(options.alerts, schema, all_known=options.enrichment is None)
+        columns = [(provider.table, schema.names)]
+        require_version(options.version_column, schema, Contract.from_json(stored), columns)
+    except HeadraceError as error:
+        cure = f"until that is mended a poll is refused, unless it brings such a column; {error.hint}"
+        yield Finding(check, "warning", f"{error.where}: {error.what}", cure)
 
 
 def _state(provider: Provider, state: ProviderState | None, holder: str | None) -> Iterator[Finding]:

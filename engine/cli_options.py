@@ -9,6 +9,7 @@ import typer
 __all__ = [
     "AlertFunctions",
     "AlertPredicates",
+    "AlertRevisions",
     "ChunkRows",
     "Config",
     "EnrichName",
@@ -206,6 +207,15 @@ AlertFunctions = Annotated[
         metavar="NAME=MODULE:FUNCTION",
         help="The same by your own function: gets new events as a pyarrow.RecordBatch, returns a boolean for each. "
         "Repeatable.",
+    ),
+]
+AlertRevisions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--alert-revisions",
+        metavar="NAME",
+        help="With --revisions update: this rule is asked about newer versions of an event too, and each raises an "
+        "alert of its own. Default: one alert for an event. Repeatable.",
     ),
 ]
 OnError = Annotated[

@@ -52,6 +52,7 @@ def options(
     task_timeout: str = "10m",
     alerts: Sequence[str] | None = None,
     alert_functions: Sequence[str] | None = None,
+    alert_revisions: Sequence[str] | None = None,
     **named: Unpack[Plain],
 ) -> LoadOptions:
     """`LoadOptions` from the command line's strings. Raises `ConfigurationError`."""
@@ -63,7 +64,7 @@ def options(
         "types": parse_types(types or []),
         "lock_timeout": parse_seconds(lock_timeout),
         "task_timeout": parse_seconds(task_timeout),
-        "alerts": parse_rules(alerts or [], alert_functions or []),
+        "alerts": parse_rules(alerts or [], alert_functions or [], alert_revisions or []),
     }
     return options_of({**parsed, **named})
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import get_args
 from urllib.parse import urlsplit
 
-from headrace.alerts import AlertRule, require_distinct
+from headrace.alerts import AlertRule, require_distinct, require_updates
 from headrace.enrich import Enrichment, OnError
 from headrace.errors import ConfigurationError
 from headrace.flags import Mode
@@ -147,6 +147,7 @@ class LoadOptions:
         if self.on_error not in get_args(OnError):
             raise ConfigurationError(f"--on-error cannot be {self.on_error!r}", hint="choose fail or reject")
         require_choice(self.revisions, self.version_column, self.identity)
+        require_updates(self.alerts, self.revisions)
         if self.read.chunk_rows < 1:
             raise ConfigurationError(
                 f"a chunk of {self.read.chunk_rows} rows is impossible", hint="--chunk-rows 131072"

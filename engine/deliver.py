@@ -92,6 +92,7 @@ def message(alert: StoredAlert) -> str:
         "rule": alert.rule,
         "table": alert.table,
         "provider": alert.provider,
+        "revision": alert.revision,
         "raised_at": alert.created_at.isoformat(),
     }
     # the event is JSON already, and stays as it is to the last digit

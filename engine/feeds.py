@@ -79,7 +79,7 @@ def describe(provider: Provider) -> str:
         "contract": [options.table, options.identity, options.time, options.hash, options.scope],
         "enrich": _enrich(options),
         "revisions": [options.revisions, options.version_column],
-        "alerts": [[rule.name, rule.where, rule.function] for rule in options.alerts],
+        "alerts": [[rule.name, rule.where, rule.function, rule.revisions] for rule in options.alerts],
         "version": __version__,
     }
     return xxh3_128_hexdigest(json.dumps(described, sort_keys=True).encode())

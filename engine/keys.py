@@ -80,6 +80,7 @@ ALERT: dict[str, Key] = {
     "name": Key("text", "What the alert is called.", "large"),
     "where": Key("text", "An SQL predicate over new events.", "frp > 500"),
     "function": Key("function", "Your function from a record batch to a mask.", "rules:large"),
+    "revisions": Key("flag", 'Whether newer versions raise alerts of their own; needs revisions = "update".', True),
 }
 RUN: dict[str, Key] = {
     "every": Key("span", "Poll again and again, so often; without it, once.", "5m"),

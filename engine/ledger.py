@@ -24,6 +24,7 @@ import duckdb
 from xxhash import xxh3_128_hexdigest
 
 from headrace.agreement import Agreement
+from headrace.alerts import AlertRule
 from headrace.config import LoadOptions
 from headrace.errors import InputError, StoreError
 from headrace.source import Input, ReadOptions
@@ -80,7 +81,7 @@ def _job(agreement: Agreement, inputs: Sequence[Input], options: LoadOptions) ->
             "inputs": [[item.name, item.fingerprint] for item in inputs],
             "read": _what_is_read(options.read),
             "enrich": None if options.enrichment is None else options.enrichment.name,
-            "alerts": sorted([rule.name, rule.what] for rule in options.alerts),
+            "alerts": sorted(_what_is_told(rule) for rule in options.alerts),
             **_what_is_revised(options),
             "versions": [__version__, duckdb.__version__],
         }
@@ -96,6 +97,10 @@ def _what_is_read(read: ReadOptions) -> dict[str, object]:
 def _what_is_revised(options: LoadOptions) -> dict[str, object]:
     """A slice that was committed without a look at its revisions must not be skipped by a run that asks for them."""
     return {} if options.revisions == "ignore" else {"revisions": [options.revisions, options.version_column]}
+
+
+def _what_is_told(rule: AlertRule) -> list[str]:
+    return [rule.name, rule.what, *(["revisions"] if rule.revisions else [])]
 
 
 def _refuse_twice(names: Sequence[str]) -> None:

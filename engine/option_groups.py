@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from headrace.cli_options import (
     AlertFunctions,
     AlertPredicates,
+    AlertRevisions,
     ChunkRows,
     EnrichName,
     ExecutorName,
@@ -102,6 +103,7 @@ class NewEventsGroup:
     enrich: EnrichName = None
     alerts: AlertPredicates = None
     alert_functions: AlertFunctions = None
+    alert_revisions: AlertRevisions = None
     on_error: OnError = "fail"
     revisions: RevisionsOption = "ignore"
     version_column: VersionColumn = None

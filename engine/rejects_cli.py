@@ -9,6 +9,7 @@ import typer
 from headrace.cli_options import (
     AlertFunctions,
     AlertPredicates,
+    AlertRevisions,
     EnrichName,
     OnError,
     Out,
@@ -72,6 +73,7 @@ def rejects_replay(
     enrich: EnrichName = None,
     alert: AlertPredicates = None,
     alert_function: AlertFunctions = None,
+    alert_revisions: AlertRevisions = None,
     on_error: OnError = "fail",
     revisions: RevisionsOption = "ignore",
     version_column: VersionColumn = None,
@@ -92,6 +94,7 @@ def rejects_replay(
         enrich=enrich,
         alerts=alert,
         alert_functions=alert_function,
+        alert_revisions=alert_revisions,
         on_error=on_error,
         revisions=revisions,
         version_column=version_column,

@@ -1,6 +1,8 @@
 """The rows of a slice that are no new events, gathered for the comparison with the table when revisions are asked for.
 
-    pieces of repeats ──► rows in input order ──► enriched, where the newest may have the table's row ──► Slice.repeats
+    pieces of repeats ──► rows in input order ──► enriched and judged by the rules that ask ──► Slice.repeats
+                                                  for revisions, where the newest may have
+                                                  the table's row
 
 What is kept aside is made into a reject here, since only here is it known where a row stands.
 """
@@ -11,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +26,12 @@ from headrace.partitioning.identity import ids_to_arrow
 from headrace.reasons import as_text
 from headrace.revisions import Revisions
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Slice, Store
+from headrace.storage.outbox import REVISION_COLUMNS
 from headrace.storage.rejects import Reject
 from headrace.storage.repeats import Difference, Repeats
+
+if TYPE_CHECKING:  # a worker of a run without rules needs no DuckDB
+    from headrace.rules import Alerting, Judged
 
 __all__ = ["with_repeats"]
 
@@ -40,15 +47,24 @@ _SAID = {
 def with_repeats(order: CommitOrder, revisions: Revisions, piece: Slice, store: Store) -> Slice:
     """`piece` with the rows of the order's `repeats`, to be compared as `revisions` says.
 
-    Raises `WorkerError` where the user's function fails and may not.
+    Raises `WorkerError` where the user's function or an alert rule fails and may not.
     """
     rows, places = _gathered(order.repeats, piece.provider), np.arange(sum(len(one.rows) for one in order.repeats))
-    failed: Sequence[tuple[int, str]] = ()
+    where = f"{order}, rows whose IDs are there already"
+    without_value: Sequence[str] = ()
+    failed: list[tuple[int, str]] = []
     if order.enrichment is not None and revisions.version is not None and rows.num_rows:
-        done = apply(order.enrichment, rows, f"{order}, rows whose IDs are there already")
-        failed, rows = done.failed, done.events
+        done = apply(order.enrichment, rows, where)
+        failed, rows, without_value = list(done.failed), done.events, done.without_value
         places = np.delete(places, [at for at, _ in failed])
         _widen(store, piece.table, rows)
+    alerts = None
+    asking = None if order.alerting is None or revisions.version is None else order.alerting.of_revisions
+    if asking is not None:
+        judged = _judged(asking, rows, without_value, where)
+        failed += [(int(places[at]), reason) for at, reason in judged.failed]
+        rows, places = judged.events, np.delete(places, [at for at, _ in judged.failed])
+        alerts = _told(asking, piece, judged)
     repeated = _Standing(order, piece.events, rows, places)
     repeats = Repeats(
         rows=rows,
@@ -58,6 +74,7 @@ def with_repeats(order: CommitOrder, revisions: Revisions, piece: Slice, store: 
         own=repeated.own,
         groups=repeated.groups,
         reject=repeated.reject,
+        alerts=alerts,
     )
     counts = replace(piece.counts, revised=piece.counts.revised + len(failed))
     rejects = [*piece.rejects, *(repeated.failed(at, reason) for at, reason in failed)]
@@ -74,6 +91,27 @@ def _gathered(pieces: Sequence[Piece], provider: str) -> pa.RecordBatch:
     whole = whole.append_column(EVENT_ID, ids).append_column(PROVIDER, pa.repeat(provider, len(ids)))
     batch: pa.RecordBatch = whole.combine_chunks().to_batches()[0]
     return batch
+
+
+def _judged(asking: Alerting, rows: pa.RecordBatch, without_value: Sequence[str], where: str) -> Judged:
+    """What the repeats raise under the rules that ask for revisions."""
+    from headrace.rules import Judged, judge  # noqa: PLC0415 - a worker of a run without rules needs no DuckDB
+
+    return judge(asking, rows, without_value, where) if rows.num_rows else Judged(rows, None, (), np.arange(0))
+
+
+def _told(asking: Alerting, piece: Slice, judged: Judged) -> pa.RecordBatch:
+    """What the slice's events (they were judged already) and the `judged` repeats raise, with their positions."""
+    found = []
+    if piece.alerts is not None:
+        names = pa.array([rule.name for rule in asking.rules])
+        own = piece.alerts.filter(pc.is_in(piece.alerts.column("rule"), value_set=names))
+        at = pc.index_in(own.column(EVENT_ID), value_set=piece.events.column(EVENT_ID))
+        found.append(own.append_column("at", at.cast(pa.int64())))
+    if judged.alerts is not None:
+        found.append(judged.alerts.append_column("at", pa.array(judged.rows + piece.events.num_rows)))
+    every: pa.Table = pa.Table.from_batches(found, schema=REVISION_COLUMNS).combine_chunks()
+    return every.to_batches()[0] if every.num_rows else pa.RecordBatch.from_pylist([], schema=REVISION_COLUMNS)
 
 
 def _widen(store: Store, table: str, rows: pa.RecordBatch) -> None:

@@ -18,8 +18,9 @@ class Report:
 
     ``read = inserted + duplicate_in_input + duplicate_in_store + rejected`` holds, or the run has failed. A resumed
     run reports the whole input, the part that an earlier process committed included; `chunks_skipped` says how many
-    chunks that was. `alerts` is how many its new events raised. `revised` is no part of the sum: how many of the
-    duplicates came with another payload than the row that they met, where revisions are not ignored.
+    chunks that was. `alerts` is how many its new events raised, and its revised ones where a rule asks for them.
+    `revised` is no part of the sum: how many of the duplicates came with another payload than the row that they met,
+    where revisions are not ignored.
 
     `lock_seconds` is how long all workers together waited for locks, `skew` how many times its fair share the fullest
     partition had. `fell_back` says why the rest of a parallel run was done sequentially, `shadow` what the comparison

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 import numpy as np
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from headrace.alerts import AlertRule, alert_key, name_bytes
+from headrace.alerts import AlertRule, alert_key, name_bytes, version_bytes
 from headrace.casting import connect
 from headrace.enrich import OnError, guarded, halved, load_function
 from headrace.errors import ConfigurationError, WorkerError
@@ -38,11 +38,20 @@ Judge = Callable[[pa.RecordBatch], Mask]
 
 @dataclass(frozen=True, slots=True)
 class Alerting:
-    """The rules of a run, the table's data `columns`, and what becomes of rows that make a rule fail."""
+    """The rules of a run, the table's data `columns`, what becomes of rows that make a rule fail, and the column whose
+    `version` is part of the key of what rules that ask for revisions raise.
+    """
 
     rules: tuple[AlertRule, ...]
     columns: pa.Schema
     on_error: OnError = "fail"
+    version: str | None = None
+
+    @property
+    def of_revisions(self) -> Alerting | None:
+        """Only the rules that ask for revisions, ``None`` if there are none."""
+        asking = tuple(rule for rule in self.rules if rule.revisions)
+        return replace(self, rules=asking) if asking else None
 
     @property
     def users_code(self) -> str | None:
@@ -53,12 +62,13 @@ class Alerting:
 @dataclass(frozen=True, slots=True)
 class Judged:
     """The events on which no rule failed, what they raise (`ALERT_COLUMNS`, ``None`` for nothing), and the positions of
-    the rows that `failed`, with the reason.
+    the rows that `failed`, with the reason. `rows` are the positions in `events` that raise the alerts.
     """
 
     events: pa.RecordBatch
     alerts: pa.RecordBatch | None
     failed: Sequence[tuple[int, str]]
+    rows: NDArray[np.int64]
 
 
 def check_rules(rules: Sequence[AlertRule], columns: pa.Schema, *, all_known: bool) -> None:
@@ -91,17 +101,19 @@ def judge(alerting: Alerting, events: pa.RecordBatch, without_value: Sequence[st
     def masks(part: pa.RecordBatch) -> NDArray[np.bool_]:
         return np.stack([judge_part(part) for judge_part in judges])
 
+    def told(raised: NDArray[np.bool_]) -> pa.RecordBatch | None:
+        return _alerts_of(rules, raised, rows, alerting.version)
+
     if alerting.on_error == "fail":
-        return Judged(events, _alerts_of(rules, masks(rows), rows), ())
+        raised = masks(rows)
+        return Judged(events, told(raised), (), _which(raised)[0])
     parts = list(halved(masks, rows))
     failed = [(row, reason) for at, found, reason in parts if found is None for row in at]
     raised = np.concatenate([np.zeros((len(rules), len(at)), bool) if one is None else one for at, one, _ in parts], 1)
-    alerts = _alerts_of(rules, raised, rows)
-    if not failed:
-        return Judged(events, alerts, ())
     good = np.ones(events.num_rows, bool)
     good[[row for row, _ in failed]] = False
-    return Judged(events.filter(pa.array(good)), alerts, failed)
+    left = events.filter(pa.array(good)) if failed else events
+    return Judged(left, told(raised), failed, (np.cumsum(good) - 1)[_which(raised)[0]])
 
 
 # Rules ----------------------------------------------------------------------------------------------------------
@@ -226,16 +238,26 @@ def _as_rows_of_the_table(events: pa.RecordBatch, columns: pa.Schema, without_va
     return pa.RecordBatch.from_pydict(filled | own | untyped)
 
 
-def _alerts_of(rules: Sequence[AlertRule], raised: NDArray[np.bool_], rows: pa.RecordBatch) -> pa.RecordBatch | None:
-    """What the events raise: `raised` has shape (rules, rows). Sorted as the events are, and by rule."""
+def _which(raised: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The row and the rule of each alert: `raised` has shape (rules, rows). Sorted as the events are, and by rule."""
     which, by = np.nonzero(raised.T)
+    return which, by
+
+
+def _alerts_of(
+    rules: Sequence[AlertRule], raised: NDArray[np.bool_], rows: pa.RecordBatch, version: str | None
+) -> pa.RecordBatch | None:
+    """What the events raise, in the order of `_which`."""
+    which, by = _which(raised)
     if not len(which):
         return None
     some = np.flatnonzero(raised.any(axis=0))
     payloads = _payloads(rows.take(pa.array(some)))
     ids = rows.column(EVENT_ID).take(pa.array(which))
     names = [rule.name for rule in rules]
-    keys = [alert_key(event_id, names[rule]) for event_id, rule in zip(ids.to_pylist(), by.tolist(), strict=True)]
+    versions = _versions(rules, by, None if version is None else rows.column(version).take(pa.array(which)))
+    of_each = zip(ids.to_pylist(), by.tolist(), versions, strict=True)
+    keys = [alert_key(event_id, names[rule], one) for event_id, rule, one in of_each]
     columns = [
         pa.array(keys, pa.string()),
         ids,
@@ -243,6 +265,14 @@ def _alerts_of(rules: Sequence[AlertRule], raised: NDArray[np.bool_], rows: pa.R
         payloads.take(pa.array(np.searchsorted(some, which))),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=ALERT_COLUMNS)
+
+
+def _versions(rules: Sequence[AlertRule], by: NDArray[np.int64], column: pa.Array | None) -> Sequence[bytes | None]:
+    """The version that is part of each alert's key: ``None`` but for rules that ask for revisions."""
+    if column is None or not any(rule.revisions for rule in rules):
+        return [None] * len(by)
+    every = zip(by.tolist(), version_bytes(column), strict=True)
+    return [one if rules[rule].revisions else None for rule, one in every]
 
 
 def _payloads(rows: pa.RecordBatch) -> pa.Array:

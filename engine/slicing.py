@@ -89,4 +89,4 @@ class Slicing:
 def alerting(options: LoadOptions, agreement: Agreement) -> Alerting | None:
     """The rules over the columns of the table, if there are rules."""
     rules = options.alerts
-    return Alerting(rules, agreement.schema, options.on_error) if rules else None
+    return Alerting(rules, agreement.schema, options.on_error, options.version_column) if rules else None

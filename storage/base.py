@@ -15,8 +15,8 @@
    once.
 4. Compare the slice's repeats, and the events that did not go in, with the table (`Slice.repeats`); bring its rows up
    to date where that is asked for.
-5. Write the alerts of the events that were really inserted (`Slice.alerts`), but for keys that are in the outbox
-   already, and the rejects.
+5. Write the alerts of the events that were really inserted (`Slice.alerts`) and of the rows that have taken the table's
+   row (`Repeats.alerts`), but for keys that are in the outbox already, and the rejects.
 6. Complete the receipt with the counts, and commit.
 
 Rows, alerts, rejects and receipt are therefore visible together or not at all. A transaction that fails for a reason

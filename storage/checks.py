@@ -15,9 +15,10 @@ from headrace.storage.transactions import Transactions
 
 __all__ = ["Checks"]
 
-# what is done to Headrace's own tables, and to those of events (an update only where revisions are taken in)
+# what is done to Headrace's own tables, and to those of events; and where revisions take an event's row
 _OWN = ("SELECT", "INSERT", "UPDATE")
 _EVENTS = ("SELECT", "INSERT")
+_REVISED = (*_EVENTS, "UPDATE")
 
 
 class Checks(Transactions):
@@ -27,23 +28,27 @@ class Checks(Transactions):
     def _now(self) -> Any:
         """The server's clock."""
 
-    def server_now(self) -> datetime:
-        """The time by the database server's clock."""
-        now = self._now()  # an expression in PostgreSQL, a value in SQLite
+    def server_now(self) -> datetime | None:
+        """The time by the database server's clock; ``None`` for SQLite, which has no server."""
+        if self._engine.dialect.name != "postgresql":
+            return None
         with self._reading() as connection:
-            told = connection.execute(sa.select(now if isinstance(now, sa.ColumnElement) else sa.literal(now)))
-            return ledger.moment(told.scalar_one())
+            return ledger.moment(connection.execute(sa.select(self._now())).scalar_one())
 
-    def lacking_privileges(self, tables: Sequence[str]) -> list[str]:
-        """What this user lacks to load into `tables` (those that exist), each as ``INSERT on fires``."""
+    def lacking_privileges(self, tables: Sequence[str], revised: Sequence[str] = ()) -> list[str]:
+        """What this user lacks to load into `tables` and to revise those of `revised` (those that exist), each as
+        ``INSERT on fires``.
+        """
         if self._engine.dialect.name != "postgresql":
             self._write(lambda _: None)  # an SQLite file can be written whole or not at all
             return []
         with self._reading() as connection:
             may_create = sa.func.has_schema_privilege(sa.func.current_schema(), "CREATE")
             lacking = [] if connection.execute(sa.select(may_create)).scalar() else ["CREATE on the schema"]
-            for table in [*LEDGER.tables, *tables]:
-                lacking += self._lacking_on(connection, table, _OWN if table in LEDGER.tables else _EVENTS)
+            for table in LEDGER.tables:
+                lacking += self._lacking_on(connection, table, _OWN)
+            for table in tables:
+                lacking += self._lacking_on(connection, table, _REVISED if table in revised else _EVENTS)
         return lacking
 
     def _lacking_on(self, connection: sa.Connection, table: str, wanted: Sequence[str]) -> list[str]:

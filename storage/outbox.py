@@ -5,9 +5,10 @@
                   │                  └──refused for good, or too often──► dead
                   └───────────────retry─────────────────────────────────────┘        discard: pending, dead ─► discarded
 
-An alert is raised by `Store.commit`, in the transaction of its event, and only if that event was really inserted. From
-then on it is delivered at least once: a dispatcher claims it for the time of a lease, sends it, and says what came of
-it. One that dies in between leaves the alert to the next, when the lease has ended; the key stays the same.
+An alert is raised by `Store.commit`, in the transaction of its event, and only if that event was really inserted or,
+under a rule that asks for revisions, has really taken the row of an older version. From then on it is delivered at
+least once: a dispatcher claims it for the time of a lease, sends it, and says what came of it. One that dies in between
+leaves the alert to the next, when the lease has ended; the key stays the same.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Literal, Protocol
 
 import pyarrow as pa
 
-__all__ = ["ALERT_COLUMNS", "AlertState", "Attempt", "Outbox", "StoredAlert"]
+__all__ = ["ALERT_COLUMNS", "REVISION_COLUMNS", "AlertState", "Attempt", "Outbox", "StoredAlert"]
 
 AlertState = Literal["pending", "delivered", "dead", "discarded"]
 
@@ -33,10 +34,14 @@ ALERT_COLUMNS = pa.schema(
 )
 """The columns of `Slice.alerts`: sorted by event ID and rule, no key twice; the payload is the event as JSON text."""
 
+REVISION_COLUMNS = ALERT_COLUMNS.append(pa.field("at", pa.int64()))
+"""The columns of `Repeats.alerts`: `at` is the position of the row that raises the alert, as in `Difference`."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredAlert:
-    """A row of ``headrace_alerts``. `payload` is the event as a JSON object; `attempts` counts the times it was given
+    """A row of ``headrace_alerts``. `payload` is the event as a JSON object; `revision` says that a newer version of
+    an event that was there raised it; `attempts` counts the times it was given
     out; `next_attempt_at` is when it may be given out (again), or when the `lease` ends that holds it.
     """
 
@@ -48,6 +53,7 @@ class StoredAlert:
     provider: str
     receipt_id: int
     payload: str
+    revision: bool
     state: AlertState
     attempts: int
     created_at: datetime

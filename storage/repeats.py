@@ -41,6 +41,9 @@ class Repeats:
     row, in all of the data columns `columns` (null where it has none); with ``None`` nothing is changed, and every
     revision is kept aside. `own` are the sets of columns that are compared; `groups` says which of them counts for each
     event and each row, shape (events + rows,). `reject` makes the row that is kept aside.
+
+    `alerts` (`headrace.storage.outbox.REVISION_COLUMNS`) are what each event and each row raises if it takes the
+    table's row, ``None`` where no rule asks for revisions.
     """
 
     rows: pa.RecordBatch
@@ -50,3 +53,4 @@ class Repeats:
     own: Sequence[Sequence[str]]
     groups: NDArray[np.int64]
     reject: Callable[[Difference], Reject]
+    alerts: pa.RecordBatch | None = None

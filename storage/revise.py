@@ -4,7 +4,8 @@
     the unique key refused  ──►  no such row, or another event's ──► kept aside
       in a temporary table       report  another payload ──► kept aside
                                  update  each ID's rows after the table's, in input order:
-                                         newer than all before ──► the newest takes the table's row
+                                         newer than all before ──► the newest takes the table's row;
+                                                                   each may raise alerts
                                          the same version, another payload ──► kept aside
 
 Who is compared with whom does not depend on where chunks end: a row meets the one that the table would hold if the rows
@@ -23,22 +24,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Slice
 from headrace.storage.repeats import Difference, Repeats
 
 __all__ = ["UNREVISED", "Aside", "Revised", "candidates", "revise"]
 
+NONE = np.zeros(0, dtype=np.int64)
 HELD = -1  # the position of the table's own row, before all that came
 IN_A_STATEMENT = 10_000
 COLLATIONS = {"postgresql": "C", "sqlite": "BINARY"}  # the order of a text's bytes, the same everywhere
 
 
 class Revised(NamedTuple):
-    """How many rows came with another payload than the row that they met, and those of them that are kept aside."""
+    """How many rows came with another payload than the row that they met, and those of them that are kept aside.
+
+    `newer` are the positions of those that have taken the table's row, one after the other, if anybody asks.
+    """
 
     rows: int
     kept: Sequence[Difference]
+    newer: NDArray[np.int64] = NONE
 
 
 UNREVISED = Revised(0, ())
@@ -121,9 +128,10 @@ class _Comparison:
         )
         count = self._connection.execute(other).scalar_one()
         ties = self._ties(ranked)
-        if count:
-            self._take_over(ranked, version)
-        return Revised(count + len(ties) + len(strange), [*strange, *ties])
+        steps = self._steps(ranked) if count and self._repeats.alerts is not None else []
+        taken = self._take_over(ranked, version) if count else set()
+        newer = np.array([at for event_id, at in steps if event_id in taken], dtype=np.int64)
+        return Revised(count + len(ties) + len(strange), [*strange, *ties], newer)
 
     def _lock(self) -> None:
         rows = sa.select(self._held.c[EVENT_ID]).where(self._held.c[EVENT_ID].in_(sa.select(self._came.c[EVENT_ID])))
@@ -183,10 +191,17 @@ class _Comparison:
             kept += [self._difference(values, "tie", absent=False) for values in self._connection.execute(found)]
         return kept
 
-    def _take_over(self, ranked: sa.Subquery, version: str) -> None:
+    def _steps(self, ranked: sa.Subquery) -> list[tuple[Any, int]]:
+        """ID and position of each row that is newer than all before it."""
+        newer = ranked.c.before.is_(None) | (ranked.c.version > ranked.c.before)
+        found = sa.select(ranked.c.id, ranked.c.at).where(ranked.c.at != HELD, ranked.c.version.is_not(None), newer)
+        return [(event_id, at) for event_id, at in self._connection.execute(found)]
+
+    def _take_over(self, ranked: sa.Subquery, version: str) -> set[Any]:
         """Write the newest row of each ID over the table's, whole: what it does not have becomes null.
 
-        The receipt stays: it says who brought the event.
+        The receipt stays: it says who brought the event. Returns the IDs of the rows that were written, if anybody
+        asks.
         """
         came, held = self._came, self._held
         newest = sa.select(ranked.c.at).where(
@@ -198,7 +213,11 @@ class _Comparison:
         # looked at once more under the row's own lock: one that came into the table since `_lock` may be newer
         newer = before.element.is_(None) | (now.element > before.element)
         taken = sa.update(held).values(values).where(held.c[EVENT_ID] == came.c[EVENT_ID], newer)
-        self._connection.execute(taken.where(came.c[self._aside.at].in_(newest)))
+        taken = taken.where(came.c[self._aside.at].in_(newest))
+        if self._repeats.alerts is None:
+            self._connection.execute(taken)
+            return set()
+        return set(self._connection.scalars(taken.returning(held.c[EVENT_ID])))
 
     def _leave_out(self, kept: Sequence[Difference]) -> None:
         for start in range(0, len(kept), IN_A_STATEMENT):

@@ -148,6 +148,7 @@ ALERTS = sa.Table(
     sa.Column("provider", sa.Text, nullable=False),
     sa.Column("receipt_id", sa.BigInteger, nullable=False),
     sa.Column("payload", sa.Text, nullable=False),  # the event as a JSON object
+    sa.Column("revision", sa.Boolean, nullable=False, server_default=sa.false()),  # by a newer version of the event
     sa.Column("state", sa.Text, nullable=False, server_default="pending"),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("created_at", _MOMENT, nullable=False, server_default=sa.func.current_timestamp()),

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from headrace.storage.base import EVENT_ID, Slice
 from headrace.storage.ledger import moment, storable
-from headrace.storage.outbox import AlertState, Attempt, StoredAlert
+from headrace.storage.outbox import ALERT_COLUMNS, AlertState, Attempt, StoredAlert
 from headrace.storage.schema import ALERTS
 from headrace.storage.transactions import Transactions, in_blocks
 
@@ -47,19 +49,37 @@ class SqlOutbox(Transactions, ABC):
 
     # Raising ------------------------------------------------------------------------------------------------------
 
-    def _raise_alerts(self, connection: sa.Connection, piece: Slice, inserted: bytes | None, receipt_id: int) -> int:
-        """Write the alerts of the slice's events that went in: `inserted` are their packed IDs, ``None`` for all."""
-        alerts = piece.alerts
-        if alerts is None or not piece.events.num_rows:
-            return 0
-        if inserted is not None:
-            ids = pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(16), len(inserted) // 16, [None, pa.py_buffer(inserted)]
-            )
-            alerts = alerts.filter(pc.is_in(alerts.column(EVENT_ID), value_set=ids))
-        if not alerts.num_rows:
-            return 0
-        same = {"table_name": piece.table, "provider": piece.provider, "receipt_id": receipt_id}
+    def _raise_alerts(
+        self,
+        connection: sa.Connection,
+        piece: Slice,
+        inserted: bytes | None,
+        newer: NDArray[np.int64],
+        receipt_id: int,
+    ) -> int:
+        """Write the alerts of the slice's events that went in (`inserted` are their packed IDs, ``None`` for all), and
+        those of the rows at the positions `newer`, which have taken the table's row.
+        """
+        raised = [(_of_inserted(piece, inserted), False)]
+        if piece.repeats is not None and piece.repeats.alerts is not None and len(newer):
+            every = piece.repeats.alerts
+            of_newer = every.filter(pc.is_in(every.column("at"), value_set=pa.array(newer)))
+            raised.append((of_newer.select(ALERT_COLUMNS.names), True))
+        return sum(
+            self._raise(connection, piece, alerts, receipt_id, revision=revision)
+            for alerts, revision in raised
+            if alerts is not None and alerts.num_rows
+        )
+
+    def _raise(
+        self, connection: sa.Connection, piece: Slice, alerts: pa.RecordBatch, receipt_id: int, *, revision: bool
+    ) -> int:
+        same = {
+            "table_name": piece.table,
+            "provider": piece.provider,
+            "receipt_id": receipt_id,
+            "revision": revision,
+        }
         columns = dict(zip(alerts.schema.names, alerts.columns, strict=True))
         constant = {name: pa.repeat(value, alerts.num_rows) for name, value in same.items()}
         return self._insert_alerts(connection, pa.RecordBatch.from_pydict(columns | constant))
@@ -154,6 +174,15 @@ class SqlOutbox(Transactions, ABC):
         )
 
 
+def _of_inserted(piece: Slice, inserted: bytes | None) -> pa.RecordBatch | None:
+    """The alerts of the slice's events that went in."""
+    alerts = piece.alerts
+    if alerts is None or not piece.events.num_rows or inserted is None:
+        return alerts if piece.events.num_rows else None
+    ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(inserted) // 16, [None, pa.py_buffer(inserted)])
+    return alerts.filter(pc.is_in(alerts.column(EVENT_ID), value_set=ids))
+
+
 def _chosen(select: sa.Select[Any], states: Sequence[str], table: str | None, rules: Sequence[str]) -> sa.Select[Any]:
     if states:
         select = select.where(A.state.in_(states))
@@ -173,6 +202,7 @@ def _alert_of(row: sa.RowMapping) -> StoredAlert:
         provider=row["provider"],
         receipt_id=row["receipt_id"],
         payload=row["payload"],
+        revision=row["revision"],
         state=row["state"],
         attempts=row["attempts"],
         created_at=moment(row["created_at"]),

@@ -259,7 +259,7 @@ class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
         waited = self._locked(connection, piece)
         written = self._write_events(connection, piece, receipt_id) if piece.events.num_rows else Written("none", None)
         revised = self._revise(connection, piece, written)
-        alerts = self._raise_alerts(connection, piece, written.inserted, receipt_id)
+        alerts = self._raise_alerts(connection, piece, written.inserted, revised.newer, receipt_id)
         self._keep_rejects(connection, piece, receipt_id, revised.kept)
         committed = replace(_settled(piece, written, receipt_id, revised.rows), lock_seconds=waited, alerts=alerts)
         complete = sa.update(RECEIPTS).where(RECEIPTS.c.receipt_id == receipt_id)

@@ -79,12 +79,14 @@ class ProviderStore(Store, Protocol):
         """
         ...
 
-    def server_now(self) -> datetime:
-        """The time by the database server's clock."""
+    def server_now(self) -> datetime | None:
+        """The time by the database server's clock; ``None`` for a database without a server."""
         ...
 
-    def lacking_privileges(self, tables: Sequence[str]) -> list[str]:
-        """What this user lacks to load into `tables` (those that exist), each as ``INSERT on fires``."""
+    def lacking_privileges(self, tables: Sequence[str], revised: Sequence[str] = ()) -> list[str]:
+        """What this user lacks to load into `tables` and to revise those of `revised` (those that exist), each as
+        ``INSERT on fires``.
+        """
         ...
 
     def claimed_providers(self) -> Mapping[str, str]:

@@ -1,5 +1,5 @@
 """Revisions, against a plain dict that takes one row after the other: what is in the table, what is counted, what is
-kept aside, for every policy, mode, strategy and chunk size, over inputs whose columns differ.
+kept aside, which alerts are raised, for every policy, mode, strategy and chunk size, over inputs whose columns differ.
 
 The oracle knows nothing of IDs, chunks, snapshots or SQL. The seeds that hypothesis prints reproduce a failure.
 """
@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from tests_support import Crash, Headrace, crash_at, scaled
 from xxhash import xxh3_128_digest
 
+from headrace import rules
+from headrace.alerts import AlertRule
 from headrace.config import LoadOptions, ParallelOptions
 from headrace.ingest import ingest
 from headrace.partitioning import identity
@@ -82,19 +84,28 @@ class Oracle:
     held: dict[str, dict[str, str]] = field(default_factory=dict)
     kept: Counter[str] = field(default_factory=Counter)
     revised: int = 0
+    told: Counter[tuple[str, bool, str]] = field(default_factory=Counter)
+    """How often each rule tells of a row, and whether as a revision."""
 
     def take(self, row: dict[str, str]) -> None:
         held = self.held.setdefault(row["key"], row)
+        if held is row:
+            self._tell(row, "once", "each", revision=False)
         if self.policy == "ignore" or held is row:
             return
         newer = self.order.index(row["version"]) - self.order.index(held["version"])
         if self.policy == "update" and newer > 0:
             self.held[row["key"]] = row
             self.revised += 1
+            self._tell(row, "each", revision=True)
         elif any(held.get(name, "") != value for name, value in row.items()):
             self.revised += 1
             if self.policy == "report" or newer == 0:
                 self.kept[json.dumps([row.get(name) for name in COLUMNS])] += 1
+
+    def _tell(self, row: dict[str, str], *rules: str, revision: bool) -> None:
+        if row["value"].lower() == "a":
+            self.told += Counter((rule, revision, shown(row)) for rule in rules)
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +120,16 @@ def options_for(url: str, table: str, way: Way, policy: RevisionsName, executor:
     options = LoadOptions(
         to=url,
         table=table,
+        provider=table,  # the tables of a test hold the same keys, and an alert's key knows no table
         identity=("key",),
         mode="parallel" if way.strategy else "sequential",
         read=ReadOptions(types=types, chunk_rows=way.chunk_rows),  # type: ignore[arg-type]
         revisions=policy,
         version_column="version" if policy == "update" else None,
+        alerts=(
+            AlertRule("once", where="lower(value) = 'a'"),
+            AlertRule("each", where="lower(value) = 'a'", revisions=policy == "update"),
+        ),
     )
     if way.strategy is None:
         return options
@@ -156,6 +172,17 @@ def kept_in(headrace: Headrace, table: str) -> Counter[str]:
     )
     assert all(line is not None and json.loads(differs) for _, line, differs in found)
     return Counter(key_of(json.loads(record)) for record, _, _ in found)
+
+
+def told_in(headrace: Headrace, table: str) -> Counter[tuple[str, bool, str]]:
+    """The alerts raised, by rule, whether by a revision, and row."""
+    found = headrace.query(f"SELECT rule, revision, payload FROM headrace_alerts WHERE table_name = '{table}'")  # noqa: S608
+    return Counter((rule, bool(revision), shown(json.loads(payload))) for rule, revision, payload in found)
+
+
+def shown(row: dict[str, Any]) -> str:
+    """A row but for its version, whose form differs; a value that is not there is null."""
+    return json.dumps([str(row["key"]), *(row.get(name) or "" for name in ("value", "more"))])
 
 
 def key_of(record: dict[str, Any]) -> str:
@@ -204,8 +231,24 @@ def test_every_way_does_with_revisions_what_a_dict_does(
         assert sum(report.revised for report in reports) == oracle.revised
         assert sum(report.inserted for report in reports) == len(expected)
         assert kept_in(headrace, table) == short(oracle.kept)
+        assert told_in(headrace, table) == oracle.told
+        assert sum(report.alerts for report in reports) == oracle.told.total()
 
     check()
+
+
+def test_alerts_whose_key_leaves_the_version_out_would_be_found(
+    store_url: str, tmp_path: Path, headrace: Headrace, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the negative control: the second version's alert meets the key of the first, and is lost
+    monkeypatch.setattr(rules, "version_bytes", lambda column: [b""] * len(column))
+    oracle = Oracle("update", VERSIONS["integer"])
+    rows = [{"key": "1", "version": version, "value": "a"} for version in ("2", "10")]
+    for row in rows:
+        oracle.take(row)
+    options = options_for(store_url, "t", Way(None, 10), "update", executor, "integer")
+    load(options, [write(tmp_path, "events", COLUMNS[:3], rows)])
+    assert (oracle.told.total(), told_in(headrace, "t").total()) == (3, 2)
 
 
 def collide(contract: object, encoded: Any, key: object) -> bytes:
@@ -279,4 +322,5 @@ def test_killed_before_any_statement_and_resumed_the_revisions_are_the_same(
         held = {key: (key, row["value"]) for key, row in oracle.held.items()}
         assert table_of(headrace, table, ["key", "value"]) == held, f"died before statement {statement}"
         assert kept_in(headrace, table) == short(oracle.kept), f"died before statement {statement}"
+        assert told_in(headrace, table) == oracle.told, f"died before statement {statement}"
     assert statement > 30, "the loads were too short to die in"

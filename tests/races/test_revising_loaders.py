@@ -1,5 +1,6 @@
 """Several loaders bring several versions of the same events, each in another order, one of them is killed and comes
-again: the newest version of each event is in the table, whoever brought it, and nobody ever had to give way.
+again: the newest version of each event is in the table, whoever brought it, and nobody ever had to give way. A rule
+that asks for revisions has told of each newest version once, whoever brought it.
 
 Each loader is the real command line. On PostgreSQL a gate holds all commits until each loader waits for its first one:
 all believe that every event is new. What must be there is told by a plain dict.
@@ -12,6 +13,7 @@ import json
 import random
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,6 +39,7 @@ ORDERS: Sequence[Callable[[Row], object]] = (
     lambda row: hash((row[0] * 7919, row[1])),
 )
 UPDATE = ("--revisions", "update", "--version-column", "version")
+RULES = ("--alert", "each=key % 20 = 0", "--alert-revisions", "each", "--alert", "once=key % 20 = 5")
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'headrace_receipts'::regclass"
 
 
@@ -68,7 +71,7 @@ def commands(url: str, company: Sequence[str], files: Sequence[Path]) -> list[li
     for strategy, file in zip(company, files, strict=False):
         mode = ("sequential",) if strategy == "sequential" else ("parallel", "--strategy", strategy)
         how = ("--mode", *mode, "--workers", 1, "--partitions", 1, "--chunk-rows", KEYS // 2, "--output", "json")
-        words = ("load", file, "--to", url, "--table", "t", *UPDATE, *how)
+        words = ("load", file, "--to", url, "--table", "t", *UPDATE, *RULES, *how)
         found.append(Headrace(url, file.parent).command(*words))
     return found
 
@@ -90,6 +93,26 @@ def check(url: str, file: Path, done: Sequence[subprocess.Popen[str]]) -> None:
     assert {key: (version, value) for key, version, value in rows} == newest(file)
     assert len(rows) == KEYS
     assert look(url, "SELECT count(*) FROM headrace_rejects") == [(0,)]
+    check_alerts(url, {key: version for key, version, _ in rows})
+
+
+def check_alerts(url: str, held: dict[int, int]) -> None:
+    """What was told of each event: the newest version once, no version twice, and no revision that was none."""
+    told = Counter((rule, *payload(text)) for rule, text in look(url, "SELECT rule, payload FROM headrace_alerts"))
+    assert max(told.values()) == 1
+    assert all((key, version) in told_of(told, "each") for key, version in held.items() if key % 20 == 0)
+    once = told_of(told, "once")
+    assert len(once) == len(range(5, KEYS, 20))
+    assert {key for key, _ in once} == set(range(5, KEYS, 20))
+
+
+def told_of(told: Counter[tuple[str, int, int]], rule: str) -> set[tuple[int, int]]:
+    return {(key, version) for name, key, version in told if name == rule}
+
+
+def payload(text: str) -> tuple[int, int]:
+    event = json.loads(text)
+    return event["key"], event["version"]
 
 
 @pytest.mark.parametrize("company", COMPANIES[: scaled(len(COMPANIES), least=2)], ids="-".join)

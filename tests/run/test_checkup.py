@@ -40,6 +40,10 @@ def ill(file: Path) -> list[Finding]:
     return findings
 
 
+def clock_of(file: Path) -> str:
+    return next(one.seen for one in examine_settings(str(file)) if one.check == "clock skew")
+
+
 def one_ill(file: Path, check: str) -> Finding:
     (finding,) = [one for one in ill(file) if one.check.startswith(check)]
     return finding
@@ -84,20 +88,47 @@ def test_a_privilege_that_is_lacking_is_found(postgres_url: str, tmp_path: Path)
         assert "UPDATE on headrace_providers" in found.seen
         assert "headrace_runs" not in found.seen
         assert "SELECT on" not in found.seen
+        with open_store(postgres_url.replace("postgres:@", f"{role}:@")) as store:
+            assert "UPDATE on p" not in store.lacking_privileges(["p"])
+            assert "UPDATE on p" in store.lacking_privileges(["p"], revised=["p"])
     finally:
         owner.query(f"DROP OWNED BY {role}")
         owner.query(f"DROP ROLE {role}")
 
 
 def test_clocks_that_differ_are_found(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "this machine's" in clock_of(loaded)
     monkeypatch.setattr(Checks, "server_now", lambda _: datetime.now(UTC) + timedelta(minutes=2))
     assert "ahead of" in one_ill(loaded, "clock skew").seen
 
 
-def test_the_server_clock_is_the_server_s(store_url: str) -> None:
-    with open_store(store_url) as store:
-        assert abs(store.server_now() - datetime.now(UTC)) < timedelta(hours=1)
-        assert store.server_now().tzinfo is not None
+def test_the_server_clock_is_the_server_s_and_a_file_has_none(postgres_url: str, sqlite_url: str) -> None:
+    with open_store(postgres_url) as store:
+        told = store.server_now()
+        assert told is not None
+        assert told.tzinfo is not None
+        assert abs(told - datetime.now(UTC)) < timedelta(hours=1)
+    with open_store(sqlite_url) as store:
+        assert store.server_now() is None
+
+
+RULE = '[[providers.p.alerts]]\nname = "a"\nwhere = "{}"\n'
+
+
+@pytest.mark.parametrize(
+    ("more", "state", "said"),
+    [
+        (RULE.format("n >"), "failed", "is no SQL predicate"),
+        (RULE.format("mag > 6"), "warning", "mag"),
+        ('[[providers.p.alerts]]\nname = "a"\nfunction = "no.such:rule"\n', "failed", "cannot be imported"),
+        ('revisions = "update"\nversion_column = "updated"\n', "warning", "no column 'updated'"),
+        (RULE.format("n > 1") + "revisions = true\n", "failed", "asks for revisions"),
+    ],
+)
+def test_a_rule_and_a_version_column_that_cannot_be_are_found(loaded: Path, more: str, state: str, said: str) -> None:
+    loaded.write_text(loaded.read_text() + more)
+    (found,) = ill(loaded)
+    assert (found.state, said in found.seen) == (state, True), found
 
 
 def test_the_flag_is_said_for_the_providers_and_a_value_that_means_nothing_is_found(

@@ -119,11 +119,12 @@ def test_alerts_revisions_and_enrichment_are_handed_over(tmp_path: Path) -> None
     more = 'revisions = "update"\nversion_column = "v"\nenrich = "geo:add"\non_error = "reject"\n'
     rules = (
         '[[providers.p.alerts]]\nname = "a"\nwhere = "x > 1"\n[[providers.p.alerts]]\nname = "b"\nfunction = "r:f"\n'
+        "revisions = true\n"
     )
     options = read(tmp_path, MINIMAL + more + rules).providers[0].options
-    assert [(rule.name, rule.where, rule.function) for rule in options.alerts] == [
-        ("a", "x > 1", None),
-        ("b", None, "r:f"),
+    assert [(rule.name, rule.where, rule.function, rule.revisions) for rule in options.alerts] == [
+        ("a", "x > 1", None, False),
+        ("b", None, "r:f", True),
     ]
     assert (options.revisions, options.version_column) == ("update", "v")
     assert options.enrichment is not None

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.alerts import AlertRule, alert_key, parse_rules
+from headrace.alerts import AlertRule, alert_key, parse_rules, version_bytes
 from headrace.config import LoadOptions
 from headrace.errors import ConfigurationError, WorkerError
 from headrace.rules import Alerting, check_rules, judge
@@ -56,6 +56,21 @@ def test_the_key_is_frozen() -> None:
     assert alert_key(bytes(16), "caf\u00e9") == alert_key(bytes(16), "cafe\u0301") == "0ecd3ac4e8f1c8bea39cc1a21f4756b2"
 
 
+def test_the_key_of_a_version_is_frozen() -> None:
+    def key(value: object, kind: pa.DataType) -> str:
+        (version,) = version_bytes(pa.array([value], kind))
+        return alert_key(bytes(range(16)), "strong", version)
+
+    # by another implementation: b2sum -l 128 over the ID, "strong", 00, and the version as docs/identity.md says
+    assert key(10, pa.int64()) == "e4fb1545b0193f1a22f643dbe7e3b5e9"
+    assert key("v2", pa.string()) == "417665ebc207d6d0d551d24366ca4efc"
+    moment = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
+    assert key(moment, pa.timestamp("us", tz="UTC")) == "4f60675bc4e23555660e55d71a5ae4ed"
+    assert key(-1.5, pa.float64()) == "d41a302715a88a4fd883db380cb87eda"
+    assert key(None, pa.int64()) == key(math.nan, pa.float64()) == "2968fcdb5f907bfff57c771556187149"
+    assert key(-0.0, pa.float64()) == key(0.0, pa.float64()) != key(math.inf, pa.float64())
+
+
 @given(st.binary(min_size=16, max_size=16), st.text(st.characters(codec="ascii"), min_size=1))
 def test_the_key_is_what_the_reference_says(event_id: bytes, rule: str) -> None:
     assert alert_key(event_id, rule) == blake2b(event_id + rule.encode(), digest_size=16).hexdigest()
@@ -66,6 +81,10 @@ def test_the_key_is_what_the_reference_says(event_id: bytes, rule: str) -> None:
 
 def test_rules_are_parsed_from_the_command_line() -> None:
     assert parse_rules(["a=x = 1"], ["b=m:f"]) == (AlertRule("a", where="x = 1"), AlertRule("b", function="m:f"))
+    asking = (AlertRule("a", where="x = 1"), AlertRule("b", function="m:f", revisions=True))
+    assert parse_rules(["a=x = 1"], ["b=m:f"], ["b"]) == asking
+    with pytest.raises(ConfigurationError, match="--alert-revisions c: there is no such rule"):
+        parse_rules(["a=x = 1"], ["b=m:f"], ["c"])
 
 
 @pytest.mark.parametrize(
@@ -94,6 +113,15 @@ def test_a_rule_is_either_sql_or_a_function(both: dict[str, str]) -> None:
 def test_options_refuse_rules_of_one_name() -> None:
     with pytest.raises(ConfigurationError, match="two alert rules"):
         LoadOptions(alerts=(AlertRule("a", where="x"), AlertRule("a", where="y")))
+
+
+def test_a_rule_that_asks_for_revisions_needs_an_update() -> None:
+    rules = (AlertRule("a", where="x", revisions=True),)
+    for revisions in ("ignore", "report"):
+        with pytest.raises(ConfigurationError, match="alert rule a asks for revisions") as error:
+            LoadOptions(alerts=rules, revisions=revisions)  # type: ignore[arg-type]
+        assert "--revisions update" in str(error.value.hint)
+    assert LoadOptions(alerts=rules, revisions="update", version_column="v").alerts == rules
 
 
 def test_a_function_that_cannot_be_sent_is_refused() -> None:
