@@ -1,28 +1,36 @@
 """A production day of 24 hours, simulated: 40 providers of all tempers, against an oracle in plain Python.
 
 The web server is real, the database is real, the clock is not. Each provider has a temper (busy, bursty, quiet, late,
-flapping, failing, static) that says what its feed offers at each moment. The oracle knows three things by itself: which
-events were offered in an answer (so they must be in the table, each once), how many polls of which kind there were, and
-when each provider may be polled again, by rules written down a second time here.
+flapping, failing, static, silent) that says what its feed offers at each moment. The oracle knows three things by
+itself: which events were offered in an answer (so they must be in the table, each once, and every seventh must have
+been told of, once), how many polls of which kind there were, and when each provider may be polled again, by rules written
+down a second time here. Alerts are delivered as the day goes by.
+
+Each day prints what was simulated, and how long it took: `pytest -s`.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from feeds_support import Answer, Feeds, feeds_server
 from run_support import START, FakeClock, Rounds, rounds
 from tests_support import Headrace, scaled
 
+from headrace.deliver import Dispatcher
 from headrace.flags import FLAG
 from headrace.polls import Poll
+from headrace.sinks import FunctionSink
+from headrace.storage import open_store
 
 TEMPERS = ("busy", "bursty", "quiet", "late", "flapping", "failing", "static", "silent")
 PROVIDERS = 40
@@ -109,6 +117,7 @@ class Expected:
 def settings(database: str, feeds: list[Feed], url: str) -> str:
     head = f'database = "{database}"\n[parallel]\nworkers = 2\n[defaults]\nid = ["key"]\ntime = "at"\n'
     head += f'interval = "{int(INTERVAL)}s"\nslowest = "{int(SLOWEST)}s"\nwindow = "all"\n'
+    head += 'alerts = [{ name = "seventh", where = "key % 7 = 0" }]\n'
     # three tables, so that some providers share one
     return head + "".join(
         f'[providers.{feed.name}]\nurl = "{url}/{feed.name}.csv"\ntable = "events_{number % 3}"\n'
@@ -116,17 +125,39 @@ def settings(database: str, feeds: list[Feed], url: str) -> str:
     )
 
 
-def live_a_day(
-    database: str, folder: Path, seed: int, hours: int, at_hour: Callable[[int], None] | None = None
-) -> tuple[list[Feed], Counter[str], set[str | None]]:
-    """The day; checks the schedule at each round. Returns the feeds, the outcomes and the modes that were used."""
+@dataclass
+class Day:
+    """What was lived: the feeds, polls by outcome, the modes that were used, and what was told, by provider and key."""
+
+    feeds: list[Feed]
+    outcomes: Counter[str] = field(default_factory=Counter)
+    modes: set[str | None] = field(default_factory=set)
+    told: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    @property
+    def offered(self) -> set[tuple[str, int]]:
+        """Every event that some answer offered, by provider and key."""
+        return {(feed.name, key) for feed in self.feeds for key, _ in feed.offered}
+
+    def deliver(self, database: str) -> None:
+        """Deliver what was raised up to now."""
+
+        def take(alert: dict[str, Any]) -> None:
+            self.told[alert["provider"], alert["event"]["key"]] += 1
+
+        with open_store(database) as store:
+            assert Dispatcher(store, FunctionSink(take)).drain().exit_code == 0
+
+
+def live_a_day(database: str, folder: Path, seed: int, hours: int, at_hour: Callable[[int], None] | None = None) -> Day:
+    """The day; checks the schedule at each round."""
+    began = time.monotonic()
     feeds = [
         Feed(f"p{number:02}", TEMPERS[number % len(TEMPERS)], random.Random(f"{seed}-{number}"))
         for number in range(PROVIDERS)
     ]
     expected: defaultdict[str, Expected] = defaultdict(Expected)
-    outcomes: Counter[str] = Counter()
-    modes: set[str | None] = set()
+    day = Day(feeds)
     with feeds_server() as server, rounds(folder, settings(database, feeds, server.url), clock=FakeClock()) as go:
         answers(server, feeds)
         for number in range(int(hours * 3600 / ROUND.total_seconds())):
@@ -135,20 +166,28 @@ def live_a_day(
             minute = int((go.clock.now() - START).total_seconds() // 60)
             for feed in feeds:
                 feed.live(minute)
-            one_round(go, expected, outcomes, modes)
+            one_round(go, expected, day)
             go.clock.moment += ROUND
-    return feeds, outcomes, modes
+            if not minute % 60:
+                day.deliver(database)
+    day.deliver(database)
+    polls = day.outcomes.total() - day.outcomes["not due"]
+    print(
+        f"{hours} hours, {PROVIDERS} providers, {polls} polls {dict(sorted(day.outcomes.items()))}, "
+        f"{len(day.offered)} events, {day.told.total()} alerts, in {time.monotonic() - began:.0f} s"
+    )
+    return day
 
 
 def answers(server: Feeds, feeds: list[Feed]) -> None:
     server.answers = {f"/{feed.name}.csv": feed.answer for feed in feeds}
 
 
-def one_round(go: Rounds, expected: dict[str, Expected], outcomes: Counter[str], modes: set[str | None]) -> None:
+def one_round(go: Rounds, expected: dict[str, Expected], day: Day) -> None:
     now = go.clock.now()
     for poll in go().polls:
         due = expected[poll.provider]
-        outcomes[poll.outcome] += 1
+        day.outcomes[poll.outcome] += 1
         if poll.polled:
             assert now >= due.earliest, f"{poll} came before {due}"
             due.after(poll, now)
@@ -156,18 +195,19 @@ def one_round(go: Rounds, expected: dict[str, Expected], outcomes: Counter[str],
             assert poll.outcome == "not due", poll
             assert now < due.latest, f"{poll} was due: {due}"
         if poll.run_id:
-            modes.add(poll.mode)
+            day.modes.add(poll.mode)
 
 
-def check(headrace: Headrace, feeds: list[Feed]) -> None:
-    """Exactly the events that some answer offered are in the tables, each once."""
+def check(headrace: Headrace, day: Day) -> None:
+    """Exactly the events that some answer offered are in the tables, each once, and each seventh was told of once."""
     held: list[tuple[str, int]] = []
     for number in range(3):
         held += headrace.query(f"SELECT provider, key FROM events_{number}")  # noqa: S608 - nothing here is input
-    assert Counter(held) == Counter({(feed.name, key): 1 for feed in feeds for key, _ in feed.offered})
+    assert Counter(held) == Counter(day.offered)
+    assert day.told == Counter((name, key) for name, key in day.offered if key % 7 == 0)
     books = headrace.query("SELECT provider, inserted, read, duplicate_in_store FROM headrace_providers")
     for name, inserted, read, duplicate in books:
-        (feed,) = [one for one in feeds if one.name == name]
+        (feed,) = [one for one in day.feeds if one.name == name]
         assert inserted == len(feed.offered)
         assert read == inserted + duplicate
 
@@ -181,11 +221,11 @@ def test_a_day_in_each_flag_state(flag: str, sqlite_url: str, tmp_path: Path, mo
     seed = int(os.environ.get("HEADRACE_TEST_SEED", "20260301"))
     print(f"seed {seed}")
     monkeypatch.setenv(FLAG, flag)
-    feeds, outcomes, modes = live_a_day(sqlite_url, tmp_path, seed, hours())
-    check(Headrace(sqlite_url, tmp_path), feeds)
+    day = live_a_day(sqlite_url, tmp_path, seed, hours())
+    check(Headrace(sqlite_url, tmp_path), day)
     wanted = {"off": {"sequential"}, "shadow": {"sequential"}, "on": {"parallel"}}
-    assert modes == wanted.get(flag, {"sequential", "parallel"})
-    assert min(outcomes[one] for one in ("loaded", "empty", "unchanged", "failed", "not due")) > 0, outcomes
+    assert day.modes == wanted.get(flag, {"sequential", "parallel"})
+    assert min(day.outcomes[one] for one in ("loaded", "empty", "unchanged", "failed", "not due")) > 0, day.outcomes
 
 
 def test_a_day_with_a_flag_flip_in_the_middle(
@@ -198,18 +238,18 @@ def test_a_day_with_a_flag_flip_in_the_middle(
     def at_hour(hour: int) -> None:
         monkeypatch.setenv(FLAG, "on" if flip <= hour < flip + max(1, hours() // 6) else "off")
 
-    feeds, _, modes = live_a_day(postgres_url, tmp_path, seed, hours(), at_hour)
-    check(Headrace(postgres_url, tmp_path), feeds)
-    assert modes == {"sequential", "parallel"}
+    day = live_a_day(postgres_url, tmp_path, seed, hours(), at_hour)
+    check(Headrace(postgres_url, tmp_path), day)
+    assert day.modes == {"sequential", "parallel"}
 
 
 def test_negative_control_the_oracle_notices_an_event_that_is_missing_or_doubled(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    feeds, _, _ = live_a_day(sqlite_url, tmp_path, 7, 1)
+    day = live_a_day(sqlite_url, tmp_path, 7, 1)
     headrace = Headrace(sqlite_url, tmp_path)
-    check(headrace, feeds)
+    check(headrace, day)
     ((provider, key),) = headrace.query("SELECT provider, key FROM events_0 LIMIT 1")
     headrace.query(f"DELETE FROM events_0 WHERE provider = '{provider}' AND key = {key}")  # noqa: S608
     with pytest.raises(AssertionError):
-        check(headrace, feeds)
+        check(headrace, day)
