@@ -143,7 +143,7 @@ CONTROLS = [
 
 
 def run_suite(package: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    """Run `tests` on SQLite against the package in the folder `package`, configured by nothing but what is said here."""
+    """Run `tests` on SQLite against the package in the folder `package`, configured only by what is said here."""
     options = ["-q", "-x", "-p", "no:cacheprovider", "-k", "sqlite", "-c", os.devnull, "--import-mode=importlib"]
     places = ["--rootdir", str(TESTS), "--confcutdir", str(TESTS), "-o", f"pythonpath={TESTS}"]
     return subprocess.run(
