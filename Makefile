@@ -7,6 +7,8 @@ SOURCES := pyproject.toml $(wildcard engine/*.py engine/py.typed partitioning/*.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # the data of tests/real is read in place, from beside the checkout
 PYTEST := $(BIN)/pytest
+# each process begins with its own half of the tests, so that what a module sets up is mostly set up once
+SHARED := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all reliability check bench bench-setup bench-all format clean
@@ -18,14 +20,14 @@ demo: $(VENV)/demo.stamp ## load a summer of real flights twice over, and verify
 	$(BIN)/headrace demo
 
 test: $(VENV)/test.stamp ## run the tests (slow suites run a tenth)
-	$(PYTEST) -n 2
+	$(PYTEST) $(SHARED)
 
 test-all: $(VENV)/test.stamp ## run the tests, slow suites whole
-	HEADRACE_TEST_SCALE=full $(PYTEST) -n 2
+	HEADRACE_TEST_SCALE=full $(PYTEST) $(SHARED)
 
 reliability: $(VENV)/test.stamp ## try every fault, and write docs/reliability.md (hours)
 	rm -f $(VENV)/evidence
-	HEADRACE_TEST_SCALE=full HEADRACE_EVIDENCE=$(CURDIR)/$(VENV)/evidence $(PYTEST) -n 2 tests/faults; \
+	HEADRACE_TEST_SCALE=full HEADRACE_EVIDENCE=$(CURDIR)/$(VENV)/evidence $(PYTEST) $(SHARED) tests/faults; \
 	$(BIN)/python tests/evidence.py $(VENV)/evidence docs/reliability.md
 
 check: $(VENV)/check.stamp ## lint, types, import rules, and what the wheel holds

@@ -20,9 +20,11 @@ __all__ = ["Crash", "Headrace", "crash_at", "scaled"]
 WITHIN = 240  # seconds that a command may take
 
 
-def scaled(whole: int, *, least: int = 1) -> int:
-    """How often a slow test repeats: all of `whole` in ``make test-all``, a tenth otherwise."""
-    return whole if os.environ.get("HEADRACE_TEST_SCALE") == "full" else max(least, whole // 10)
+def scaled(whole: int, *, least: int = 1, default: int | None = None) -> int:
+    """How often a slow test repeats: all of `whole` in ``make test-all``; otherwise `default`, or else a tenth."""
+    if os.environ.get("HEADRACE_TEST_SCALE") == "full":
+        return whole
+    return max(least, whole // 10) if default is None else default
 
 
 @dataclass

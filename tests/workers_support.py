@@ -41,7 +41,7 @@ __all__ = [
     "workers_below",
 ]
 
-WITHIN = 10  # seconds; two are promised, and machines may be busy
+WITHIN = 60  # seconds; two are promised, and machines may be busy
 
 
 # Processes ------------------------------------------------------------------------------------------------------

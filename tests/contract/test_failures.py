@@ -142,7 +142,7 @@ def test_a_real_deadlock_is_run_again(postgres_url: str) -> None:
         other.execute("SET LOCAL deadlock_timeout = '10min'")  # it is always ours that the server ends
         other.execute("INSERT INTO events (event_id, provider, headrace_receipt) VALUES (%s, 'o', 0)", [_uuid(ids[1])])
         thread.start()
-        waiting.wait(10)
+        waiting.wait(60)
 
     def wait_for_ours() -> None:
         waiting.set()

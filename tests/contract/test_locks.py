@@ -282,7 +282,7 @@ def test_a_holder_that_rolls_back_after_others_waited_loses_no_event(store_url: 
         open_store(store_url, on_statement=waiters[0]) as second,
         open_store(store_url, on_statement=waiters[1]) as third,
     ):
-        for number in range(scaled(200)):
+        for number in range(scaled(200, default=8)):
             ids = new_ids(6, seed=number)
             everything += ids
             holder.arm()

@@ -49,7 +49,7 @@ def drain(url: str, webhook: str, **more: Any) -> Delivered:
 
 
 def test_killed_between_send_and_mark_every_alert_is_delivered(store_url: str, receiver: Receiver) -> None:
-    seed, kills = random.randrange(10**6), scaled(200)
+    seed, kills = random.randrange(10**6), scaled(200, default=10)
     chance, running = random.Random(seed), dict[str, Any]()
     expected = outbox(store_url, kills * 5 + 20)
     left = 0

@@ -107,6 +107,7 @@ def forget(headrace: Headrace) -> None:
 # At random ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.either_store
 @pytest.mark.parametrize("strategy", ["partitioned", "upsert", "locked"])
 def test_workers_struck_at_random_lose_nothing_and_leave_nothing(
     store_url: str, headrace: Headrace, tmp_path: Path, scratch: Path, prefix: str, impatient: None, strategy: Any
@@ -195,9 +196,9 @@ def finish(headrace: Headrace, events: Path, *words: str) -> dict[str, Any]:
 
 
 def wait_for_receipts(headrace: Headrace, receipts: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while (headrace.query_one_if_table("headrace_receipts", "SELECT count(*) FROM headrace_receipts") or 0) < receipts:
-        assert time.monotonic() < deadline, "no slice was committed within a minute"
+        assert time.monotonic() < deadline, "no slice was committed within two minutes"
         time.sleep(0.02)
 
 
@@ -409,7 +410,7 @@ def test_a_program_with_busy_threads_does_not_hang(sqlite_url: str, tmp_path: Pa
     for thread in threads:
         thread.start()
     try:
-        for number in range(scaled(100, least=5)):
+        for number in range(scaled(100, default=4)):
             with lock:  # as one who calls from inside its own critical section
                 report = package.load(
                     events, to=sqlite_url, mode="parallel", workers=2, **{**OPTIONS, "table": f"t{number}"}
@@ -433,7 +434,7 @@ def test_a_signal_to_the_whole_group_ends_a_load_so_that_it_can_be_resumed(
     wait_for_receipts(headrace, 2)
     below = everything_below(process.pid)
     os.killpg(process.pid, number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == code, stderr
     assert "run the same command again to resume" in stderr
     assert wait_for_end(below) == set()
@@ -452,7 +453,7 @@ def test_a_second_signal_stops_a_parallel_load_at_once(
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     assert wait_for_end(below) == set()
     assert left_behind(headrace, scratch, prefix) == {}

@@ -208,6 +208,7 @@ def data() -> Path:
     return folder
 
 
+@pytest.mark.either_store
 @pytest.mark.parametrize("strategy", ["partitioned", "upsert", "locked"])
 def test_real_events_give_the_same_table_in_every_shape(
     store_url: str, data: Path, headrace: Headrace, strategy: StrategyName

@@ -361,7 +361,7 @@ def test_a_load_serves_its_metrics_while_it_runs(sqlite_url: str, tmp_path: Path
         headrace.command(*words), env=headrace.environment(), cwd=tmp_path, stdin=subprocess.PIPE, text=True
     ) as going:
         assert going.stdin is not None
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             try:
                 samples = scrape(port)
@@ -371,7 +371,7 @@ def test_a_load_serves_its_metrics_while_it_runs(sqlite_url: str, tmp_path: Path
                 time.sleep(0.1)
         going.stdin.write("key\n1\n")
         going.stdin.close()
-        assert going.wait(60) == 0
+        assert going.wait(120) == 0
     assert any(name == "process_start_time_seconds" for name, _ in samples)
 
 
@@ -400,7 +400,7 @@ def test_a_service_serves_the_metrics_of_all_its_rounds_and_logs_as_asked(
                 continue
             runs = samples.get(("headrace_runs_total", frozenset({**feed, "status": "done"}.items())), 0.0)
         going.terminate()
-        _, logged = going.communicate(timeout=60)
+        _, logged = going.communicate(timeout=120)
     assert runs >= 2
     assert value(samples, "headrace_rows_total", **feed, outcome="inserted") == 2
     assert value(samples, "headrace_rows_total", **feed, outcome="duplicate_in_store") >= 2

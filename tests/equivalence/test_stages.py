@@ -71,6 +71,7 @@ def loaded(url: str, **named: Any) -> Iterator[tuple[Report, Heard]]:
             yield report, heard
 
 
+@pytest.mark.either_store
 def test_the_spans_of_a_run_sum_up_to_its_report(store_url: str, mode: str) -> None:
     for report, heard in loaded(store_url, **MODES[mode]):
         seconds: dict[str, float] = defaultdict(float)
@@ -87,6 +88,7 @@ def test_the_spans_of_a_run_sum_up_to_its_report(store_url: str, mode: str) -> N
         assert heard.run.run_id == report.run_id
 
 
+@pytest.mark.either_store
 def test_every_slice_is_measured_where_it_was_done(store_url: str, mode: str) -> None:
     for report, heard in loaded(store_url, **MODES[mode]):
         commits = [span for span in heard.spans if span.stage == "commit"]

@@ -155,7 +155,7 @@ def loader_urls(postgres_url: str) -> list[str]:
     return [postgres_url.replace("//postgres:@", f"//{user}:@") for user in users]
 
 
-@pytest.mark.parametrize("company", COMPANIES[: scaled(11, least=5)], ids="-".join)
+@pytest.mark.parametrize("company", COMPANIES[: scaled(11, default=3)], ids="-".join)
 def test_four_loaders_insert_every_event_once(
     postgres_url: str, loader_urls: list[str], tmp_path: Path, company: Sequence[str]
 ) -> None:
@@ -197,5 +197,5 @@ def test_two_loaders_may_make_the_file_together(tmp_path: Path) -> None:
             store.prepare_ledger()
 
     with ThreadPoolExecutor(2) as loaders:
-        for number in range(scaled(1000)):
+        for number in range(scaled(1000, default=25)):
             list(loaders.map(make, [f"sqlite:///{tmp_path / str(number)}.db"] * 2))

@@ -88,7 +88,7 @@ def write(folder: Path, name: str, keys: range) -> Path:
 def test_a_load_that_rolls_back_after_others_waited_loses_no_event(
     postgres_url: str, loaders: Loaders, tmp_path: Path
 ) -> None:
-    rounds = scaled(200)
+    rounds = scaled(200, default=8)
     for number in range(rounds):
         base = number * 8
         mine = write(tmp_path, f"{number}-holder", range(base, base + 6))

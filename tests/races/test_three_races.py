@@ -177,7 +177,7 @@ def test_two_headrace_loaders_at_once_have_none_of_them(
     strategy: StrategyName,
 ) -> None:
     url = request.getfixturevalue(database)
-    for number in range(ROUNDS):
+    for number in range(scaled(20, default=3)):
         other = STRATEGIES[(STRATEGIES.index(strategy) + number) % len(STRATEGIES)]
         rows = rows_of(number)
         with monkeypatch.context() as patch:

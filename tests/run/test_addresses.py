@@ -48,7 +48,7 @@ def test_link_local_and_metadata_addresses_are_refused_in_every_spelling(
 
     monkeypatch.setattr(socket.socket, "connect", reached)
     with pytest.raises(ConfigurationError, match="not fetched"):
-        fetch(url, tmp_path, shown="feed", timeout=5)
+        fetch(url, tmp_path, shown="feed", timeout=60)
 
 
 @pytest.mark.parametrize("url", SPELLINGS)
@@ -56,7 +56,7 @@ def test_a_redirect_to_them_is_refused_too(url: str, tmp_path: Path) -> None:
     with feeds_server() as feeds:
         feeds.answers["/x.csv"] = Answer(status=302, headers={"Location": url})
         with pytest.raises(ConfigurationError, match="not fetched"):
-            fetch(f"{feeds.url}/x.csv", tmp_path, shown="feed", timeout=5)
+            fetch(f"{feeds.url}/x.csv", tmp_path, shown="feed", timeout=60)
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://127.0.0.1/x", "data:,x"])
@@ -65,7 +65,7 @@ def test_a_redirect_to_another_scheme_is_refused(target: str, status: int, tmp_p
     with feeds_server() as feeds:
         feeds.answers["/x.csv"] = Answer(status=status, headers={"Location": target})
         with pytest.raises(ConfigurationError, match="it redirects to"):
-            fetch(f"{feeds.url}/x.csv", tmp_path, shown="feed", timeout=5)
+            fetch(f"{feeds.url}/x.csv", tmp_path, shown="feed", timeout=60)
     assert not list(tmp_path.iterdir())
 
 
@@ -75,7 +75,7 @@ def test_a_name_that_resolves_to_them_is_refused(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with pytest.raises(ConfigurationError, match="link-local"):
-        fetch("http://harmless.example/x.csv", tmp_path, shown="feed", timeout=5)
+        fetch("http://harmless.example/x.csv", tmp_path, shown="feed", timeout=60)
 
 
 def test_the_address_that_was_checked_is_the_one_connected_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_the_address_that_was_checked_is_the_one_connected_to(tmp_path: Path, mo
         feeds.answers["/x.csv"] = Answer(b"n\n1\n")
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
         port = feeds.url.rpartition(":")[2]
-        assert fetch(f"http://feed.example:{port}/x.csv", tmp_path, shown="feed", timeout=5).spooled.size == 4
+        assert fetch(f"http://feed.example:{port}/x.csv", tmp_path, shown="feed", timeout=60).spooled.size == 4
     assert asked == ["feed.example"]
 
 
@@ -114,7 +114,7 @@ def test_negative_control_without_the_check_a_redirect_is_followed(
     monkeypatch.setattr(addresses, "forbidden", lambda *_, **__: None)
     monkeypatch.setattr(socket.socket, "connect", connect)
     with pytest.raises(InputError):
-        fetch("http://169.254.169.254/", tmp_path, shown="feed", timeout=5)
+        fetch("http://169.254.169.254/", tmp_path, shown="feed", timeout=60)
     assert tried == [("169.254.169.254", 80)]
 
 
@@ -131,7 +131,7 @@ def test_headers_and_passwords_go_to_their_own_host_alone(tmp_path: Path) -> Non
         feeds.answers["/here.csv"] = Answer(status=302, headers={"Location": "/y.csv"})
         for path in ("/away.csv", "/here.csv"):
             address = feeds.url.replace("http://", "http://user:pass@") + path
-            fetch(address, tmp_path, shown="feed", headers={"X-Key": "secret"}, timeout=5)
+            fetch(address, tmp_path, shown="feed", headers={"X-Key": "secret"}, timeout=60)
     assert [one.headers.get("X-Key") for one in feeds.asked] == ["secret", "secret", "secret"]
     assert all("Authorization" in one.headers for one in feeds.asked)
     (away,) = other.asked

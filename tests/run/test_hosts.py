@@ -82,15 +82,16 @@ def test_two_hosts_never_poll_one_provider_at_a_time(headrace: Headrace) -> None
         assert outcome(headrace.run("run", "--force", "--output", "json").stdout) == "unchanged"
 
 
+@pytest.mark.either_store
 def test_the_claim_of_a_killed_host_lapses_and_that_of_a_living_one_does_not(headrace: Headrace) -> None:
     with feeds_server() as feeds:
-        text(headrace, feeds, lease="10s")
+        text(headrace, feeds, lease="5s")
         go_on = threading.Event()
         feeds.answers["/p.csv"] = Answer(b"n\n1\n", wait=go_on)
         first = begun(headrace)
         until(lambda: bool(feeds.arrived))
         with open_store(headrace.url) as store:
-            granted = claim_until(store, seconds=12.0)
+            granted = claim_until(store, seconds=6.0)
             assert granted == {}, "it was taken from a host that lives"
             first.kill()
             first.communicate()
