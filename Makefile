@@ -27,7 +27,7 @@ test-all: $(VENV)/test.stamp ## run the tests, slow suites whole
 
 reliability: $(VENV)/test.stamp ## try every fault, and write docs/reliability.md (hours)
 	rm -f $(VENV)/evidence
-	HEADRACE_TEST_SCALE=full HEADRACE_EVIDENCE=$(CURDIR)/$(VENV)/evidence $(PYTEST) $(SHARED) tests/faults; \
+	HEADRACE_TEST_SCALE=full HEADRACE_EVIDENCE=$(CURDIR)/$(VENV)/evidence $(PYTEST) $(SHARED) --timeout 7200 tests/faults tests/hostile; \
 	$(BIN)/python tests/evidence.py $(VENV)/evidence docs/reliability.md
 
 check: $(VENV)/check.stamp ## lint, types, import rules, and what the wheel holds

@@ -22,7 +22,7 @@ from headrace.partitioning.contract import Contract, LogicalType, arrow_type, ke
 from headrace.revisions import require_version
 from headrace.rules import check_rules
 from headrace.source import Input
-from headrace.storage.base import RESERVED_COLUMNS, Store
+from headrace.storage.base import RESERVED_COLUMNS, RESERVED_TABLES, Store
 from headrace.streams import ESCAPED, unescape
 
 __all__ = [
@@ -59,6 +59,8 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
 
     Raises `ContractError` when the stored contract differs from what was asked for, `SchemaError` when types clash.
     """
+    if table.lower() in RESERVED_TABLES:
+        raise SchemaError(f"{table} is a name that Headrace keeps for itself", hint="choose another with --table")
     stored = store.pinned_contract(table)
     actual = store.table_schema(table)
     present = actual or _pinned_types(stored)

@@ -48,6 +48,7 @@ __all__ = [
     "PROVIDER",
     "RECEIPT",
     "RESERVED_COLUMNS",
+    "RESERVED_TABLES",
     "Address",
     "Committed",
     "Counts",
@@ -67,6 +68,8 @@ EVENT_ID = "event_id"
 PROVIDER = "provider"
 RECEIPT = "headrace_receipt"
 RESERVED_COLUMNS = (EVENT_ID, PROVIDER, RECEIPT)
+RESERVED_TABLES = ("headrace_slice", "headrace_repeats")
+"""Temporary tables of a commit, which would hide one of events with the same name."""
 
 Existing = Literal["snapshot", "conflict", "query"]
 """What says which events exist already: the snapshot, the database's own conflict resolution, a query under locks."""

@@ -5,7 +5,7 @@
 
 `Trial.seed` copies some of the real table's events there, so that as many of a sample's events are known in the trial
 as in the real table. The real table is only read. A schema whose process was killed is dropped by the next trial: what
-tells is an advisory lock that its maker's session holds.
+tells is an advisory lock that its maker holds, in a transaction, so that a pooler can neither lose nor keep it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import psycopg
 import sqlalchemy as sa
@@ -29,6 +30,7 @@ __all__ = ["Trial", "trial"]
 
 _SCHEMA = "headrace_profile_"
 _FILE = ".headrace-profile-"
+Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 
 class Trial(ABC):
@@ -60,13 +62,13 @@ def trial(url: str) -> Iterator[Trial]:
 
 @contextmanager
 def _schema(url: sa.URL, name: str) -> Iterator[Trial]:
-    try:
-        connection = psycopg.connect(conninfo_for(url, application_name=name), autocommit=True)
-    except psycopg.Error as error:
-        raise StoreError(f"the database cannot be reached: {error}", hint="headrace doctor says more") from error
-    with connection:
-        _lock(connection, name)
-        _drop_abandoned(connection)
+    there = _on_path(url, name)
+    with _connected(url, name) as keeper, _connected(url, name) as connection, _connected(there, name) as inside:
+        connection.autocommit = True
+        _require_path(inside, name)
+        keeper.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        _lock(keeper, name)
+        _drop_abandoned(keeper, connection)
         try:
             connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
         except psycopg.errors.InsufficientPrivilege as error:
@@ -75,17 +77,43 @@ def _schema(url: sa.URL, name: str) -> Iterator[Trial]:
                 hint="GRANT CREATE ON DATABASE … to this user, or profile the real load with --in-place",
             ) from error
         try:
-            yield _SchemaTrial(url, name, connection)
+            yield _SchemaTrial(there, name, connection)
         finally:
             _drop(connection, name)
 
 
+def _on_path(url: sa.URL, name: str) -> sa.URL:
+    given = url.query.get("options", "")
+    options = f"{given if isinstance(given, str) else ' '.join(given)} -csearch_path={name}".strip()
+    return url.update_query_dict({"options": options, "application_name": name})
+
+
+def _connected(url: sa.URL, name: str) -> Connection:
+    try:
+        return psycopg.connect(conninfo_for(url, application_name=name), prepare_threshold=None)
+    except psycopg.Error as error:
+        if "startup parameter" in str(error):
+            raise _without_path() from error
+        raise StoreError(f"the database cannot be reached: {error}", hint="headrace doctor says more") from error
+
+
+def _require_path(connection: Connection, name: str) -> None:
+    """Raise `ConfigurationError` where the search path got lost: the trial would go into the real tables."""
+    if connection.execute("SELECT current_setting('search_path')").fetchone() != (name,):
+        raise _without_path()
+    connection.rollback()
+
+
+def _without_path() -> ConfigurationError:
+    return ConfigurationError(
+        "the way to the server does not pass a search path on, which keeps a trial apart from the real tables",
+        hint="name the server itself instead of its pooler with --to, or profile the real load with --in-place",
+    )
+
+
 class _SchemaTrial(Trial):
-    def __init__(self, url: sa.URL, name: str, connection: psycopg.Connection[tuple[object, ...]]) -> None:
-        given = url.query.get("options", "")
-        options = f"{given if isinstance(given, str) else ' '.join(given)} -csearch_path={name}".strip()
-        there = url.update_query_dict({"options": options, "application_name": name})
-        super().__init__(there.render_as_string(hide_password=False), name)
+    def __init__(self, url: sa.URL, name: str, connection: Connection) -> None:
+        super().__init__(url.render_as_string(hide_password=False), name)
         self._connection = connection
 
     def seed(self, table: str, ids: Iterable[bytes]) -> int:
@@ -101,23 +129,22 @@ class _SchemaTrial(Trial):
         return seeded
 
 
-def _lock(connection: psycopg.Connection[tuple[object, ...]], name: str) -> bool:
-    row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name]).fetchone()
+def _lock(connection: Connection, name: str) -> bool:
+    row = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [name]).fetchone()
     return bool(row and row[0])
 
 
-def _drop(connection: psycopg.Connection[tuple[object, ...]], name: str) -> None:
+def _drop(connection: Connection, name: str) -> None:
     connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
 
 
-def _drop_abandoned(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+def _drop_abandoned(keeper: Connection, connection: Connection) -> None:
     """Drop the schemas of trials whose processes are gone."""
     like = _SCHEMA.replace("_", r"\_") + "%"
     for (name,) in connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE %s", [like]).fetchall():
-        if _lock(connection, str(name)):
+        if _lock(keeper, str(name)):
             with suppress(psycopg.errors.InsufficientPrivilege):  # another user's
                 _drop(connection, str(name))
-            connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [name])
 
 
 # SQLite ---------------------------------------------------------------------------------------------------------

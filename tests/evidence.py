@@ -22,7 +22,11 @@ SEEDS_SHOWN = 2
 
 @dataclass(frozen=True)
 class Record:
-    """One series of tries: `fault` at `moment`, against `where` (store, mode, strategy), over `rows` rows a load."""
+    """One series of tries: `fault` at `moment`, against `where` (store, mode, strategy), over `rows` rows a load.
+
+    Where it was measured: `longest` is how many seconds what was told to end needed at most, `memory` how much of it
+    (MiB) the load took at most.
+    """
 
     fault: str
     moment: str
@@ -33,14 +37,24 @@ class Record:
     unexpected: int
     seed: int
     rows: int
+    longest: float | None = None
+    memory: int | None = None
 
     @classmethod
     def of(
-        cls, fault: str, moment: str, where: str, founds: Sequence[tuple[int, int, int]], *, seed: int, rows: int
+        cls,
+        fault: str,
+        moment: str,
+        where: str,
+        founds: Sequence[tuple[int, int, int]],
+        *,
+        seed: int,
+        rows: int,
+        longest: float | None = None,
     ) -> Record:
         """The tries that ended as `founds` tells: lost, duplicated and unexpected rows."""
         lost, duplicated, unexpected = (sum(column) for column in zip(*founds, strict=True))
-        return cls(fault, moment, where, len(founds), lost, duplicated, unexpected, seed, rows)
+        return cls(fault, moment, where, len(founds), lost, duplicated, unexpected, seed, rows, longest)
 
 
 def keep(record: Record) -> None:
@@ -58,17 +72,25 @@ def table(records: Sequence[Record]) -> str:
     for record in records:
         groups[record.fault, record.moment, record.where, record.rows].append(record)
     lines = [
-        "| fault | moment | store, mode | rows | tries | lost | duplicated | unexpected | seeds |",
-        "|---|---|---|--:|--:|--:|--:|--:|---|",
+        "| fault | moment | where | rows | tries | lost | duplicated | unexpected | longest, s | memory, MiB | seeds |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for (fault, moment, where, rows), group in sorted(groups.items()):
         sums = [sum(getattr(one, name) for one in group) for name in ("tries", "lost", "duplicated", "unexpected")]
         seeds = sorted({one.seed for one in group})
         shown = ", ".join(map(str, seeds[:SEEDS_SHOWN])) + (" …" if len(seeds) > SEEDS_SHOWN else "")
-        lines.append(f"| {fault} | {moment} | {where} | {rows:,} | {' | '.join(f'{n:,}' for n in sums)} | {shown} |")
+        longest = _most([one.longest for one in group], ".1f")
+        memory = _most([one.memory for one in group], ",")
+        cells = [fault, moment, where, f"{rows:,}", *(f"{n:,}" for n in sums), longest, memory, shown]
+        lines.append(f"| {' | '.join(cells)} |")
     total = [sum(getattr(one, name) for one in records) for name in ("tries", "lost", "duplicated", "unexpected")]
-    lines.append(f"| **all** | | | | {' | '.join(f'**{n:,}**' for n in total)} | |")
+    lines.append(f"| **all** | | | | {' | '.join(f'**{n:,}**' for n in total)} | | | |")
     return "\n".join(lines)
+
+
+def _most(measured: Sequence[float | None], form: str) -> str:
+    known = [one for one in measured if one is not None]
+    return format(max(known), form) if known else ""
 
 
 def write_page(evidence: Path, page: Path) -> None:

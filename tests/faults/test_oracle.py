@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,13 +84,14 @@ def test_the_nursery_sees_a_process_that_outlives_its_coordinator(tmp_path: Path
 
 
 def test_the_page_holds_what_was_recorded_and_nothing_else(tmp_path: Path) -> None:
-    record = Record("fault", "moment", "sqlite, sequential", 3, 0, 1, 0, seed=7, rows=1000)
-    (tmp_path / "evidence").write_text("\n".join([json.dumps(vars(record))] * 2))
+    record = Record("fault", "moment", "sqlite, sequential", 3, 0, 1, 0, seed=7, rows=1000, longest=1.26, memory=1100)
+    other = replace(record, longest=None, memory=30)
+    (tmp_path / "evidence").write_text("\n".join(json.dumps(vars(one)) for one in (record, other)))
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     write_page(tmp_path / "evidence", page)
     text = page.read_text()
-    assert "| fault | moment | sqlite, sequential | 1,000 | 6 | 0 | 2 | 0 | 7 |" in text
+    assert "| fault | moment | sqlite, sequential | 1,000 | 6 | 0 | 2 | 0 | 1.3 | 1,100 | 7 |" in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text

@@ -75,7 +75,7 @@ RESERVED = [
     "rowid",
     "oid",
 ]
-RESERVED += ["headrace_slice", "receipts", "runs", "NULL", "true", "_", "1", "1e5", "a.b", "public.canary"]
+RESERVED += ["headrace_slices", "receipts", "runs", "NULL", "true", "_", "1", "1e5", "a.b", "public.canary"]
 
 
 def names() -> list[str]:
@@ -152,6 +152,6 @@ def test_what_no_database_can_hold_is_refused_before_anything_is_made(
 def test_a_table_that_is_headraces_own_is_not_written_to(store_url: str, database: sa.Engine) -> None:
     with Engine(to=store_url) as engine:
         engine.ingest([{"v": 1}], table="t")
-        for own in ("headrace_runs", "headrace_receipts", "canary"):
+        for own in ("headrace_runs", "headrace_receipts", "headrace_slice", "Headrace_Repeats", "canary"):
             with pytest.raises(HeadraceError):
                 engine.ingest([{"v": 1}], table=own)
