@@ -14,6 +14,7 @@ from typing import Any
 
 from model_tables import model
 from pictures import pictures
+from profile_tables import PROFILE_TABLES
 from tables import TABLES, facts_line, overview
 from targets import targets
 
@@ -26,7 +27,7 @@ WARNING = (
     "**A small run on a busy machine, to prove the harness. Do not quote these figures**; "
     "`make bench-all` takes them in full."
 )
-EVERY = TABLES | {"model": model}
+EVERY = TABLES | PROFILE_TABLES | {"model": model}
 MARKED = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

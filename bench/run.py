@@ -36,6 +36,7 @@ QUESTIONS = (
     "memory",
     "sqlite",
     "predictions",
+    "overhead",
     "model",
 )
 

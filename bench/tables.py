@@ -351,46 +351,6 @@ def sqlite(content: Content) -> str:
 
 # Predictions -------------------------------------------------------------------------------------------------------
 
-REGRET = 1.1  # advice is right if the way that it names takes at most so many times what the other takes
-
-
-def predictions(content: Content) -> str:
-    """What the profile expected beside what the loads took, the errors, and whether the advice was right."""
-    runs = {(run["case"], run["way"], run["round"]): run for run in content["runs"]}
-    rows, errors, right = [], [], []
-    for case, way, number in runs:
-        ways = [runs.get((case, one, number)) for one in ("profile", "sequential", "parallel")]
-        if way != "profile" or None in ways:
-            continue
-        told, alone, together = (one or {} for one in ways)
-        took = (alone["report_seconds"], together["report_seconds"])
-        expected = (told["sequential_seconds"][1], told["parallel_seconds"][1])
-        off = [guess / real - 1 for guess, real in zip(expected, took, strict=True)]
-        errors += map(abs, off)
-        advised, other = (took[1], took[0]) if told["parallel"] else took
-        right.append(advised <= other * REGRET)
-        low, middle, high = told["speedup"]
-        rows.append(
-            (
-                case,
-                f"{expected[0]:.2f}",
-                f"{took[0]:.2f} ({off[0]:+.0%})",
-                together["workers"],
-                f"{expected[1]:.2f}",
-                f"{took[1]:.2f} ({off[1]:+.0%})",
-                f"{middle:.2f} ({low:.2f}-{high:.2f})",
-                f"{took[0] / took[1]:.2f}",
-                "parallel" if told["parallel"] else "sequential",
-                "yes" if right[-1] else "**no**",
-            )
-        )
-    head = ("situation", "sequential: expected, s", "took, s", "workers", "parallel: expected, s", "took, s")
-    table = markdown((*head, "speed-up: expected", "was", "advice", "right"), rows)
-    summary = (
-        f"Median error {median(errors):.0%}, largest {max(errors):.0%}; advice right in {sum(right)} of {len(right)}."
-    )
-    return f"{table}\n\n{summary}"
-
 
 TABLES: dict[str, Callable[[Content], str]] = {
     "loads": loads,
@@ -402,5 +362,4 @@ TABLES: dict[str, Callable[[Content], str]] = {
     "poll": poll,
     "memory": memory,
     "sqlite": sqlite,
-    "predictions": predictions,
 }

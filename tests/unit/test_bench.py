@@ -23,6 +23,7 @@ import tables  # noqa: E402
 from check import Facts  # noqa: E402
 from datasets import DATASETS, Situation, write_input  # noqa: E402
 from peers import registry  # noqa: E402
+from profile_tables import PROFILE_TABLES  # noqa: E402
 
 KEY = [*events.IDENTITY]
 
@@ -206,7 +207,7 @@ def test_only_what_is_between_the_markers_is_written() -> None:
 
 def test_the_readme_has_a_place_for_every_question_and_says_what_the_results_say() -> None:
     text = (BENCH / "README.md").read_text()
-    for name in tables.TABLES:
+    for name in [*tables.TABLES, *PROFILE_TABLES]:
         assert text.count(f"<!-- figures: {name} -->") == 1, name
     assert render.filled(text, render.every_section(render.read_all())) == text
 
