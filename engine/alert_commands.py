@@ -19,10 +19,10 @@ from headrace.interrupt import StopSignal, stopping
 from headrace.partitioning.identity import id_text
 from headrace.sinks import FunctionSink, Lines
 from headrace.storage.base import Store
-from headrace.storage.outbox import AlertState, StoredAlert
+from headrace.storage.outbox import AlertState, PrunedState, StoredAlert
 from headrace.webhook import Webhook
 
-__all__ = ["Receiver", "deliver", "discard", "listed", "retry"]
+__all__ = ["Receiver", "deliver", "discard", "listed", "prune", "retry"]
 
 KEY_VARIABLE = "HEADRACE_WEBHOOK_KEY"
 OPEN: tuple[AlertState, ...] = ("pending", "dead")
@@ -123,6 +123,18 @@ def discard(
         chosen = _chosen(store, ids, table, rules, OPEN, named=OPEN, everything=everything)
         changed = store.discard_alerts(chosen)
     print(json.dumps({"discarded": changed}) if output == "json" else f"{changed:,} alerts discarded")
+    return 0
+
+
+def prune(
+    to: str | None, older_than: str, table: str | None, rules: Sequence[str], *, discarded: bool, output: str
+) -> int:
+    """``headrace alerts prune``."""
+    seconds = parse_seconds(older_than)
+    states: Sequence[PrunedState] = ("delivered", "discarded") if discarded else ("delivered",)
+    with open_existing(database_url(to)) as store:
+        pruned = store.prune_alerts(seconds, states=states, table=table, rules=rules)
+    print(json.dumps({"pruned": pruned}) if output == "json" else f"{pruned:,} alerts deleted")
     return 0
 
 

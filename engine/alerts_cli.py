@@ -133,3 +133,24 @@ def alerts_discard(
     from headrace import alert_commands
 
     leave(alert_commands.discard(to, ids or [], table, rule or [], everything=everything, output=output))
+
+
+@alerts_app.command("prune", epilog="Example: headrace alerts prune --older-than 30d")
+def alerts_prune(
+    older_than: Annotated[
+        str,
+        typer.Option("--older-than", metavar="30d", help="Those that were settled so long ago, by the server's clock."),
+    ],
+    to: To = None,
+    table: Table = None,
+    rule: Rules = None,
+    discarded: Annotated[bool, typer.Option("--discarded", help="Discarded ones too.")] = False,
+    output: Out = "text",
+) -> None:
+    """Delete delivered alerts. What is pending or dead is never deleted.
+
+    Their events raise nothing again as long as they are in their table: only an event that is new there raises one.
+    """
+    from headrace import alert_commands
+
+    leave(alert_commands.prune(to, older_than, table, rule or [], discarded=discarded, output=output))

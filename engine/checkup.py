@@ -89,7 +89,9 @@ def _clock(store: ProviderStore) -> Finding:
 
 def _privileges(store: ProviderStore, settings: Settings) -> Finding:
     revised = {one.table for one in settings.providers if one.options.revisions == "update"}
-    lacking = store.lacking_privileges(sorted({one.table for one in settings.providers}), sorted(revised))
+    lacking = store.lacking_privileges(
+        sorted({one.table for one in settings.providers}), sorted(revised), prunes=settings.keep_alerts is not None
+    )
     if not lacking:
         return Finding("privileges", "ok", "this user may create tables and write to those that are there")
     return Finding("privileges", "failed", f"this user lacks {', '.join(lacking)}", "GRANT them, as the tables' owner")

@@ -86,6 +86,7 @@ RUN: dict[str, Key] = {
     "every": Key("span", "Poll again and again, so often; without it, once.", "5m"),
     "downloads": Key("count", "Downloads at a time.", 4),
     "lease": Key("span", "After so long without a sign of life, a host's claim on a provider lapses.", "60s"),
+    "keep_alerts": Key("span", "Alerts that were delivered so long ago are deleted. Default: never.", "90d"),
 }
 PARALLEL: dict[str, Key] = {
     "strategy": Key("choice", "How parallel mode stays safe.", "partitioned", tuple(STRATEGIES)),

@@ -27,6 +27,7 @@ from headrace.casting import connect
 from headrace.enrich import OnError, guarded, halved, load_function
 from headrace.errors import ConfigurationError, WorkerError
 from headrace.expressions import identifier, literal
+from headrace.partitioning.contract import logical_type
 from headrace.storage.base import EVENT_ID, PROVIDER
 from headrace.storage.outbox import ALERT_COLUMNS
 
@@ -214,8 +215,14 @@ class _Relation:
         return ConfigurationError(
             f"{rule.where!r} {what}",
             where=f"alert rule {rule.name}",
-            hint=f"a DuckDB predicate over the columns {', '.join(self._events.schema.names)}",
+            hint=f"a DuckDB predicate over the columns {', '.join(map(_typed, self._events.schema))}",
         )
+
+
+def _typed(column: pa.Field) -> str:
+    """A column with its type, which the file may have had as text."""
+    known = not pa.types.is_fixed_size_binary(column.type) and not pa.types.is_null(column.type)
+    return f"{column.name} ({logical_type(column.type) if known else column.type})"
 
 
 def _first_line(error: Exception) -> str:

@@ -43,6 +43,7 @@ from headrace.tally import Tally
 __all__ = ["Clock", "Service", "SystemClock", "serve"]
 
 log = logging.getLogger("headrace.run")
+BETWEEN_PRUNINGS = timedelta(hours=1)
 
 
 class Clock(Protocol):
@@ -125,6 +126,7 @@ class Service:
         self._stop = stop
         self._holder = new_holder()
         self._open = ExitStack()
+        self._pruned: datetime | None = None
         self._providers = _chosen(settings, wanted.names)
 
     def __enter__(self) -> Self:
@@ -153,9 +155,21 @@ class Service:
         if claimed:
             chosen = _together([one for one in due if one.name in claimed])
             polls += self._poll_all(chosen, claimed, now)
+        self._prune(now)
         order = {one.name: number for number, one in enumerate(self._providers)}
         ordered = tuple(sorted(polls, key=lambda poll: order[poll.provider]))
         return Round(now, ordered, monotonic() - began)
+
+    def _prune(self, now: datetime) -> None:
+        """Delete old alerts, now and then. A failure waits for the next time: events matter more."""
+        keep = self._settings.keep_alerts
+        if keep is None or (self._pruned is not None and now - self._pruned < BETWEEN_PRUNINGS):
+            return
+        self._pruned = now
+        try:
+            log.info("%d delivered alerts deleted", self._store.prune_alerts(keep))
+        except HeadraceError as error:
+            log.warning("old alerts could not be deleted: %s", error)
 
     def _claim(self, names: Sequence[str], now: datetime) -> dict[str, ProviderState]:
         if not names:

@@ -68,7 +68,7 @@ class Provider:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """A whole file. `every` is seconds between two rounds, ``None`` for one round; `lease` how many seconds a claim on
-    a provider lasts without a sign of life.
+    a provider lasts without a sign of life; `keep_alerts` how many a delivered alert is kept, ``None`` for ever.
     """
 
     file: Path
@@ -78,6 +78,7 @@ class Settings:
     every: float | None = None
     downloads: int = 4
     lease: float = 60.0
+    keep_alerts: float | None = None
 
 
 def read_settings(file: str | Path) -> Settings:
@@ -135,7 +136,7 @@ class _Reader:
             parallel=parallel,
             providers=tuple(one for one in providers if one is not None),
             every=run.get("every"),
-            **{name: run[name] for name in ("downloads", "lease") if name in run},
+            **{name: run[name] for name in ("downloads", "lease", "keep_alerts") if name in run},
         )
 
     def _problem(self, key: str, what: str, cure: str) -> None:

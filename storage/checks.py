@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from headrace.storage import ledger
-from headrace.storage.schema import LEDGER
+from headrace.storage.schema import ALERTS, LEDGER
 from headrace.storage.transactions import Transactions
 
 __all__ = ["Checks"]
@@ -35,9 +35,11 @@ class Checks(Transactions):
         with self._reading() as connection:
             return ledger.moment(connection.execute(sa.select(self._now())).scalar_one())
 
-    def lacking_privileges(self, tables: Sequence[str], revised: Sequence[str] = ()) -> list[str]:
-        """What this user lacks to load into `tables` and to revise those of `revised` (those that exist), each as
-        ``INSERT on fires``.
+    def lacking_privileges(
+        self, tables: Sequence[str], revised: Sequence[str] = (), *, prunes: bool = False
+    ) -> list[str]:
+        """What this user lacks to load into `tables` and to revise those of `revised` (those that exist), and to
+        prune alerts, each as ``INSERT on fires``.
         """
         if self._engine.dialect.name != "postgresql":
             self._write(lambda _: None)  # an SQLite file can be written whole or not at all
@@ -46,7 +48,8 @@ class Checks(Transactions):
             may_create = sa.func.has_schema_privilege(sa.func.current_schema(), "CREATE")
             lacking = [] if connection.execute(sa.select(may_create)).scalar() else ["CREATE on the schema"]
             for table in LEDGER.tables:
-                lacking += self._lacking_on(connection, table, _OWN)
+                pruned = prunes and table == ALERTS.name
+                lacking += self._lacking_on(connection, table, (*_OWN, "DELETE") if pruned else _OWN)
             for table in tables:
                 lacking += self._lacking_on(connection, table, _REVISED if table in revised else _EVENTS)
         return lacking

@@ -4,6 +4,7 @@
                   ▲                  │ refused for now, or the lease ended: pending again, later
                   │                  └──refused for good, or too often──► dead
                   └───────────────retry─────────────────────────────────────┘        discard: pending, dead ─► discarded
+                                                                                     prune: delivered, discarded ─► gone
 
 An alert is raised by `Store.commit`, in the transaction of its event, and only if that event was really inserted or,
 under a rule that asks for revisions, has really taken the row of an older version. From then on it is delivered at
@@ -20,9 +21,10 @@ from typing import Literal, Protocol
 
 import pyarrow as pa
 
-__all__ = ["ALERT_COLUMNS", "REVISION_COLUMNS", "AlertState", "Attempt", "Outbox", "StoredAlert"]
+__all__ = ["ALERT_COLUMNS", "REVISION_COLUMNS", "AlertState", "Attempt", "Outbox", "PrunedState", "StoredAlert"]
 
 AlertState = Literal["pending", "delivered", "dead", "discarded"]
+PrunedState = Literal["delivered", "discarded"]
 
 ALERT_COLUMNS = pa.schema(
     [
@@ -124,4 +126,18 @@ class Outbox(Protocol):
 
     def discard_alerts(self, ids: Sequence[int]) -> int:
         """Mark pending or dead alerts as discarded; returns how many changed."""
+        ...
+
+    def prune_alerts(
+        self,
+        seconds: float,
+        *,
+        states: Sequence[PrunedState] = ("delivered",),
+        table: str | None = None,
+        rules: Sequence[str] = (),
+    ) -> int:
+        """Delete alerts that were settled so more than `seconds` ago; returns how many. What is pending or dead stays.
+
+        Many transactions, each of bounded size.
+        """
         ...

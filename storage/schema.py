@@ -166,6 +166,8 @@ sa.Index(
     postgresql_where=_PENDING,
     sqlite_where=_PENDING,
 )
+_DELIVERED = ALERTS.c.state == "delivered"
+sa.Index("headrace_alerts_delivered", ALERTS.c.settled_at, postgresql_where=_DELIVERED, sqlite_where=_DELIVERED)
 
 PROVIDERS = sa.Table(
     "headrace_providers",

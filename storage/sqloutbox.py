@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from headrace.storage.base import EVENT_ID, Slice
 from headrace.storage.ledger import moment, storable
-from headrace.storage.outbox import ALERT_COLUMNS, AlertState, Attempt, StoredAlert
+from headrace.storage.outbox import ALERT_COLUMNS, AlertState, Attempt, PrunedState, StoredAlert
 from headrace.storage.schema import ALERTS
 from headrace.storage.transactions import Transactions, in_blocks
 
 __all__ = ["SqlOutbox"]
 
 A = ALERTS.c
+PRUNED_AT_ONCE = 5_000
 
 
 class SqlOutbox(Transactions, ABC):
@@ -165,6 +166,26 @@ class SqlOutbox(Transactions, ABC):
     def discard_alerts(self, ids: Sequence[int]) -> int:
         unsettled = sa.update(ALERTS).where(A.state.in_(("pending", "dead")))
         return self._change(unsettled, ids, state="discarded", lease=None, settled_at=self._now())
+
+    def prune_alerts(
+        self,
+        seconds: float,
+        *,
+        states: Sequence[PrunedState] = ("delivered",),
+        table: str | None = None,
+        rules: Sequence[str] = (),
+    ) -> int:
+        old = _chosen(sa.select(A.alert_id), states, table, rules).where(A.settled_at < self._later(-seconds))
+        some = old.order_by(A.settled_at).limit(PRUNED_AT_ONCE)
+        delete = sa.delete(ALERTS).where(A.state.in_(states))  # said again: one may be pending by now
+
+        def work(connection: sa.Connection) -> int:
+            return connection.execute(delete.where(A.alert_id.in_(list(connection.scalars(some))))).rowcount
+
+        pruned = 0
+        while gone := self._write(work):
+            pruned += gone
+        return pruned
 
     def _change(self, some: sa.Update, ids: Sequence[int], **values: Any) -> int:
         change = some.values(**values)

@@ -92,9 +92,11 @@ class ProviderStore(Store, Protocol):
         """The time by the database server's clock; ``None`` for a database without a server."""
         ...
 
-    def lacking_privileges(self, tables: Sequence[str], revised: Sequence[str] = ()) -> list[str]:
-        """What this user lacks to load into `tables` and to revise those of `revised` (those that exist), each as
-        ``INSERT on fires``.
+    def lacking_privileges(
+        self, tables: Sequence[str], revised: Sequence[str] = (), *, prunes: bool = False
+    ) -> list[str]:
+        """What this user lacks to load into `tables` and to revise those of `revised` (those that exist), and to
+        prune alerts, each as ``INSERT on fires``.
         """
         ...
 

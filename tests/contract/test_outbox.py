@@ -6,14 +6,16 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from contract.pieces import WAYS, Stop, look, make, new_ids, piece, prepared
+from tests_support import Headrace
 
 from headrace.alerts import alert_key
-from headrace.storage import open_store
+from headrace.storage import open_store, sqloutbox
 from headrace.storage.base import Existing, Slice, Store
 from headrace.storage.outbox import ALERT_COLUMNS, Attempt
 
@@ -170,6 +172,41 @@ def test_dead_alerts_can_be_retried_or_discarded(full: Store) -> None:
     assert full.count_alerts() == {"pending": 17, "discarded": 3}
     full.settle_attempts("b", [Attempt(ids[3], "delivered")])
     assert full.alerts(ids=ids[3:4])[0].state == "discarded", "what was settled otherwise is left alone"
+
+
+def test_only_what_was_settled_long_ago_is_pruned_and_never_what_is_pending_or_dead(
+    full: Store, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [one.alert_id for one in full.claim_alerts("a", limit=12, seconds=60)]
+    full.settle_attempts("a", [Attempt(one, "delivered") for one in ids[:8]])
+    full.settle_attempts("a", [Attempt(one, "dead", "gone") for one in ids[8:10]])
+    full.discard_alerts(ids[10:])
+    assert full.prune_alerts(3600) == 0, "they were settled just now"
+    # every alert is two days older, whatever became of it; the first was delivered today
+    for column in ("settled_at", "created_at", "next_attempt_at"):
+        older = f"{column} - interval '2 days'" if store_url.startswith("p") else f"datetime({column}, '-2 days')"
+        Headrace(store_url, tmp_path).query(f"UPDATE headrace_alerts SET {column} = {older} WHERE alert_id <> {ids[0]}")  # noqa: S608
+    assert full.prune_alerts(86_400, table="others") == 0
+    assert full.prune_alerts(86_400, rules=["no such rule"]) == 0
+    monkeypatch.setattr(sqloutbox, "PRUNED_AT_ONCE", 3)
+    assert full.prune_alerts(86_400) == 7
+    assert full.count_alerts() == {"delivered": 1, "dead": 2, "discarded": 2, "pending": 8}
+    assert full.prune_alerts(86_400, states=("delivered", "discarded")) == 2
+    assert full.count_alerts() == {"delivered": 1, "dead": 2, "pending": 8}
+
+
+@pytest.mark.parametrize("existing", WAYS)
+def test_a_pruned_alert_is_not_raised_again_when_its_event_comes_again(store_url: str, existing: Existing) -> None:
+    ids = new_ids(10)
+    with open_store(store_url) as store:
+        assert prepared(store).commit(alerting(ids, existing=existing)).alerts == 20
+        claimed = store.claim_alerts("a", limit=50, seconds=60)
+        store.settle_attempts("a", [Attempt(one.alert_id, "delivered") for one in claimed])
+        assert store.prune_alerts(-1) == 20
+        # a stale snapshot: the slice says that all of them are new
+        again = store.commit(alerting(new_ids(11), run_id="again", existing=existing))
+        assert (again.counts.inserted, again.alerts) == (1, 2)
+        assert [one.event_id for one in store.alerts()] == [new_ids(11)[-1]] * 2
 
 
 def test_claims_and_lists_can_be_of_a_table_and_of_rules(full: Store) -> None:

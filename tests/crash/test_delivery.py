@@ -243,6 +243,29 @@ def test_what_fails_too_often_is_dead_and_can_be_retried_or_discarded(
     assert drain(headrace.url, receiver.url) == Delivered(delivered=1)
 
 
+def test_the_command_prunes_what_was_delivered_and_a_repeated_load_raises_nothing(
+    headrace: Headrace, receiver: Receiver
+) -> None:
+    outbox(headrace.url, 5)
+    assert json.loads(headrace.run("alerts", "prune", "--older-than", "0s", "--output", "json").stdout) == {"pruned": 0}
+    drain(headrace.url, receiver.url)
+    headrace.run("alerts", "prune", "--older-than", "1d")
+    assert states(headrace.url) == {"delivered": 5}
+    assert "5 alerts deleted" in headrace.run("alerts", "prune", "--older-than", "0s", "--rule", "all").stdout
+    assert states(headrace.url) == {}
+    rows = [{"key": number, "value": f"w{number}"} for number in range(6)]
+    rule = package.AlertRule("all", where="key >= 0", revisions=True)
+    named: Any = {"to": headrace.url, "table": "t", "id": ["key"], "alerts": [rule], "revisions": "update"}
+    report = package.load([row | {"v": 1} for row in rows], **named, version_column="v")
+    # all but one revise what had no version
+    assert (report.inserted, report.alerts) == (1, 6)
+    drain(headrace.url, receiver.url)
+    headrace.run("alerts", "prune", "--older-than", "0s")
+    for version in (1, 0):
+        assert package.load([row | {"v": version} for row in rows], **named, version_column="v").alerts == 0
+    assert states(headrace.url) == {}
+
+
 def test_an_alert_that_kills_its_dispatchers_is_dead_in_the_end(store_url: str, receiver: Receiver) -> None:
     outbox(store_url, 2)
     with open_store(store_url) as store:

@@ -18,7 +18,10 @@ downloads = 2
 url = "{url}/fires.geojson"
 table = "fires"
 id = ["latitude", "longitude", "acq_date", "acq_time", "satellite"]
+types = {{ frp = "float" }}
+alerts = [{{ name = "large", where = "frp > 100" }}, {{ name = "night", where = "daynight = 'N' AND frp > 50" }}]
 """
+RULES = {"large": "frp > 100", "night": "daynight = 'N' AND frp > 50"}
 
 
 @pytest.fixture
@@ -42,6 +45,17 @@ def waits(headrace: Headrace) -> float:
     return float((moments[1] - moments[0]).total_seconds())
 
 
+def one_alert_for_each_matching_event(headrace: Headrace) -> None:
+    raised = headrace.query("SELECT rule, event_id FROM headrace_alerts ORDER BY rule, event_id")
+    matching = [
+        (rule, event_id)
+        for rule, where in RULES.items()
+        for (event_id,) in headrace.query(f"SELECT event_id FROM fires WHERE {where} ORDER BY event_id")  # noqa: S608
+    ]
+    assert raised == matching
+    assert {rule for rule, _ in raised} == set(RULES)
+
+
 @pytest.mark.parametrize("conditional", [True, False], ids=["etag", "content"])
 def test_three_polls_add_what_each_brings_and_the_third_again_is_not_parsed(
     headrace: Headrace, polls: list[bytes], conditional: bool
@@ -52,6 +66,7 @@ def test_three_polls_add_what_each_brings_and_the_third_again_is_not_parsed(
             feeds.answers["/fires.geojson"] = Answer(body, conditional=conditional)
             found = poll(headrace)
             assert (found["outcome"], found["read"], found["inserted"]) == ("loaded", read, inserted)
+            one_alert_for_each_matching_event(headrace)
         again = poll(headrace)
         assert (again["outcome"], again["read"], again["run_id"]) == ("unchanged", 0, None)
         assert feeds.statuses("/fires.geojson") == [200, 200, 200, 304 if conditional else 200]
@@ -59,6 +74,7 @@ def test_three_polls_add_what_each_brings_and_the_third_again_is_not_parsed(
         assert headrace.count("fires") == 4971
         reread = poll(headrace, "--reread")
         assert (reread["outcome"], reread["duplicate_in_store"]) == ("loaded", 4971)
+        one_alert_for_each_matching_event(headrace)
     (state,) = headrace.query("SELECT polls, failures, empty_polls, inserted, read FROM headrace_providers")
     assert state == (5, 0, 0, 4971, 4227 + 4571 + 4971 + 4971)
 

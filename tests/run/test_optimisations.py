@@ -15,13 +15,16 @@ from feeds_support import Answer, Feeds, feeds_server
 from run_support import Rounds, hear, rounds
 
 from headrace import source
+from headrace.errors import StoreError
 from headrace.feeds import Delivery
 from headrace.polls import Round
 from headrace.serve import Service
 from headrace.session import Session
 from headrace.storage import open_store
 from headrace.storage.base import Counts
+from headrace.storage.outbox import Attempt
 from headrace.storage.providers import ProviderTable
+from headrace.storage.sqloutbox import SqlOutbox
 from headrace.storage.state import ProviderState
 
 HEADER = b"n,at\n"
@@ -229,3 +232,29 @@ def polled_every_minute(go: Rounds) -> int:
         if go.one(60).polled:
             return minute
     raise AssertionError("it was never polled")
+
+
+def test_old_alerts_are_deleted_once_an_hour_where_the_file_says_so(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = hear(monkeypatch)
+    rule = '[[providers.p.alerts]]\nname = "all"\nwhere = "true"\n'
+    with feeds_server() as feeds:
+        text = file(store_url, feeds, ["p"]) + rule + '[run]\nkeep_alerts = "0s"\n'
+        feeds.answers["/p.csv"] = Answer(HEADER + rows(0, 7))
+        with rounds(tmp_path, text) as go, open_store(store_url) as store:
+            go()
+            claimed = store.claim_alerts("a", limit=6, seconds=60)
+            store.settle_attempts("a", [Attempt(one.alert_id, "delivered") for one in claimed])
+            go(1800)
+            assert store.count_alerts() == {"delivered": 6, "pending": 1}
+            heard.take()
+            go(1800)
+            assert store.count_alerts() == {"pending": 1}
+            assert len(heard.about("DELETE FROM headrace_alerts")) == 2, "one that deletes, one that finds no more"
+            monkeypatch.setattr(SqlOutbox, "prune_alerts", refused)
+            assert go(3600).exit_code == 0, "events matter more"
+
+
+def refused(*_: object, **__: object) -> int:
+    raise StoreError("permission denied for table headrace_alerts")

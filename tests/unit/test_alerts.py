@@ -146,7 +146,7 @@ def test_a_function_that_cannot_be_sent_is_refused() -> None:
 def test_a_wrong_predicate_is_found_beforehand_with_the_columns_named(where: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said) as error:
         check_rules([AlertRule("a", where=where)], COLUMNS, all_known=True)
-    assert "mag, place, event_id, provider" in str(error.value)
+    assert "mag (float), place (string), event_id" in str(error.value)
     assert "alert rule a" in str(error.value)
 
 
