@@ -14,7 +14,6 @@ import json
 import os
 import runpy
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn
+from uuid import uuid4
 
 __all__ = ["QuickStart"]
 
@@ -38,11 +38,11 @@ class QuickStart:
     """A server, as the tests of one process see it."""
 
     def __init__(self) -> None:
-        self._path = Path(tempfile.mkdtemp(prefix="hrq"), "socket")
+        self._name = f"headrace-quick-start-{uuid4()}"
         self._environment = dict(os.environ)
         started, telling = os.pipe()
         self._server = subprocess.Popen(
-            [sys.executable, __file__, str(self._path), str(telling)],
+            [sys.executable, __file__, self._name, str(telling)],
             stdin=subprocess.PIPE,  # which is closed when this process ends, however it does
             pass_fds=[telling],
             # numpy's linear algebra would start a thread for each core
@@ -79,7 +79,7 @@ class QuickStart:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
             server.settimeout(timeout)
             server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST)
-            server.connect(str(self._path))
+            server.connect(f"\0{self._name}")
             socket.send_fds(server, [order], [stream.fileno() for stream in streams])
             return int(server.recv(100))
 
@@ -87,23 +87,21 @@ class QuickStart:
 # In the server --------------------------------------------------------------------------------------------------
 
 
-def _serve(path: str, telling: int) -> None:
+def _serve(name: str, telling: int) -> None:
     _import_all()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # handlers are not waited for
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(path)
+        listener.bind(f"\0{name}")
         listener.listen(100)
         os.write(telling, b"!")
         os.close(telling)
-        while sys.stdin.fileno() not in (ready := select.select([listener, sys.stdin], [], [])[0]):
-            assert ready
+        while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
                 _handle(connection)
             connection.close()
-    shutil.rmtree(Path(path).parent)
 
 
 def _import_all() -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing.util
 import os
 import random
 import signal
 import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +30,6 @@ def events(tmp_path: Path) -> Path:
     path = tmp_path / "events.csv"
     path.write_text("\n".join(["key,value", *(f"{n % KEYS},value {n}" for n in range(ROWS))]) + "\n")
     return path
-
-
-@pytest.fixture
-def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of its own for temporary files, which must be empty in the end."""
-    multiprocessing.util.get_temp_dir()  # the fork server outlives the test, and so must its socket
-    with tempfile.TemporaryDirectory(prefix="hr") as folder:  # short: it holds sockets
-        monkeypatch.setenv("TMPDIR", folder)
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        yield Path(folder)
-        monkeypatch.undo()
 
 
 def left_in(scratch: Path) -> list[str]:
