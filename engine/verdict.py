@@ -100,24 +100,31 @@ def parallel_seconds(costs: Costs, machine: Machine, rows: int, workers: int, ch
     """What `rows` rows take with `workers` workers, and which bound sets the pace."""
     batch = min(rows, workers * chunk_rows)
     batches = -(-rows // (workers * chunk_rows)) if rows else 0
-    each_batch = costs.commit / (workers * chunk_rows)
-    bounds = {
-        "reading": costs.reader,
-        "the coordinator": costs.decider,
-        "the workers": costs.worker / workers + each_batch,
-        "the cores": costs.processor / machine.cores,
-        "the database": costs.database / connections_gain(machine, workers),
-    }
-    bound = max(bounds, key=lambda name: bounds[name])
+    # a last micro-batch has the round trips of a commit like any other, however small it is
+    after_first = _bounds(costs, machine, rows - batch, max(0, batches - 1), workers)
+    whole = _bounds(costs, machine, rows, batches, workers)
+    bound = max(whole, key=lambda name: whole[name])
     first = max(machine.start, costs.reader * batch) + costs.prepare * batch / workers
-    last = max(costs.carry / workers, bounds["the database"], bounds["the cores"]) * batch + costs.commit
-    seconds = first + bounds[bound] * (rows - batch) + last
+    of_one = _bounds(costs, machine, batch, 1, workers)
+    last = max(costs.carry * batch / workers, of_one["the database"], of_one["the cores"]) + costs.commit
+    seconds = first + max(after_first.values()) + last
     on_cores = machine.start + costs.processor * rows / machine.cores
     if on_cores > seconds:
         seconds, bound = on_cores, "the cores"
     if batches <= 1 and machine.start > seconds / 2:
         bound = "starting the workers"
     return costs.agree + seconds, bound
+
+
+def _bounds(costs: Costs, machine: Machine, rows: int, batches: int, workers: int) -> dict[str, float]:
+    """The seconds below which so many rows, in so many micro-batches, cannot come, by what sets them."""
+    return {
+        "reading": costs.reader * rows,
+        "the coordinator": costs.decider * rows,
+        "the workers": costs.worker * rows / workers + costs.commit * batches,
+        "the cores": costs.processor * rows / machine.cores,
+        "the database": costs.database * rows / connections_gain(machine, workers),
+    }
 
 
 def best_workers(

@@ -108,6 +108,16 @@ def test_a_distant_database_pays_with_more_commits_at_a_time() -> None:
     assert verdict(far, Machine(2, 0.5), count=8).parallel
 
 
+def test_a_last_micro_batch_pays_a_whole_commit_however_small_it_is() -> None:
+    """As it was wrong once: the advice for a database 20 ms away, with half a micro-batch after the first."""
+    far = replace(FREE, commit=0.3, carry=1e-6)
+    one, _ = parallel_seconds(far, Machine(2, 0.0), 4 * CHUNK, 4, CHUNK)
+    and_a_row, _ = parallel_seconds(far, Machine(2, 0.0), 4 * CHUNK + 1, 4, CHUNK)
+    two, _ = parallel_seconds(far, Machine(2, 0.0), 8 * CHUNK, 4, CHUNK)
+    assert and_a_row - one == pytest.approx(0.3, abs=0.01)
+    assert two - and_a_row < 0.01
+
+
 def test_what_the_sample_took_beyond_the_model_is_paid_once_and_widens_the_range() -> None:
     one, machine = replace(FREE, carry=100e-6, processor=100e-6), Machine(8, 0.5)
     modelled, _ = parallel_seconds(one, machine, one.rows, 4, CHUNK)
