@@ -20,9 +20,10 @@ from headrace.partitioning.identity import id_text
 from headrace.sinks import FunctionSink, Lines
 from headrace.storage.base import Store
 from headrace.storage.outbox import AlertState, PrunedState, StoredAlert
+from headrace.watching import Watching, watched
 from headrace.webhook import Webhook
 
-__all__ = ["Receiver", "deliver", "discard", "listed", "prune", "retry"]
+__all__ = ["Receiver", "Watching", "deliver", "discard", "listed", "prune", "retry"]
 
 KEY_VARIABLE = "HEADRACE_WEBHOOK_KEY"
 OPEN: tuple[AlertState, ...] = ("pending", "dead")
@@ -75,6 +76,7 @@ def deliver(
     most_attempts: int,
     lease: str,
     output: str,
+    watching: Watching,
 ) -> int:
     """``headrace alerts deliver``."""
     seconds = parse_seconds(lease)
@@ -82,6 +84,7 @@ def deliver(
     if pause == 0:
         raise ConfigurationError("--every needs a pause", hint="for example --every 5s")
     with (
+        watched(watching),
         open_existing(database_url(to)) as store,
         receiver.sink(seconds) as sink,
         stopping(lambda: None) as stop,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from headrace.cli_options import Out, leave
+from headrace.watch_options import LogFormatOption, LogLevelOption, MetricsOption
 
 __all__ = ["alerts_app"]
 
@@ -82,6 +83,9 @@ def alerts_deliver(
     ] = 15,
     lease: Lease = "60s",
     output: Out = "text",
+    metrics: MetricsOption = None,
+    log_format: LogFormatOption = "text",
+    log_level: LogLevelOption = "warning",
 ) -> None:
     """Deliver alerts, each at least once, always under the same key. Several dispatchers share the work.
 
@@ -101,6 +105,7 @@ def alerts_deliver(
             most_attempts=most_attempts,
             lease=lease,
             output=output,
+            watching=alert_commands.Watching(metrics, log_format, log_level),
         )
     )
 

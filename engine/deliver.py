@@ -23,6 +23,7 @@ from typing import Literal, Protocol
 from uuid import uuid4
 
 from headrace.errors import RetryableStoreError
+from headrace.observe import tell_of_attempts, tell_of_outbox
 from headrace.storage.outbox import Attempt, Outbox, StoredAlert
 
 __all__ = ["Delivered", "Dispatcher", "Sent", "Sink", "backoff", "message"]
@@ -151,8 +152,14 @@ class Dispatcher:
                 break
             attempts = self._send(lease, claimed)
             self._outbox.settle_attempts(lease, attempts)
+            self._tell(claimed, attempts)
             done += _counted(attempts)
+        tell_of_outbox(self._outbox)
         return done
+
+    def _tell(self, claimed: Sequence[StoredAlert], attempts: Sequence[Attempt]) -> None:
+        alerts = {one.alert_id: one for one in claimed}
+        tell_of_attempts([(alerts[one.alert_id], _outcome(one)) for one in attempts])
 
     def _send(self, lease: str, claimed: Sequence[StoredAlert]) -> list[Attempt]:
         # whoever had these in hand died of it, or with it, as often as any alert may be tried
@@ -176,6 +183,10 @@ class Dispatcher:
         return Attempt(alert.alert_id, "pending", sent.error, backoff(alert.attempts, sent.wait))
 
 
+def _outcome(attempt: Attempt) -> Literal["delivered", "later", "dead"]:
+    return "later" if attempt.state == "pending" else attempt.state
+
+
 def _counted(attempts: Sequence[Attempt]) -> Delivered:
-    states = [one.state for one in attempts]
-    return Delivered(states.count("delivered"), states.count("pending"), states.count("dead"))
+    outcomes = [_outcome(one) for one in attempts]
+    return Delivered(outcomes.count("delivered"), outcomes.count("later"), outcomes.count("dead"))

@@ -17,12 +17,14 @@ from headrace.errors import Interrupted
 from headrace.report import Report
 from headrace.stages import Listener, PoolHealth, RunFacts, Silent
 from headrace.storage.base import Committed, Slice
+from headrace.storage.outbox import AlertState, StoredAlert
 from headrace.storage.spans import Span
 
 __all__ = ["INSTRUMENTS", "Instrument", "Kind", "Meters", "Metrics", "statement_of"]
 
 Kind = Literal["counter", "gauge", "histogram"]
 State = Literal["sequential", "shadow", "parallel"]
+Outcome = Literal["delivered", "later", "dead"]
 US = 1_000_000
 
 
@@ -59,9 +61,15 @@ ALIVE = Instrument("headrace.workers.alive", "gauge", "Workers there are.", FEED
 RESTARTS = Instrument("headrace.pool.restarts", "counter", "Times the pool was started again.", FEED)
 FELL_BACK = Instrument("headrace.pool.fell_back", "gauge", "1 while a parallel run goes on sequentially.", FEED)
 FLAG = Instrument("headrace.flag", "gauge", "1 for the state that the flag or --mode put the run in.", (*FEED, "state"))
+RAISED = Instrument("headrace.alerts.raised", "counter", "Alerts written to the outbox.", FEED)
+ATTEMPTS = Instrument(
+    "headrace.alerts.attempts", "counter", "Attempts to deliver alerts, by what came of them.", (*FEED, "outcome")
+)
+WAITING = Instrument("headrace.alerts.waiting", "gauge", "Alerts in the outbox that are not delivered.", ("state",))
 INSTRUMENTS = (
     *(ROWS, RUNS, SLICES, RETRIES, LOCK_WAIT, STAGE, STAGE_CPU, DATABASE, RUN),
     *(DUPLICATES, NEWEST, LAG, WANTED, ALIVE, RESTARTS, FELL_BACK, FLAG),
+    *(RAISED, ATTEMPTS, WAITING),
 )
 # what the client does by itself in a commit, and pauses in
 _NOT_THE_DATABASE = {"commit.encode", "commit.pause"}
@@ -103,6 +111,16 @@ class Metrics:
         """The listener for a run."""
         return _OneRun(self._meters, run, self._newest_us)
 
+    def attempted(self, alert: StoredAlert, outcome: Outcome) -> None:
+        """Count what came of sending an alert, once that is recorded."""
+        feed = {"provider": alert.provider, "table": alert.table}
+        self._meters.add(ATTEMPTS, 1, {**feed, "outcome": outcome})
+
+    def outbox(self, undelivered: Mapping[AlertState, int]) -> None:
+        """Say how many alerts wait, and how many are dead."""
+        for state, number in undelivered.items():
+            self._meters.set(WAITING, number, {"state": state})
+
 
 class _OneRun(Silent):
     """Moves `meters` as one run goes on."""
@@ -120,7 +138,7 @@ class _OneRun(Silent):
         now: State = "shadow" if shadow else run.decision.mode
         for state in get_args(State):
             self._meters.set(FLAG, float(state == now), {**self._feed, "state": state})
-        for counter in (RETRIES, LOCK_WAIT, RESTARTS):
+        for counter in (RETRIES, LOCK_WAIT, RESTARTS, RAISED):
             self._meters.add(counter, 0, self._feed)
         self.pool(run.pool)
 
@@ -140,6 +158,7 @@ class _OneRun(Silent):
         counts = done.counts
         for outcome in ("inserted", "duplicate_in_input", "duplicate_in_store", "rejected"):
             self._meters.add(ROWS, getattr(counts, outcome), {**self._feed, "outcome": outcome})
+        self._meters.add(RAISED, done.alerts, self._feed)
         self._meters.add(SLICES, 1, {**self._feed, "path": done.path})
         self._meters.add(RETRIES, done.retries, self._feed)
         self._meters.add(LOCK_WAIT, done.lock_seconds, self._feed)

@@ -3,6 +3,8 @@
     with observing(headrace.prometheus.observer(registry)):
         headrace.load(…)                each run: observer(facts) makes the listener that hears this run
 
+One that has `attempted` and `outbox` (`Onlooker`) also hears what becomes of alerts, and how many wait.
+
 An observer only looks on. One that fails is logged and left out for the rest of the run, which goes on; a listener
 that was handed to the run itself is part of it, and fails it.
 
@@ -14,21 +16,37 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal, Protocol, runtime_checkable
 
+from headrace.errors import HeadraceError
 from headrace.report import Report
 from headrace.stages import Listener, PoolHealth, RunFacts, Silent
 from headrace.storage.base import Committed, Slice
+from headrace.storage.outbox import AlertState, Outbox, StoredAlert
 from headrace.storage.spans import Span
 
-__all__ = ["Observer", "audience", "observing"]
+__all__ = ["Observer", "Onlooker", "audience", "observing", "tell_of_attempts", "tell_of_outbox"]
 
 log = logging.getLogger("headrace.observe")
 Observer = Callable[[RunFacts], Listener]
 """Makes the listener for a run that begins."""
 
 _observers: list[Observer] = []
+
+
+@runtime_checkable
+class Onlooker(Protocol):
+    """An observer that wants to hear of alerts too."""
+
+    def attempted(self, alert: StoredAlert, outcome: Literal["delivered", "later", "dead"]) -> None:
+        """An alert was sent, and what came of it is recorded."""
+        ...
+
+    def outbox(self, undelivered: Mapping[AlertState, int]) -> None:
+        """So many alerts are pending and dead at this moment."""
+        ...
 
 
 @contextmanager
@@ -44,6 +62,45 @@ def observing(*observers: Observer) -> Iterator[None]:
 
 def audience(listener: Listener | None) -> Listener:
     """Who hears a run: `listener`, whose failures are the run's, and the process's observers, whose are not."""
+    observers = _everybody()
+    if not observers:
+        return listener or Silent()
+    return _Audience(listener or Silent(), observers)
+
+
+def tell_of_attempts(attempts: Sequence[tuple[StoredAlert, Literal["delivered", "later", "dead"]]]) -> None:
+    """Tell the process's onlookers what came of sending alerts."""
+    for onlooker in _onlookers():
+        try:
+            for alert, outcome in attempts:
+                onlooker.attempted(alert, outcome)
+        except Exception:  # whatever it does, the delivery is not its business
+            log.exception("an observer failed as it heard of alerts")
+
+
+def tell_of_outbox(outbox: Outbox) -> None:
+    """Tell the process's onlookers, if there are any, how many alerts wait."""
+    if not (onlookers := _onlookers()):
+        return
+    try:
+        undelivered = outbox.undelivered_alerts()
+    except HeadraceError as error:
+        log.warning("the waiting alerts could not be counted: %s", error)
+        return
+    for onlooker in onlookers:
+        try:
+            onlooker.outbox(undelivered)
+        except Exception:  # likewise
+            log.exception("an observer failed as it heard of the outbox")
+
+
+def _onlookers() -> list[Onlooker]:
+    everybody: list[object] = [*_everybody()]
+    return [one for one in everybody if isinstance(one, Onlooker)]
+
+
+def _everybody() -> list[Observer]:
+    """The observers turned on, and OpenTelemetry's where it is there."""
     observers = list(_observers)
     if "opentelemetry" in sys.modules:
         # imported by somebody else already: a process without it pays nothing
@@ -51,9 +108,7 @@ def audience(listener: Listener | None) -> Listener:
 
         if not any(isinstance(one, Tracing) for one in observers):
             observers += usual()
-    if not observers:
-        return listener or Silent()
-    return _Audience(listener or Silent(), observers)
+    return observers
 
 
 class _Audience:

@@ -30,6 +30,7 @@ from headrace.download import Validators
 from headrace.errors import ConfigurationError, HeadraceError, Interrupted
 from headrace.feeds import Delivery, describe
 from headrace.ingest import ingest
+from headrace.observe import tell_of_outbox
 from headrace.polls import Loaded, Poll, Round, after_delivery, after_failure, not_polled
 from headrace.schedule import is_due
 from headrace.scratch import scratch_folder
@@ -156,6 +157,8 @@ class Service:
             chosen = _together([one for one in due if one.name in claimed])
             polls += self._poll_all(chosen, claimed, now)
         self._prune(now)
+        if any(one.options.alerts for one in active):
+            tell_of_outbox(self._store)
         order = {one.name: number for number, one in enumerate(self._providers)}
         ordered = tuple(sorted(polls, key=lambda poll: order[poll.provider]))
         return Round(now, ordered, monotonic() - began)

@@ -118,6 +118,7 @@ class _Trace(Silent):
             "headrace.rows.duplicate_in_input": report.duplicate_in_input,
             "headrace.rows.duplicate_in_store": report.duplicate_in_store,
             "headrace.rows.rejected": report.rejected,
+            "headrace.alerts": report.alerts,
             "headrace.chunks": report.chunks,
             "headrace.chunks.skipped": report.chunks_skipped,
             "headrace.retries": report.retries,

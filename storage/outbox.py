@@ -120,6 +120,10 @@ class Outbox(Protocol):
         """How many alerts there are in each state that any is in."""
         ...
 
+    def undelivered_alerts(self) -> dict[AlertState, int]:
+        """How many alerts are pending, and how many dead: quick, whatever the number of those that were delivered."""
+        ...
+
     def retry_alerts(self, ids: Sequence[int]) -> int:
         """Make dead or discarded alerts pending and due, with no attempts; returns how many changed."""
         ...

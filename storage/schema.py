@@ -167,6 +167,8 @@ sa.Index(
     sqlite_where=_PENDING,
 )
 _DELIVERED = ALERTS.c.state == "delivered"
+_DEAD = ALERTS.c.state == "dead"
+sa.Index("headrace_alerts_dead", ALERTS.c.alert_id, postgresql_where=_DEAD, sqlite_where=_DEAD)
 sa.Index("headrace_alerts_delivered", ALERTS.c.settled_at, postgresql_where=_DELIVERED, sqlite_where=_DELIVERED)
 
 PROVIDERS = sa.Table(

@@ -158,6 +158,12 @@ class SqlOutbox(Transactions, ABC):
         with self._reading() as connection:
             return {state: number for state, number in connection.execute(counted)}  # noqa: C416 - rows are not pairs
 
+    def undelivered_alerts(self) -> dict[AlertState, int]:
+        states: tuple[AlertState, ...] = ("pending", "dead")
+        counts = [_chosen(sa.select(sa.func.count()), (state,), None, ()).scalar_subquery() for state in states]
+        with self._reading() as connection:
+            return dict(zip(states, connection.execute(sa.select(*counts)).one(), strict=True))
+
     def retry_alerts(self, ids: Sequence[int]) -> int:
         settled = sa.update(ALERTS).where(A.state.in_(("dead", "discarded")))
         again = {"state": "pending", "attempts": 0, "lease": None, "error": None, "settled_at": None}
@@ -205,7 +211,10 @@ def _of_inserted(piece: Slice, inserted: bytes | None) -> pa.RecordBatch | None:
 
 
 def _chosen(select: sa.Select[Any], states: Sequence[str], table: str | None, rules: Sequence[str]) -> sa.Select[Any]:
-    if states:
+    if len(states) == 1:
+        # written out, not handed over: only then does SQLite see that an index of this state's alerts will do
+        select = select.where(A.state == sa.literal(states[0], literal_execute=True))
+    elif states:
         select = select.where(A.state.in_(states))
     if table is not None:
         select = select.where(A.table_name == table)
