@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-__all__ = ["BLOCK", "COLUMNS", "FORMATS", "IDENTITY", "event_blocks", "write_events", "write_tables"]
+__all__ = ["BLOCK", "COLUMNS", "FORMATS", "IDENTITY", "SCHEMA", "event_blocks", "write_events", "write_tables"]
 
 IDENTITY = ("latitude", "longitude", "acq_time", "satellite")
 FORMATS = ("parquet", "csv", "jsonl")

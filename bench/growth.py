@@ -1,7 +1,8 @@
 """Does a load stay as fast as the table grows? Fresh loads into a growing table and into an empty one, in turn.
 
 Layout `time`, whose IDs come in the order of the events; and layout `hash`, where no time column is named and IDs are
-random: a table that grows all over its key, with no window to its snapshot.
+random: a table that grows all over its key, with no window to its snapshot. The events are years old, for the window
+counts from the server's clock: what it holds is another question.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
 import server
-from datasets import DATASETS, Situation, write_input
+from datasets import DATASETS
+from events import SCHEMA, event_blocks, write_tables
 from harness import Bench, Run, run_process, warm
 from loads import job_for
 from peers.job import TABLE
@@ -22,7 +27,7 @@ from peers.registry import HEADRACE
 __all__ = ["measure"]
 
 STEP = 5_000_000  # events of one input while the table is made to grow
-FRESH = Situation("fresh")
+EARLIER = np.timedelta64(9 * 365, "D")  # a hundred million events take eight years
 
 
 def measure(bench: Bench) -> None:
@@ -40,7 +45,7 @@ def _measure(bench: Bench, layout: str, size: int) -> None:
     url = _grown(bench, layout, size)
     for number in range(1, rounds + 1):
         there = _count(url)
-        path = write_input(bench.data, "fires", "parquet", rows, there, FRESH)
+        path = _input(bench.data, rows, there)
         for table, target in (("empty", server.create_database(bench.url, "run")), ("grown", url)):
             cell = {"layout": layout, "existing": size, "rows": rows, "round": number, "table": table}
             there_now = {"rows_there": 0 if table == "empty" else there}
@@ -58,12 +63,23 @@ def _grown(bench: Bench, layout: str, size: int) -> str:
         url = server.create_database(bench.url, name)
     while (there := _count(url)) < size:
         rows = min(STEP, size - there)
-        path = write_input(bench.data, "fires", "parquet", rows, there, FRESH)
+        path = _input(bench.data, rows, there)
         _load(bench, layout, url, path)
         path.unlink()
         bench.say(f"{layout} grown to {there + rows:,}")
     server.settle(url)
     return url
+
+
+def _input(folder: Path, rows: int, first: int) -> Path:
+    """`rows` events from the `first` on, years before those of the other questions."""
+
+    def earlier(table: pa.Table) -> pa.Table:
+        times = pc.subtract(table["acq_time"], pa.scalar(EARLIER.astype("timedelta64[us]")))
+        return table.set_column(table.schema.get_field_index("acq_time"), "acq_time", times)
+
+    path = folder / f"growing-{rows}-from-{first}.parquet"
+    return write_tables(path, SCHEMA, (earlier(table) for table in event_blocks(rows, first=first, known=0.0)))
 
 
 def _load(bench: Bench, layout: str, url: str, path: Path) -> Run:
