@@ -17,6 +17,9 @@ __all__ = ["Checked", "Profile", "Trialled"]
 
 _MIB = 1 << 20
 SHOWN_WAITS = 3
+SHOWN_STATEMENTS = 4
+KEPT_STATEMENTS = 20
+STATEMENT_WIDTH = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,12 @@ class Profile:
         return replace(self.verdict, parallel=self.parallel_advised).advice(self.strategy)
 
     @property
+    def statements(self) -> list[str]:
+        """Those on which the server spent most, in a few words each; none without ``pg_stat_statements``."""
+        longest = (self.sequential.server.statements or [])[:SHOWN_STATEMENTS]
+        return [one.to_text(STATEMENT_WIDTH) for one in longest]
+
+    @property
     def trustworthy(self) -> bool:
         """Whether all held that must hold for both ways to give the same table."""
         agreed = self.checked is None or self.checked.equal
@@ -135,7 +144,11 @@ class Profile:
         if server.wal_bytes is not None:
             told.append(f"WAL {server.wal_bytes / _MIB:,.1f} MiB")
         waits = ", ".join(f"{name} {count}" for name, count in server.waits.most_common(SHOWN_WAITS))
-        return [f"  the server: {'; '.join(told)}", *([f"  looks at its sessions: {waits}"] if waits else [])]
+        return [
+            f"  the server: {'; '.join(told)}",
+            *([f"  looks at its sessions: {waits}"] if waits else []),
+            *(f"  its statement {one}" for one in self.statements),
+        ]
 
     def _checked_lines(self) -> list[str]:
         if self.checked is None:
@@ -161,6 +174,9 @@ class Profile:
                 "waits": dict(server.waits),
                 "cpu_seconds": server.cpu_seconds,
                 "wal_bytes": server.wal_bytes,
+                "statements": None
+                if server.statements is None
+                else [asdict(one) for one in server.statements[:KEPT_STATEMENTS]],
                 **asdict(self.gauged),
             },
             "machine": asdict(self.machine),
