@@ -135,7 +135,7 @@ class _Profiling:
         sequential, gauged, criteria, digest = self._sequentially(known)
         total = self._sample.total or sequential.report.read
         alone = self._costs(sequential, gauged)
-        machine = Machine(cores(), 0.0, gauged.scaling, gauged.writers)
+        machine = Machine(cores(), 0.0, gauged.scaling, gauged.writers, sequential.others(cores()))
         candidates = CANDIDATES if self._workers is None else (self._workers,)
         workers = best_workers(alone, machine, total, self._options.read.chunk_rows, candidates)
         parallel, theirs = self._trialled(self._sample, known, workers)

@@ -16,6 +16,7 @@ from headrace.verdict import Machine, Prediction, Verdict
 __all__ = ["Checked", "Profile", "Trialled"]
 
 _MIB = 1 << 20
+MUCH = 0.25  # of the cores
 SHOWN_WAITS = 3
 SHOWN_STATEMENTS = 4
 KEPT_STATEMENTS = 20
@@ -46,6 +47,12 @@ class Trialled:
     def costs_agree(self) -> float:
         """Seconds of the agreement."""
         return sum(span.seconds for span in self.recorded.spans if span.stage == "agree")
+
+    def others(self, cores: int) -> float:
+        """How many of the machine's cores others kept busy meanwhile."""
+        own = self.usage.cpu_seconds + (self.server.cpu_seconds or 0.0)
+        used = own / self.usage.seconds if self.usage.seconds else 0.0
+        return min(float(cores), max(0.0, self.usage.machine_cpu * cores - used))
 
     @property
     def peak_bytes(self) -> int | None:
@@ -120,6 +127,7 @@ class Profile:
             ),
             f"  this process {usage.cpu:.0%} of a core; the machine's {self.machine.cores} cores "
             f"{usage.machine_cpu:.0%} busy, {usage.machine_io_wait:.1%} waiting for disks{self._memory()}",
+            *self._others_lines(),
             *self._server_lines(server),
             *(f"  {one.to_text()}" for one in self.criteria),
             f"  expected for {self.verdict.rows:,} rows: {_range(self.verdict.sequential)} sequentially, "
@@ -132,6 +140,12 @@ class Profile:
     def _memory(self) -> str:
         peak = self.sequential.peak_bytes
         return "" if peak is None else f"; {peak / _MIB:,.0f} MiB"
+
+    def _others_lines(self) -> list[str]:
+        others = self.machine.others
+        if others < MUCH * self.machine.cores:
+            return []
+        return [f"  others keep {others:.1f} of the cores busy: the seconds are rough; profile again when it is quiet"]
 
     def _server_lines(self, server: Server) -> list[str]:
         if self.gauged.writers == 1:
