@@ -21,6 +21,7 @@ import typer
 from headrace.alerts_cli import alerts_app
 from headrace.cli_options import (
     Config,
+    FlameFile,
     Inputs,
     MaybeInputs,
     Mode,
@@ -72,6 +73,7 @@ def load(
     new_events: NewEventsGroup,
     report: PageFile = None,
     trace: TraceFile = None,
+    flamegraph: FlameFile = None,
     output: Out = "text",
     progress: Progress = "auto",
     watching: WatchingGroup,
@@ -89,7 +91,7 @@ def load(
 
     wanted = commands.options(**vars(description), **vars(parallel), **vars(new_events), resume=resume, mode=mode)
     watched = commands.Watching(**vars(watching))
-    leave(commands.load(wanted, inputs, output, progress, watched, page=report, trace=trace))
+    leave(commands.load(wanted, inputs, output, progress, watched, page=report, trace=trace, flames=flamegraph))
 
 
 @app.command(epilog="Example: headrace run --config headrace.toml --every 5m")

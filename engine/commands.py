@@ -19,6 +19,7 @@ from headrace.demo import run_demo
 from headrace.doctor import examine
 from headrace.errors import Interrupted, StoreError, UsageError
 from headrace.explain import explain as explain_event
+from headrace.flames import flamegraph
 from headrace.interrupt import stopping
 from headrace.progress import ProgressStyle, progress_for
 from headrace.recording import recording
@@ -83,9 +84,10 @@ def load(
     *,
     page: str | None = None,
     trace: str | None = None,
+    flames: str | None = None,
 ) -> int:
     """``headrace load``."""
-    with watched(watching), stopping(sweep) as stop, recording(page, trace) as listener:
+    with watched(watching), stopping(sweep) as stop, flamegraph(flames), recording(page, trace) as listener:
         try:
             report = load_with(wanted, inputs, progress=progress_for(progress), stop=stop, listener=listener)
         except Interrupted as error:

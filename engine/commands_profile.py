@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.config import LoadOptions
-from headrace.errors import ConfigurationError, UsageError
+from headrace.errors import UsageError
 from headrace.interrupt import stopping
 from headrace.page import write_page
 from headrace.profile import profile as profile_inputs
+from headrace.recording import require_writable
 from headrace.scratch import sweep
+from headrace.trace import write_trace
 
 __all__ = ["How", "profile"]
 
@@ -22,33 +24,48 @@ FAILED = 1
 @dataclass(frozen=True, slots=True)
 class How:
     """How a profile is made: rows of the sample (0: all), the workers to consider (``None``: any), where, and whether
-    its prediction is checked.
+    its prediction is checked. `flames` is the file for a flame graph, ``None`` for none.
     """
 
     rows: int
     workers: int | None
     in_place: bool
     check: bool
+    flames: str | None = None
 
 
-def profile(wanted: LoadOptions, inputs: Sequence[str], how: How, output: str, *, page: str | None = None) -> int:
+def profile(
+    wanted: LoadOptions,
+    inputs: Sequence[str],
+    how: How,
+    output: str,
+    *,
+    page: str | None = None,
+    trace: str | None = None,
+) -> int:
     """``headrace profile``. 4 if both ways did not give the same table. Raises `UsageError` without inputs."""
     if not inputs:
         raise UsageError("there is nothing to profile", hint="name the inputs, or --history for what was loaded")
-    if page is not None:
-        try:
-            Path(page).open("a").close()
-        except OSError as error:
-            raise ConfigurationError(f"it cannot be written ({error})", where=page, hint="name another") from error
+    for file in filter(None, (page, trace)):
+        require_writable(Path(file))
     with stopping(sweep):
         found = profile_inputs(
-            wanted, inputs, rows=how.rows, workers=how.workers, in_place=how.in_place, check=how.check
+            wanted,
+            inputs,
+            rows=how.rows,
+            workers=how.workers,
+            in_place=how.in_place,
+            check=how.check,
+            flames=how.flames,
         )
+    if trace is not None:
+        write_trace(Path(trace), found.sequential.recorded)
     if page is not None:
         recorded = found.sequential.recorded
         recorded.remarks = [
             *(("yes: " if one.holds else "no: ", f"{one.name}: {one.evidence}") for one in found.criteria),
             ("verdict", found.advice),
+            *(("the server's statement", one) for one in found.statements),
         ]
         write_page(Path(page), recorded)
     print(json.dumps(found.to_dict(), ensure_ascii=False, default=str) if output == "json" else found.to_text())

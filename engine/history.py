@@ -185,11 +185,14 @@ def _growth(loads: Sequence[PastLoad]) -> Growth:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What a load of a provider costs, on the average, and where; `chunk_rows` are the rows of its chunks."""
+    """What a load of a provider costs, on the average, and where; `chunk_rows` are the rows of its chunks, `others` the
+    cores that whoever else is on the machine kept busy meanwhile.
+    """
 
     costs: Costs
     seconds: float
     chunk_rows: int
+    others: float
     place: Place
 
     @classmethod
@@ -203,16 +206,19 @@ class _View:
         costs = costs_from(sums, rows=rows, round_trip=place.round_trip, processor=0.0, one_writer=one_writer)
         # what the database does it does on cores too: here, if it is on this machine; SQLite's is in the process's own
         served = costs.database * rows if place.database_here and not one_writer else 0.0
-        processor = (sum(load.cpu_seconds for load in loads) + served) / max(rows, 1)
+        used = sum(load.cpu_seconds for load in loads) + served
+        wall = sum(load.seconds for load in loads)
+        busy = fmean(load.machine_cpu for load in loads) * place.cores
         chunks = max(1, costs.chunks)
         each = replace(
             costs,
             rows=max(1, round(rows / len(loads))),
             chunks=max(1, round(chunks / len(loads))),
             agree=costs.agree / len(loads),
-            processor=processor,
+            processor=used / max(rows, 1),
         )
-        return cls(each, fmean(load.seconds for load in loads), max(1, round(rows / chunks)), place)
+        others = min(float(place.cores), max(0.0, busy - used / wall)) if wall else 0.0
+        return cls(each, wall / len(loads), max(1, round(rows / chunks)), others, place)
 
     def verdict(self, rows: int) -> Verdict:
         """The verdict for loads of `rows` rows; workers are only started to be timed if it could matter."""
@@ -267,7 +273,7 @@ class _View:
         return max(0.0, self.seconds - modelled - costs.agree)
 
     def _machine(self, start: float, gain: float) -> Machine:
-        return Machine(self.place.cores, start, gain, self.place.writers)
+        return Machine(self.place.cores, start, gain, self.place.writers, self.others)
 
 
 def _speed(loads: Sequence[PastLoad]) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from headrace.agreement import in_stored_timezone, stored_contract
 from headrace.config import LoadOptions, table_from_inputs
@@ -20,6 +21,7 @@ from headrace.costs import Costs, costs_of, split, totals_of
 from headrace.criteria import Criterion, examine_ids, examine_key
 from headrace.database import is_there
 from headrace.errors import StoreError
+from headrace.flames import flamegraph, require_sampler
 from headrace.ingest import ingest
 from headrace.meter import Meter, cores
 from headrace.partitioning.contract import Contract
@@ -51,11 +53,15 @@ def profile(
     workers: int | None = None,
     in_place: bool = False,
     check: bool = False,
+    flames: str | None = None,
 ) -> Profile:
     """Profile the load of `inputs` by a sample of about `rows` rows (0: all of them).
 
-    `workers` fixes the number of workers that the verdict considers. Raises `HeadraceError`.
+    `workers` fixes the number of workers that the verdict considers. With `flames` the sample is loaded once more for a
+    flame graph in that file, so that the sampler slows down nothing that is measured. Raises `HeadraceError`.
     """
+    if flames is not None:
+        require_sampler(Path(flames))
     if options.enrichment is not None:
         options.enrichment.resolve()
     with ExitStack() as opened:
@@ -64,7 +70,11 @@ def profile(
         real = _RealTable.look(options, table)
         options = opened.enter_context(_settled(options, real))
         items = open_inputs(inputs, options.read, folder)
-        return _Profiling(options, table, items, real, rows, workers, in_place=in_place).carried_out(check=check)
+        profiling = _Profiling(options, table, items, real, rows, workers, in_place=in_place)
+        found = profiling.carried_out(check=check)
+        if flames is not None:
+            profiling.draw_flames(flames)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +135,7 @@ class _Profiling:
         sequential, gauged, criteria, digest = self._sequentially(known)
         total = self._sample.total or sequential.report.read
         alone = self._costs(sequential, gauged)
-        machine = Machine(cores(), 0.0, gauged.scaling, gauged.writers)
+        machine = Machine(cores(), 0.0, gauged.scaling, gauged.writers, sequential.others(cores()))
         candidates = CANDIDATES if self._workers is None else (self._workers,)
         workers = best_workers(alone, machine, total, self._options.read.chunk_rows, candidates)
         parallel, theirs = self._trialled(self._sample, known, workers)
@@ -156,6 +166,12 @@ class _Profiling:
             strategy=self._options.parallel.strategy,
         )
         return replace(found, checked=self._checked(verdict)) if check else found
+
+    def draw_flames(self, file: str) -> None:
+        """Load the sample sequentially once more, sampled."""
+        known = list(self._known(self._sample.inputs()))
+        with flamegraph(file):
+            self._trialled(self._sample, known, None)
 
     def _known(self, inputs: Sequence[Input]) -> Iterator[bytes]:
         """The inputs' IDs under the stored contract, in packed blocks; nothing where the real table is not there."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli_options import MaybeInputs, Out, PageFile, leave
+from headrace.cli_options import FlameFile, MaybeInputs, Out, PageFile, TraceFile, leave
 from headrace.option_groups import InputGroup, NewEventsGroup, ParallelGroup, spread
 
 __all__ = ["profile"]
@@ -29,6 +29,8 @@ def profile(
     parallel: ParallelGroup,
     new_events: NewEventsGroup,
     report: PageFile = None,
+    trace: TraceFile = None,
+    flamegraph: FlameFile = None,
     history: Annotated[
         bool,
         typer.Option("--history", help="What the last loads of `headrace run` took; INPUT: providers by name."),
@@ -56,5 +58,5 @@ def profile(
     if parallel.executor is None:
         send_ahead()
     wanted = options(**vars(description), **vars(parallel), **vars(new_events))
-    how = commands_profile.How(sample, parallel.workers, in_place, check)
-    leave(commands_profile.profile(wanted, inputs or [], how, output, page=report))
+    how = commands_profile.How(sample, parallel.workers, in_place, check, flamegraph)
+    leave(commands_profile.profile(wanted, inputs or [], how, output, page=report, trace=trace))

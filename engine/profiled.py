@@ -16,7 +16,11 @@ from headrace.verdict import Machine, Prediction, Verdict
 __all__ = ["Checked", "Profile", "Trialled"]
 
 _MIB = 1 << 20
+MUCH = 0.25  # of the cores
 SHOWN_WAITS = 3
+SHOWN_STATEMENTS = 4
+KEPT_STATEMENTS = 20
+STATEMENT_WIDTH = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,12 @@ class Trialled:
     def costs_agree(self) -> float:
         """Seconds of the agreement."""
         return sum(span.seconds for span in self.recorded.spans if span.stage == "agree")
+
+    def others(self, cores: int) -> float:
+        """How many of the machine's cores others kept busy meanwhile."""
+        own = self.usage.cpu_seconds + (self.server.cpu_seconds or 0.0)
+        used = own / self.usage.seconds if self.usage.seconds else 0.0
+        return min(float(cores), max(0.0, self.usage.machine_cpu * cores - used))
 
     @property
     def peak_bytes(self) -> int | None:
@@ -85,6 +95,12 @@ class Profile:
         return replace(self.verdict, parallel=self.parallel_advised).advice(self.strategy)
 
     @property
+    def statements(self) -> list[str]:
+        """Those on which the server spent most, in a few words each; none without ``pg_stat_statements``."""
+        longest = (self.sequential.server.statements or [])[:SHOWN_STATEMENTS]
+        return [one.to_text(STATEMENT_WIDTH) for one in longest]
+
+    @property
     def trustworthy(self) -> bool:
         """Whether all held that must hold for both ways to give the same table."""
         agreed = self.checked is None or self.checked.equal
@@ -111,6 +127,7 @@ class Profile:
             ),
             f"  this process {usage.cpu:.0%} of a core; the machine's {self.machine.cores} cores "
             f"{usage.machine_cpu:.0%} busy, {usage.machine_io_wait:.1%} waiting for disks{self._memory()}",
+            *self._others_lines(),
             *self._server_lines(server),
             *(f"  {one.to_text()}" for one in self.criteria),
             f"  expected for {self.verdict.rows:,} rows: {_range(self.verdict.sequential)} sequentially, "
@@ -124,6 +141,12 @@ class Profile:
         peak = self.sequential.peak_bytes
         return "" if peak is None else f"; {peak / _MIB:,.0f} MiB"
 
+    def _others_lines(self) -> list[str]:
+        others = self.machine.others
+        if others < MUCH * self.machine.cores:
+            return []
+        return [f"  others keep {others:.1f} of the cores busy: the seconds are rough; profile again when it is quiet"]
+
     def _server_lines(self, server: Server) -> list[str]:
         if self.gauged.writers == 1:
             return ["  one writer at a time (SQLite): commits are not shared"]
@@ -135,7 +158,11 @@ class Profile:
         if server.wal_bytes is not None:
             told.append(f"WAL {server.wal_bytes / _MIB:,.1f} MiB")
         waits = ", ".join(f"{name} {count}" for name, count in server.waits.most_common(SHOWN_WAITS))
-        return [f"  the server: {'; '.join(told)}", *([f"  looks at its sessions: {waits}"] if waits else [])]
+        return [
+            f"  the server: {'; '.join(told)}",
+            *([f"  looks at its sessions: {waits}"] if waits else []),
+            *(f"  its statement {one}" for one in self.statements),
+        ]
 
     def _checked_lines(self) -> list[str]:
         if self.checked is None:
@@ -161,6 +188,9 @@ class Profile:
                 "waits": dict(server.waits),
                 "cpu_seconds": server.cpu_seconds,
                 "wal_bytes": server.wal_bytes,
+                "statements": None
+                if server.statements is None
+                else [asdict(one) for one in server.statements[:KEPT_STATEMENTS]],
                 **asdict(self.gauged),
             },
             "machine": asdict(self.machine),

@@ -11,7 +11,15 @@ from headrace.page import write_page
 from headrace.recorder import Recorder
 from headrace.trace import write_trace
 
-__all__ = ["recording"]
+__all__ = ["recording", "require_writable"]
+
+
+def require_writable(path: Path) -> None:
+    """Raise `ConfigurationError` where no file can be written: before the work, not after it."""
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise ConfigurationError(f"it cannot be written ({error})", where=str(path), hint="name another") from error
 
 
 @contextmanager
@@ -23,10 +31,7 @@ def recording(page: str | None, trace: str | None) -> Iterator[Recorder | None]:
     wanted += [(Path(page), write_page)] if page is not None else []
     wanted += [(Path(trace), write_trace)] if trace is not None else []
     for path, _ in wanted:
-        try:
-            path.open("a").close()
-        except OSError as error:
-            raise ConfigurationError(f"it cannot be written ({error})", where=str(path), hint="name another") from error
+        require_writable(path)
     if not wanted:
         yield None
         return

@@ -3,7 +3,7 @@
     sequential   reader thread ─► decider ─► commit thread            as long as the busiest, and what nothing hides
     parallel     start ─► first micro-batch ─► max of ─► last slices
                           what the reader takes · what the decider takes · what the workers take ÷ N ·
-                          all seconds on cores ÷ the cores · what the database takes ÷ its gain from N connections
+                          all seconds on cores ÷ the free cores · what the database takes ÷ its gain from N connections
 
 Nothing is fitted. The sample is loaded in both ways, and the model has only to say what the other rows add to that.
 What it misses on the sample is taken for what every run has once, and half of it widens the range.
@@ -38,19 +38,27 @@ WORTH = 1.1
 """Parallel mode is advised from this expected speed-up on: it has a price in memory and in what can go wrong."""
 LEAST_MARGIN = 0.1
 CLOSE = 1.05
+LEAST_FREE = 0.02
 CANDIDATES = (2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
     """`cores` this process may use; `start` are the seconds until workers work; `gain` is how many times as fast two
-    connections of the database write as one; `writers` how many can write at a time, ``None`` where nothing bounds it.
+    connections of the database write as one; `writers` how many can write at a time, ``None`` where nothing bounds it;
+    `others` are the cores that whoever else is on the machine keeps busy.
     """
 
     cores: int
     start: float
     gain: float = 2.0
     writers: int | None = None
+    others: float = 0.0
+
+    @property
+    def free(self) -> float:
+        """Cores that are left for the load. Where others take all, a little comes off all the same."""
+        return max(LEAST_FREE, self.cores - self.others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,7 @@ def parallel_seconds(costs: Costs, machine: Machine, rows: int, workers: int, ch
     of_one = _bounds(costs, machine, batch, 1, workers)
     last = max(costs.carry * batch / workers, of_one["the database"], of_one["the cores"]) + costs.commit
     seconds = first + max(after_first.values()) + last
-    on_cores = machine.start + costs.processor * rows / machine.cores
+    on_cores = machine.start + costs.processor * rows / machine.free
     if on_cores > seconds:
         seconds, bound = on_cores, "the cores"
     if batches <= 1 and machine.start > seconds / 2:
@@ -122,7 +130,7 @@ def _bounds(costs: Costs, machine: Machine, rows: int, batches: int, workers: in
         "reading": costs.reader * rows,
         "the coordinator": costs.decider * rows,
         "the workers": costs.worker * rows / workers + costs.commit * batches,
-        "the cores": costs.processor * rows / machine.cores,
+        "the cores": costs.processor * rows / machine.free,
         "the database": costs.database * rows / connections_gain(machine, workers),
     }
 

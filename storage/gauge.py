@@ -3,7 +3,8 @@
     gauge    SELECT 1, the median of some                                               ─► round trip
              the sample's own rows, as COPY sent them out, COPYed into keyed copies of
              their table over one connection, then over two at a time                   ─► seconds each
-    Server   while a load runs: what its sessions wait for, its processes' CPU if they are on this machine, WAL
+    Server   while a load runs: what its sessions wait for, its processes' CPU if they are on this machine, WAL, and
+             its statements by pg_stat_statements
 
 Each database that may not tell something leaves it out.
 """
@@ -27,6 +28,7 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from headrace.storage.connecting import conninfo_for
+from headrace.storage.statements import StatementTime, statements_since, statements_so_far
 
 __all__ = ["Gauged", "Server", "gauge"]
 
@@ -120,7 +122,8 @@ def _copy(connection: Connection, place: sql.Identifier, blob: bytes) -> None:
 class Server:
     """The server's view of a trial's sessions while inside: `waits` counts looks by what a session waited for (``CPU``:
     for nothing), `cpu_seconds` is what its processes used, ``None`` where they are not on this machine, `wal_bytes`
-    what was logged meanwhile by everybody, ``None`` where that may not be read.
+    what was logged meanwhile by everybody, ``None`` where that may not be read. `statements` are those that this user
+    ran in this database meanwhile, the longest first, ``None`` without ``pg_stat_statements``.
     """
 
     url: str
@@ -128,6 +131,7 @@ class Server:
     waits: Counter[str] = field(default_factory=Counter)
     cpu_seconds: float | None = None
     wal_bytes: int | None = None
+    statements: list[StatementTime] | None = None
 
     def __post_init__(self) -> None:
         self._over = threading.Event()
@@ -138,6 +142,7 @@ class Server:
         if sa.make_url(self.url).get_backend_name() != "sqlite":
             self._connection: Connection = psycopg.connect(conninfo_for(sa.make_url(self.url)), autocommit=True)
             self._began = self._wal()
+            self._before = statements_so_far(self._connection)
             self._looker.start()
         return self
 
@@ -150,6 +155,7 @@ class Server:
         self._looker.join()
         self._look()
         ended = self._wal()
+        self.statements = statements_since(self._before, statements_so_far(self._connection))
         if self._began is not None and ended is not None:
             self.wal_bytes = ended - self._began
         if self._cpu:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-__all__ = ["OwnPostgres", "own_postgres", "pgbouncer", "small_disk"]
+__all__ = ["OwnPostgres", "own_postgres", "pgbouncer", "postgres_with_statements", "small_disk"]
 
 
 def _binaries() -> Path:
@@ -33,10 +33,11 @@ def _binaries() -> Path:
 class OwnPostgres:
     """A PostgreSQL server with its data in `folder`, on a Unix socket, that can be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, binaries: Path | None = None, settings: str = "") -> None:
         self.folder = folder
         self._data = folder / "data"
-        self._binaries = _binaries()
+        self._binaries = binaries or _binaries()
+        self._settings = settings
         # PostgreSQL refuses to run as root; the fixture of the other server has made this user
         self._user: dict[str, Any] = {"user": "pgserver", "group": "pgserver"} if os.geteuid() == 0 else {}
         if self._user:
@@ -49,7 +50,7 @@ class OwnPostgres:
         return f"postgresql://postgres:@/postgres?host={quote(str(self.folder), safe='/')}"
 
     def start(self) -> None:
-        options = f'-h "" -k {self.folder} -c checkpoint_timeout=30s'
+        options = f'-h "" -k {self.folder} -c checkpoint_timeout=30s {self._settings}'
         self._call("pg_ctl", "-w", "-t", "120", "-o", options, "-l", self.folder / "log", "-D", self._data, "start")
 
     def kill(self) -> None:
@@ -83,6 +84,25 @@ def own_postgres(folder: Path | None = None) -> Iterator[OwnPostgres]:
         server.kill()
         if folder is None:
             shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def postgres_with_statements() -> Iterator[OwnPostgres]:
+    """A server of one's own with ``pg_stat_statements``, which the wheel's has not: Debian's. Skips without one."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/lib/pg_stat_statements.so"))
+    if not found:
+        pytest.skip("no PostgreSQL with pg_stat_statements is installed (Debian: apt-get install postgresql)")
+    folder = Path(tempfile.mkdtemp(prefix="hr-pg-", dir="/tmp"))
+    folder.chmod(0o755)
+    binaries = found[-1].parents[1] / "bin"
+    server = OwnPostgres(folder, binaries=binaries, settings="-c shared_preload_libraries=pg_stat_statements")
+    try:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION pg_stat_statements")
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
 import pytest
+from servers import postgres_with_statements
 from tests_support import Headrace
 
 HOW = ("--table", "e", "--id", "n,at", "--time", "at", "--chunk-rows", "500")
@@ -84,3 +86,28 @@ def test_the_text_fits_a_screen(headrace: Headrace, events: str) -> None:
     text = headrace.run("profile", events, *HOW, "--workers", "2").stdout
     assert len(text.splitlines()) <= 40
     assert text.splitlines()[-1].strip().startswith(("stay sequential, because", "--mode parallel --strategy"))
+
+
+def test_the_servers_statements_are_shown_where_it_keeps_them(tmp_path: Path, events: str) -> None:
+    with postgres_with_statements() as server:
+        headrace = Headrace(server.url, tmp_path)
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute("SELECT 'before the run'")  # not one of the run's
+        found = headrace.json("profile", events, *HOW, "--sample", "900", "--workers", "2", "--report", "page.html")
+        statements = found["server"]["statements"]
+        assert all(one["calls"] > 0 and one["seconds"] >= 0 for one in statements), statements
+        seconds = [one["seconds"] for one in statements]
+        assert seconds == sorted(seconds, reverse=True)
+        texts = [one["text"] for one in statements]
+        (copied,) = [one for one in statements if one["text"].startswith("COPY")]
+        assert (copied["calls"], copied["rows"]) == (found["sample"]["chunks"], found["sample"]["inserted"])
+        assert any("headrace_receipts" in one for one in texts)
+        assert not any("before the run" in one or "pg_stat_" in one for one in texts)
+        assert "the server&#x27;s statement" in (tmp_path / "page.html").read_text()
+
+
+def test_negative_control_a_server_without_the_extension_says_nothing_of_statements(
+    headrace: Headrace, events: str
+) -> None:
+    found = headrace.json("profile", events, *HOW, "--sample", "900", "--workers", "2")
+    assert found["server"]["statements"] is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -28,7 +29,7 @@ def load(number: int, rows: int, cpu: float = 0.0, provider: str = "p", **stages
     seconds = sum(one[1] for name, one in sums.items() if "." not in name)
     return PastLoad(
         provider, "t", number, str(number), BEGAN + timedelta(days=number), "sequential", 1, 1, rows, rows,
-        seconds, cpu, 0.5, sums,
+        seconds, cpu, 0.1, sums,
     )  # fmt: skip
 
 
@@ -86,6 +87,13 @@ def test_one_core_that_is_busy_gains_nothing_however_long_the_loads_are() -> Non
     assert not found.grown
     assert found.pays_from is None
     assert found.advice.endswith("larger loads would not change that")
+
+
+def test_a_machine_that_others_keep_busy_gains_nothing() -> None:
+    waiting = [load(n, 100_000, cpu=2.0, enrich=20.0) for n in range(1, 6)]
+    assert told(waiting, place(2)).grown
+    starved = [replace(one, machine_cpu=1.0) for one in waiting]
+    assert not told(starved, place(2)).grown
 
 
 def test_workers_are_only_started_to_be_timed_where_it_could_matter() -> None:

@@ -97,6 +97,15 @@ def test_one_core_gains_nothing_from_workers() -> None:
     assert found.candidate.bound == "the cores"
 
 
+def test_cores_that_others_keep_busy_gain_nothing() -> None:
+    """As it was wrong once: on a machine that others used, waiting for a core was taken for waiting that is shared."""
+    starved = replace(FREE, carry=100e-6, processor=10e-6)
+    assert verdict(starved, Machine(2, 0.5)).parallel
+    found = verdict(starved, Machine(2, 0.5, others=1.9))
+    assert not found.parallel
+    assert found.candidate.bound == "the cores"
+
+
 def test_one_writer_gains_nothing_where_writing_is_the_work() -> None:
     writing = replace(FREE, carry=50e-6, database=50e-6, processor=50e-6)
     assert not verdict(writing, Machine(8, 0.5, writers=1), count=8).parallel
