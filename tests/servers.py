@@ -123,8 +123,11 @@ def small_disk(megabytes: int) -> Iterator[Path]:
 
 
 @contextmanager
-def pgbouncer(server: OwnPostgres, pool: int) -> Iterator[str]:
-    """The URL of a PgBouncer in transaction mode with `pool` connections to `server`. Skips where there is none."""
+def pgbouncer(server: OwnPostgres, pool: int, more: str = "") -> Iterator[str]:
+    """The URL of a PgBouncer in transaction mode with `pool` connections to `server`. Skips where there is none.
+
+    `more` is a line of its configuration.
+    """
     program = os.environ.get("HEADRACE_PGBOUNCER") or shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
     if program is None:
         pytest.skip("PgBouncer is not installed (Debian: apt-get install pgbouncer), and HEADRACE_PGBOUNCER names none")
@@ -136,7 +139,7 @@ def pgbouncer(server: OwnPostgres, pool: int) -> Iterator[str]:
         (folder / "pgbouncer.ini").write_text(
             f"[databases]\npostgres = host={server.folder} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
             f"listen_port = {port}\nauth_type = trust\nauth_file = {folder}/users\npool_mode = transaction\n"
-            f"default_pool_size = {pool}\nmax_client_conn = 100\nunix_socket_dir =\nlogfile = {folder}/log\n"
+            f"default_pool_size = {pool}\nmax_client_conn = 100\nunix_socket_dir =\nlogfile = {folder}/log\n{more}\n"
         )
         words = [program, *(["-u", "pgserver"] if os.geteuid() == 0 else []), str(folder / "pgbouncer.ini")]
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -181,26 +182,111 @@ def test_a_full_disk_under_postgres_is_named_and_the_load_resumes(
 # PgBouncer ------------------------------------------------------------------------------------------------------
 
 
+def held(server: OwnPostgres) -> tuple[int, int]:
+    """Advisory locks, and transactions that are open, once no client is there."""
+    with psycopg.connect(server.url) as direct:
+        asked = (
+            "SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'), "
+            "(SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%')"
+        )
+        locks, idle = direct.execute(asked).fetchone() or (-1, -1)
+    return int(locks), int(idle)
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_everything_passes_through_a_pooler_in_transaction_mode(
+def test_every_way_to_load_passes_through_a_pooler_in_transaction_mode(
     server: OwnPostgres, nursery: Nursery, tmp_path: Path, scratch: Path, seed: int, way: str
 ) -> None:
     forget(Headrace(server.url, tmp_path))
     oracle = Oracle(tmp_path / "events.csv", 3000, seed)
-    environment = {"TMPDIR": str(scratch)}
-    words = ["load", str(oracle.path), *OPTIONS, "--chunk-rows", "300", *WAYS[way]]
+    words = ["load", str(oracle.path), *OPTIONS, "--chunk-rows", "300"]
     # fewer sessions than there are clients: each transaction may find itself in another one
     with pgbouncer(server, pool=2) as url:
-        for _ in range(2):
-            ended = nursery.run(words, {**environment, "HEADRACE_DATABASE_URL": url}, tmp_path)
+        environment = {"TMPDIR": str(scratch), "HEADRACE_DATABASE_URL": url}
+        for mode in (way, "sequential"):
+            ended = nursery.run([*words, *WAYS[mode]], environment, tmp_path)
             assert ended.code == 3, ended.stderr
-        headrace = Headrace(url, tmp_path)
-        headrace.run("verify", oracle.path, "--table", "t")
-        found = oracle.look(headrace, first_wins=first_wins(way))
-        with psycopg.connect(server.url) as direct:
-            locks = direct.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchall()
-            idle = direct.execute("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%'").fetchall()
+        Headrace(url, tmp_path).run("verify", oracle.path, "--table", "t")
+        found = oracle.look(Headrace(url, tmp_path), first_wins=first_wins(way))
+        left = held(server)
     keep(Record("PgBouncer, transaction mode", "all the time", f"postgresql, {way}", 1, *found, seed, oracle.rows))
     assert not any(found)
     oracle.check_ledger(Headrace(server.url, tmp_path))
-    assert (locks, idle) == ([(0,)], [(0,)])
+    assert left == (0, 0)
+
+
+SERVICE = """
+[providers.p]
+path = "p.csv"
+table = "polled"
+id = ["n"]
+revisions = "update"
+version_column = "at"
+types = {n = "integer", at = "integer"}
+[[providers.p.alerts]]
+name = "even"
+where = "n % 2 = 0"
+"""
+
+
+def test_polls_revisions_rejects_and_delivery_pass_through_a_pooler_in_transaction_mode(
+    server: OwnPostgres, tmp_path: Path, seed: int
+) -> None:
+    """Two rounds of a service, the second with newer versions; what is kept aside replayed; alerts delivered once."""
+    for table in ("polled", "t"):
+        Headrace(server.url, tmp_path).query(f"DROP TABLE IF EXISTS {table}")
+    forget(Headrace(server.url, tmp_path))
+    (tmp_path / "headrace.toml").write_text(SERVICE)
+    with pgbouncer(server, pool=2) as url:
+        headrace = Headrace(url, tmp_path)
+        for at in (1, 2):
+            rows = [f"{n},{at},v{at}" for n in range(400)] + [f"x{at},{at},"]
+            (tmp_path / "p.csv").write_text("n,at,v\n" + "\n".join(rows) + "\n")
+            headrace.run("run", "--force", expect=3)
+        assert headrace.query("SELECT count(*), sum(n), min(v), max(at) FROM polled") == [(400, 79_800, "v2", 2)]
+        headrace.run("rejects", "replay", "--set", "n=400", "--alert", "even=n % 2 = 0")
+        assert headrace.count("polled") == 401
+        delivered = [json.loads(line) for line in headrace.run("alerts", "deliver").stdout.splitlines()]
+        numbers = sorted(one["event"]["n"] for one in delivered)
+        assert headrace.run("alerts", "deliver").stdout == ""
+        for words in (["doctor"], ["runs", "list"], ["alerts", "list"], ["rejects", "list"]):
+            headrace.run(*words)
+        left = held(server)
+    wanted = list(range(0, 401, 2))
+    lost, unexpected = len(set(wanted) - set(numbers)), len(set(numbers) - set(wanted))
+    twice = len(numbers) - len(set(numbers))
+    where = "postgresql, run and alerts deliver"
+    keep(Record("PgBouncer, transaction mode", "all the time", where, 2, lost, twice, unexpected, seed, 401))
+    assert numbers == wanted
+    assert left == (0, 0)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_trial_that_a_pooler_would_lead_into_the_real_tables_is_refused(
+    server: OwnPostgres, tmp_path: Path, ignored: bool
+) -> None:
+    """A profile keeps apart by its search path, which a pooler may refuse or, worse, leave out."""
+    forget(Headrace(server.url, tmp_path))
+    (tmp_path / "t.csv").write_text("n\n" + "".join(f"{n}\n" for n in range(500)))
+    with pgbouncer(server, pool=2, more="ignore_startup_parameters = options" if ignored else "") as url:
+        headrace = Headrace(url, tmp_path)
+        headrace.load("t.csv", "--id", "n")
+        refused = headrace.run("profile", "t.csv", "--id", "n", "--workers", "2", expect=2)
+        assert "search path" in refused.stderr
+        assert "--in-place" in refused.stderr
+        assert held(server) == (0, 0)
+    assert len(headrace_runs(server)) == 1
+    schemas = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'headrace%'"
+    assert Headrace(server.url, tmp_path).query(schemas) == [(0,)]
+
+
+def headrace_runs(server: OwnPostgres) -> list[tuple[Any, ...]]:
+    return Headrace(server.url, server.folder).query("SELECT run_id FROM headrace_runs")
+
+
+def test_a_lock_that_leaks_through_a_pooler_would_be_seen(server: OwnPostgres) -> None:
+    """The negative control: a session's lock outlives its client there."""
+    with pgbouncer(server, pool=1) as url:
+        with psycopg.connect(url, autocommit=True) as client:
+            client.execute("SELECT pg_advisory_lock(1)")
+        assert held(server) == (1, 0)
