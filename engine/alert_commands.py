@@ -176,7 +176,8 @@ def _as_object(alert: StoredAlert) -> dict[str, object]:
 
 def _as_line(alert: StoredAlert) -> str:
     tried = f"  ({alert.attempts} attempts, {alert.error})" if alert.error else ""
-    return f"{alert.alert_id:>8}  {alert.state:<9}  {alert.rule}: {alert.table} {id_text(alert.event_id)}{tried}"
+    what = f"{alert.table} {id_text(alert.event_id)}{' (a newer version)' if alert.revision else ''}"
+    return f"{alert.alert_id:>8}  {alert.state:<9}  {alert.rule}: {what}{tried}"
 
 
 def _say(output: str, done: Delivered, stream: object) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from headrace.errors import ConfigurationError
+from headrace.settings import DEFAULT_FILE
 from headrace.storage import open_store, safe_url
 from headrace.storage.state import ProviderStore
 
@@ -19,7 +20,7 @@ def open_existing(url: str) -> ProviderStore:
         raise ConfigurationError(
             "there is no such database",
             where=safe_url(url),
-            hint="check --to and HEADRACE_DATABASE_URL; `headrace load` makes a new one",
+            hint=f"check --to and HEADRACE_DATABASE_URL{_of_the_file()}; `headrace load` makes a new one",
         )
     store = open_store(url)
     try:
@@ -28,6 +29,11 @@ def open_existing(url: str) -> ProviderStore:
         store.close()
         raise
     return store
+
+
+def _of_the_file() -> str:
+    there = Path(DEFAULT_FILE).exists()
+    return f" ({DEFAULT_FILE} may name another: only `headrace run` and `doctor --config` read it)" if there else ""
 
 
 def is_there(url: str) -> bool:

@@ -34,8 +34,9 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """One provider in one round. `counts` are the books of what was loaded, `error` says why it failed, `next_at` when
-    it is polled next; `seconds` includes the download. ``elsewhere``: another process is polling it.
+    """One provider in one round. `counts` are the books of what was loaded, `alerts` how many that raised, `error` says
+    why it failed, `next_at` when it is polled next; `seconds` includes the download. ``elsewhere``: another process is
+    polling it.
     """
 
     provider: str
@@ -48,6 +49,7 @@ class Poll:
     run_id: str | None = None
     mode: str | None = None
     seconds: float = 0.0
+    alerts: int = 0
 
     @property
     def polled(self) -> bool:
@@ -62,17 +64,20 @@ class Poll:
         return {**plain, "next_at": next_at, "seconds": round(self.seconds, 3)}
 
     def to_text(self) -> str:
-        """One line."""
+        """One line, and for a failure one more with what to do."""
         return f"{self.provider:<24}  {self.outcome:<9}  {self._details()}".rstrip()
 
     def _details(self) -> str:
         match self.outcome:
             case "loaded":
                 books = [f"{getattr(self.counts, name):,} {name.replace('_', ' ')}" for name in _BOOKS]
-                return f"{self.counts.read:,} read: {', '.join(books)} → {self.table} ({self.seconds:.2f} s)"
+                more = f"; {self.counts.revised:,} revised" if self.counts.revised else ""
+                more += f"; {self.alerts:,} alerts" if self.alerts else ""
+                return f"{self.counts.read:,} read: {', '.join(books)}{more} → {self.table} ({self.seconds:.2f} s)"
             case "failed":
-                what = (self.error or "").splitlines()[0]
-                return f"{what}; next try {_clock(self.next_at)}"
+                what, _, hint = (self.error or "").partition("\n  hint: ")
+                cure = f"\n{'':<24}  → {hint.splitlines()[0]}" if hint else ""
+                return f"{what.partition(chr(10))[0]}; next try {_clock(self.next_at)}{cure}"
             case "empty" | "unchanged" | "not due":
                 return f"next poll {_clock(self.next_at)}"
             case "elsewhere":
@@ -110,6 +115,7 @@ class Round:
                 "began": self.began.isoformat(),
                 "seconds": round(self.seconds, 3),
                 **asdict(self.counts),
+                "alerts": sum(poll.alerts for poll in self.polls),
                 "outcomes": dict(outcomes),
                 "providers": [poll.to_dict() for poll in self.polls],
             },
@@ -188,6 +194,7 @@ def after_delivery(
         run_id=None if report is None else report.run_id,
         mode=None if report is None else report.mode,
         seconds=seconds,
+        alerts=0 if report is None else report.alerts,
     )
     return poll, polled
 

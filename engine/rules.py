@@ -212,11 +212,11 @@ class _Relation:
         return result.column(0).combine_chunks().cast(pa.large_string())
 
     def _wrong(self, rule: AlertRule, what: str) -> ConfigurationError:
-        return ConfigurationError(
-            f"{rule.where!r} {what}",
-            where=f"alert rule {rule.name}",
-            hint=f"a DuckDB predicate over the columns {', '.join(map(_typed, self._events.schema))}",
-        )
+        hint = f"a DuckDB predicate over the columns {', '.join(map(_typed, self._events.schema))}"
+        if "VARCHAR" in what:
+            # many a feed writes its numbers as text
+            hint = f"a text is no number: CAST(… AS DOUBLE), or pin the column's type on the first load; {hint}"
+        return ConfigurationError(f"{rule.where!r} {what}", where=f"alert rule {rule.name}", hint=hint)
 
 
 def _typed(column: pa.Field) -> str:
