@@ -9,6 +9,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psycopg
@@ -17,12 +18,17 @@ from hypothesis import settings
 from psycopg import sql
 from tests_support import Headrace
 
+from headrace import forking
 from headrace.storage import open_store
 from headrace.storage.base import Store
 
 # machines under load are slow in ways that say nothing about the code
 settings.register_profile("headrace", deadline=None, print_blob=True)
 settings.load_profile("headrace")
+# Whoever starts the fork server, Headrace or a test: its children need not import the libraries each for itself, nor
+# pandas, which Arrow imports where it is installed.
+forking._PRELOADED.append("pandas")
+forkserver.set_forkserver_preload(forking._PRELOADED[1:])
 STORES = ("sqlite", "postgresql")
 
 
