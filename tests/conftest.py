@@ -9,6 +9,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psycopg
@@ -17,18 +18,26 @@ from hypothesis import settings
 from psycopg import sql
 from tests_support import Headrace
 
+from headrace import forking
 from headrace.storage import open_store
 from headrace.storage.base import Store
 
 # machines under load are slow in ways that say nothing about the code
 settings.register_profile("headrace", deadline=None, print_blob=True)
 settings.load_profile("headrace")
+# Whoever starts the fork server, Headrace or a test: its children need not import the libraries each for itself, nor
+# pandas, which Arrow imports where it is installed.
+forking._PRELOADED.append("pandas")
+forkserver.set_forkserver_preload(forking._PRELOADED[1:])
 STORES = ("sqlite", "postgresql")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Which database it is that a test marked ``either_store`` meets by default is told by its name."""
-    if os.environ.get("HEADRACE_TEST_SCALE") == "full":
+    """Which database it is that a test marked ``either_store`` meets by default is told by its name.
+
+    Who names a test gets what is named.
+    """
+    if os.environ.get("HEADRACE_TEST_SCALE") == "full" or any("::" in word for word in config.args):
         return
     left_out = [item for item in items if item.get_closest_marker("either_store") and not _is_its_store(item)]
     config.hook.pytest_deselected(items=left_out)

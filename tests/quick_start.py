@@ -112,6 +112,8 @@ def _import_all() -> None:
         *("pandas", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite.pysqlite"),
     ):
         importlib.import_module(name)
+    # and so do the workers of a command, once for all of them
+    importlib.import_module("headrace.forking")._PRELOADED.append("pandas")
 
 
 def _handle(connection: socket.socket) -> NoReturn:

@@ -5,151 +5,38 @@ from __future__ import annotations
 import pickle
 import select
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from pool_support import (
+    BROKEN,
+    EVENTS,
+    FakeCrew,
+    Here,
+    Reaction,
+    Scripted,
+    breaks,
+    commit_order,
+    does_it,
+    does_nothing,
+    prepare_order,
+    refuses,
+    starves,
+)
 
 from headrace import crew, pool
 from headrace.crew import InFile, Packed, ProcessCrew
-from headrace.enrich import Enrichment
 from headrace.errors import ConfigurationError, HeadraceError, WorkerError
-from headrace.orders import CommitOrder, Piece, PrepareOrder
+from headrace.orders import Piece, PrepareOrder
 from headrace.parcel import BytesParcel, FileParcel, SpoolUnseen
-from headrace.partitioning.contract import Contract
 from headrace.pool import MOST_FAILURES, PooledWorkers
 from headrace.prepare import Prepared
-from headrace.storage.base import Address, Counts, Slice
+from headrace.storage.base import Address
 from headrace.worker import Outcome, gathered, prepare_apart
-from headrace.workers import InlineWorkers
-
-BROKEN = BrokenExecutor("its processes are gone")
-EVENTS = pa.RecordBatch.from_pydict({"key": [3, 1, 2]})
-
-
-def commit_order(number: int, *, enrich: bool = False, pieces: Sequence[Piece] = ()) -> CommitOrder:
-    address = Address("events.csv", number, 1)
-    piece = Slice("run", "t", "p", address, "digest", EVENTS.slice(0, 0), "snapshot", Counts(read=1))
-    return CommitOrder(piece, tuple(pieces), "sqlite://", Enrichment("pandas:f") if enrich else None)
-
-
-def prepare_order(chunk: Any) -> PrepareOrder:
-    contract = Contract((("key", "integer"),))
-    return PrepareOrder(Address("events.csv", 0, 3), chunk, None, [], contract, "p", None)
-
-
-def number_of(order: Any) -> int:
-    """Which task it is, whoever asks: in the crew's executors orders are packed."""
-    return int(str(order).partition("rows ")[2].partition("-")[0])
-
-
-class Here(InlineWorkers):
-    """Says what was done inline."""
-
-    def __init__(self) -> None:
-        self.done: list[str] = []
-
-    def commit(self, order: CommitOrder) -> Any:
-        return self._note(order)
-
-    def prepare(self, order: PrepareOrder) -> Any:
-        return self._note(order)
-
-    def _note(self, order: Any) -> Future[Any]:
-        self.done.append(str(order))
-        future: Future[Any] = Future()
-        future.set_result(f"inline {number_of(order)}")
-        return future
-
-
-Reaction = Callable[[Future[Any], Any], None]
-
-
-def does_it(future: Future[Any], order: Any) -> None:
-    future.set_result(Outcome(f"done {number_of(order)}"))
-
-
-def breaks(future: Future[Any], order: Any) -> None:
-    future.set_exception(BROKEN)
-
-
-def does_nothing(future: Future[Any], order: Any) -> None:
-    pass
-
-
-def refuses(future: Future[Any], order: Any) -> None:
-    raise BROKEN
-
-
-def starves(future: Future[Any], order: Any) -> None:
-    future.set_result(Outcome(passing=MemoryError("no room")))
-
-
-class Scripted(Executor):
-    """Reacts to the first tasks as it is told, and to all others as to the last of these."""
-
-    def __init__(self, *reactions: Reaction) -> None:
-        self.reactions = list(reactions)
-        self.given: list[Any] = []
-        self.futures: list[Future[Any]] = []
-
-    def submit(self, function: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
-        _work, order, _partition = args
-        reaction = self.reactions.pop(0) if len(self.reactions) > 1 else self.reactions[0]
-        future: Future[Any] = Future()
-        self.given.append(order)
-        self.futures.append(future)
-        reaction(future, order)
-        return future
-
-    def end(self) -> None:
-        for future in self.futures:
-            if not future.done():
-                breaks(future, None)
-
-    def numbers(self) -> list[int]:
-        return list(map(number_of, self.given))
-
-
-class FakeCrew(ProcessCrew):
-    """Starts one executor after the other; a `start` that is an exception is raised."""
-
-    def __init__(self, *starts: Executor | Exception) -> None:
-        self.starts = list(starts)
-        self.killed = 0
-        self.can = True
-        self.late_orders: list[list[str]] = []
-        self.stalled_workers: list[int] = []
-        self.on_kill: Callable[[], None] = lambda: None
-
-    def start(self) -> Any:
-        start = self.starts.pop(0) if len(self.starts) > 1 else self.starts[0]
-        if isinstance(start, Exception):
-            raise start
-        return start
-
-    def can_start(self) -> bool:
-        return self.can
-
-    def stalled(self) -> list[int]:
-        found, self.stalled_workers = self.stalled_workers, []
-        return found
-
-    def late(self) -> list[str]:
-        return self.late_orders.pop(0) if self.late_orders else []
-
-    def kill(self) -> None:
-        self.killed += 1
-        self.on_kill()
-
-    @contextmanager
-    def leaving(self) -> Iterator[None]:
-        yield
 
 
 @pytest.fixture(autouse=True)
