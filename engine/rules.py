@@ -221,8 +221,9 @@ class _Relation:
 
 def _typed(column: pa.Field) -> str:
     """A column with its type, which the file may have had as text."""
-    known = not pa.types.is_fixed_size_binary(column.type) and not pa.types.is_null(column.type)
-    return f"{column.name} ({logical_type(column.type) if known else column.type})"
+    if pa.types.is_fixed_size_binary(column.type):
+        return f"{column.name} (bytes)"
+    return f"{column.name} ({column.type if pa.types.is_null(column.type) else logical_type(column.type)})"
 
 
 def _first_line(error: Exception) -> str:

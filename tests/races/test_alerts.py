@@ -122,7 +122,7 @@ def test_rows_on_which_a_rule_fails_are_kept_as_rejects_if_so_told(headrace: Hea
 def test_a_wrong_rule_leaves_nothing_behind(headrace: Headrace) -> None:
     path = write(headrace.folder, "events", [1, 2])
     done = headrace.run("load", path, "--table", "t", "--alert", "a=ky > 1", expect=2)
-    assert "columns key, value, event_id, provider" in done.stderr
+    assert "columns key (integer), value (string), event_id (bytes), provider (string)" in done.stderr
     assert headrace.query("SELECT count(*) FROM headrace_contracts") == [(0,)]
     assert headrace.json("runs", "list") == {"runs": []}
 
