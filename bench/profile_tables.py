@@ -6,7 +6,7 @@ from statistics import median
 
 from tables import Content, markdown
 
-__all__ = ["PROFILE_TABLES", "overhead", "predictions"]
+__all__ = ["PROFILE_TABLES", "overhead", "predictions", "tried"]
 
 REGRET = 1.1  # advice is right if the way that it names takes at most so many times what the other takes
 
@@ -69,4 +69,29 @@ def overhead(content: Content) -> str:
     return markdown(head, rows)
 
 
-PROFILE_TABLES = {"predictions": predictions, "overhead": overhead}
+def tried(content: Content) -> str:
+    """The advice for each load, what was expected, and what then happened; the pictures beside the page they are on."""
+    rows, texts = [], []
+    for run in content["runs"]:
+        took = (run["sequential_took"], run["parallel_took"])
+        expected = (run["sequential_expected"][1], run["parallel_expected"][1])
+        low, middle, high = run["speedup"]
+        advised, other = (took[1], took[0]) if run["parallel"] else took
+        rows.append(
+            (
+                run["case"],
+                f"{run['predicted_rows']:,}",
+                *(f"{guess:.2f} → {real:.2f}" for guess, real in zip(expected, took, strict=True)),
+                f"{middle:.2f} ({low:.2f}-{high:.2f}) → {took[0] / took[1]:.2f}",
+                "yes" if advised <= other * REGRET else "**no**",
+                f"{run['others']:.1f}",
+            )
+        )
+        texts.append(f"**{run['case']}** (`{run['options']}`): {run['advice']}.")
+        if run.get("picture"):
+            texts.append(f"![The page about {run['case']}](pictures/{run['picture']})")
+    head = ("load", "rows", "sequential, s", "parallel, s", "speed-up", "advice right", "cores that others used")
+    return "\n\n".join([markdown(head, rows), *texts])
+
+
+PROFILE_TABLES = {"predictions": predictions, "overhead": overhead, "tried": tried}

@@ -40,8 +40,8 @@ def write_up(folder: Path) -> None:
         contents, full = read_all(), _read(RESULTS)
         _draw(HERE / "pictures", contents)
         _fill(HERE / "README.md", every_section(contents))
-        if "predictions" in contents:
-            _fill(HERE.parent / "docs" / "profiling.md", {"predictions": section(contents["predictions"])})
+        profiled = {name: section(contents[name]) for name in PROFILE_TABLES if name in contents}
+        _fill(HERE.parent / "docs" / "profiling.md", profiled)
         if "model" in contents:
             _fill(HERE.parent / "docs" / "performance.md", {"model": section(contents["model"])})
         if "loads" in full:

@@ -37,6 +37,7 @@ QUESTIONS = (
     "sqlite",
     "predictions",
     "overhead",
+    "tried",
     "model",
 )
 

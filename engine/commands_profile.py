@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headrace.config import LoadOptions
@@ -62,11 +62,9 @@ def profile(
         write_trace(Path(trace), found.sequential.recorded)
     if page is not None:
         recorded = found.sequential.recorded
-        recorded.remarks = [
-            *(("yes: " if one.holds else "no: ", f"{one.name}: {one.evidence}") for one in found.criteria),
-            ("verdict", found.advice),
-            *(("the server's statement", one) for one in found.statements),
-        ]
+        recorded.remarks = found.remarks
+        if recorded.facts is not None:
+            recorded.facts = replace(recorded.facts, database=found.database)  # not the trial's
         write_page(Path(page), recorded)
     print(json.dumps(found.to_dict(), ensure_ascii=False, default=str) if output == "json" else found.to_text())
     return 0 if found.trustworthy else 4

@@ -44,6 +44,7 @@ def page_text(recorded: Recorder) -> str:
         facts="".join(
             f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in _facts(recorded)
         ),
+        remarks=_remarks(recorded.remarks),
         data=embedded,
         spans_table=_table(("stage", "spans", "seconds", "on a core", "rows"), _by_stage(recorded.spans)),
         chunks_table=_table(("from", "on a core, s", "waiting, s", "rows"), data["chunks"]),
@@ -180,7 +181,15 @@ def _facts(recorded: Recorder) -> list[tuple[str, str]]:
     if report is not None:
         told += [(name.replace("_", " "), f"{number:,}") for name, number in report.to_dict().items() if name in _BOOKS]
         told += [("seconds", f"{report.seconds:.2f}"), ("rows per second", f"{report.rows_per_second:,.0f}")]
-    return [*told, *recorded.remarks]
+    return told
+
+
+def _remarks(remarks: Sequence[tuple[str, str]]) -> str:
+    """What somebody has to say about the run, before everything else; the first of it stands out."""
+    if not remarks:
+        return ""
+    said = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in remarks)
+    return f'<section><h2>Verdict</h2><dl class="says">{said}</dl></section>'
 
 
 _BOOKS = ("read", "inserted", "duplicate_in_input", "duplicate_in_store", "rejected")

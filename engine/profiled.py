@@ -95,6 +95,24 @@ class Profile:
         return replace(self.verdict, parallel=self.parallel_advised).advice(self.strategy)
 
     @property
+    def remarks(self) -> list[tuple[str, str]]:
+        """What the page says before its pictures, each under a name."""
+        told = [
+            ("advice", self.advice),
+            *(("yes" if one.holds else "no", f"{one.name}: {one.evidence}") for one in self.criteria),
+            ("expected", self._expected()),
+        ]
+        told += [("it took", self._outcomes())] if self.checked is not None else []
+        told += [("the machine", line.strip()) for line in self._others_lines()]
+        return [*told, *(("the server", line.strip()) for line in self._server_lines(self.sequential.server))]
+
+    def _expected(self) -> str:
+        return (
+            f"for {self.verdict.rows:,} rows: {_range(self.verdict.sequential)} sequentially, "
+            f"{_range(self.verdict.candidate)} with {self.verdict.candidate.workers} workers"
+        )
+
+    @property
     def statements(self) -> list[str]:
         """Those on which the server spent most, in a few words each; none without ``pg_stat_statements``."""
         longest = (self.sequential.server.statements or [])[:SHOWN_STATEMENTS]
@@ -130,9 +148,8 @@ class Profile:
             *self._others_lines(),
             *self._server_lines(server),
             *(f"  {one.to_text()}" for one in self.criteria),
-            f"  expected for {self.verdict.rows:,} rows: {_range(self.verdict.sequential)} sequentially, "
-            f"{_range(self.verdict.candidate)} with {self.verdict.candidate.workers} workers",
-            *self._checked_lines(),
+            f"  expected {self._expected()}",
+            *([] if self.checked is None else [f"  it took {self._outcomes()}"]),
             f"  {self.advice}",
         ]
         return "\n".join(lines)
@@ -164,14 +181,14 @@ class Profile:
             *(f"  its statement {one}" for one in self.statements),
         ]
 
-    def _checked_lines(self) -> list[str]:
+    def _outcomes(self) -> str:
         if self.checked is None:
-            return []
+            return ""
         told = [
             _outcome("sequentially", self.verdict.sequential, self.checked.sequential),
-            _outcome(f"{self.verdict.candidate.workers} workers", self.verdict.candidate, self.checked.parallel),
+            _outcome(f"with {self.verdict.candidate.workers} workers", self.verdict.candidate, self.checked.parallel),
         ]
-        return [f"  it took {'; '.join(told)}; the tables are {'equal' if self.checked.equal else 'NOT EQUAL'}"]
+        return f"{'; '.join(told)}; the tables are {'equal' if self.checked.equal else 'NOT EQUAL'}"
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, for JSON."""

@@ -103,7 +103,7 @@ def test_the_servers_statements_are_shown_where_it_keeps_them(tmp_path: Path, ev
         assert (copied["calls"], copied["rows"]) == (found["sample"]["chunks"], found["sample"]["inserted"])
         assert any("headrace_receipts" in one for one in texts)
         assert not any("before the run" in one or "pg_stat_" in one for one in texts)
-        assert "the server&#x27;s statement" in (tmp_path / "page.html").read_text()
+        assert "its statement COPY" in (tmp_path / "page.html").read_text()
 
 
 def test_negative_control_a_server_without_the_extension_says_nothing_of_statements(
