@@ -8,11 +8,17 @@ from typing import Any
 from urllib.request import urlopen
 
 import pyarrow as pa
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace import AlertRule, Engine, Report
+from headrace.telemetry import observers
 
-__all__ = ["MODES", "Scraped", "batches", "lines_of", "load_all", "scrape"]
+__all__ = ["MODES", "Scraped", "Taken", "batches", "lines_of", "load_all", "scrape", "value"]
 
 MODES: dict[str, dict[str, Any]] = {
     "sequential": {"mode": "sequential", "chunk_rows": 400},
@@ -51,3 +57,32 @@ def load_all(url: str, mode: str, **named: Any) -> list[Report]:
 
 def lines_of(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def value(samples: Scraped, name: str, **labels: str) -> float:
+    return samples[name, frozenset(labels.items())]
+
+
+class Taken:
+    """OpenTelemetry's SDK with its in-memory exporters."""
+
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.reader = InMemoryMetricReader()
+        tracers = TracerProvider(shutdown_on_exit=False)
+        tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = tracers.get_tracer("the caller")
+        self.observers = observers(tracers, MeterProvider([self.reader], shutdown_on_exit=False))
+
+    def spans(self) -> list[ReadableSpan]:
+        return list(self.exporter.get_finished_spans())
+
+    def points(self) -> dict[tuple[str, frozenset[tuple[str, Any]]], Any]:
+        data: Any = self.reader.get_metrics_data()
+        return {
+            (metric.name, frozenset(point.attributes.items())): point
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        }

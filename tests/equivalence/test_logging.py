@@ -10,8 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from observe_support import lines_of, load_all
 from tests_support import Headrace
+
+pytest.importorskip("prometheus_client")
+pytest.importorskip("opentelemetry.sdk")
+
+from observe_support import lines_of, load_all
 
 from headrace.jsonlogs import JsonLines, Sampled
 from headrace.observe import observing
