@@ -38,6 +38,7 @@ QUESTIONS = (
     "predictions",
     "overhead",
     "tried",
+    "verify",
     "model",
 )
 
@@ -103,6 +104,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--memory", type=int, nargs="+", default=[100_000, 500_000], help="sizes of the inputs for memory"
     )
+    parser.add_argument("--verify", type=int, nargs="+", default=[100_000, 500_000], help="sizes of verified loads")
     parser.add_argument("--poll-store", type=int, default=200_000, help="events in the store that is polled into")
     parser.add_argument("--snapshot", type=int, nargs="+", default=[200_000], help="sizes of the fetched store")
     parser.add_argument("--again", action="store_true", help="forget what was measured")
