@@ -30,7 +30,7 @@ def run(config: str, wanted: Wanted, every: str | None, watching: Watching, *, o
         if text:
             print(text, flush=True)
 
-    with watched(watching), stopping(sweep) as stop:
+    with watched(watching.or_else(settings.watching)), stopping(sweep) as stop:
         try:
             serve(settings, wanted, tell, every=pause, stop=stop)
         except Interrupted as error:

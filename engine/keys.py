@@ -86,6 +86,10 @@ RUN: dict[str, Key] = {
     "every": Key("span", "Poll again and again, so often; without it, once.", "5m"),
     "downloads": Key("count", "Downloads at a time.", 4),
     "lease": Key("span", "After so long without a sign of life, a host's claim on a provider lapses.", "60s"),
+    "metrics": Key("text", "Serve metrics for Prometheus there, as --metrics does.", ":9464"),
+    "slow_provider": Key("span", "Warn of a run that takes so long, as --slow-provider does.", "10m"),
+    "slow_chunk": Key("span", "Warn of a chunk or slice that takes so long in a stage.", "30s"),
+    "slow_query": Key("span", "Warn of a statement that takes so long in the database.", "5s"),
     "keep_alerts": Key("span", "Alerts that were delivered so long ago are deleted. Default: never.", "90d"),
 }
 PARALLEL: dict[str, Key] = {

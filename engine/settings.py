@@ -29,6 +29,7 @@ __all__ = ["DEFAULT_FILE", "Provider", "Settings", "Source", "read_settings"]
 
 DEFAULT_FILE = "headrace.toml"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_WATCHING = ("metrics", "slow_provider", "slow_chunk", "slow_query")
 _PASSED_ON = ("mode", "on_error", "hash", "scope", "time", "timezone", "revisions", "version_column", "window")
 
 
@@ -69,6 +70,7 @@ class Provider:
 class Settings:
     """A whole file. `every` is seconds between two rounds, ``None`` for one round; `lease` how many seconds a claim on
     a provider lasts without a sign of life; `keep_alerts` how many a delivered alert is kept, ``None`` for ever.
+    `watching` are fields of `headrace.watching.Watching`, for where the command line says nothing.
     """
 
     file: Path
@@ -79,6 +81,7 @@ class Settings:
     downloads: int = 4
     lease: float = 60.0
     keep_alerts: float | None = None
+    watching: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_settings(file: str | Path) -> Settings:
@@ -136,6 +139,7 @@ class _Reader:
             parallel=parallel,
             providers=tuple(one for one in providers if one is not None),
             every=run.get("every"),
+            watching={name: run[name] for name in _WATCHING if name in run},
             **{name: run[name] for name in ("downloads", "lease", "keep_alerts") if name in run},
         )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from headrace.config import parse_seconds
 from headrace.jsonlogs import LogFormat, LogLevel, logging_to
@@ -17,22 +18,26 @@ __all__ = ["Watching", "watched"]
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """What the command line says about it. `metrics` is an address to serve at; the thresholds are spans like ``5s``,
-    ``None`` for never.
+    """What the command line says about it. `metrics` is an address to serve at; the thresholds are spans like ``5s``
+    or seconds, ``None`` for never.
     """
 
     metrics: str | None = None
     log_format: LogFormat = "text"
     log_level: LogLevel = "warning"
-    slow_provider: str | None = None
-    slow_chunk: str | None = None
-    slow_query: str | None = None
+    slow_provider: str | float | None = None
+    slow_chunk: str | float | None = None
+    slow_query: str | float | None = None
+
+    def or_else(self, usual: Mapping[str, Any]) -> Watching:
+        """The same, with what stands in `usual` where nothing was said."""
+        return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
 
     @property
     def thresholds(self) -> Thresholds:
         """The thresholds in seconds. Raises `ConfigurationError`."""
         spans = (self.slow_provider, self.slow_chunk, self.slow_query)
-        return Thresholds(*(None if span is None else parse_seconds(span) for span in spans))
+        return Thresholds(*(parse_seconds(span) if isinstance(span, str) else span for span in spans))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from tests_support import Headrace
 
 import headrace as package
 from headrace import commands, reject_commands
+from headrace.deliver import message
 from headrace.errors import ConfigurationError, UsageError, WorkerError
 from headrace.storage import open_store
 from headrace.storage.rejects import StoredReject
@@ -25,6 +26,7 @@ LATER = (
     "2,2023-01-01T00:00:00Z,9.5,there\n"
 )
 UPDATE: Any = {"revisions": "update", "version_column": "updated"}
+UPDATE_BY_V: Any = {"revisions": "update", "version_column": "v"}
 TABLE = "SELECT id, mag, place FROM t ORDER BY id"
 
 
@@ -160,3 +162,59 @@ def test_a_run_under_another_policy_is_another_run(feeds: Headrace) -> None:
     report = load(feeds, "later.csv", **UPDATE)
     assert (report.resumed, report.revised) == (False, 3)
     assert load(feeds, "later.csv").resumed
+
+
+def test_a_rule_that_asks_for_revisions_sees_enriched_rows_and_keeps_aside_those_it_fails_on(
+    store_url: str, headrace: Headrace
+) -> None:
+    def add_y(events: pa.RecordBatch) -> pa.RecordBatch:
+        return events.append_column("y", pa.array([x * 10 for x in events["x"].to_pylist()]))
+
+    def strong(events: pa.RecordBatch) -> list[bool]:
+        if 13 in events["x"].to_pylist():
+            raise ValueError("a thirteen")
+        return [y >= 50 for y in events["y"].to_pylist()]
+
+    def load_rows(*rows: tuple[int, int, int]) -> package.Report:
+        listed = [dict(zip(("id", "v", "x"), row, strict=True)) for row in rows]
+        return package.load(listed, to=store_url, table="t", id=["id"], mode="sequential", **how, **UPDATE_BY_V)
+
+    how: Any = {
+        "enrich": add_y,
+        "on_error": "reject",
+        "alerts": [package.AlertRule("strong", function=strong, revisions=True)],
+    }
+    assert load_rows((1, 1, 1), (2, 1, 7)).alerts == 1
+    report = load_rows((1, 2, 6), (2, 2, 13), (1, 3, 9), (2, 3, 2))
+    # the third version of 1 takes over from the second at once: both are told of
+    assert (report.alerts, report.revised, report.rejected) == (2, 4, 0)
+    assert headrace.query("SELECT id, x, y FROM t ORDER BY id") == [(1, 9, 90), (2, 2, 20)]
+    ((stage, reason),) = headrace.query("SELECT stage, reason FROM headrace_rejects")
+    assert (stage, "a thirteen" in reason) == ("revision", True)
+    raised = headrace.query("SELECT payload, revision FROM headrace_alerts ORDER BY alert_id")
+    told = [(json.loads(text)["id"], json.loads(text)["y"], bool(revision)) for text, revision in raised]
+    assert (told[0], sorted(told[1:])) == ((2, 70, False), [(1, 60, True), (1, 90, True)])
+    assert load_rows((1, 2, 6), (1, 3, 9)).alerts == 0
+    with open_store(store_url) as store:
+        sent = [json.loads(message(one)) for one in store.alerts()]
+    assert [one["revision"] for one in sent] == [False, True, True]
+    assert len({one["key"] for one in sent}) == 3
+
+
+def test_a_replayed_revision_is_told_of_where_a_rule_asks(feeds: Headrace) -> None:
+    load(feeds, "later.csv", revisions="report")
+    magnitude = kept(feeds)[0].reject_id
+    named: Any = {"alerts": ["any=true"], "alert_revisions": ["any"], **UPDATE}
+    assert again(feeds, magnitude, **named) == 0
+    ((payload,),) = feeds.query("SELECT payload FROM headrace_alerts")
+    assert json.loads(payload)["mag"] == 1.75
+
+
+def test_the_command_line_names_the_rules_that_ask(feeds: Headrace) -> None:
+    words = ("later.csv", "--table", "t", "--revisions", "update", "--version-column", "updated")
+    rules = ("--alert", "each=mag > 1", "--alert", "once=mag > 1", "--alert-revisions", "each")
+    refused = feeds.run("load", *words, "--alert-revisions", "each", expect=2)
+    assert "--alert-revisions each: there is no such rule" in refused.stderr
+    assert feeds.load(*words, *rules)["alerts"] == 1
+    assert feeds.query("SELECT rule FROM headrace_alerts") == [("each",)]
+    assert "(a newer version)" in feeds.run("alerts", "list").stdout

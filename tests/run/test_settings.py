@@ -13,6 +13,8 @@ import pytest
 from headrace.errors import ConfigurationError, concealed
 from headrace.keys import ALERT, PARALLEL, PROVIDER, RUN, TOP, json_schema
 from headrace.settings import Settings, read_settings
+from headrace.slowness import Thresholds
+from headrace.watching import Watching
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCHEMA = json.loads((DOCS / "headrace.schema.json").read_text())
@@ -113,6 +115,14 @@ def test_defaults_hold_where_a_provider_says_nothing(tmp_path: Path) -> None:
     first, second = read(tmp_path, text + '[providers.q]\npath = "q"\ninterval = "2h"\ntable = "t"\n').providers
     assert (first.pace.interval, first.options.time, first.options.window, first.table) == (3600, "at", None, "p")
     assert (second.pace.interval, second.options.provider, second.table) == (7200, "q", "t")
+
+
+def test_how_it_is_watched_stands_in_the_file_and_the_command_line_beats_it(tmp_path: Path) -> None:
+    text = '[run]\nmetrics = ":9464"\nslow_provider = "10m"\nslow_query = "5s"\nkeep_alerts = "90d"\n'
+    settings = read(tmp_path, text + MINIMAL)
+    assert settings.keep_alerts == 90 * 86_400
+    watching = Watching(slow_query="1s").or_else(settings.watching)
+    assert (watching.metrics, watching.thresholds) == (":9464", Thresholds(600.0, None, 1.0))
 
 
 def test_alerts_revisions_and_enrichment_are_handed_over(tmp_path: Path) -> None:

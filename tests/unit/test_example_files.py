@@ -73,23 +73,34 @@ def test_the_documented_metrics_are_those_that_there_are() -> None:
     assert documented == names
 
 
-def test_the_unit_gives_options_that_there_are() -> None:
+UNITS = sorted(path.name for path in (EXAMPLES / "deploy").glob("*.service"))
+
+
+def command_of(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that `words` name, and its own words."""
+    command: Any = get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_the_unit_gives_options_that_there_are(name: str) -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign] # systemd's keys have capitals
-    unit.read(EXAMPLES / "deploy/headrace-load.service")
-    words = unit["Service"]["ExecStart"].split()[1:]
-    command: Any = get_command(app)
-    load = command.commands[words[0]]
-    known = {option for parameter in load.params for option in parameter.opts}
-    assert {word for word in words if word.startswith("--")} <= known
-    variables = {str(parameter.envvar) for parameter in load.params}
+    unit.read(EXAMPLES / "deploy" / name)
+    for key in ("ExecStartPre", "ExecStart"):
+        if line := unit["Service"].get(key):
+            command, words = command_of(line.split()[1:])
+            known = {option for parameter in command.params for option in parameter.opts}
+            assert {word for word in words if word.startswith("--")} <= known
+    # what is left is ExecStart's: each variable is one of its options'
+    variables = {str(parameter.envvar) for parameter in command.params}
     assert set(re.findall(r"(HEADRACE_(?:LOG_\w+|METRICS))=", unit["Service"]["Environment"])) <= variables
     if verifier := shutil.which("systemd-analyze"):
-        path = str(EXAMPLES / "deploy/headrace-load.service")
+        path = str(EXAMPLES / "deploy" / name)
         done = subprocess.run([verifier, "verify", path], capture_output=True, text=True, check=False)
-        complaints = [
-            line for line in done.stderr.splitlines() if "headrace-load" in line and "not executable" not in line
-        ]
+        complaints = [line for line in done.stderr.splitlines() if name in line and "not executable" not in line]
         assert complaints == []
 
 
