@@ -1,4 +1,4 @@
-"""Does `headrace verify` hold its memory as inputs grow, and name what was lost? Whole processes, one after the other."""
+"""Does `headrace verify` hold its memory as inputs grow, and name what was lost? Whole processes, one by one."""
 
 from __future__ import annotations
 
