@@ -7,22 +7,16 @@ from typing import Annotated
 import typer
 
 from headrace.cli_options import (
-    AlertFunctions,
-    AlertPredicates,
-    AlertRevisions,
-    EnrichName,
-    OnError,
     Out,
     RejectIds,
-    RevisionsOption,
     RunId,
     Select,
     Table,
     Timezone,
     To,
-    VersionColumn,
     leave,
 )
+from headrace.option_groups import NewEventsGroup, spread
 
 __all__ = ["rejects_app"]
 
@@ -53,6 +47,7 @@ def rejects_show(ids: RejectIds = None, to: To = None, output: Out = "text") -> 
 
 
 @rejects_app.command("replay", epilog="Example: headrace rejects replay 17 --set mag=4.5")
+@spread
 def rejects_replay(
     ids: RejectIds = None,
     to: To = None,
@@ -70,13 +65,8 @@ def rejects_replay(
     ] = None,
     select: Select = None,
     timezone: Timezone = None,
-    enrich: EnrichName = None,
-    alert: AlertPredicates = None,
-    alert_function: AlertFunctions = None,
-    alert_revisions: AlertRevisions = None,
-    on_error: OnError = "fail",
-    revisions: RevisionsOption = "ignore",
-    version_column: VersionColumn = None,
+    *,
+    new_events: NewEventsGroup,
     output: Out = "text",
 ) -> None:
     """Load rejects again, all kept ones or those named. Each keeps its identity; one that fails again is kept again.
@@ -86,19 +76,7 @@ def rejects_replay(
     from headrace import reject_commands
     from headrace.commands import options
 
-    wanted = options(
-        to=to,
-        table=table,
-        select=select,
-        timezone=timezone,
-        enrich=enrich,
-        alerts=alert,
-        alert_functions=alert_function,
-        alert_revisions=alert_revisions,
-        on_error=on_error,
-        revisions=revisions,
-        version_column=version_column,
-    )
+    wanted = options(to=to, table=table, select=select, timezone=timezone, **vars(new_events))
     leave(reject_commands.replay(wanted, ids or [], run, changes or [], raw, output))
 
 
