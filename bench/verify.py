@@ -1,4 +1,4 @@
-"""Does `headrace verify` hold its memory as inputs grow, and name what was lost? Whole processes, one after the other."""
+"""Does `headrace verify` hold its memory as inputs grow, and name what was lost? Each size once, whole processes."""
 
 from __future__ import annotations
 
