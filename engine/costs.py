@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from headrace.stages import StageTotal
 from headrace.storage.spans import Span
 
-__all__ = ["Costs", "Group", "costs_from", "costs_of", "split", "totals_of"]
+__all__ = ["Costs", "Group", "costs_from", "costs_of", "round_trips", "split", "totals_of"]
 
 READER = ("read", "spool")
 DECIDER = ("decide", "snapshot")
@@ -105,6 +105,13 @@ def costs_from(
         database=max(0.0, database) / count,
         processor=processor / count,
     )
+
+
+def round_trips(totals: Mapping[str, StageTotal]) -> int:
+    """How often a run waited for the network's two ways between it and the database while it committed."""
+    beside = sum(totals[name].spans for name in FOR_EACH_COMMIT if name in totals)
+    with_events = sum(totals[name].spans for name in DATABASE if name in totals)
+    return beside + with_events * (ROUND_TRIPS_OF_COPY + ROUND_TRIPS_BESIDE)
 
 
 def _warm(spans: Iterable[Span]) -> list[Span]:

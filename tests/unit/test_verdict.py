@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.costs import Costs, costs_of
+from headrace.costs import Costs, costs_of, round_trips, totals_of
 from headrace.storage.spans import Span
 from headrace.verdict import (
     CANDIDATES,
@@ -167,3 +167,10 @@ def test_a_round_trip_is_paid_by_the_commit_and_not_by_the_row() -> None:
     assert near.commit == pytest.approx(0.2)
     assert far.commit == pytest.approx(0.2 + 0.4)
     assert far.carry * 100 + far.commit == pytest.approx(near.carry * 100 + near.commit)
+
+
+def test_round_trips_are_counted_by_what_a_commit_asks() -> None:
+    names = ["commit", "commit.begin", "commit.receipt", "commit.receipt", "commit.copy", "commit.commit", "prepare"]
+    spans = [Span(name, 0, 0.1, 0.0, "1/w") for name in names]
+    assert round_trips(totals_of(spans)) == 4 + 4
+    assert round_trips(totals_of(spans[-1:])) == 0
