@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import Literal, TextIO, get_args
 
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, concealed
 from headrace.logs import about_now
 
-__all__ = ["JsonLines", "LogFormat", "LogLevel", "Sampled", "logging_to"]
+__all__ = ["JsonLines", "LogFormat", "LogLevel", "PlainText", "Sampled", "logging_to"]
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -45,7 +45,16 @@ class JsonLines(logging.Formatter):
             fields["traceback"] = self.formatException(record.exc_info)
         elif record.exc_text:
             fields["traceback"] = record.exc_text
-        return json.dumps(fields, ensure_ascii=False, default=str)
+        told = {name: concealed(value) if isinstance(value, str) else value for name, value in fields.items()}
+        return json.dumps(told, ensure_ascii=False, default=str)
+
+
+class PlainText(logging.Formatter):
+    """The message, and the traceback if there is one, without the secrets that were concealed."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """`record` as text."""
+        return concealed(super().format(record))
 
 
 class Sampled(logging.Filter):
@@ -104,8 +113,7 @@ def logging_to(stream: TextIO, form: LogFormat, level: LogLevel, *, most: int = 
     logger = logging.getLogger("headrace")
     handler = logging.StreamHandler(stream)
     handler.addFilter(Sampled(most))
-    if form == "json":
-        handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonLines() if form == "json" else PlainText())
     before = logger.level, logger.propagate
     logger.setLevel(level.upper())
     logger.propagate = False

@@ -35,19 +35,23 @@ class Misfit(Exception):  # noqa: N818 - never leaves the reading of a file
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key: the kind of its value (see `_KINDS`), what it means, an example, and the values it may have."""
+    """One key: the kind of its value (see `_KINDS`), what it means, an example, and the values it may have.
+
+    What stands at a `secret` one is not repeated in messages: there may be a password in it.
+    """
 
     kind: str
     meaning: str
     example: object
     choices: tuple[str, ...] = ()
+    secret: bool = False
 
 
 PROVIDER: dict[str, Key] = {
-    "url": Key("text", "An address to fetch: http, https or s3.", "https://feed.example/events.csv"),
+    "url": Key("text", "An address to fetch: http, https or s3.", "https://feed.example/events.csv", secret=True),
     "path": Key("text", "A file, a folder or a pattern; relative to the folder of this file.", "drop/*.csv"),
     "function": Key("function", "Your own source: called without arguments, yields dicts or Arrow.", "feeds:buoys"),
-    "headers": Key("texts by name", "Sent with each request.", {"Authorization": "Bearer ${TOKEN}"}),
+    "headers": Key("texts by name", "Sent with each request.", {"Authorization": "Bearer ${TOKEN}"}, secret=True),
     "timeout": Key("span", "Without a byte for so long, a download has failed.", "30s"),
     "deadline": Key("span", "A download that is not complete after so long has failed.", "10m"),
     "max_size": Key("size", "A larger download has failed.", "256MiB"),
@@ -97,13 +101,13 @@ PARALLEL: dict[str, Key] = {
     "workers": Key("count", "Processes of parallel mode. Default: one for each core.", 2),
     "partitions": Key("count", "Default: one for each worker.", 2),
     "memory": Key("size", "For all chunks on their way.", "512MiB"),
-    "executor": Key("text", "Workers elsewhere.", "dask://scheduler:8786"),
+    "executor": Key("text", "Workers elsewhere.", "dask://scheduler:8786", secret=True),
     "lock_timeout": Key("span", "How long the strategy locked waits for a lock.", "30s"),
     "task_timeout": Key("span", "A worker that takes longer for one task is replaced.", "10m"),
-    "locks": Key("text", "A Redis that keeps the locks.", "redis://locks:6379"),
+    "locks": Key("text", "A Redis that keeps the locks.", "redis://locks:6379", secret=True),
 }
 TOP: dict[str, Key] = {
-    "database": Key("text", "Where to write. Default: HEADRACE_DATABASE_URL.", "${HEADRACE_DATABASE_URL}"),
+    "database": Key("text", "Where to write. Default: HEADRACE_DATABASE_URL.", "${HEADRACE_DATABASE_URL}", secret=True),
     "run": Key("table", "How headrace run works.", {"every": "5m"}),
     "parallel": Key("table", "How parallel mode works, once the flag turns it on.", {"workers": 2}),
     "defaults": Key("table", "Keys that hold for every provider which does not say otherwise.", {"interval": "5m"}),
@@ -208,7 +212,7 @@ _KINDS: dict[str, Callable[[Key, object], Any]] = {
 
 
 def _wrong(key: Key, value: object, wanted: str) -> Misfit:
-    return Misfit(f"{value!r} is not {wanted}", f"for example {key.example!r}")
+    return Misfit(f"{'it' if key.secret else repr(value)} is not {wanted}", f"for example {key.example!r}")
 
 
 def _listed(kind: Any) -> str:

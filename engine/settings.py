@@ -149,7 +149,7 @@ class _Reader:
     def _table(self, place: str, value: object, keys: Mapping[str, Key]) -> dict[str, Any]:
         """The table at `place` with its variables filled in and its values checked; what is wrong is left out."""
         if not isinstance(value, Mapping):
-            self._problem(place, f"{value!r} is not a table", f"write [{place}]")
+            self._problem(place, "it is not a table", f"write [{place}]")
             return {}
         checked: dict[str, Any] = {}
         for name, raw in value.items():
@@ -169,7 +169,8 @@ class _Reader:
         return checked
 
     def _parallel(self, found: dict[str, Any]) -> ParallelOptions:
-        _conceal_password(found.get("locks", ""))
+        for name in ("locks", "executor"):
+            _conceal_password(found.get(name, ""))
         try:
             return ParallelOptions(**found)
         except ConfigurationError as error:
@@ -212,7 +213,7 @@ class _Reader:
         (way,) = ways
         target = found[way]
         if way == "url":
-            if not is_remote(target):
+            if not _can_be_parsed(target) or not is_remote(target):
                 self._problem(
                     f"{place}.url", "this is no address to fetch", "http://, https:// or s3://; for a file, path"
                 )
@@ -280,6 +281,13 @@ def _conceal_password(url: str) -> None:
     if password:
         conceal(password)
         conceal(unquote(password))
+
+
+def _can_be_parsed(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).hostname)
+    except ValueError:
+        return False
 
 
 def _known(keys: Mapping[str, Key]) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from feeds_support import Answer, feeds_server
 from tests_support import Headrace
 
 import headrace
@@ -44,6 +45,21 @@ def arguments() -> Iterator[str]:
             continue
 
 
+def leaks(shown: list[str]) -> list[str]:
+    """What stands around each canary."""
+    found = [(one, one.find(CANARY)) for one in shown]
+    return [one[max(0, at - 300) : at + 100] for one, at in found if at >= 0]
+
+
+def watched(load: subprocess.Popen[str]) -> list[str]:
+    """What `load` said, and every argument list that there was meanwhile, those of its workers among them."""
+    seen: set[str] = set()
+    while load.poll() is None:
+        seen |= set(arguments())
+    assert any("forkserver" in one or "spawn" in one for one in seen), "no worker was seen"
+    return [load.communicate()[0], *seen]
+
+
 def test_the_databases_password_shows_nowhere(secretive: Headrace) -> None:
     shown = []
     load = subprocess.Popen(
@@ -54,12 +70,8 @@ def test_the_databases_password_shows_nowhere(secretive: Headrace) -> None:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    seen: set[str] = set()
-    while load.poll() is None:
-        seen |= set(arguments())
-    shown += [load.communicate()[0], *seen]
+    shown += watched(load)
     assert load.returncode == 3
-    assert any("forkserver" in one or "spawn" in one for one in seen), "no worker was seen"
     (run,) = secretive.json("runs", "list")["runs"]
     for words in (
         ["doctor"],
@@ -80,7 +92,88 @@ def test_the_databases_password_shows_nowhere(secretive: Headrace) -> None:
     for table in ("runs", "receipts", "rejects", "contracts"):
         shown.append(repr(secretive.query(f"SELECT * FROM headrace_{table}")))  # noqa: S608
     shown += [path.read_text(errors="replace") for path in secretive.folder.rglob("*") if path.is_file()]
-    assert not [one for one in shown if CANARY in one]
+    assert not leaks(shown)
+
+
+CONFIGURED = """
+database = "{database}"
+[defaults]
+id = ["n"]
+types = {{ n = "integer" }}
+[providers.fine]
+url = "http://u:{canary}@{host}/fine.csv?key={canary}"
+headers = {{ Authorization = "Bearer {canary}" }}
+[providers.gone]
+url = "{url}/gone.csv?token={canary}"
+[providers.bad]
+url = "{url}/bad.csv"
+headers = {{ X-Key = "{canary}" }}
+enrich = "leaky:enrich"
+[providers.leaky]
+function = "leaky:source"
+"""
+LEAKY = """
+import tomllib
+def source():
+    raise ValueError("no access for " + tomllib.load(open("headrace.toml", "rb"))["database"])
+def enrich(events):
+    raise ValueError("no access for " + tomllib.load(open("headrace.toml", "rb"))["database"])
+"""
+
+
+def test_what_the_configuration_holds_shows_nowhere(secretive: Headrace) -> None:
+    """Passwords of the database and of feeds, written into ``headrace.toml``: workers, logs, failures, tables."""
+    folder = secretive.folder
+    (folder / "leaky.py").write_text(LEAKY)
+    environment = {**os.environ, "PYTHONDEVMODE": "1", "ENABLE_PARALLEL_CHUNK_PROCESSING": "true"}
+    environment.pop("HEADRACE_DATABASE_URL", None)
+    shown = []
+    with feeds_server() as feeds:
+        host = feeds.url.removeprefix("http://")
+        text = CONFIGURED.format(database=secretive.url, host=host, url=feeds.url, canary=CANARY)
+        (folder / "headrace.toml").write_text(text)
+        body = (folder / "a.csv").read_bytes()
+        feeds.answers = {"/fine.csv": Answer(body), "/bad.csv": Answer(b"n\n1\n")}
+        for words, codes in (
+            (["run", "--log-level", "debug"], {1}),
+            (["run", "--force", "--log-level", "debug", "--log-format", "json", "--output", "json"], {1}),
+            (["doctor", "--config", "headrace.toml"], {0, 1}),
+        ):
+            process = subprocess.Popen(
+                secretive.command(*words),
+                env=environment,
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            said = watched(process) if words[0] == "run" else [process.communicate()[0]]
+            assert process.returncode in codes, said[0]
+            shown += said
+    for table in ("runs", "receipts", "rejects", "contracts", "providers"):
+        shown.append(repr(secretive.query(f"SELECT * FROM headrace_{table}")))  # noqa: S608
+    assert secretive.query_one_if_table("fine", "SELECT count(*) FROM fine") == 40_000, shown[0]
+    (folder / "headrace.toml").unlink()
+    shown += [path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file()]
+    assert not leaks(shown)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'databse = "postgresql://u:{}@h/d"\n',
+        'database = ["postgresql://u:{}@h/d"]\n',
+        'database = "postgresql://u:{}@h:port/d"\n[providers.p]\npath = "p.csv"\n',
+        '[providers.p]\nurl = "http://u:{}@[h/x"\n',
+        '[providers.p]\nurl = "http://h/x"\nheaders = {{ A = "{}\\u0000" }}\n',
+        '[providers.p]\nurl = "http://h/x"\nheaders = "{}"\n',
+        'database = "postgresql://u:{}@h/d\n',
+    ],
+)
+def test_a_configuration_that_is_refused_is_not_repeated_with_its_password(tmp_path: Path, text: str) -> None:
+    (tmp_path / "headrace.toml").write_text(text.format(CANARY))
+    done = Headrace("", tmp_path).run("run", expect=1 if "u0000" in text else 2)
+    assert CANARY not in done.stdout + done.stderr, done.stderr
 
 
 UNREADABLE = [
