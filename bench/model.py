@@ -29,7 +29,9 @@ from headrace.verdict import Machine, parallel_seconds
 __all__ = ["Case", "cases", "measure", "outlook", "seconds_of"]
 
 CHUNK_ROWS = 131_072
-ROUND_TRIPS = 7  # of a commit: begin, receipt, savepoint, COPY and its end, release, COMMIT
+# of a commit: is the connection alive, BEGIN, the receipt, savepoint, COPY and its end, release, the books, COMMIT
+ROUND_TRIPS = 9
+ROUND_TRIPS_OF_A_RUN = 25
 ENRICH = 20e-6
 
 
@@ -82,7 +84,7 @@ def seconds_of(costs: Costs, machine: Machine, case: Case) -> tuple[float, str]:
         carry=costs.carry + case.enrich,
         processor=costs.processor + case.enrich,
         commit=costs.commit + ROUND_TRIPS * case.round_trip,
-        agree=costs.agree + ROUND_TRIPS * case.round_trip,
+        agree=costs.agree + ROUND_TRIPS_OF_A_RUN * case.round_trip,
     )
     if case.workers:
         return parallel_seconds(paid, machine, case.rows, case.workers, case.chunk_rows)
