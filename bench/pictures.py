@@ -7,6 +7,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from harness import Run, medians
+from tables import common_size
 
 __all__ = ["Bar", "bars", "pictures"]
 
@@ -56,8 +57,8 @@ def pictures(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _loads(runs: Sequence[Run], situation: str) -> str:
-    """Rows a second from CSV, which every peer reads, at the largest input; the smallest store that it happens at."""
-    size = max(run["rows"] for run in runs)
+    """Rows a second from CSV, which every peer reads; the smallest store that it happens at."""
+    size = common_size(runs)
     existing = min(run["existing"] for run in runs if run["rows"] == size)
     here = [run for run in runs if run["rows"] == size and run["existing"] == existing]
     wrong = {run["peer"] for run in here if run["verdict"] != "right"}
