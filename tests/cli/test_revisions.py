@@ -201,6 +201,14 @@ def test_a_rule_that_asks_for_revisions_sees_enriched_rows_and_keeps_aside_those
     assert len({one["key"] for one in sent}) == 3
 
 
+def test_an_older_version_that_comes_late_is_not_told_of(sqlite_url: str, headrace: Headrace) -> None:
+    rows = [{"id": 1, "v": v, "x": x} for v, x in ((2, 0), (4, 1), (3, 1), (4, 1), (5, 0), (1, 1))]
+    rule = package.AlertRule("one", where="x = 1", revisions=True)
+    package.load(rows, to=sqlite_url, table="t", id=["id"], mode="sequential", alerts=[rule], **UPDATE_BY_V)
+    with open_store(sqlite_url) as store:
+        assert [json.loads(one.payload)["v"] for one in store.alerts()] == [4]
+
+
 def test_a_replayed_revision_is_told_of_where_a_rule_asks(feeds: Headrace) -> None:
     load(feeds, "later.csv", revisions="report")
     magnitude = kept(feeds)[0].reject_id

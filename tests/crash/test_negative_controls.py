@@ -134,6 +134,11 @@ CONTROLS = [
         "equivalence/test_revisions.py::test_killed_before_any_statement_and_resumed_the_revisions_are_the_same",
     ),
     Control(
+        "every repeated row told of as a revision",
+        (("storage/revise.py", "ranked.c.version.is_not(None), newer)", "sa.true())"),),
+        "cli/test_revisions.py::test_an_older_version_that_comes_late_is_not_told_of",
+    ),
+    Control(
         "another event takes the row of one with the same ID",
         (("storage/revise.py", "        self._leave_out(strange)", "        strange = []"),),
         "equivalence/test_revisions.py::test_a_thousand_collisions_of_the_digest_are_not_lost_in_silence"
