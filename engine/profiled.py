@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from headrace.costs import Costs, Group
+from headrace.costs import Costs, Group, round_trips, totals_of
 from headrace.criteria import Criterion
 from headrace.meter import Usage
 from headrace.recorder import Recorder
@@ -144,7 +144,8 @@ class Profile:
                 for one in self.groups
             ),
             f"  this process {usage.cpu:.0%} of a core; the machine's {self.machine.cores} cores "
-            f"{usage.machine_cpu:.0%} busy, {usage.machine_io_wait:.1%} waiting for disks{self._memory()}",
+            f"{usage.machine_cpu:.0%} busy, {usage.machine_io_wait:.1%} waiting for disks"
+            f"{self._memory()}{self._bytes()}",
             *self._others_lines(),
             *self._server_lines(server),
             *(f"  {one.to_text()}" for one in self.criteria),
@@ -158,6 +159,12 @@ class Profile:
         peak = self.sequential.peak_bytes
         return "" if peak is None else f"; {peak / _MIB:,.0f} MiB"
 
+    def _bytes(self) -> str:
+        usage = self.sequential.usage
+        if usage.bytes_read is None or usage.bytes_written is None:
+            return ""
+        return f"; {usage.bytes_read / _MIB:,.1f} MiB read from disks, {usage.bytes_written / _MIB:,.1f} written"
+
     def _others_lines(self) -> list[str]:
         others = self.machine.others
         if others < MUCH * self.machine.cores:
@@ -167,7 +174,8 @@ class Profile:
     def _server_lines(self, server: Server) -> list[str]:
         if self.gauged.writers == 1:
             return ["  one writer at a time (SQLite): commits are not shared"]
-        told = [f"round trip {self.gauged.round_trip * 1000:.2f} ms"]
+        trips, seconds = round_trips(totals_of(self.sequential.recorded.spans)), self.gauged.round_trip
+        told = [f"round trip {seconds * 1000:.2f} ms, about {trips} of them make {trips * seconds:.2f} s"]
         if self.gauged.copied:
             told.append(f"COPY over two connections {self.gauged.scaling:.2f} times as fast as over one")
         if server.cpu_seconds is not None:
@@ -203,6 +211,9 @@ class Profile:
             "peak_bytes": self.sequential.peak_bytes,
             "server": {
                 "waits": dict(server.waits),
+                "round_trips": 0
+                if self.gauged.writers == 1
+                else round_trips(totals_of(self.sequential.recorded.spans)),
                 "cpu_seconds": server.cpu_seconds,
                 "wal_bytes": server.wal_bytes,
                 "statements": None
