@@ -12,6 +12,7 @@ import pytest
 from run_support import rounds
 from tests_support import Headrace
 
+from headrace import placing
 from headrace.checkup import examine_settings
 from headrace.commands_history import history
 from headrace.errors import UsageError
@@ -176,8 +177,10 @@ def test_history_shows_a_provider_that_has_grown_into_parallel_mode(
 
 
 def test_negative_control_one_that_has_not_grown_is_not_warned_of(
-    store_url: str, cli: Callable[..., dict[str, object]], tmp_path: Path
+    store_url: str, cli: Callable[..., dict[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # a fork server that runs already, as it may in a test, would start workers in less than they save
+    monkeypatch.setattr(placing, "_seconds_to_start", lambda _: 1.0)
     save(store_url, [waits(number, 0.0) for number in range(1, 12)])
     found = cli()
     assert not found["grown"]
