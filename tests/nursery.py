@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from typing import Any, Self
 __all__ = ["Ended", "Nursery"]
 
 _PR_SET_CHILD_SUBREAPER = 36
+_BLOCKED = {signal.SIGINT, signal.SIGTERM}
 WITHIN = 60.0  # seconds that orphans have to end; two are promised, and workers still loading libraries end after that
 
 
@@ -100,9 +102,14 @@ def _serve() -> None:
 def _raise(order: dict[str, Any]) -> dict[str, Any]:
     folder = Path(order["folder"])
     said = [folder / "stdout", folder / "stderr"]
+    for path in said:
+        path.write_text("")  # a child may be killed before it can
+    # nor may a signal meet it on its way to Headrace: from outside, a process that starts is no fork of this one
+    signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     child = os.fork()
     if child == 0:
         _be_headrace(order, said)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
     for pause, number in order["signals"]:
         time.sleep(pause)
         os.kill(child, number)  # a process that has ended is there until it is waited for
@@ -132,13 +139,19 @@ def _be_headrace(order: dict[str, Any], said: list[Path]) -> None:
         sys.modules["__main__"].__file__ = failpoints.__file__
         sys.argv = ["headrace", *order["words"]]
         failpoints.become_coordinator()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
         main()
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
+    except KeyboardInterrupt:
+        # Python ends itself by this signal then, once it has printed where it was
+        code = 128 + signal.SIGINT
+        traceback.print_exc()
     except BaseException:  # noqa: BLE001 - whatever it is, this process ends here
         traceback.print_exc()
     finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
         sys.stdout.flush()
         sys.stderr.flush()
         import atexit  # noqa: PLC0415 - of use to the child only
