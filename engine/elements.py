@@ -1,6 +1,7 @@
 """Cuts a long JSON document into its elements, one at a time, each with its line and its exact text.
 
-Python's own scanner finds where a value ends; the buffer holds little more than one value.
+Python's own scanner finds where a value ends; the buffer holds little more than one value. The scanner builds what it
+reads, up to thirty times the text, so that long values are followed by their brackets instead.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import json
 from collections.abc import Iterator
 from typing import NoReturn
 
+from headrace.brackets import Brackets
 from headrace.errors import InputError
 from headrace.streams import LONGEST, Utf8
 
 __all__ = ["elements"]
 
 _BLOCK = 1 << 20
+_LONG = 4 << 20  # characters of a value that the scanner is not given any more
 _SPACE = " \t\r\n"
 
 
@@ -67,7 +70,11 @@ def _features(document: _Document) -> Iterator[tuple[int, bytes]]:
 
 
 class _Document:
-    """The part of the text that is not consumed yet, and the line where it begins."""
+    """The part of the text that is not consumed yet, and the line where it begins.
+
+    UTF-8 is held as if it were Latin-1, one character a byte: all that JSON is built of is ASCII, and one rare
+    character would make Python hold four bytes for each of the others.
+    """
 
     def __init__(self, stream: Utf8, name: str) -> None:
         self._stream = stream
@@ -75,10 +82,9 @@ class _Document:
         self._text = ""
         self._at = 0
         self._line = 1
-        self._cut = b""
         self._ended = False
-        # what the scanner lets through here, DuckDB judges value by value
-        self._scan = json.JSONDecoder(strict=False).raw_decode
+        # what the scanner lets through here, DuckDB judges value by value; Python refuses integers of 4,300 digits
+        self._scan = json.JSONDecoder(strict=False, parse_int=str).raw_decode
 
     def peek(self) -> str:
         """The next character that is no white space; ``""`` at the end."""
@@ -98,22 +104,26 @@ class _Document:
         if not found:
             self.fail("the document ends too early")
         if found not in wanted:
+            found = self._text[self._at : self._at + 4].encode("latin-1").decode(errors="replace")[0]
             self.fail(f"there is {found!r} where one of {' '.join(wanted)} is wanted")
         self._at += 1
         return found
 
     def value(self) -> tuple[int, bytes]:
         """Consume the next value: its line and text."""
-        self.peek()
+        bracketed, brackets = self.peek() in {"{", "[", '"'}, Brackets()
         while True:
-            end = self._end_of_value()
+            held = len(self._text) - self._at
+            end = brackets.end(self._text, self._at) if bracketed and held > _LONG else self._end_of_value()
             if end is not None:
                 break
+            if self._ended or held > LONGEST:
+                self.fail("no JSON value can be read here: it has no end, or is too long")
             self._more()
         text, line = self._text[self._at : end], self._line
         self._line += text.count("\n")
         self._at = end
-        return line, text.encode()
+        return line, text.encode("latin-1")
 
     def fail(self, what: str) -> NoReturn:
         """Raise `InputError` for the place reached."""
@@ -126,22 +136,22 @@ class _Document:
         try:
             _, end = self._scan(self._text, self._at)
         except (json.JSONDecodeError, RecursionError) as error:
-            if self._ended or isinstance(error, RecursionError) or len(self._text) - self._at > LONGEST:
+            if self._ended or isinstance(error, RecursionError):
                 self.fail(f"no JSON value can be read here ({error})")
             return None
-        # a number that touches the end may go on in the next block
-        return end if self._ended or end < len(self._text) or self._text[end - 1] in '}]"' else None
+        # a number may go on in the next block, also where ".", "e" or "e+" stands between it and the end of this one
+        return end if self._ended or end + 2 < len(self._text) or self._text[end - 1] in '}]"' else None
 
     def _more(self) -> None:
-        """Read on; as much again as is held, so that one long value is scanned a logarithmic number of times."""
-        self._text, self._at = self._text[self._at :], 0
-        wanted, blocks = max(_BLOCK, len(self._text)), [self._cut]
+        """Read on; as much again as is held, so that one long value is scanned a logarithmic number of times, and never
+        much beyond the longest value there may be.
+        """
+        rest = self._text[self._at :]
+        self._text, self._at = "", 0
+        wanted, blocks = min(max(_BLOCK, len(rest)), LONGEST + _BLOCK - len(rest)), [rest]
         while wanted > 0 and not self._ended:
             block = self._stream.read(_BLOCK)
             self._ended = not block
-            blocks.append(block)
+            blocks.append(block.decode("latin-1"))
             wanted -= len(block)
-        data = b"".join(blocks)
-        whole = data.decode(errors="ignore").encode() if not self._ended else data
-        self._cut = data[len(whole) :]
-        self._text += whole.decode()
+        self._text = "".join(blocks)

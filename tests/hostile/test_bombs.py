@@ -46,6 +46,8 @@ BOMBS = [
     ("one JSON array", "x.json", b'[{"a":1},{"a":"', b"y"),
     ("nested arrays", "x.json", b"[", b"["),
     ("one feature", "x.geojson", b'{"type":"FeatureCollection","features":[{"properties":{"a":"', b"y"),
+    ("one array of numbers", "x.json", b'[{"a":1},{"a":[1', b",1"),
+    ("one array of objects", "x.json", b'[{"a":1},{"a":[{}', b",{}"),
 ]
 
 
