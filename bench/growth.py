@@ -24,7 +24,7 @@ from loads import job_for
 from peers.job import TABLE
 from peers.registry import HEADRACE
 
-__all__ = ["measure"]
+__all__ = ["grown", "measure"]
 
 STEP = 5_000_000  # events of one input while the table is made to grow
 EARLIER = np.timedelta64(9 * 365, "D")  # a hundred million events take eight years
@@ -54,13 +54,18 @@ def _measure(bench: Bench, layout: str, size: int) -> None:
         bench.say(f"{layout} {size:>12,} rows there, round {number}: {results.runs[-1]['report_seconds']:.2f} s")
 
 
+def grown(bench: Bench, layout: str) -> tuple[str, int]:
+    """The URL of the table that an earlier run has made to grow, and how many events it has: none if there is none."""
+    name = f"growing_{layout}"
+    url = f"{bench.url.rpartition('/')[0]}/{name}"
+    return url, _count(url) if server.database_exists(bench.url, name) else 0
+
+
 def _grown(bench: Bench, layout: str, size: int) -> str:
     """The URL of the growing table once it has `size` events."""
-    name = f"growing_{layout}"
-    if server.database_exists(bench.url, name):
-        url = f"{bench.url.rpartition('/')[0]}/{name}"
-    else:
-        url = server.create_database(bench.url, name)
+    url, there = grown(bench, layout)
+    if not there:
+        server.create_database(bench.url, f"growing_{layout}")
     while (there := _count(url)) < size:
         rows = min(STEP, size - there)
         path = _input(bench.data, rows, there)

@@ -23,29 +23,41 @@ TABLE = "events"
 
 
 def measure(bench: Bench) -> None:
-    """Fetches from a table of each size."""
+    """Fetches from a table of each size, and from the table that `growth` has made, where it is larger than those."""
     import server
-    from harness import run_process
+    from growth import grown
     from loads import Templates
     from peers.registry import HEADRACE
 
-    results = bench.results("snapshot")
     for size in bench.options.snapshot:
-        numbers = [number for number in range(1, bench.options.rounds + 1) if not results.has(ids=size, round=number)]
-        url = Templates(bench).copy("fires", size, HEADRACE) if numbers else ""
-        for number in numbers:
-            folder = bench.scratch / "snapshot"
-            folder.mkdir(exist_ok=True)
-            outcome = run_process([sys.executable, __file__, url, str(folder)], scratch=bench.scratch)
-            if outcome.exit_code:
-                sys.exit(f"the snapshot could not be fetched:\n{outcome.complaint}")
-            figures = json.loads(outcome.said)
-            if figures["fetched"] != size:
-                sys.exit(f"{figures['fetched']:,} IDs of {size:,} came")
-            results.add({"ids": size, "round": number, **figures, "peak_bytes": outcome.peak_bytes})
-            bench.say(f"{size:>12,} IDs in {figures['snapshot_seconds']:.2f} s")
-        if numbers:
+        if rounds := _missing(bench, size):
+            _measure(bench, Templates(bench).copy("fires", size, HEADRACE), size, rounds)
             server.drop_database(bench.url, "run")
+    url, size = grown(bench, "time")
+    if size > max(bench.options.snapshot, default=0):
+        _measure(bench, url, size, _missing(bench, size))
+
+
+def _missing(bench: Bench, size: int) -> list[int]:
+    results = bench.results("snapshot")
+    return [number for number in range(1, bench.options.rounds + 1) if not results.has(ids=size, round=number)]
+
+
+def _measure(bench: Bench, url: str, size: int, rounds: list[int]) -> None:
+    from harness import run_process
+
+    for number in rounds:
+        folder = bench.scratch / "snapshot"
+        folder.mkdir(exist_ok=True)
+        outcome = run_process([sys.executable, __file__, url, str(folder)], scratch=bench.scratch)
+        if outcome.exit_code:
+            sys.exit(f"the snapshot could not be fetched:\n{outcome.complaint}")
+        figures = json.loads(outcome.said)
+        if figures["fetched"] != size:
+            sys.exit(f"{figures['fetched']:,} IDs of {size:,} came")
+        cell = {"ids": size, "round": number}
+        bench.results("snapshot").add(cell | figures | {"peak_bytes": outcome.peak_bytes}, **cell)
+        bench.say(f"{size:>12,} IDs in {figures['snapshot_seconds']:.2f} s")
 
 
 def fetch(url: str, folder: Path) -> dict[str, float]:

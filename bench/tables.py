@@ -285,16 +285,19 @@ def snapshot(content: Content) -> str:
     runs = content["runs"]
     figures = {name: medians(runs, ("ids",), name) for name in ("fetch_seconds", "snapshot_seconds", "wire_bytes")}
     kept = medians([{**run, "kept": run["file_bytes"] + run["heap_bytes"]} for run in runs], ("ids",), "kept")
+    peaks = medians(runs, ("ids",), "peak_bytes")
     rows = [
         (
             f"{ids:,}",
             f"{ids / figures['fetch_seconds'][ids,]:,.0f}",
             f"{ids / took:,.0f}",
             f"{kept[ids,] / ids:.1f}",
+            f"{peaks[ids,] / MIB:,.0f} MiB",
         )
         for (ids,), took in figures["snapshot_seconds"].items()
     ]
-    return markdown(["IDs", "IDs/s, fetched", "IDs/s, into the snapshot", "bytes kept an ID (files and heap)"], rows)
+    kept_where = "bytes kept an ID (files and heap)"
+    return markdown(["IDs", "IDs/s, fetched", "IDs/s, into the snapshot", kept_where, "peak of the process"], rows)
 
 
 def poll(content: Content) -> str:
@@ -318,17 +321,23 @@ def poll(content: Content) -> str:
 
 
 def memory(content: Content) -> str:
-    """Peaks, and each by that of the smallest input."""
+    """Rows a second, peaks, and each peak by that of the smallest input."""
     peaks = medians(content["runs"], ("format", "load", "rows"), "peak_bytes")
+    took = medians(content["runs"], ("format", "load", "rows"), "seconds")
     rows = []
     for kind, size in dict.fromkeys((kind, size) for kind, _, size in peaks):
         first = min(other for found, _, other in peaks if found == kind)
         cells = []
         for load in ("fresh", "repeated"):
             peak, base = peaks.get((kind, load, size)), peaks.get((kind, load, first))
-            cells += ["", ""] if peak is None or base is None else [f"{peak / MIB:,.0f} MiB", _ratio(peak / base)]
+            if peak is None or base is None:
+                cells += ["", "", ""]
+            else:
+                speed = size / took[kind, load, size]
+                cells += [f"{speed:,.0f}", f"{peak / MIB:,.0f} MiB", _ratio(peak / base)]
         rows.append((kind, f"{size:,}", *cells))
-    return markdown(["input", "rows", "fresh", "÷ smallest", "repeated", "÷ smallest"], rows)
+    columns = [f"{load}{figure}" for load in ("fresh", "repeated") for figure in (", rows/s", ", peak", " ÷ smallest")]
+    return markdown(["input", "rows", *columns], rows)
 
 
 def sqlite(content: Content) -> str:
