@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["BEGIN", "END", "Record", "keep", "table", "write_page"]
+__all__ = ["BEGIN", "END", "Record", "keep", "table", "unkept", "write_page"]
 
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 SEEDS_SHOWN = 2
@@ -64,6 +64,11 @@ def keep(record: Record) -> None:
     if path := os.environ.get("HEADRACE_EVIDENCE"):
         with Path(path).open("a") as file:  # appended in one write: several test processes share it
             file.write(line + "\n")
+
+
+def unkept() -> dict[str, str]:
+    """The environment of a test run that is to fail: what it finds says nothing about the product."""
+    return {name: value for name, value in os.environ.items() if name != "HEADRACE_EVIDENCE"}
 
 
 def table(records: Sequence[Record]) -> str:
