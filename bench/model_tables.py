@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness import medians
-from model import calibrated, cases, outlook, seconds_of
+from model import Case, Costs, Machine, calibrated, cases, outlook, seconds_of
 from tables import markdown
 
 __all__ = ["model"]
@@ -16,6 +16,13 @@ def model(content: Mapping[str, Any]) -> str:
     """What a row costs, the loads that were predicted from that, and 16 and 64 cores."""
     costs, machine = calibrated(content["runs"])
     beside = content["beside"]
+    parts = [*_costs(costs), *_predicted(costs, machine, cases(beside))]
+    if gain := _gain(beside):
+        parts += _outlook(costs, gain)
+    return "\n\n".join(parts)
+
+
+def _costs(costs: Costs) -> list[str]:
     each = [
         ("reading", costs.reader),
         ("preparing: cast, encode, hash, ID", costs.prepare),
@@ -24,43 +31,44 @@ def model(content: Mapping[str, Any]) -> str:
         ("of that: the database", costs.database),
         ("on cores, all processes together", costs.processor),
     ]
-    parts = [
+    return [
         markdown(["a row", "µs"], [(name, f"{seconds * 1e6:.2f}") for name, seconds in each]),
         f"Besides: {costs.commit * 1e3:.1f} ms for each commit, {costs.agree * 1e3:.0f} ms for each run.",
     ]
+
+
+def _predicted(costs: Costs, machine: Machine, measured: Iterable[Case]) -> list[str]:
     rows, errors = [], []
-    for case in cases(beside):
+    for case in measured:
         expected, bound = seconds_of(costs, machine, case)
-        errors.append(abs(expected / case.measured - 1))
-        rows.append(
-            (case.name, f"{expected:.2f}", f"{case.measured:.2f}", f"{expected / case.measured - 1:+.0%}", bound)
+        off = expected / case.measured - 1
+        errors.append(abs(off))
+        rows.append((case.name, f"{expected:.2f}", f"{case.measured:.2f}", f"{off:+.0%}", bound))
+    return [
+        markdown(["load", "the model, s", "it took, s", "off", "bound by"], rows),
+        f"Median error {sorted(errors)[len(errors) // 2]:.0%}, largest {max(errors):.0%}.",
+    ]
+
+
+def _outlook(costs: Costs, gain: float) -> list[str]:
+    head = ["cores", "enrich, µs a row", "sequential, rows/s", "best", "rows/s", "speed-up", "bound by"]
+    rows = [
+        (
+            cores,
+            f"{enrich * 1e6:.0f}",
+            f"{alone:,.0f}",
+            f"{workers} workers",
+            f"{together:,.0f}",
+            f"{together / alone:.1f}",
+            bound,
         )
-    parts.append(markdown(["load", "the model, s", "it took, s", "off", "bound by"], rows))
-    parts.append(f"Median error {sorted(errors)[len(errors) // 2]:.0%}, largest {max(errors):.0%}.")
-    if gain := _gain(beside):
-        parts.append(
-            f"With the database on a machine of its own, {gain:.2f} times as fast over two connections as over one "
-            "(raw COPY, above), 100 M rows:"
-        )
-        head = ["cores", "enrich, µs a row", "sequential, rows/s", "best", "rows/s", "speed-up", "bound by"]
-        parts.append(
-            markdown(
-                head,
-                [
-                    (
-                        cores,
-                        f"{enrich * 1e6:.0f}",
-                        f"{alone:,.0f}",
-                        f"{workers} workers",
-                        f"{together:,.0f}",
-                        f"{together / alone:.1f}",
-                        bound,
-                    )
-                    for cores, enrich, workers, alone, together, bound in outlook(costs, gain)
-                ],
-            )
-        )
-    return "\n\n".join(parts)
+        for cores, enrich, workers, alone, together, bound in outlook(costs, gain)
+    ]
+    return [
+        f"With the database on a machine of its own, {gain:.2f} times as fast over two connections as over one "
+        "(raw COPY, above), 100 M rows:",
+        markdown(head, rows),
+    ]
 
 
 def _gain(beside: Mapping[str, Any]) -> float | None:

@@ -90,8 +90,12 @@ To = Annotated[
 Table = Annotated[str | None, typer.Option("--table", metavar="NAME", help="Default: the first file's name.")]
 Provider = Annotated[str, typer.Option("--provider", metavar="NAME", help="The named source of these events.")]
 Id = Annotated[
-    str | None,
-    typer.Option("--id", metavar="COL,COL", help="Identity columns. Default: as stored; on a first load, all."),
+    list[str] | None,
+    typer.Option(
+        "--id",
+        metavar="COL,COL",
+        help="Identity columns, also one --id for each. Default: as stored; on a first load, all.",
+    ),
 ]
 Time = Annotated[str | None, typer.Option("--time", metavar="COL", help="The event time's column.")]
 Select = Annotated[

@@ -47,7 +47,7 @@ NO_EVENT = "what is known about it stands on standard output; `headrace rejects 
 
 def options(
     *,
-    identity: str | None = None,
+    identity: Sequence[str] | None = None,
     types: Sequence[str] | None = None,
     lock_timeout: str = "30s",
     task_timeout: str = "10m",
@@ -61,7 +61,7 @@ def options(
         # as for `python -m`: the user's module lies where the user stands; the workers inherit the path
         sys.path.insert(0, "")
     parsed: Named = {
-        "id": None if identity is None else split_columns(identity),
+        "id": None if identity is None else [name for text in identity for name in split_columns(text)],
         "types": parse_types(types or []),
         "lock_timeout": parse_seconds(lock_timeout),
         "task_timeout": parse_seconds(task_timeout),

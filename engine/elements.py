@@ -56,9 +56,9 @@ def _features(document: _Document) -> Iterator[tuple[int, bytes]]:
         document.fail("there is no member 'features'")
     found = False
     while True:
-        _, key = document.value()
+        name = document.name()
         document.expect(":")
-        if json.loads(key, strict=False) == "features" and document.peek() == "[":
+        if name == "features" and document.peek() == "[":
             found = True
             yield from _array(document)
         else:
@@ -124,6 +124,17 @@ class _Document:
         self._line += text.count("\n")
         self._at = end
         return line, text.encode("latin-1")
+
+    def name(self) -> str:
+        """Consume the name of a member."""
+        if self.peek() not in {'"', ""}:
+            self.fail("the name of a member is a string, and there is something else")
+        _, text = self.value()
+        try:
+            found: str = json.loads(text.decode(), strict=False)
+        except ValueError as error:  # its brackets alone were looked at
+            self.fail(f"no name of a member can be read here ({error})")
+        return found
 
     def fail(self, what: str) -> NoReturn:
         """Raise `InputError` for the place reached."""

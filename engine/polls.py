@@ -156,11 +156,23 @@ def after_delivery(
     provider: Provider, state: ProviderState, delivery: Delivery, loaded: Loaded | None, now: datetime, seconds: float
 ) -> tuple[Poll, ProviderState]:
     """The provider delivered: events (`loaded`), none, or the same as before."""
-    report = None if loaded is None else loaded.report
-    outcome: Outcome = "unchanged" if delivery.unchanged else "empty" if report is None else "loaded"
+    outcome: Outcome = "unchanged" if delivery.unchanged else "empty" if loaded is None else "loaded"
+    polled = _answered(provider, state, outcome, delivery, now)
+    poll = Poll(provider.name, provider.table, outcome, seconds=seconds)
+    if loaded is not None:
+        report = loaded.report
+        polled = _with_load(polled, loaded, now)
+        poll = replace(poll, counts=report.counts, run_id=report.run_id, mode=report.mode, alerts=report.alerts)
+    next_at = next_poll(polled, provider.pace, now)
+    return replace(poll, next_at=next_at), replace(polled, next_at=next_at)
+
+
+def _answered(
+    provider: Provider, state: ProviderState, outcome: Outcome, delivery: Delivery, now: datetime
+) -> ProviderState:
     # the same as before is as empty as it was before
     empty = state.empty_polls + 1 if outcome == "empty" or (outcome == "unchanged" and state.empty_polls) else 0
-    polled = replace(
+    return replace(
         state,
         table=provider.table,
         polled_at=now,
@@ -174,29 +186,19 @@ def after_delivery(
         content=delivery.validators.content,
         description=describe(provider),
     )
-    if loaded is not None and report is not None:
-        polled = replace(
-            polled,
-            delivered_at=now,
-            run_id=report.run_id,
-            loads=state.loads + 1,
-            load=loaded.tally.past_load(report, state.loads + 1, now),
-            counts=state.counts + report.counts,
-            newest_event=max(filter(None, (state.newest_event, report.newest_event)), default=None),
-        )
-    polled = replace(polled, next_at=next_poll(polled, provider.pace, now))
-    poll = Poll(
-        provider.name,
-        provider.table,
-        outcome,
-        counts=Counts() if report is None else report.counts,
-        next_at=polled.next_at,
-        run_id=None if report is None else report.run_id,
-        mode=None if report is None else report.mode,
-        seconds=seconds,
-        alerts=0 if report is None else report.alerts,
+
+
+def _with_load(state: ProviderState, loaded: Loaded, now: datetime) -> ProviderState:
+    report, loads = loaded.report, state.loads + 1
+    return replace(
+        state,
+        delivered_at=now,
+        run_id=report.run_id,
+        loads=loads,
+        load=loaded.tally.past_load(report, loads, now),
+        counts=state.counts + report.counts,
+        newest_event=max(filter(None, (state.newest_event, report.newest_event)), default=None),
     )
-    return poll, polled
 
 
 def _clock(moment: datetime | None) -> str:

@@ -36,12 +36,23 @@ from headrace.repeats import with_repeats
 from headrace.storage import open_store
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Address, Committed, Slice, Store
 from headrace.storage.locks import RedisLocks
-from headrace.storage.spans import Stopwatch
+from headrace.storage.spans import Span, Stopwatch
 
 if TYPE_CHECKING:
     from headrace.rules import Alerting, Judged
 
-__all__ = ["Outcome", "alert_keys", "attempt", "carry_out", "commit", "gathered", "identify", "prepare_apart"]
+__all__ = [
+    "Gathered",
+    "Outcome",
+    "alert_keys",
+    "attempt",
+    "carry_out",
+    "commit",
+    "gather",
+    "gathered",
+    "identify",
+    "prepare_apart",
+]
 
 log = logging.getLogger("headrace.worker")
 SHOWN = 3  # addresses in a message
@@ -131,25 +142,45 @@ def _watch(address: Address, partition: int | None) -> Stopwatch:
 # Commit ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A slice's events, and what it took to gather them."""
+
+    events: pa.RecordBatch
+    spans: tuple[Span, ...]
+
+
 def commit(order: CommitOrder) -> Committed:
     """Commit a slice over this worker's own connection."""
     return carry_out(order, _store(order.database))
 
 
-def carry_out(order: CommitOrder, store: Store) -> Committed:
-    """Gather the slice's events, enrich and judge them, take its locks, and commit it in one transaction."""
+def gather(order: CommitOrder) -> Gathered:
+    """The slice's events in the order of their IDs. Needs no store, so that it can be done before the slice's turn."""
+    watch = _watch(order.slice.address, order.slice.partition)
+    if not order.pieces:
+        return Gathered(order.slice.events, ())
+    with watch.stage("gather") as stage:
+        events = gathered(order.pieces, order.slice.provider)
+        stage.rows, stage.size = events.num_rows, events.nbytes
+    return Gathered(events, tuple(watch.spans))
+
+
+def carry_out(order: CommitOrder, store: Store, ready: Gathered | None = None) -> Committed:
+    """Gather the slice's events (or take those that are `ready`), enrich and judge them, take the slice's locks, and
+    commit it in one transaction.
+    """
     piece = order.slice
     with about(run=piece.run_id, provider=piece.provider, chunk=str(piece.address)), working_on(piece.partition):
-        return _carried_out(order, store)
+        ready = ready or gather(order)
+        committed = _carried_out(order, ready.events, store)
+    return replace(committed, spans=(*ready.spans, *committed.spans))
 
 
-def _carried_out(order: CommitOrder, store: Store) -> Committed:
-    piece = order.slice
+def _carried_out(order: CommitOrder, events: pa.RecordBatch, store: Store) -> Committed:
+    piece = replace(order.slice, events=events)
     watch = _watch(piece.address, piece.partition)
     if order.pieces:
-        with watch.stage("gather") as stage:
-            piece = replace(piece, events=gathered(order.pieces, piece.provider))
-            stage.rows, stage.size = piece.events.num_rows, piece.events.nbytes
         piece = _with_users_code(order, piece, store, watch)
     if order.revisions is not None:
         with watch.stage("gather"):

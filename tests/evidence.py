@@ -10,11 +10,12 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 
-__all__ = ["BEGIN", "END", "Record", "keep", "table", "write_page"]
+__all__ = ["BEGIN", "END", "Record", "keep", "keep_pairs", "table", "unkept", "write_page"]
 
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 SEEDS_SHOWN = 2
@@ -64,6 +65,27 @@ def keep(record: Record) -> None:
     if path := os.environ.get("HEADRACE_EVIDENCE"):
         with Path(path).open("a") as file:  # appended in one write: several test processes share it
             file.write(line + "\n")
+
+
+def keep_pairs(what: str, where: str, meanings: Sequence[Hashable], ids: Sequence[str | None], seed: int = 0) -> None:
+    """Keep what comparing each row's ID with each other's has found; a row that means ``None`` must have no ID.
+
+    A pair of one meaning and two IDs is *duplicated*, as a table would hold both; one of two meanings and one ID is
+    *lost*; *unexpected* are rows that have no ID and should, or the other way round.
+    """
+    known = [(meaning, one) for meaning, one in zip(meanings, ids, strict=True) if meaning is not None and one]
+    lost = duplicated = 0
+    for (meaning, one), (other_meaning, other) in combinations(known, 2):
+        lost += meaning != other_meaning and one == other
+        duplicated += meaning == other_meaning and one != other
+    wrong = sum((meaning is None) != (one is None) for meaning, one in zip(meanings, ids, strict=True))
+    tries = len(known) * (len(known) - 1) // 2 + len(ids) - len(known)
+    keep(Record(f"canonical forms: {what}", "in the input", where, tries, lost, duplicated, wrong, seed, len(ids)))
+
+
+def unkept() -> dict[str, str]:
+    """The environment of a test run that is to fail: what it finds says nothing about the product."""
+    return {name: value for name, value in os.environ.items() if name != "HEADRACE_EVIDENCE"}
 
 
 def table(records: Sequence[Record]) -> str:

@@ -40,6 +40,11 @@ def test_a_run_with_another_contract_is_refused_with_both_sides(
     assert loaded.count("fires") == 2
 
 
+def test_identity_columns_may_be_named_one_by_one(loaded: Headrace) -> None:
+    """The last one alone would be another contract."""
+    assert loaded.load("fires.csv", "--id", "id", "--id", "at", "--time", "at")["duplicate_in_store"] == 2
+
+
 def test_a_later_load_uses_the_stored_contract(loaded: Headrace) -> None:
     assert loaded.load("fires.csv")["duplicate_in_store"] == 2
     assert loaded.load("fires.csv", "--id", "id,at", "--time", "at")["duplicate_in_store"] == 2

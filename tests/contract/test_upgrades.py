@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from tests_support import Headrace
+from evidence import Record, keep
+from oracle import WAYS
+from tests_support import Headrace, scaled
 
 import headrace.storage
 from headrace import load
@@ -67,6 +70,24 @@ ITS_ROWS = [
 ]
 
 
+FIRST_COLUMNS = {  # of what holds rows then: the first row's own columns
+    "headrace_contracts": ("table_name", "contract", "pinned_at"),
+    "headrace_runs": ("run_id", "table_name", "inputs_key", "status", "started_at", "read", "inserted", "rejected"),
+    "headrace_receipts": ("receipt_id", "run_id", "source", "first_row", "row_count", "digest", "read", "rejected"),
+    "headrace_rejects": (
+        "reject_id",
+        "run_id",
+        "state",
+        "source",
+        "row_number",
+        "line_number",
+        "reason",
+        "raw",
+        "record",
+    ),
+}
+
+
 def engine_of(url: str) -> sa.Engine:
     return sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
 
@@ -86,14 +107,34 @@ def first_release(url: str) -> None:
             connection.exec_driver_sql(statement)
 
 
+def rows_of(url: str) -> Counter[str]:
+    """Each row of the first release's tables, by the columns that it had."""
+    found: Counter[str] = Counter()
+    with engine_of(url).connect() as connection:
+        for table, columns in FIRST_COLUMNS.items():
+            asked = f"SELECT {', '.join(columns)} FROM {table}"  # noqa: S608 - our own names
+            found += Counter(f"{table}: {tuple(row)}" for row in connection.exec_driver_sql(asked))
+    return found
+
+
 def versions(headrace: Headrace) -> list[int]:
     return [version for (version,) in headrace.query("SELECT version FROM headrace_schema ORDER BY version")]
 
 
 def test_the_first_releases_database_goes_on_in_this_one(store_url: str, headrace: Headrace) -> None:
     first_release(store_url)
+    before = rows_of(store_url)
     with open_existing(store_url) as store:  # looking is enough
         assert [run.run_id for run in store.runs()] == ["old"]
+    after, dialect = rows_of(store_url), store_url.partition(":")[0]
+    lost, beyond = (before - after).total(), (after - before).total()
+    keep(
+        Record(
+            "upgrade of the first release's tables", "at the first look", dialect, before.total(), lost, 0, beyond, 0, 1
+        )
+    )
+    assert before.total() == len(ITS_ROWS)
+    assert after == before
     assert versions(headrace) == [SCHEMA_VERSION]
     inspector = sa.inspect(engine_of(store_url))
     for table in LEDGER.sorted_tables:
@@ -128,8 +169,17 @@ def test_a_newer_releases_database_is_refused_with_instructions(store_url: str, 
     with open_store(store_url) as store:
         store.prepare_ledger()
     headrace.query(f"INSERT INTO headrace_schema VALUES ({SCHEMA_VERSION + 1}, 'd', '2030-01-01 00:00:00')")  # noqa: S608
-    with pytest.raises(SchemaError, match="pip install -U headrace"):
-        load([{"n": 1}], to=store_url, table="t")
+    before = rows_of(store_url)
+    refused = 0
+    for way in ({}, {"mode": "parallel", "strategy": "upsert"}, {"mode": "parallel", "strategy": "locked"}):
+        try:
+            load([{"n": 1}], to=store_url, table="t", **way)  # type: ignore[arg-type]
+        except SchemaError as error:
+            refused += "pip install -U headrace" in f"{error} {error.hint}"
+    wrong = 3 - refused + (rows_of(store_url) - before).total()
+    dialect = store_url.partition(":")[0]
+    keep(Record("a newer release's tables", "at the start", dialect, 3, 0, 0, wrong, 0, 1))
+    assert wrong == 0
     with pytest.raises(
         SchemaError, match=f"of version {SCHEMA_VERSION + 1}, this release knows up to {SCHEMA_VERSION}"
     ):
@@ -199,8 +249,9 @@ def next_release(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("way", list(WAYS)[: scaled(4)])
 def test_two_releases_at_work_on_one_database_do_not_corrupt_it(
-    store_url: str, headrace: Headrace, next_release: Path
+    store_url: str, headrace: Headrace, next_release: Path, way: str
 ) -> None:
     """A load of this release is under way when the next one migrates; both load the same events; each is in once."""
     rows = 6_000
@@ -208,6 +259,7 @@ def test_two_releases_at_work_on_one_database_do_not_corrupt_it(
     (headrace.folder / "b.csv").write_text("n,v\n" + "".join(f"{n},x\n" for n in range(rows // 2, 2 * rows)))
     words = ["--table", "t", "--id", "n", "--chunk-rows", "200", "--output", "json"]
     headrace.load("a.csv", *words[:4], "--select", "SELECT * FROM source LIMIT 0")  # the table, and nothing in it
+    words += WAYS[way]
     receipts = "SELECT count(*) FROM headrace_receipts"
     (before,) = headrace.query(receipts)
     ours = subprocess.Popen(
@@ -229,7 +281,12 @@ def test_two_releases_at_work_on_one_database_do_not_corrupt_it(
         assert ours.wait(timeout=240) == 0
     finally:
         ours.kill()
-    assert headrace.query("SELECT n FROM t ORDER BY n") == [(n,) for n in range(2 * rows)]
+    there = [n for (n,) in headrace.query("SELECT n FROM t ORDER BY n")]
+    wanted = set(range(2 * rows))
+    found = (len(wanted - set(there)), len(there) - len(set(there)), len(set(there) - wanted))
+    where = f"{store_url.partition(':')[0]}, {way}"
+    keep(Record("two releases at work on one database", "while one migrates", where, 2, *found, 0, 2 * rows))
+    assert there == sorted(wanted)
     books = "SELECT sum(read), sum(inserted + duplicate_in_input + duplicate_in_store + rejected) FROM {}"
     assert len({headrace.query(books.format(name))[0] for name in ("headrace_runs", "headrace_receipts")}) == 1
     assert headrace.query("SELECT count(*) FROM headrace_runs WHERE status <> 'done'") == [(0,)]

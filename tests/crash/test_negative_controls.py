@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from evidence import unkept
 
 import headrace.storage
 
@@ -153,7 +154,7 @@ def run_suite(package: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     places = ["--rootdir", str(TESTS), "--confcutdir", str(TESTS), "-o", f"pythonpath={TESTS}"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *(str(TESTS / test) for test in tests), *options, *places],
-        env={**os.environ, "PYTHONPATH": str(package)},
+        env={**unkept(), "PYTHONPATH": str(package)},
         cwd=package,
         capture_output=True,
         text=True,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evidence import Record, keep
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from tests_support import Crash, Headrace, crash_at, scaled
@@ -102,6 +103,16 @@ class Oracle:
             self.revised += 1
             if self.policy == "report" or newer == 0:
                 self.kept[json.dumps([row.get(name) for name in COLUMNS])] += 1
+
+    def compare(
+        self, held: dict[str, tuple[str, ...]], expected: dict[str, tuple[str, ...]], kept: Counter[str]
+    ) -> tuple[int, int, int]:
+        """What of the rows in the table and of those kept aside is lost, twice there, or not as it must be."""
+        wanted = short(self.kept)
+        wrong = sum(held[key] != expected.get(key) for key in held)
+        lost, beyond = len(expected.keys() - held.keys()) + (wanted - kept).total(), kept - wanted
+        twice = sum((beyond & wanted).values())
+        return lost, twice, wrong + beyond.total() - twice
 
     def _tell(self, row: dict[str, str], *rules: str, revision: bool) -> None:
         if row["value"].lower() == "a":
@@ -202,6 +213,8 @@ def short(kept: Counter[str]) -> Counter[str]:
 def test_every_way_does_with_revisions_what_a_dict_does(
     store_url: str, tmp_path: Path, headrace: Headrace, executor: Executor, policy: RevisionsName
 ) -> None:
+    founds: dict[StrategyName | None, list[tuple[int, ...]]] = {}
+
     @settings(
         max_examples=scaled(100 if store_url.startswith("sqlite") else 50),
         deadline=None,
@@ -227,14 +240,33 @@ def test_every_way_does_with_revisions_what_a_dict_does(
         columns = COLUMNS if any(wide for wide, _ in drawn) else COLUMNS[:3]
         names = [name for name in columns if name != "version"]
         expected = {key: tuple(row.get(name, "") for name in names) for key, row in oracle.held.items()}
-        assert table_of(headrace, table, names) == expected
+        held, kept = table_of(headrace, table, names), kept_in(headrace, table)
+        rows = sum(len(rows) for _, rows in drawn)
+        again = rows - len(expected)
+        founds.setdefault(way.strategy, []).append((rows, again, *oracle.compare(held, expected, kept)))
+        assert held == expected
         assert sum(report.revised for report in reports) == oracle.revised
         assert sum(report.inserted for report in reports) == len(expected)
-        assert kept_in(headrace, table) == short(oracle.kept)
+        assert kept == short(oracle.kept)
         assert told_in(headrace, table) == oracle.told
         assert sum(report.alerts for report in reports) == oracle.told.total()
 
-    check()
+    try:
+        check()
+    finally:
+        for strategy, found in founds.items():
+            rows, *counts = zip(*found, strict=True)
+            sums = [sum(column) for column in counts]
+            keep_found("same ID, another payload", store_url, policy, strategy, sums, max(rows))
+
+
+def keep_found(
+    fault: str, url: str, policy: str, strategy: StrategyName | None, found: Sequence[int], rows: int
+) -> None:
+    """Keep `found`: tries, lost, duplicated, unexpected."""
+    tries, lost, duplicated, unexpected = found
+    where = f"{url.partition(':')[0]}, {strategy or 'sequential'}"
+    keep(Record(fault, f"--revisions {policy}", where, tries, lost, duplicated, unexpected, 0, rows))
 
 
 def test_alerts_whose_key_leaves_the_version_out_would_be_found(
@@ -280,17 +312,23 @@ def test_a_thousand_collisions_of_the_digest_are_not_lost_in_silence(
     ]
     options = options_for(store_url, "t", Way(strategy, 300), policy, executor, "integer")
     first, then = (load(options, [file]) for file in files)
+    even = {str(key): (str(key), f"v{key}") for key in range(0, 2000, 2)}
+    odd = {json.dumps([str(key), f"v{key}", "-"]): 1 + (key % 4 == 1) for key in range(1, 2000, 2)}
+    held, kept = table_of(headrace, "t", ["key", "value"]), kept_in(headrace, "t")
+    wanted = Counter(odd if policy != "ignore" else {})
+    lost, beyond = len(even.keys() - held.keys()) + (wanted - kept).total(), (kept - wanted).total()
+    wrong = sum(held[key] != even.get(key) for key in held)
+    if policy == "ignore":  # nothing is kept aside: what is not counted is lost
+        lost += abs(2500 - sum(one.duplicate_in_input + one.duplicate_in_store for one in (first, then)))
+    keep_found("collision of the digest", store_url, policy, strategy, (1000, lost, beyond, wrong), 2000)
     assert (first.read, first.inserted, first.duplicate_in_input) == (1500, 1000, 500)
     assert (then.read, then.inserted, then.duplicate_in_input, then.duplicate_in_store) == (2000, 0, 1000, 1000)
-    even = {str(key): (str(key), f"v{key}") for key in range(0, 2000, 2)}
-    assert table_of(headrace, "t", ["key", "value"]) == even
-    kept = kept_in(headrace, "t")
+    assert held == even
     if policy == "ignore":
         assert (first.revised, then.revised, kept) == (0, 0, Counter())
         return
     assert (first.revised, then.revised) == (500, 1000)
-    assert set(kept) == {json.dumps([str(key), f"v{key}", "-"]) for key in range(1, 2000, 2)}
-    assert sum(kept.values()) == 1500
+    assert kept == wanted
     reasons = headrace.query("SELECT reason FROM headrace_rejects")
     assert all(reason.startswith("another event has the same ID: key was '") for (reason,) in reasons)
 

@@ -6,7 +6,8 @@ Not part of any test run: it needs the package ``atheris`` and time. The first b
                                      row comes exactly once, typed or as a reject, whatever the size of the chunks
     encode                           values made of these bytes; the encoding is that of the plain-Python reference
 
-Findings become tests in ``tests/unit``; ``docs/decisions/0024-hostile-input.md`` has the last long run's summary.
+An empty CORPUS is begun with a few small files, so that the fuzzer need not find out first what GeoJSON is.
+Findings become tests in ``tests/unit``; ``docs/reliability.md`` has the last long runs' summary.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))
 with atheris.instrument_imports(include=["headrace"]):
-    from headrace import csvtext, jsontext, source
+    from headrace import csvtext, elements, jsontext, records, source, streams
     from headrace.casting import connect
     from headrace.errors import HeadraceError
     from headrace.partitioning.contract import arrow_type
@@ -38,6 +39,19 @@ import reference
 NAMES = ["x.csv", "x.tsv", "x.jsonl", "x.json", "x.geojson"]
 KINDS = ["bool", "integer", "float", "timestamp", "date", "decimal", "string", "bytes"]
 FOLDER = Path(tempfile.mkdtemp(prefix="headrace-fuzz-"))
+BLOCK = 256  # bytes: blocks end where the fuzzer can reach
+LONG = 64  # characters of a JSON value that is followed by its brackets, in half of the inputs
+TYPED, TWICE, BRACKETS = 64, 128, 32  # bits of the first byte
+BEGINNINGS = {
+    "x.csv": [b'a,b\n1,x\n2,"y\n""z"""\n', b"a;b\r\n1;\r\n;2.5\r\n", b'a,b\n1\n1,2,3\n"', b"\xef\xbb\xbfa\n\xff\n\n"],
+    "x.tsv": [b"a\tb\n1\t2020-01-01\n", b'a\tb\n"\t"\t\n'],
+    "x.jsonl": [b'{"a":1,"b":"x"}\n{"a":null}\n\n{"a":[1,{"b":2}]}\n', b'{"a":1e400}\nnonsense\n{"a":"\\ud800"}'],
+    "x.json": [b'[{"a":1},{"a":"x","b":[true]}]', b'{"a":1}\n{"a":{"b":"\\""}}', b'[{"a":"' + b"x[" * 60 + b'"},{}]'],
+    "x.geojson": [
+        b'{"type":"FeatureCollection","features":[{"type":"Feature","geometry":{"type":"Point","coordinates":[1,2]},'
+        b'"properties":{"a":1,"b":"x"}},{"type":"Feature","geometry":null,"properties":null}],"more":{}}'
+    ],
+}
 
 
 def one_input(data: bytes) -> None:
@@ -46,7 +60,8 @@ def one_input(data: bytes) -> None:
         return
     choice = data[0] % 8
     if choice < len(NAMES):
-        fuzz_source(NAMES[choice], data[1:], typed=bool(data[0] & 64), twice=bool(data[0] & 128))
+        elements._LONG = LONG if data[0] & BRACKETS else 4 << 20
+        fuzz_source(NAMES[choice], data[1:], typed=bool(data[0] & TYPED), twice=bool(data[0] & TWICE))
     else:
         fuzz_encoder(data[1:])
 
@@ -68,6 +83,8 @@ def rows_of(path: Path, chunk_rows: int, *, typed: bool) -> list[tuple[int, Any]
     options = ReadOptions(chunk_rows=chunk_rows, threads=1)
     try:
         (opened,) = open_inputs([path], options, None)
+        if not opened.columns():  # no contract can be made of it
+            return None
         text = pa.schema([(name, pa.string()) for name in opened.columns()])
         chunks = list(opened.chunks(opened.infer(options) if typed else text, options))
     except HeadraceError:
@@ -118,9 +135,22 @@ def value(kind: str, given: Any) -> Any:
     return made[kind]()
 
 
+def begin(corpus: Path) -> None:
+    """Fill an empty corpus, each beginning in every way of reading it."""
+    corpus.mkdir(parents=True, exist_ok=True)
+    if any(corpus.iterdir()):
+        return
+    for choice, name in enumerate(NAMES):
+        for number, content in enumerate(BEGINNINGS[name]):
+            for bits in (0, TWICE, TWICE | TYPED, TWICE | TYPED | BRACKETS):
+                (corpus / f"{name}-{number}-{bits}").write_bytes(bytes([choice | bits]) + content)
+
+
 if __name__ == "__main__":
-    csvtext._BLOCK = 256  # blocks end where the fuzzer can reach
-    jsontext._BLOCK = 256
+    for module in (csvtext, elements, jsontext, records, streams):
+        module._BLOCK = BLOCK  # type: ignore[attr-defined]
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        begin(Path(sys.argv[1]))
     shared = connect(1, "UTC")  # a new database for each file would take nearly all of the time
     source.connect = lambda threads, timezone: shared
     atheris.Setup(sys.argv, one_input)

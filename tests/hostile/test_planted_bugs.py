@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from evidence import Record, keep
+from evidence import Record, keep, unkept
 
 import headrace.storage
 
@@ -155,7 +155,7 @@ def run_suite(package: Path, bug: Bug) -> subprocess.CompletedProcess[str]:
     only = ["-k", bug.only] if bug.only else []
     return subprocess.run(
         [sys.executable, "-m", "pytest", str(TESTS / bug.test), *options, *places, *only],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(package), str(TESTS)])},
+        env={**unkept(), "PYTHONPATH": os.pathsep.join([str(package), str(TESTS)])},
         cwd=package,
         capture_output=True,
         text=True,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from evidence import Record, keep
 from feeds_support import Answer, feeds_server
 from tests_support import Headrace
 
@@ -45,10 +46,12 @@ def arguments() -> Iterator[str]:
             continue
 
 
-def leaks(shown: list[str]) -> list[str]:
-    """What stands around each canary."""
+def leaks(shown: list[str], of: str, where: str) -> list[str]:
+    """What stands around each canary. Each text looked at is a try, and kept as evidence."""
     found = [(one, one.find(CANARY)) for one in shown]
-    return [one[max(0, at - 300) : at + 100] for one, at in found if at >= 0]
+    leaked = [one[max(0, at - 300) : at + 100] for one, at in found if at >= 0]
+    keep(Record(f"a password: {of}", "in what is said and kept", where, len(shown), 0, 0, len(leaked), 0, 0))
+    return leaked
 
 
 def watched(load: subprocess.Popen[str]) -> list[str]:
@@ -92,7 +95,7 @@ def test_the_databases_password_shows_nowhere(secretive: Headrace) -> None:
     for table in ("runs", "receipts", "rejects", "contracts"):
         shown.append(repr(secretive.query(f"SELECT * FROM headrace_{table}")))  # noqa: S608
     shown += [path.read_text(errors="replace") for path in secretive.folder.rglob("*") if path.is_file()]
-    assert not leaks(shown)
+    assert not leaks(shown, "the database's", "postgresql, parallel")
 
 
 CONFIGURED = """
@@ -155,7 +158,7 @@ def test_what_the_configuration_holds_shows_nowhere(secretive: Headrace) -> None
     assert secretive.query_one_if_table("fine", "SELECT count(*) FROM fine") == 40_000, shown[0]
     (folder / "headrace.toml").unlink()
     shown += [path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file()]
-    assert not leaks(shown)
+    assert not leaks(shown, "in headrace.toml", "postgresql, headrace run")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +176,7 @@ def test_what_the_configuration_holds_shows_nowhere(secretive: Headrace) -> None
 def test_a_configuration_that_is_refused_is_not_repeated_with_its_password(tmp_path: Path, text: str) -> None:
     (tmp_path / "headrace.toml").write_text(text.format(CANARY))
     done = Headrace("", tmp_path).run("run", expect=1 if "u0000" in text else 2)
-    assert CANARY not in done.stdout + done.stderr, done.stderr
+    assert not leaks([done.stdout, done.stderr], "in a headrace.toml that is refused", "headrace run")
 
 
 UNREADABLE = [
@@ -193,8 +196,7 @@ def test_a_url_that_fails_is_not_repeated_with_its_password(tmp_path: Path, url:
     with pytest.raises(headrace.HeadraceError) as raised:
         headrace.load([{"v": 1}], to=url, table="t")
     told = "".join(traceback.format_exception(raised.value)) if "://" in url else str(raised.value)
-    assert CANARY not in told
-    assert CANARY not in repr(options_of({"to": url}))
+    assert not leaks([told, repr(options_of({"to": url}))], "in a URL that fails", "headrace.load")
 
 
 @pytest.mark.parametrize(
@@ -210,14 +212,19 @@ def test_other_services_passwords_are_not_repeated(sqlite_url: str, words: dict[
     pool = ThreadPoolExecutor(1)
     with pool, pytest.raises(headrace.HeadraceError) as raised:
         headrace.load([{"v": 1}], to=sqlite_url, table="t", **{"executor": pool, **words})  # type: ignore[arg-type]
-    assert CANARY not in "".join(traceback.format_exception(raised.value))
+    told = "".join(traceback.format_exception(raised.value))
+    assert not leaks([told], "of Redis or a cluster", "headrace.load")
 
 
 def test_the_key_of_the_hash_shows_nowhere(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_HASH_KEY", CANARY)
     report = headrace.load([{"v": 1}], to=sqlite_url, table="t", hash="blake2b")
-    assert CANARY not in repr(report)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
+    files = [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
+    assert not leaks([repr(report), *files], "the hash's key", "sqlite, sequential")
+
+
+def keep_private(where: str, files: int, open_to_others: int) -> None:
+    keep(Record("a temporary file that others can read", "during the load", where, files, 0, 0, open_to_others, 0, 0))
 
 
 def test_spooled_files_are_private_whatever_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +241,9 @@ def test_spooled_files_are_private_whatever_the_umask(tmp_path: Path, monkeypatc
     finally:
         os.umask(before)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    keep_private(
+        "spool, parcels, outcomes", len(files), sum(stat.S_IMODE(one.stat().st_mode) != 0o600 for one in files)
+    )
     assert len(files) == 3
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
@@ -265,7 +275,7 @@ def test_all_that_a_load_leaves_on_disk_meanwhile_is_private(sqlite_url: str, sc
     assert load.stdin is not None
     load.stdin.write(text)
     load.stdin.close()
-    open_to_others, kinds = set(), set()
+    open_to_others, kinds, names = set(), set(), set()
     while load.poll() is None:
         for folder, _, files in os.walk(scratch):
             for name in [folder, *(os.path.join(folder, one) for one in files)]:  # noqa: PTH118 - as os.walk gives it
@@ -275,10 +285,12 @@ def test_all_that_a_load_leaves_on_disk_meanwhile_is_private(sqlite_url: str, sc
                     continue
                 if name != str(scratch):
                     kinds.add(Path(name).suffix)
+                    names.add(name)
                     private = Path(name).parent != scratch or stat.S_IMODE(found.st_mode) == 0o700
                     wanted = 0o700 if stat.S_ISDIR(found.st_mode) else 0o600
                     if not private or (stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) != wanted):
                         open_to_others.add((name, oct(found.st_mode)))
+    keep_private("parallel load of standard input", len(names), len(open_to_others))
     assert load.wait() == 0
     assert ".arrow" in kinds
     assert not open_to_others

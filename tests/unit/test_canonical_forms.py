@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from evidence import keep_pairs
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type
@@ -20,6 +21,10 @@ from headrace.prepare import prepare
 from headrace.source import ReadOptions, open_inputs
 
 Ids = list[str | None]
+
+
+def numbers_of(meanings: Sequence[Sequence[object]]) -> list[int]:
+    return [number for number, spellings in enumerate(meanings) for _ in spellings]
 
 
 def ids_of(item: object, kind: LogicalType, timezone: str = "UTC", provider: str = "p", *, time: bool = False) -> Ids:
@@ -121,7 +126,7 @@ CSV_MEANINGS: list[tuple[LogicalType, list[list[str]]]] = [
             ["\U0001f600"],
         ],
     ),
-    ("bool", [["true", "T", "yes", "Y", "1", " TRUE "], ["false", "f", "no", "N", "0"], [""]]),
+    ("bool", [["true", "T", "yes", "Y", "1", '"1"', " TRUE "], ["false", "f", "no", "N", "0"], [""]]),
     (
         "date",
         [["0001-01-01"], ["1582-10-10"], ["1969-12-31", " 1969-12-31"], ["1970-01-01"], ["2024-02-29"], ["8000-12-31"]],
@@ -139,15 +144,27 @@ CSV_MEANINGS: list[tuple[LogicalType, list[list[str]]]] = [
             [""],
         ],
     ),
-    ("bytes", [["a", '"a"'], ["A"], ["\u00e9"], ["e\u0301"], [""], ['""'], [" "]]),
+    ("bytes", [["a", '"a"'], ["A"], ["\u00e9"], ["e\u0301"], ["1", '"1"'], ["1.0"], [""], ['""'], [" "]]),
 ]
 REFUSED: list[tuple[LogicalType, list[str]]] = [
     ("float", ["nan", "inf", "-Infinity", "1e400", "0x1A", "1_000", "1d", "\u0661", "\uff11", "one"]),
     ("integer", ["007", "1.5", "9223372036854775808", "0x1A", "1_000", "\uff11", "1e-1", "true"]),
     ("decimal", ["0.0000000001", "1e-10", "123456789012345678901234567890", "nan"]),
-    ("bool", ["2", "ja", "10"]),
-    ("date", ["2022-02-29", "2022-2-1", "2022-01-01T00:00:00", "01/02/2022"]),
-    ("timestamp", ["2016-12-31T23:59:60Z", "2020-01-01T00:00:00.1234567Z", "2020-01-01T25:00Z", "20200101", "now"]),
+    ("bool", ["2", "ja", "10", "1.0"]),
+    ("date", ["1", "1.0", '"1"', "2022-02-29", "2022-2-1", "2022-01-01T00:00:00", "01/02/2022"]),
+    (
+        "timestamp",
+        [
+            "1",
+            "1.0",
+            '"1"',
+            "2016-12-31T23:59:60Z",
+            "2020-01-01T00:00:00.1234567Z",
+            "2020-01-01T25:00Z",
+            "20200101",
+            "now",
+        ],
+    ),
 ]
 
 
@@ -169,13 +186,16 @@ def by_meaning(meanings: Sequence[Sequence[object]]) -> list[list[int]]:
 @pytest.mark.parametrize(("kind", "meanings"), CSV_MEANINGS, ids=[kind for kind, _ in CSV_MEANINGS])
 def test_ids_differ_exactly_where_meanings_do(tmp_path: Path, kind: LogicalType, meanings: list[list[str]]) -> None:
     ids = csv_ids(tmp_path, kind, [cell for spellings in meanings for cell in spellings])
+    keep_pairs(kind, "CSV", numbers_of(meanings), ids)
     assert None not in ids
     assert partition_by_id(ids) == by_meaning(meanings)
 
 
 @pytest.mark.parametrize(("kind", "cells"), REFUSED, ids=[kind for kind, _ in REFUSED])
 def test_what_has_no_exact_meaning_has_no_id(tmp_path: Path, kind: LogicalType, cells: list[str]) -> None:
-    assert csv_ids(tmp_path, kind, cells) == [None] * len(cells)
+    ids = csv_ids(tmp_path, kind, cells)
+    keep_pairs(f"{kind}, no exact meaning", "CSV", [None] * len(cells), ids)
+    assert ids == [None] * len(cells)
 
 
 JSON_MEANINGS: list[tuple[LogicalType, list[list[str]]]] = [
@@ -210,11 +230,17 @@ JSON_MEANINGS: list[tuple[LogicalType, list[list[str]]]] = [
     ),
     ("float", [['{"v":1}', '{"v":1.0}', '{"v":"1"}', '{"v":10e-1}'], ['{"v":-0.0}', '{"v":0}'], ['{"v":0.1}']]),
     ("decimal", [['{"v":0.1}', '{"v":"0.10"}', '{"v":1e-1}'], ['{"v":"12345678901234567890.5"}'], ['{"v":0}']]),
-    ("bool", [['{"v":true}', '{"v":1}', '{"v":"yes"}'], ['{"v":false}', '{"v":0}']]),
+    ("bool", [['{"v":true}', '{"v":1}', '{"v":"1"}', '{"v":"yes"}'], ['{"v":false}', '{"v":0}'], ['{"v":""}', "{}"]]),
+    ("bytes", [['{"v":1}', '{"v":"1"}'], ['{"v":1.0}', '{"v":"1.0"}'], ['{"v":null}', "{}"], ['{"v":""}']]),
+    ("date", [['{"v":"1969-12-31"}'], ['{"v":"0001-01-01"}'], ['{"v":null}', "{}", '{"v":""}']]),
+    ("timestamp", [['{"v":"1969-12-31T23:59:59.999999Z"}'], ['{"v":null}', "{}", '{"v":""}']]),
 ]
 JSON_REFUSED: list[tuple[LogicalType, list[str]]] = [
     ("string", ['{"v":"\\ud800"}', '{"v":"\\udc00\\ud800"}', '{"v":"\\u0000"}', '{"v":"a}', "[1]", '"v"']),
     ("integer", ['{"v":9223372036854775808}', '{"v":1.5}', '{"v":"007"}', '{"v":[1]}', '{"v":true}']),
+    ("bool", ['{"v":1.0}', '{"v":2}', '{"v":[true]}']),
+    ("date", ['{"v":1}', '{"v":1.0}', '{"v":"1"}']),
+    ("timestamp", ['{"v":1}', '{"v":1.0}', '{"v":"1"}', '{"v":true}']),
 ]
 
 
@@ -223,25 +249,31 @@ def test_ids_of_json_differ_exactly_where_meanings_do(
     tmp_path: Path, kind: LogicalType, meanings: list[list[str]]
 ) -> None:
     ids = json_ids(tmp_path, kind, [line for spellings in meanings for line in spellings])
+    keep_pairs(kind, "JSON lines", numbers_of(meanings), ids)
     assert None not in ids
     assert partition_by_id(ids) == by_meaning(meanings)
 
 
 @pytest.mark.parametrize(("kind", "lines"), JSON_REFUSED, ids=[kind for kind, _ in JSON_REFUSED])
 def test_json_without_an_exact_meaning_has_no_id(tmp_path: Path, kind: LogicalType, lines: list[str]) -> None:
-    assert json_ids(tmp_path, kind, lines) == [None] * len(lines)
+    ids = json_ids(tmp_path, kind, lines)
+    keep_pairs(f"{kind}, no exact meaning", "JSON lines", [None] * len(lines), ids)
+    assert ids == [None] * len(lines)
 
 
 def test_lone_surrogates_and_invalid_utf8_cost_their_row_alone(tmp_path: Path) -> None:
-    ids = ids_of([{"v": "a"}, {"v": "\ud800"}, {"v": "b"}], "string")
-    assert [one is None for one in ids] == [False, True, False]
     offsets = pa.py_buffer(b"".join(at.to_bytes(4, "little") for at in (0, 1, 4, 5)))
     raw = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"a\xed\xa0\x80b")])
-    assert ids_of(pa.table({"v": raw}), "string") == ids
     pq.write_table(pa.table({"v": raw}), tmp_path / "x.parquet")
-    assert ids_of(tmp_path / "x.parquet", "string") == ids
     (tmp_path / "x.csv").write_bytes(b"v,w\na,1\n\xed\xa0\x80,1\nb,1\n")
-    assert ids_of(tmp_path / "x.csv", "string") == ids
+    dicts = [{"v": "a"}, {"v": "\ud800"}, {"v": "b"}]
+    ways = [
+        ids_of(item, "string") for item in (dicts, pa.table({"v": raw}), tmp_path / "x.parquet", tmp_path / "x.csv")
+    ]
+    everywhere = [one for ids in ways for one in ids]
+    keep_pairs("lone surrogates", "dicts, Arrow, Parquet, CSV", ["a", None, "b"] * len(ways), everywhere)
+    assert [one is None for one in ways[0]] == [False, True, False]
+    assert ways == [ways[0]] * len(ways)
 
 
 def test_a_value_means_the_same_whatever_brings_it(tmp_path: Path) -> None:
@@ -256,37 +288,48 @@ def test_a_value_means_the_same_whatever_brings_it(tmp_path: Path) -> None:
         ("bool", "true", [True, 1, "yes"]),
     ]
     for kind, text, values in ways:
-        (expected,) = set(csv_ids(tmp_path, kind, [text]))
-        assert expected is not None
+        ids = csv_ids(tmp_path, kind, [text])
         for value in values:
-            assert ids_of([{"v": value}], kind) == [expected], (kind, value)
+            ids += ids_of([{"v": value}], kind)
             pq.write_table(pa.table({"v": [value]}), tmp_path / "x.parquet")
-            assert ids_of(tmp_path / "x.parquet", kind) == [expected], (kind, value)
+            ids += ids_of(tmp_path / "x.parquet", kind)
+        keep_pairs(kind, "CSV, dicts and Parquet", [text] * len(ids), ids)
+        assert None not in ids
+        assert set(ids) == {ids[0]}, (kind, ids)
 
 
 def test_a_provider_is_the_same_in_nfc_and_nfd_and_no_other() -> None:
     rows = [{"v": "x"}]
-    assert ids_of(rows, "string", provider="caf\u00e9") == ids_of(rows, "string", provider="cafe\u0301")
-    assert ids_of(rows, "string", provider="cafe") != ids_of(rows, "string", provider="caf\u00e9")
+    ids = [ids_of(rows, "string", provider=name)[0] for name in ("caf\u00e9", "cafe\u0301", "cafe")]
+    keep_pairs("provider", "dicts", ["é", "é", "e"], ids)
+    assert ids[0] == ids[1]
+    assert ids[2] != ids[0]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(
-        st.datetimes(datetime(1, 1, 2), datetime(7999, 12, 31)).flatmap(
-            lambda moment: st.tuples(st.just(moment), st.integers(-14 * 60, 14 * 60))
-        ),
-        min_size=1,
-        max_size=12,
-    )
-)
-def test_an_instant_has_one_id_in_every_offset(tmp_path: Path, moments: list[tuple[datetime, int]]) -> None:
-    aware = [(moment.replace(tzinfo=UTC), minutes) for moment, minutes in moments]
-    offsets = [moment.astimezone(timezone(timedelta(minutes=minutes))).isoformat() for moment, minutes in aware]
-    here = csv_ids(tmp_path, "timestamp", [moment.isoformat() for moment, _ in aware], time=True)
-    assert csv_ids(tmp_path, "timestamp", offsets, time=True) == here
-    assert len(set(here)) == len({moment for moment, _ in aware})
-    assert None not in here
+MOMENTS = st.datetimes(datetime(1, 1, 2), datetime(7999, 12, 31))
+
+
+def test_an_instant_has_one_id_in_every_offset(tmp_path: Path) -> None:
+    instants: list[datetime] = []
+    ids: Ids = []
+
+    @settings(max_examples=60)
+    @given(st.lists(st.tuples(MOMENTS, st.integers(-14 * 60, 14 * 60)), min_size=1, max_size=12))
+    def check(moments: list[tuple[datetime, int]]) -> None:
+        aware = [(moment.replace(tzinfo=UTC), minutes) for moment, minutes in moments]
+        offsets = [moment.astimezone(timezone(timedelta(minutes=minutes))).isoformat() for moment, minutes in aware]
+        here = csv_ids(tmp_path, "timestamp", [moment.isoformat() for moment, _ in aware], time=True)
+        there = csv_ids(tmp_path, "timestamp", offsets, time=True)
+        instants.extend([moment for moment, _ in moments] * 2)
+        ids.extend(here + there)
+        assert there == here
+        assert len(set(here)) == len({moment for moment, _ in aware})
+        assert None not in here
+
+    try:
+        check()
+    finally:
+        keep_pairs("instants in random offsets", "CSV", instants, ids)
 
 
 # Zones whose rules have stood for long; clocks set back and forward by an hour, by half an hour, by a whole day
@@ -314,6 +357,8 @@ def test_local_times_are_the_instants_of_the_time_zone_database(tmp_path: Path, 
     ]
     ids = csv_ids(tmp_path, "timestamp", [moment.isoformat() for moment in naive], zone, time=True)
     same = csv_ids(tmp_path, "timestamp", [instant.isoformat() for instant in instants], zone, time=True)
+    meanings = [instant if is_real else None for instant, is_real in zip(instants, real, strict=True)]
+    keep_pairs(f"local times, {zone}", "CSV", meanings + instants, ids + same)
     assert ids == [one if is_real else None for one, is_real in zip(same, real, strict=True)]
     assert len({one for one in ids if one}) == len({moment for moment, one in zip(naive, ids, strict=True) if one})
 
@@ -322,6 +367,7 @@ def test_the_order_of_keys_and_the_place_of_a_duplicate_say_nothing(tmp_path: Pa
     values = ["", "x", 'a"b', "a,b", "a\nb", "\u2028", "\\", "\t"]
     lines = [json.dumps({"v": value, "w": 1}) for value in values] + [json.dumps({"w": 1, "v": v}) for v in values]
     ids = json_ids(tmp_path, "string", lines)
+    keep_pairs("order of members", "JSON lines", values * 2, ids)
     assert ids[: len(values)] == ids[len(values) :]
     assert len(set(ids)) == len(values)
     (tmp_path / "x.json").write_text(json.dumps([{"v": value} for value in values]))

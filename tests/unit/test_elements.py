@@ -58,6 +58,19 @@ def test_an_integer_of_any_length_is_an_element() -> None:
     assert texts == [b"7" * 5000]
 
 
+@pytest.mark.parametrize("name", [b'"\0\0\0"', b'"\0x\0y"', b'"\x01"', b'"\\ud800"', b'"' + b"x" * 100 + b'"'])
+def test_the_name_of_a_member_may_hold_anything(name: bytes) -> None:
+    """NULs at its beginning are none of UTF-16 or UTF-32."""
+    document = b'{%s: [1], "\\u0066eatures": [2]}' % name
+    assert [text for _, text in elements(Utf8(io.BytesIO(document)), "x.json", features=True)] == [b"2"]
+
+
+@pytest.mark.parametrize("name", [b"7" * 5000, b"[1]", b'{"a":1}', b"null", b'"\\x"', b'"', b""])
+def test_what_is_no_name_of_a_member_is_refused(name: bytes) -> None:
+    with pytest.raises(InputError, match=r"x\.json, line 1"):
+        list(elements(Utf8(io.BytesIO(b'{%s: [1], "features": [2]}' % name)), "x.json", features=True))
+
+
 def test_a_letter_in_the_wrong_place_is_named_as_it_is() -> None:
     with pytest.raises(InputError, match="there is 'é' where"):
         read("[1 é]")

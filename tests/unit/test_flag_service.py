@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from threading import Event, Thread
 
 import pytest
 from flags_support import chosen, register, serve
-from hypothesis import strategies as st
 from openfeature import api
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.event import EventDetails, ProviderEvent
@@ -25,19 +23,10 @@ from openfeature.flag_evaluation import FlagResolutionDetails, Reason
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 from openfeature.provider.no_op_provider import NoOpProvider
 
-from headrace import flags
 from headrace.flags import FLAG, Decision, Mode
 
+pytestmark = pytest.mark.usefixtures("no_flag")
 WAIT = 30
-SHARES = st.floats(0, 100)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv(FLAG, raising=False)
-    monkeypatch.setattr(flags, "_reported", set())
-    yield
-    api.clear_providers()
 
 
 class Failing(InMemoryProvider):

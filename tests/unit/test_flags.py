@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -10,23 +9,13 @@ import pytest
 from flags_support import chosen, serve
 from hypothesis import example, given
 from hypothesis import strategies as st
-from openfeature import api
 from xxhash import xxh3_64_intdigest
 
-from headrace import flags
 from headrace.errors import ConfigurationError
 from headrace.flags import FLAG, Decision, Mode, in_canary
 
-WAIT = 30
+pytestmark = pytest.mark.usefixtures("no_flag")
 SHARES = st.floats(0, 100)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv(FLAG, raising=False)
-    monkeypatch.setattr(flags, "_reported", set())
-    yield
-    api.clear_providers()
 
 
 @pytest.mark.parametrize(
