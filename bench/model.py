@@ -29,8 +29,8 @@ from headrace.verdict import Machine, parallel_seconds
 __all__ = ["Case", "cases", "measure", "outlook", "seconds_of"]
 
 CHUNK_ROWS = 131_072
-# of a commit: is the connection alive, BEGIN, the receipt, savepoint, COPY and its end, release, the books, COMMIT
-ROUND_TRIPS = 9
+# of a commit: BEGIN, receipt and savepoint; COPY and its end; the books and COMMIT
+ROUND_TRIPS = 4
 ROUND_TRIPS_OF_A_RUN = 25
 ENRICH = 20e-6
 

@@ -25,8 +25,8 @@ PREPARING = ("prepare",)
 CARRYING = ("gather", "enrich", "alerts", "commit")
 DATABASE = ("commit.copy", "commit.aside", "commit.conflict", "commit.query", "commit.insert", "commit.alerts")
 FOR_EACH_COMMIT = ("commit.begin", "commit.receipt", "commit.commit")
+ROUND_TRIPS = ("commit.receipt", "commit.commit")  # one each; BEGIN goes out with the receipt
 ROUND_TRIPS_OF_COPY = 2
-ROUND_TRIPS_BESIDE = 2  # a savepoint, made and released
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def costs_from(
 
     commits = spans("commit")
     each = seconds(*FOR_EACH_COMMIT) / commits if commits else 0.0
-    travel = spans(*DATABASE) * (ROUND_TRIPS_OF_COPY + ROUND_TRIPS_BESIDE) * round_trip
+    travel = spans(*DATABASE) * ROUND_TRIPS_OF_COPY * round_trip
     travel = min(travel, max(0.0, seconds("commit") - seconds(*FOR_EACH_COMMIT)))
     count = max(rows, 1)
     database = seconds("commit") - seconds("commit.begin") if one_writer else seconds(*DATABASE) - travel
@@ -109,9 +109,9 @@ def costs_from(
 
 def round_trips(totals: Mapping[str, StageTotal]) -> int:
     """How often a run waited for the network's two ways between it and the database while it committed."""
-    beside = sum(totals[name].spans for name in FOR_EACH_COMMIT if name in totals)
+    beside = sum(totals[name].spans for name in ROUND_TRIPS if name in totals)
     with_events = sum(totals[name].spans for name in DATABASE if name in totals)
-    return beside + with_events * (ROUND_TRIPS_OF_COPY + ROUND_TRIPS_BESIDE)
+    return beside + with_events * ROUND_TRIPS_OF_COPY
 
 
 def _warm(spans: Iterable[Span]) -> list[Span]:

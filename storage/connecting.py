@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import selectors
+from time import monotonic
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from psycopg.conninfo import make_conninfo
 
-__all__ = ["CONNECTION_DEFAULTS", "conninfo_for", "conninfo_of", "how_to_connect"]
+__all__ = ["CONNECTION_DEFAULTS", "conninfo_for", "conninfo_of", "how_to_connect", "replace_the_dead"]
 
 CONNECTION_DEFAULTS: dict[str, str | int] = {
     "application_name": "headrace",
@@ -21,6 +24,8 @@ CONNECTION_DEFAULTS: dict[str, str | int] = {
 probes while its answer is awaited, by ``tcp_user_timeout`` while something is being sent."""
 
 PING_SECONDS = 2  # the least that libpq takes
+IDLE_SECONDS = 5.0  # a connection that was used since then is not asked whether its server is still there
+_USED = "headrace_used"  # where the pool keeps when a connection was used last
 
 
 def how_to_connect(url: sa.URL) -> dict[str, Any]:
@@ -48,3 +53,36 @@ def conninfo_of(engine: sa.Engine) -> str:
 
 def _left_alone(url: sa.URL) -> dict[str, str | int]:
     return {name: value for name, value in CONNECTION_DEFAULTS.items() if name not in url.query}
+
+
+def replace_the_dead(engine: sa.Engine) -> None:
+    """Have `engine` replace a connection that is dead before it is used.
+
+    A connection that was idle for long is asked, which costs a round trip. One that was used a moment ago is only
+    looked at: a server that ended it has sent word of that, and a healthy one sends nothing unasked. Should it have
+    died in silence, its first statement fails, and the transaction is run again like any that lost its connection.
+    """
+
+    def used(_driver: object, record: sa.pool.ConnectionPoolEntry) -> None:
+        record.info[_USED] = monotonic()
+
+    def look(driver: Any, record: sa.pool.ConnectionPoolEntry, _proxy: object) -> None:
+        idle = monotonic() - record.info[_USED]
+        if idle < IDLE_SECONDS and not driver.closed and not _has_word(driver):
+            return
+        try:
+            engine.dialect.do_ping(driver)
+        except psycopg.Error as error:
+            # those that were opened before it are most likely as dead
+            raise sa.exc.InvalidatePoolError from error
+
+    sa.event.listen(engine, "connect", used)
+    sa.event.listen(engine, "checkin", used)
+    sa.event.listen(engine, "checkout", look)
+
+
+def _has_word(driver: psycopg.Connection[Any]) -> bool:
+    """Whether something has arrived that nobody asked for, the end of the connection included."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(driver, selectors.EVENT_READ)
+        return bool(selector.select(0))

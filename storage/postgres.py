@@ -15,7 +15,7 @@ The order of the inserts keeps two writers from waiting for each other in a circ
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, cast
@@ -31,7 +31,7 @@ from psycopg import sql
 
 from headrace.errors import RetryableStoreError, SchemaError, StoreError
 from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
-from headrace.storage.connecting import conninfo_of, how_to_connect
+from headrace.storage.connecting import conninfo_of, how_to_connect, replace_the_dead
 from headrace.storage.failures import refused
 from headrace.storage.fit import require_fit, require_type
 from headrace.storage.holdings import Holdings
@@ -39,7 +39,9 @@ from headrace.storage.locks import lock_timed_out
 from headrace.storage.packing import ALONG_THE_KEY, holdings_of, ids_in, packed_by_key, packed_by_number
 from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS, arrow_of_postgres
-from headrace.storage.sqlstore import SqlStore, Written
+from headrace.storage.sqlstore import Opened, SqlStore, Written
+from headrace.storage.together import BEGIN, COMMIT, Cursor, Statement, plain, together
+from headrace.storage.wire import narrowed, wire_type
 
 __all__ = ["PostgresStore"]
 
@@ -51,7 +53,8 @@ NAME_BYTES = 63
 DDL_LOCK = int.from_bytes(b"headrace", "big", signed=True)
 LONGEST_TIMEOUT = 2**31 - 1  # milliseconds, as lock_timeout takes them
 ASIDE = sql.Identifier("pg_temp", "headrace_slice")
-Cursor = psycopg.Cursor[tuple[Any, ...]]
+SAVEPOINT = Statement(sql.SQL("SAVEPOINT headrace_events"))
+TO_SAVEPOINT = Statement(sql.SQL("ROLLBACK TO SAVEPOINT headrace_events"))
 
 
 class PostgresStore(SqlStore):
@@ -61,10 +64,10 @@ class PostgresStore(SqlStore):
         engine = sa.create_engine(
             url.set(drivername="postgresql+psycopg"),
             isolation_level="READ COMMITTED",
-            pool_pre_ping=True,
             hide_parameters=True,  # a traceback is no place for the user's rows
             connect_args=how_to_connect(url),
         )
+        replace_the_dead(engine)
         super().__init__(engine, shown, on_statement)
         self._wire: dict[str, pa.Schema] = {}
         try:
@@ -101,7 +104,7 @@ class PostgresStore(SqlStore):
         keys += [unique["column_names"] for unique in inspector.get_unique_constraints(table)]
         keys += [_plain(index) for index in inspector.get_indexes(table) if index["unique"]]
         require_fit(table, [column["name"] for column in columns], keys if keyed else None, self._cure(table))
-        self._wire[table] = pa.schema([(c["name"], _wire_type(c["type"])) for c in columns if _wire_type(c["type"])])
+        self._wire[table] = pa.schema([(c["name"], wire_type(c["type"])) for c in columns if wire_type(c["type"])])
         data = [column for column in columns if column["name"] not in RESERVED_COLUMNS]
         return pa.schema(
             [(c["name"], require_type(table, c["name"], arrow_of_postgres(c["type"]), c["type"])) for c in data]
@@ -138,29 +141,54 @@ class PostgresStore(SqlStore):
 
     # Writing ------------------------------------------------------------------------------------------------------
 
-    def _take_locks(self, connection: sa.Connection, piece: Slice) -> float:
-        cursor, keys, waited = _cursor(connection), sorted(set(piece.locks)), 0.0
-        while keys and (refused_key := self._first_refused(cursor, keys)) is not None:
-            waited += self._wait_for(cursor, refused_key, piece, waited)
-            keys = keys[keys.index(refused_key) + 1 :]
-        if waited:  # what waits from here on waits as long as the session's own setting says
-            self._execute(cursor, sql.SQL("SET LOCAL lock_timeout TO DEFAULT").format())
+    @contextmanager
+    def _begun(self, piece: Slice) -> Iterator[sa.Connection]:  # noqa: ARG002 - for who locks by BEGIN
+        """In autocommit mode psycopg leaves BEGIN to us: it goes out with the first statements (`_opened`)."""
+        with (
+            self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def _opened(self, connection: sa.Connection, piece: Slice) -> Opened:
+        """BEGIN, the receipt, a first try for the locks and the fast path's savepoint, in one round trip."""
+        keys, may_be_refused = sorted(set(piece.locks)), piece.existing != "conflict"
+        locks = [_first_refused(keys)] if keys else []
+        with self._watch.stage("commit.receipt"):
+            sent = [BEGIN, plain(self._claim(piece), self._engine.dialect), *locks, *[SAVEPOINT] * may_be_refused]
+            _, claimed, *tried = self._together(connection, *sent)
+            row = claimed.fetchone()
+        if row is None or not keys:
+            return Opened(None if row is None else row[0])
+        with self._watch.stage("commit.locks"):
+            return Opened(row[0], self._waited(connection, piece, keys, tried[0]))
+
+    def _complete(self, connection: sa.Connection, books: sa.Update) -> None:
+        """The receipt's books and COMMIT, in one round trip; the server skips COMMIT where the books fail."""
+        with self._watch.stage("commit.commit"):
+            self._together(connection, plain(books, self._engine.dialect), COMMIT)
+
+    def _waited(self, connection: sa.Connection, piece: Slice, keys: Sequence[int], tried: Cursor) -> float:
+        """Wait for each lock that was refused, the rest taken in order; returns the seconds it took."""
+        waited, refused = 0.0, tried.fetchone()
+        while refused is not None:
+            waited += self._wait_for(connection, refused[0], piece, waited)
+            keys = keys[keys.index(refused[0]) + 1 :]
+            refused = self._ask(connection, _first_refused(keys)) if keys else None
+        if waited:
+            # what waits from here on waits as long as the session's own setting says; the savepoint moves behind the
+            # locks, for what is locked behind a savepoint is let go with it
+            self._together(connection, Statement(sql.SQL("SET LOCAL lock_timeout TO DEFAULT")), SAVEPOINT)
         return waited
 
-    def _first_refused(self, cursor: Cursor, keys: Sequence[int]) -> int | None:
-        """Take the locks in order without waiting, up to the first that another session holds: one round trip."""
-        attempt = "SELECT key FROM unnest({}::bigint[]) AS key WHERE NOT pg_try_advisory_xact_lock(key) LIMIT 1"
-        self._execute(cursor, sql.SQL(attempt).format(sql.Literal(list(keys))))
-        row = cursor.fetchone()
-        return None if row is None else int(row[0])
-
-    def _wait_for(self, cursor: Cursor, key: int, piece: Slice, waited: float) -> float:
+    def _wait_for(self, connection: sa.Connection, key: int, piece: Slice, waited: float) -> float:
         """Wait for one lock, for what is left of the slice's time; returns the seconds it took."""
         left = min(max(1, round((piece.lock_timeout - waited) * 1000)), LONGEST_TIMEOUT)  # 0 would mean for ever
         started = monotonic()
         try:
-            self._execute(cursor, sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(left)))
-            self._execute(cursor, sql.SQL("SELECT pg_advisory_xact_lock({})").format(sql.Literal(str(key))))
+            limit = sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(left))
+            wait = sql.SQL("SELECT pg_advisory_xact_lock({})").format(sql.Literal(str(key)))
+            self._together(connection, Statement(limit), Statement(wait))
         except psycopg.errors.LockNotAvailable as error:
             where = f"{self._url}, table {piece.table}, partition {piece.partition}"
             raise lock_timed_out(f"advisory lock {key}", waited + monotonic() - started, where) from error
@@ -170,21 +198,20 @@ class PostgresStore(SqlStore):
         with self._watch.stage("commit.encode", rows=piece.events.num_rows):
             events = self._on_the_wire(connection, piece, receipt_id)
         if piece.existing == "conflict":
-            return Written("safe", self._copy_safely(_cursor(connection), piece.table, events))
-        absent = self._absent(_cursor(connection), piece.table, events) if piece.existing == "query" else events
+            return Written("safe", self._copy_safely(connection, piece.table, events))
+        absent = self._absent(connection, piece.table, events) if piece.existing == "query" else events
         written = self._copy_fast(connection, piece.table, absent)
         if written.inserted is None and absent.num_rows < events.num_rows:
             return Written(written.path, _packed_ids(absent))
         return written
 
-    def _absent(self, cursor: Cursor, table: str, events: pa.RecordBatch) -> pa.RecordBatch:
+    def _absent(self, connection: sa.Connection, table: str, events: pa.RecordBatch) -> pa.RecordBatch:
         """The events that the table does not hold."""
         ids = events.select([EVENT_ID])
-        self._put_aside(cursor, table, ids)
+        self._put_aside(connection, table, ids)
         held = sql.SQL("SELECT coalesce(string_agg(uuid_send(event_id), ''), '') FROM {} JOIN {} USING (event_id)")
         with self._watch.stage("commit.query", rows=events.num_rows):
-            self._execute(cursor, held.format(ASIDE, sql.Identifier(table)))
-            (packed,) = cursor.fetchone() or (b"",)
+            (packed,) = self._ask(connection, Statement(held.format(ASIDE, sql.Identifier(table)))) or (b"",)
         present = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(packed) // 16, [None, pa.py_buffer(packed)])
         return events.filter(pc.invert(pc.is_in(ids.column(0), value_set=present))) if packed else events
 
@@ -192,25 +219,25 @@ class PostgresStore(SqlStore):
         """The fast path and, for events that the unique key refuses, the safe path."""
         if not events.num_rows:
             return Written("fast", None)
-        cursor, savepoint = _cursor(connection), connection.begin_nested()
         try:
-            self._copy(cursor, sql.Identifier(table), events, "commit.copy")
+            self._copy(connection, sql.Identifier(table), events, "commit.copy")
         except psycopg.errors.UniqueViolation:
-            savepoint.rollback()
-            return Written("safe", self._copy_safely(cursor, table, events))
-        savepoint.commit()
-        return Written("fast", None)
+            self._together(connection, TO_SAVEPOINT)
+            return Written("safe", self._copy_safely(connection, table, events))
+        return Written("fast", None)  # COMMIT releases the savepoint
 
-    def _put_aside(self, cursor: Cursor, table: str, events: pa.RecordBatch) -> None:
+    def _put_aside(self, connection: sa.Connection, table: str, events: pa.RecordBatch) -> None:
         """COPY the events (or some columns of them) into a temporary table of the target's column types."""
-        self._execute(cursor, sql.SQL("DROP TABLE IF EXISTS {}").format(ASIDE))
-        create = sql.SQL("CREATE TEMPORARY TABLE headrace_slice ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA")
-        self._execute(cursor, create.format(_names(events.schema.names), sql.Identifier(table)))
-        self._copy(cursor, ASIDE, events, "commit.aside")
+        drop = sql.SQL("DROP TABLE IF EXISTS {}").format(ASIDE)
+        create = sql.SQL(
+            "CREATE TEMPORARY TABLE headrace_slice ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA"
+        ).format(_names(events.schema.names), sql.Identifier(table))
+        self._together(connection, Statement(drop), Statement(create))
+        self._copy(connection, ASIDE, events, "commit.aside")
 
-    def _copy_safely(self, cursor: Cursor, table: str, events: pa.RecordBatch) -> bytes | None:
+    def _copy_safely(self, connection: sa.Connection, table: str, events: pa.RecordBatch) -> bytes | None:
         """The safe path. Returns the packed IDs that went in, ``None`` for all."""
-        self._put_aside(cursor, table, events)
+        self._put_aside(connection, table, events)
         columns = _names(events.schema.names)
         insert = sql.SQL(
             "WITH inserted AS (INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY event_id "
@@ -218,8 +245,8 @@ class PostgresStore(SqlStore):
             "SELECT coalesce(string_agg(uuid_send(event_id), ''), '') FROM inserted"
         )
         with self._watch.stage("commit.conflict", rows=events.num_rows):
-            self._execute(cursor, insert.format(sql.Identifier(table), columns, columns, ASIDE))
-            (inserted,) = cursor.fetchone() or (b"",)
+            into = insert.format(sql.Identifier(table), columns, columns, ASIDE)
+            (inserted,) = self._ask(connection, Statement(into)) or (b"",)
         return None if len(inserted) == 16 * events.num_rows else inserted
 
     def _put_repeats_aside(self, connection: sa.Connection, table: str, aside: Aside) -> sa.TableClause:
@@ -231,11 +258,12 @@ class PostgresStore(SqlStore):
             "CREATE TEMPORARY TABLE headrace_repeats ON COMMIT DROP AS "
             "SELECT {}, 0::bigint AS {}, 0::bigint AS {} FROM {} WITH NO DATA"
         ).format(_names(data), *map(sql.Identifier, added), sql.Identifier(table))
-        self._execute(_cursor(connection), create)
-        self._copy(_cursor(connection), sql.Identifier("pg_temp", "headrace_repeats"), rows, "commit.aside")
+        self._together(connection, Statement(create))
+        self._copy(connection, sql.Identifier("pg_temp", "headrace_repeats"), rows, "commit.aside")
         return sa.table("headrace_repeats", *map(sa.column, names), schema="pg_temp")
 
-    def _copy(self, cursor: Cursor, table: sql.Composable, events: pa.RecordBatch, stage: str) -> None:
+    def _copy(self, connection: sa.Connection, table: sql.Composable, events: pa.RecordBatch, stage: str) -> None:
+        cursor = _driver(connection).cursor()
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, _names(events.schema.names))
         self._say(statement.as_string(cursor))
         encoder = ArrowToPostgresBinaryEncoder(events.schema)
@@ -247,7 +275,7 @@ class PostgresStore(SqlStore):
 
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
         # a bad column can reject a whole chunk: COPY takes a tenth of the time of INSERTs
-        cursor = _cursor(connection)
+        cursor = _driver(connection).cursor()
         statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(REJECTS.name), _names(list(rows[0])))
         self._say(statement.as_string(cursor))
         with cursor.copy(statement) as copy:
@@ -255,15 +283,15 @@ class PostgresStore(SqlStore):
                 copy.write_row(tuple(row.values()))
 
     def _insert_alerts(self, connection: sa.Connection, alerts: pa.RecordBatch) -> int:
-        cursor = _cursor(connection)
-        self._put_aside(cursor, ALERTS.name, alerts)
+        self._put_aside(connection, ALERTS.name, alerts)
         columns = _names(alerts.schema.names)
         insert = sql.SQL(
             "INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY event_id, alert_key ON CONFLICT (alert_key) DO NOTHING"
         )
         with self._watch.stage("commit.alerts", rows=alerts.num_rows, size=alerts.nbytes):
-            self._execute(cursor, insert.format(sql.Identifier(ALERTS.name), columns, columns, ASIDE))
-        return cursor.rowcount
+            into = insert.format(sql.Identifier(ALERTS.name), columns, columns, ASIDE)
+            (inserted,) = self._together(connection, Statement(into))
+        return inserted.rowcount
 
     def _on_the_wire(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> pa.RecordBatch:
         """The events with their receipt, each column as wide as the table's: binary COPY takes no other width."""
@@ -276,7 +304,7 @@ class PostgresStore(SqlStore):
         """The columns of `rows` in the table's types."""
         names = rows.schema.names
         wire = self._wire_of(connection, table, names)
-        return {name: _narrowed(rows.column(name), wire.field(name).type, name, table) for name in names}
+        return {name: narrowed(rows.column(name), wire.field(name).type, name, table) for name in names}
 
     def _wire_of(self, connection: sa.Connection, table: str, names: Sequence[str]) -> pa.Schema:
         """The table's types on the wire, looked up once, and again when another process has widened the table."""
@@ -306,7 +334,7 @@ class PostgresStore(SqlStore):
     def _packed(self, statement: sql.Composed, *, first: sql.SQL | None = None) -> Iterator[bytes]:
         """The rows of packed IDs, streamed: neither side holds more than a few of them."""
         with self._reading() as connection:
-            cursor = _cursor(connection)
+            cursor = _driver(connection).cursor()
             if first is not None:
                 cursor.execute(first)
             self._say(statement.as_string(cursor))
@@ -315,16 +343,26 @@ class PostgresStore(SqlStore):
                 for (packed,) in rows:
                     yield packed
 
-    def _execute(self, cursor: Cursor, statement: sql.Composed) -> None:
-        self._say(statement.as_string(cursor))
-        cursor.execute(statement, binary=True)
+    def _together(self, connection: sa.Connection, *statements: Statement) -> list[Cursor]:
+        return together(_driver(connection), statements, self._say)
+
+    def _ask(self, connection: sa.Connection, statement: Statement) -> tuple[Any, ...] | None:
+        """The first row of the answer."""
+        (answer,) = self._together(connection, statement)
+        return answer.fetchone()
 
 
-def _cursor(connection: sa.Connection) -> Cursor:
+def _driver(connection: sa.Connection) -> psycopg.Connection[tuple[Any, ...]]:
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
         raise StoreError(f"SQLAlchemy gave a {type(driver).__name__}, not a psycopg connection")
-    return driver.cursor()
+    return driver
+
+
+def _first_refused(keys: Sequence[int]) -> Statement:
+    """Take the locks in order without waiting, up to the first that another session holds: that one is the answer."""
+    attempt = "SELECT key FROM unnest({}::bigint[]) AS key WHERE NOT pg_try_advisory_xact_lock(key) LIMIT 1"
+    return Statement(sql.SQL(attempt).format(sql.Literal(list(keys))))
 
 
 def _names(names: Sequence[str]) -> sql.Composed:
@@ -339,38 +377,3 @@ def _plain(index: Any) -> list[str]:
     """The columns of a unique index that holds for every row; a partial one guarantees nothing."""
     partial = index.get("dialect_options", {}).get("postgresql_where")
     return [] if partial else list(index["column_names"])
-
-
-def _wire_type(found: Any) -> pa.DataType | None:
-    """The Arrow type whose binary form is exactly what a column of type `found` reads."""
-    exact: list[tuple[type[Any], pa.DataType]] = [
-        (sa.SmallInteger, pa.int16()),
-        (sa.BigInteger, pa.int64()),
-        (sa.Integer, pa.int32()),
-        (sa.REAL, pa.float32()),
-        (sa.Uuid, pa.binary(16)),
-    ]
-    return next((arrow for base, arrow in exact if isinstance(found, base)), arrow_of_postgres(found))
-
-
-def _narrowed(column: pa.Array, wanted: pa.DataType, name: str, table: str) -> pa.Array:
-    if column.type.equals(wanted):
-        return column
-    try:
-        # an integer must fit exactly; a float32 column is the user's own choice to round, but not to infinity
-        narrowed = column.cast(wanted, safe=not pa.types.is_floating(wanted))
-    except pa.ArrowInvalid as error:
-        raise _misfit(str(error), name, table) from None
-    if pa.types.is_float32(wanted):
-        lost = pc.any(pc.and_(pc.is_inf(narrowed), pc.is_finite(column)))
-        if lost.as_py():
-            raise _misfit("a float is too large for real", name, table)
-    return narrowed
-
-
-def _misfit(what: str, column: str, table: str) -> SchemaError:
-    return SchemaError(
-        f"a value does not fit the table's type: {what}",
-        where=f"{table}, column {column}",
-        hint="widen the column in the database, for example to bigint or double precision",
-    )

@@ -40,7 +40,7 @@ from headrace.storage.holdings import NO_RECEIPT, Holdings
 from headrace.storage.locks import lock_timed_out
 from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS, arrow_of_sqlite
-from headrace.storage.sqlstore import SqlStore, Written
+from headrace.storage.sqlstore import Opened, SqlStore, Written
 from headrace.storage.transactions import READING
 
 __all__ = ["SqliteStore"]
@@ -137,8 +137,19 @@ class SqliteStore(SqlStore):
         finally:
             connection.info[WAITED] = monotonic() - started
 
-    def _take_locks(self, connection: sa.Connection, piece: Slice) -> float:
-        return float(connection.info[WAITED]) if piece.locks else 0.0
+    def _opened(self, connection: sa.Connection, piece: Slice) -> Opened:
+        with self._watch.stage("commit.receipt"):
+            receipt_id = connection.execute(self._claim(piece)).scalar()
+        if not piece.locks:
+            return Opened(receipt_id)
+        with self._watch.stage("commit.locks"):  # BEGIN has waited for them
+            return Opened(receipt_id, connection.info[WAITED])
+
+    def _complete(self, connection: sa.Connection, books: sa.Update) -> None:
+        with self._watch.stage("commit.receipt"):
+            connection.execute(books)
+        with self._watch.stage("commit.commit"):
+            connection.commit()
 
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written:
         names = [*piece.events.schema.names, RECEIPT]

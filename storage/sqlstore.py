@@ -47,7 +47,7 @@ from headrace.storage.spans import Stopwatch
 from headrace.storage.sqloutbox import SqlOutbox
 from headrace.storage.sqlrejects import SqlRejects
 
-__all__ = ["SqlStore", "Written"]
+__all__ = ["Opened", "SqlStore", "Written"]
 
 LEDGER_ROWS = 10_000  # fetched at once
 
@@ -57,6 +57,13 @@ class Written(NamedTuple):
 
     path: Literal["fast", "safe", "none"]
     inserted: bytes | None
+
+
+class Opened(NamedTuple):
+    """How a commit began: its receipt, ``None`` where that is taken, and the seconds that its locks were waited for."""
+
+    receipt_id: int | None
+    waited: float = 0.0
 
 
 class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
@@ -80,8 +87,12 @@ class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
     def describe(self) -> dict[str, str]: ...
 
     @abstractmethod
-    def _take_locks(self, connection: sa.Connection, piece: Slice) -> float:
-        """Take the slice's locks until the transaction ends; returns the seconds waited."""
+    def _opened(self, connection: sa.Connection, piece: Slice) -> Opened:
+        """Claim the receipt, then take the slice's locks until the transaction ends."""
+
+    @abstractmethod
+    def _complete(self, connection: sa.Connection, books: sa.Update) -> None:
+        """Write the receipt's books, and COMMIT."""
 
     @abstractmethod
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written: ...
@@ -239,24 +250,20 @@ class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
 
     @contextmanager
     def _timed(self, piece: Slice) -> Iterator[sa.Connection]:
-        """`_begun`, with what its two ends take: getting a connection and BEGIN, and COMMIT."""
+        """`_begun`, with what getting a connection and BEGIN take."""
         with ExitStack() as transaction:
             with self._watch.stage("commit.begin"):
                 connection = transaction.enter_context(self._begun(piece))
             yield connection
-            with self._watch.stage("commit.commit"):
-                transaction.close()
 
     def _begun(self, piece: Slice) -> AbstractContextManager[sa.Connection]:  # noqa: ARG002 - for who locks by BEGIN
         """The transaction that commits `piece`."""
         return self._engine.begin()
 
     def _commit_in(self, connection: sa.Connection, piece: Slice) -> Committed:
-        with self._watch.stage("commit.receipt"):
-            receipt_id = self._claim(connection, piece)
+        receipt_id, waited = self._opened(connection, piece)
         if receipt_id is None:
             return self._already_done(connection, piece)
-        waited = self._locked(connection, piece)
         written = self._write_events(connection, piece, receipt_id) if piece.events.num_rows else Written("none", None)
         revised = self._revise(connection, piece, written)
         alerts = self._raise_alerts(connection, piece, written.inserted, revised.newer, receipt_id)
@@ -265,20 +272,14 @@ class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
         complete = sa.update(RECEIPTS).where(RECEIPTS.c.receipt_id == receipt_id)
         books = ledger.counts_values(committed.counts)
         values = books | {"inserted_digest": _inserted_digest(piece, written), "alerts": alerts}
-        with self._watch.stage("commit.receipt"):
-            connection.execute(complete.values(values))
+        self._complete(connection, complete.values(values))
         return committed
 
-    def _locked(self, connection: sa.Connection, piece: Slice) -> float:
-        if not piece.locks:
-            return 0.0
-        with self._watch.stage("commit.locks"):
-            return self._take_locks(connection, piece)
-
-    def _claim(self, connection: sa.Connection, piece: Slice) -> int | None:
+    def _claim(self, piece: Slice) -> Any:
+        """The statement that inserts the receipt, and returns nothing where it is there."""
         claim = self._insert(RECEIPTS).values(ledger.receipt_values(piece, self._now()))
         claim = claim.on_conflict_do_nothing(index_elements=RECEIPT_KEY)
-        return connection.execute(claim.returning(RECEIPTS.c.receipt_id)).scalar()
+        return claim.returning(RECEIPTS.c.receipt_id)
 
     def _already_done(self, connection: sa.Connection, piece: Slice) -> Committed:
         values = ledger.receipt_values(piece, None)

@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from headrace import commands, ingest, parcel, scratch, source
@@ -82,14 +81,16 @@ def install() -> None:
     around(Snapshot, "extend", "snapshot")
     around(ingest._Run, "_dispatch", "dispatch")
     around(ingest._Run, "_land", "land")
-    around(SqlStore, "_claim", "receipt")
+    for store in (postgres.PostgresStore, sqlite.SqliteStore):
+        around(store, "_opened", "receipt")
     around(SqlStore, "_raise_alerts", "alerts")
     around(SqlStore, "_keep_rejects", "rejects")
     around(SqlStore, "finish_run", "books")
     around(scratch, "_drop", "cleanup")
     around(ingest.MicroBatch, "discard", "discard")
-    for dialect in (PGDialect_psycopg, SQLiteDialect_pysqlite):
-        around(dialect, "do_commit", "COMMIT")
+    around(SQLiteDialect_pysqlite, "do_commit", "COMMIT")
+    # in PostgreSQL a slice's COMMIT goes out with its books, and SQLAlchemy finds nothing left to commit
+    around(postgres.PostgresStore, "_complete", "COMMIT")
     _install_read()
     _install_spool()
     _install_copy()

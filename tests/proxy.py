@@ -10,6 +10,7 @@ acknowledged, not even a probe. No privilege is needed for that.
 from __future__ import annotations
 
 import ctypes
+import re
 import socket
 import struct
 import threading
@@ -25,6 +26,7 @@ __all__ = ["Proxy", "Trouble", "drop_all", "proxied", "reset"]
 Trouble = Literal["none", "swallow", "reset", "black hole", "delay", "dribble"]
 BLOCK = 1 << 16
 COMMITTED = b"C\0\0\0\x0bCOMMIT\0"
+YOUR_TURN = re.compile(rb"Z\0\0\0\x05[ITE]|G\0\0\0.[\0\x01]", re.DOTALL)  # ready for a query, or for a COPY's rows
 WROTE = (b"INSERT 0 ", b"COPY ", b"UPDATE ")
 _SO_ATTACH_FILTER = 26
 _DROP_ALL = struct.pack("HBBI", 6, 0, 0, 0)  # classic BPF: return 0 bytes of the packet
@@ -46,6 +48,8 @@ class Proxy:
     """Connections whose transaction has written something."""
     writers: set[socket.socket] = field(default_factory=set)
     """Connections that have written something at some time."""
+    turns: int = 0
+    """How often the server gave the word back to a client, which had waited for that: a round trip each."""
 
     def strike(self) -> None:
         """Reset, or send into a black hole, every connection that writes."""
@@ -73,6 +77,7 @@ class Proxy:
 
     def pass_on(self, block: bytes, near: socket.socket, far: socket.socket, *, up: bool) -> bool:
         """Send `block` on; returns whether the connection goes on."""
+        self.turns += 0 if up else len(YOUR_TURN.findall(block))
         if not up and any(said in block for said in WROTE):
             self.wrote.add(near)
             self.writers.add(near)

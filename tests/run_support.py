@@ -44,7 +44,7 @@ class Heard:
 
     def __call__(self, statement: str) -> None:
         text = " ".join(statement.replace('"', "").split())
-        if not text.startswith("BEGIN"):
+        if not text.startswith(("BEGIN", "COMMIT")):
             self.statements.append(text)
 
     def about(self, pattern: str) -> list[str]:

@@ -42,7 +42,7 @@ def end_other_sessions(url: str) -> None:
     with second_connection(url) as connection:
         connection.execute(
             sa.text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "  # waits until it is gone
                 "WHERE datname = current_database() AND application_name = 'headrace'"
             )
         )

@@ -310,7 +310,7 @@ def test_a_writer_without_locks_beside_a_query_is_found_out_exactly(
     with open_store(postgres_url) as store:
         prepared(store)
         store.commit(locked(ids[25:], first_row=500))
-        holder = Pause("SAVEPOINT")
+        holder = Pause('COPY "events"')
         first = start(pool, postgres_url, locked(ids), holder)
         store.commit(piece(ids[5:12], first_row=100, existing="conflict"))
         holder.go()

@@ -166,7 +166,7 @@ def test_a_lock_that_outlives_its_lease_duplicates_nothing(
     ids = new_ids(30)
     with open_store(store_url) as store:
         prepared(store)
-    about_to_write = Pause("SAVEPOINT" if store_url.startswith("postgresql") else "BEGIN IMMEDIATE")
+    about_to_write = Pause('COPY "events"' if store_url.startswith("postgresql") else "BEGIN IMMEDIATE")
 
     def slow_loader() -> Committed:
         mine = RedisLocks(redis_url, lease=0.2)

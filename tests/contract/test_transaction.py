@@ -142,26 +142,29 @@ def test_an_event_points_at_the_receipt_that_brought_it(store_url: str, existing
     assert look(store_url, counted) == [(one.receipt_id, 4), (two.receipt_id, 3)]
 
 
-FAST = ["INSERT INTO headrace_receipts", "SAVEPOINT", "COPY", "RELEASE", "UPDATE headrace_receipts"]
+FAST = ["BEGIN", "INSERT INTO headrace_receipts", "SAVEPOINT", "COPY", "UPDATE headrace_receipts", "COMMIT"]
 SAFE = [
+    "BEGIN",
     "INSERT INTO headrace_receipts",
     "DROP",
     "CREATE TEMPORARY",
     "COPY",
     "WITH inserted AS",
     "UPDATE headrace_receipts",
+    "COMMIT",
 ]
 QUERY = [
+    "BEGIN",
     "INSERT INTO headrace_receipts",
     "SELECT key",
+    "SAVEPOINT",
     "DROP",
     "CREATE TEMPORARY",
     'COPY "pg_temp"."headrace_slice" ("event_id")',
     "SELECT coalesce",
-    "SAVEPOINT",
     'COPY "events"',
-    "RELEASE",
     "UPDATE headrace_receipts",
+    "COMMIT",
 ]
 
 

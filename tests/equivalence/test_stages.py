@@ -112,7 +112,8 @@ def test_the_parts_of_a_commit_fit_into_it(store_url: str, mode: str) -> None:
         for key, of_one in parts.items():
             names = Counter(span.stage for span in of_one)
             assert names["commit.begin"] == names["commit.commit"] == 1
-            assert names["commit.receipt"] == 2
+            # PostgreSQL gets the books with COMMIT
+            assert names["commit.receipt"] == (2 if database == "sqlite" else 1)
             assert names["commit.locks"] == (mode == "locked")
             assert sum(span.seconds for span in of_one) <= whole[key].seconds
             if whole[key].rows:

@@ -70,9 +70,9 @@ def looks(url: str) -> int:
 def cost_of_a_round(url: str) -> int:
     """All states, the claim, the save, what the loads took; the existing IDs, once; and for each of the ten a look at
     the table, which takes as many statements as the database has catalogues, the load, and in PostgreSQL a savepoint
-    around the events.
+    before the events.
     """
-    savepoint = 2 if url.startswith("postgresql") else 0
+    savepoint = 1 if url.startswith("postgresql") else 0
     return 4 + 1 + len(BUSY) * (looks(url) + STATEMENTS_OF_A_LOAD + savepoint)
 
 
