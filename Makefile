@@ -25,9 +25,14 @@ test: $(VENV)/test.stamp ## run the tests (slow suites run a tenth)
 test-all: $(VENV)/test.stamp ## run the tests, slow suites whole
 	HEADRACE_TEST_SCALE=full $(PYTEST) $(SHARED)
 
+# the suites that keep records of what they have tried; tests/unit/test_evidence.py holds the list complete
+EVIDENCE := tests/faults tests/hostile tests/contract/test_upgrades.py tests/equivalence/test_revisions.py \
+	tests/equivalence/test_window_edge.py tests/golden tests/run/test_addresses.py tests/unit/test_borders.py \
+	tests/unit/test_canonical_forms.py
+
 reliability: $(VENV)/test.stamp ## try every fault, and write docs/reliability.md (hours)
 	rm -f $(VENV)/evidence
-	HEADRACE_TEST_SCALE=full HEADRACE_EVIDENCE=$(CURDIR)/$(VENV)/evidence $(PYTEST) $(SHARED) --timeout 7200 tests/faults tests/hostile; \
+	HEADRACE_TEST_SCALE=full HEADRACE_EVIDENCE=$(CURDIR)/$(VENV)/evidence $(PYTEST) $(SHARED) --timeout 7200 $(EVIDENCE); \
 	$(BIN)/python tests/evidence.py $(VENV)/evidence docs/reliability.md
 
 check: $(VENV)/check.stamp ## lint, types, import rules, and what the wheel holds
