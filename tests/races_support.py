@@ -13,7 +13,7 @@ from naive_loader import PAGE
 
 __all__ = ["PATIENCE", "Meeting", "Row", "chunks_of_round", "first_of_each", "id_of"]
 
-PATIENCE = 60  # seconds after which a test is hung rather than slow
+PATIENCE = 240  # seconds after which a test is hung rather than slow: machines are shared
 Row = tuple[int, str]
 
 

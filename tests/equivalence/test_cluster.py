@@ -42,6 +42,9 @@ from tests_support import Headrace, scaled
 import headrace as package
 from headrace import cluster as cluster_module
 
+# the command line, which gives up sooner on a scheduler that does not answer
+IMPATIENT_CLI = "import headrace.cluster as it, headrace.cli as cli; it.CONNECT_SECONDS = 1; cli.main()"
+
 # distributed's own: its event loop's sockets are closed when it is collected, which may be in any later test
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed .*:ResourceWarning")
 
@@ -287,7 +290,11 @@ def test_a_scheduler_that_is_not_there_is_an_error_and_nothing_is_changed(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         nobody = f"127.0.0.1:{listener.getsockname()[1]}"
     how = ["--mode", "parallel", "--executor", f"dask://{nobody}"]
-    done = postgres.run("load", events[1], "--table", "early", *how, expect=2)
+    done = subprocess.run(
+        [sys.executable, "-c", IMPATIENT_CLI, "load", str(events[1]), "--table", "early", *how],
+        env=postgres.environment(), cwd=postgres.folder, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
     assert f"no Dask scheduler answers at tcp://{nobody}" in done.stderr
     assert "Traceback" not in done.stderr
     assert everything(postgres) == before
