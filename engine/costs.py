@@ -34,7 +34,8 @@ class Costs:
     """Seconds, for each row unless said otherwise.
 
     `reader` and `decider` block the coordinator, `prepare` and `carry` (gather, enrich, alerts, the part of a commit
-    that grows with its rows) a worker; `commit` is what each commit takes besides, and `agree` what each run takes.
+    that grows with its rows) a worker; `gather` is that part of `carry` which sequential mode does in a thread of its
+    own; `commit` is what each commit takes besides, and `agree` what each run takes.
     `database` is the part of `carry` in which the database works; `processor` is time on a core of this machine, by all
     who work for the load, the database's processes included where they are on this machine.
     """
@@ -49,6 +50,7 @@ class Costs:
     commit: float
     database: float
     processor: float
+    gather: float = 0.0
 
     @property
     def worker(self) -> float:
@@ -69,10 +71,18 @@ def costs_of(
 ) -> Costs:
     """The costs that a run's spans show; `processor` are its seconds on cores, `round_trip` those to the database and
     back. With `one_writer` a whole transaction, once it has begun, is the database's work.
+
+    What a worker's first time at a stage took beyond the others counts neither in the stage nor in `processor`.
     """
     totals, warm = totals_of(spans), totals_of(_warm(spans))
     # what the spans would take if all were warm
     sums = {name: (one.spans, warm[name].seconds / warm[name].spans * one.spans) for name, one in totals.items()}
+    once = sum(
+        one.cpu_seconds - warm[name].cpu_seconds / warm[name].spans * one.spans
+        for name, one in totals.items()
+        if "." not in name  # a part is in its stage's seconds already
+    )
+    processor = max(0.0, processor - max(0.0, once))
     return costs_from(sums, rows=rows, round_trip=round_trip, processor=processor, one_writer=one_writer)
 
 
@@ -104,6 +114,7 @@ def costs_from(
         commit=each + (travel / commits if commits else 0.0),
         database=max(0.0, database) / count,
         processor=processor / count,
+        gather=seconds("gather") / count,
     )
 
 

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["METHOD", "send_ahead"]
+__all__ = ["METHOD", "await_ready", "send_ahead"]
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _PRELOADED = ["__main__", "headrace.worker"]
@@ -30,6 +30,19 @@ def send_ahead() -> None:
     forkserver.set_forkserver_preload(_PRELOADED)
     with _one_thread_each():
         forkserver.ensure_running()
+
+
+def await_ready() -> None:
+    """Start the fork server, unless it runs, and wait until it has imported what it imports. Where there is none, or
+    this process may start none, do nothing.
+    """
+    if METHOD != "forkserver" or multiprocessing.parent_process() is not None:
+        return
+    send_ahead()
+    # it answers no sooner; what it forks does nothing
+    probe = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+    probe.start()
+    probe.join()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ The real table is read only (which of the sample's events it knows), unless the 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from headrace.criteria import Criterion, examine_ids, examine_key
 from headrace.database import is_there
 from headrace.errors import StoreError
 from headrace.flames import flamegraph, require_sampler
+from headrace.forking import await_ready
 from headrace.ingest import ingest
 from headrace.meter import Meter, cores
 from headrace.partitioning.contract import Contract
@@ -31,6 +33,7 @@ from headrace.report import Report
 from headrace.sample import Sample
 from headrace.scratch import scratch_folder
 from headrace.source import Input, open_inputs
+from headrace.stages import RunFacts
 from headrace.storage import open_store, safe_url
 from headrace.storage.base import Store
 from headrace.storage.digest import Digest
@@ -132,6 +135,8 @@ class _Profiling:
     def carried_out(self, *, check: bool) -> Profile:
         """All steps."""
         known = list(self._known(self._sample.inputs()))
+        if self._options.parallel.executor is None:
+            await_ready()  # or its imports take a core from the run that is measured first
         sequential, gauged, criteria, digest = self._sequentially(known)
         total = self._sample.total or sequential.report.read
         alone = self._costs(sequential, gauged)
@@ -229,20 +234,18 @@ class _Profiling:
         with open_store(url) as store:
             store.prepare_ledger()
             settled = in_stored_timezone(store, self._table, options)
-            recorder, server, meter = Recorder(), Server(url, name), Meter()
+            server, meter = Server(url, name), Meter()
+            recorder = _Watched(server)
             with recorder, server, meter:
                 report = ingest(store, sample.inputs(), self._table, settled, listener=recorder)
-        return Trialled(report, recorder, meter.usage, server)
+        return Trialled(report, recorder, meter.usage, server, recorder.on_cores)
 
     def _costs(self, done: Trialled, gauged: Gauged) -> Costs:
-        processor = done.usage.cpu_seconds + (done.server.cpu_seconds or 0.0)
-        agreed = sum(span.cpu_seconds for span in done.recorded.spans if span.stage == "agree")
-        processor = max(0.0, processor - agreed)
         return costs_of(
             done.recorded.spans,
             rows=done.report.read,
             round_trip=gauged.round_trip,
-            processor=processor,
+            processor=done.on_cores,
             one_writer=gauged.writers == 1,
         )
 
@@ -262,6 +265,31 @@ class _Profiling:
         alone, own = self._trialled(everything, known, None)
         together, theirs = self._trialled(everything, known, verdict.candidate.workers)
         return Checked(alone.report.seconds, together.report.seconds, equal=own == theirs)
+
+
+class _Watched(Recorder):
+    """A recorder that measures the seconds on cores, the server's too, between the run's agreement and its end: what
+    comes before every run has once, and no row costs it.
+    """
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self._server = server
+        self.on_cores = 0.0
+
+    def began(self, run: RunFacts) -> None:
+        """Keep the run's facts."""
+        super().began(run)
+        self._server.look()
+        self._served = self._server.cpu_seconds or 0.0
+        self._used = time.process_time()
+
+    def ended(self, report: Report) -> None:
+        """Keep the books; the run's sessions are still there."""
+        super().ended(report)
+        self.on_cores = time.process_time() - self._used
+        self._server.look()
+        self.on_cores += (self._server.cpu_seconds or 0.0) - self._served
 
 
 def _digest(store: Store, table: str) -> Digest:

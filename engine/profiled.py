@@ -25,12 +25,15 @@ STATEMENT_WIDTH = 80
 
 @dataclass(frozen=True, slots=True)
 class Trialled:
-    """A run in a trial: its report, what was recorded and metered, and the server's view."""
+    """A run in a trial: its report, what was recorded and metered, and the server's view. `on_cores` are the seconds on
+    cores of this process and the server between the run's agreement and its end.
+    """
 
     report: Report
     recorded: Recorder
     usage: Usage
     server: Server
+    on_cores: float
 
     @property
     def start(self) -> float:

@@ -1,6 +1,6 @@
 """Whether parallel mode pays for this data and this database: a model of the pipeline, and advice. Pure.
 
-    sequential   reader thread ─► decider ─► commit thread            as long as the busiest, and what nothing hides
+    sequential   reader thread ─► decider ─► gatherer ─► committer    as long as the busiest, and what nothing hides
     parallel     start ─► first micro-batch ─► max of ─► last slices
                           what the reader takes · what the decider takes · what the workers take ÷ N ·
                           all seconds on cores ÷ the free cores · what the database takes ÷ its gain from N connections
@@ -73,7 +73,7 @@ class Prediction:
 
 
 def sequential_seconds(costs: Costs, rows: int, measured: float) -> float:
-    """What `rows` rows take sequentially, if the sample took `measured` seconds: the busiest of the three threads sets
+    """What `rows` rows take sequentially, if the sample took `measured` seconds: the busiest of its threads sets
     the pace of the rows that the sample does not have.
     """
     left = max(0, rows - costs.rows)
@@ -82,11 +82,12 @@ def sequential_seconds(costs: Costs, rows: int, measured: float) -> float:
 
 
 def threads(costs: Costs, rows: int, commits: int) -> dict[str, float]:
-    """The seconds that each of sequential mode's three threads is at work for `rows` rows in so many commits."""
+    """The seconds that each of sequential mode's threads is at work for `rows` rows in so many commits."""
     return {
         "reading and preparing": (costs.reader + costs.prepare) * rows,
         "deciding": costs.decider * rows,
-        "committing": costs.carry * rows + costs.commit * commits,
+        "gathering": costs.gather * rows,
+        "committing": max(0.0, costs.carry - costs.gather) * rows + costs.commit * commits,
     }
 
 

@@ -142,6 +142,8 @@ class Server:
         if sa.make_url(self.url).get_backend_name() != "sqlite":
             self._connection: Connection = psycopg.connect(conninfo_for(sa.make_url(self.url)), autocommit=True)
             self._began = self._wal()
+            # a session that is there already has worked for something else: a trial's own filled its table
+            self._look(already=True)
             self._before = statements_so_far(self._connection)
             self._looker.start()
         return self
@@ -153,13 +155,10 @@ class Server:
             return
         self._over.set()
         self._looker.join()
-        self._look()
         ended = self._wal()
         self.statements = statements_since(self._before, statements_so_far(self._connection))
         if self._began is not None and ended is not None:
             self.wal_bytes = ended - self._began
-        if self._cpu:
-            self.cpu_seconds = sum(last - first for first, last in self._cpu.values())
         self._connection.close()
 
     def _wal(self) -> int | None:
@@ -168,30 +167,34 @@ class Server:
             return None if row is None else int(str(row[0]))
         return None
 
-    def _look_on(self) -> None:
-        while True:
+    def look(self) -> None:
+        """Look once more: before the sessions of a load leave, and their seconds with them."""
+        if self._looker.ident is not None:
             self._look()
-            if self._over.wait(SECONDS_BETWEEN_LOOKS):
-                return
 
-    def _look(self) -> None:
+    def _look_on(self) -> None:
+        while not self._over.wait(SECONDS_BETWEEN_LOOKS):
+            self._look()
+
+    def _look(self, *, already: bool = False) -> None:
         sessions = (
             "SELECT pid, state, coalesce(wait_event_type, 'CPU'), coalesce(wait_event, 'CPU') FROM pg_stat_activity "
             "WHERE application_name = %s AND pid <> pg_backend_pid()"
         )
         with suppress(psycopg.Error):
             for pid, state, kind, event in self._connection.execute(sessions, [self.name]).fetchall():
-                self._note_cpu(int(str(pid)))
-                if state == "active":
+                self._note_cpu(int(str(pid)), already=already)
+                if state == "active" and not already:
                     self.waits[str(event) if kind == "CPU" else f"{kind}: {event}"] += 1
 
-    def _note_cpu(self, pid: int) -> None:
+    def _note_cpu(self, pid: int, *, already: bool) -> None:
         with suppress(psutil.Error):
             process = psutil.Process(pid)
             if "postgres" not in process.name():
                 return
             times = process.cpu_times()
             used = times.user + times.system
-            # a backend that was first seen now was made for this load: all that it used counts
-            first, _ = self._cpu.get(pid, (0.0, 0.0))
+            # a backend that came while the load went on was made for it: all that it used counts
+            first, _ = self._cpu.get(pid, (used if already else 0.0, 0.0))
             self._cpu[pid] = (first, used)
+            self.cpu_seconds = sum(last - since for since, last in self._cpu.values())
