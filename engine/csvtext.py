@@ -16,6 +16,7 @@ takes no record longer than its block: where a file has one, the rest is read th
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -25,7 +26,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +36,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import InputError
 from headrace.locate import Locator, csv_places
-from headrace.pacing import Paced
+from headrace.pacing import Paced, Readable
 from headrace.reading import Hint, Piece, Place, require_few
 from headrace.records import Careful, records_of
 from headrace.storage.rejects import Reject
@@ -138,9 +139,9 @@ class CsvReader:
             return iter(())
         return self._parse(feed, lambda row: records.refuse(feed.number(row.number - 1), row.text))
 
-    def _parse(self, text: Any, refuse: RefuseRow) -> Iterator[pa.RecordBatch]:
+    def _parse(self, text: Readable, refuse: RefuseRow) -> Iterator[pa.RecordBatch]:
         columns = list(self.dialect.columns)
-        paced = Paced(text)
+        paced = Paced(_Marked(text))
         try:
             batches = arrow_csv.open_csv(
                 pa.PythonFile(paced, mode="r"),
@@ -198,6 +199,19 @@ class CsvReader:
     def locate(self, rows: Sequence[int]) -> dict[int, Place]:
         """A second pass over the file, going on from the last one where rows ascend."""
         return self._locator.locate(rows)
+
+
+class _Marked:
+    """`text` behind a byte order mark: Arrow takes one away wherever it begins to read, also a cell's text."""
+
+    def __init__(self, text: Readable) -> None:
+        self._text = text
+        self._mark = codecs.BOM_UTF8
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; ``b""`` at the end only."""
+        mark, self._mark = self._mark, b""
+        return mark + self._text.read(size - len(mark))
 
 
 class _TooLong(Exception):  # noqa: N818 - a fact about the file, answered by reading it with care

@@ -111,6 +111,34 @@ def test_every_csv_record_arrives_once_whatever_its_width(tmp_path: Path, widths
     assert sum(chunk.address.rows for chunk in chunks) == len(widths)
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff", "\ufeff\ufeff", "\ufeff\ufeff\ufeff"])
+@pytest.mark.parametrize("end", ["\n", ",x\n"])
+def test_a_byte_order_mark_beside_the_first_is_text_and_costs_no_record(tmp_path: Path, mark: str, end: str) -> None:
+    """Two readers each took one away: of a first line with nothing else there then was a record less."""
+    path = file(tmp_path, "x.csv", mark + "a" + end + "".join(f"{number}{end}" for number in range(9)))
+    bare = file(tmp_path, "y.csv", mark + end + "".join(f"{number}{end}" for number in range(9)))
+    for written, name in ((path, "a"), (bare, "")):
+        header = mark.removeprefix("\ufeff") + name
+        if not header and end == "\n":
+            continue  # an empty line is no record
+        table, rejects, chunks = read(written, ReadOptions(chunk_rows=4))
+        assert rejects == []
+        assert table.column_names[0] == (header or "column0")
+        assert table.column(0).to_pylist() == list(range(9))
+        assert [(chunk.address.first_row, chunk.address.rows) for chunk in chunks] == [(0, 4), (4, 4), (8, 1)]
+
+
+def test_a_byte_order_mark_behind_a_long_record_is_its_cell_s_text(tmp_path: Path) -> None:
+    """What follows a record longer than a block is read by a reader that begins there."""
+    rows = [*((str(number), "x" * 100_000) for number in range(30)), ("\ufeff", "z"), ("3", "w")]
+    lines = ["a,b", *map(",".join, rows)]
+    lines.insert(31, "y" * (9 << 20))
+    _, rejects, chunks = read(file(tmp_path, "x.csv", "\n".join(lines) + "\n"), ReadOptions(), strings("a", "b"))
+    got = [(row["a"], row["b"][:1]) for chunk in chunks for row in chunk.batch.to_pylist()]
+    assert got == [(a, b[:1]) for a, b in rows]
+    assert [reject.row for reject in rejects] == [30]
+
+
 def test_bytes_that_are_no_utf8_cost_their_row_alone(tmp_path: Path) -> None:
     path = file(tmp_path, "x.csv", b"a,b\n1,ok\n2,\xff\xfe!\n3,\xc3\xa9\n\xff\n4,ok\n")
     table, rejects, _ = read(path)
