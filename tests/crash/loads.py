@@ -54,9 +54,12 @@ def forget(headrace: Headrace) -> None:
 
 
 def start(
-    headrace: Headrace, events: Path, *words: str, enrich: str = "take_time", prefix: str = "", seconds: float = 0.3
+    headrace: Headrace, events: Path, *words: str, enrich: str = "take_time", prefix: str = "", seconds: float = 1.0
 ) -> subprocess.Popen[str]:
-    """A load that takes `seconds` for each slice, in a process group of its own."""
+    """A load that takes `seconds` for each slice, in a process group of its own.
+
+    Long enough that it is not over before it is struck, also where the test is kept waiting.
+    """
     options = f"--table t --id key --type key=integer --chunk-rows 20 --workers 2 --enrich workers_support:{enrich}"
     command = headrace.command("load", events, *options.split(), "--output", "json", *words)
     if prefix:

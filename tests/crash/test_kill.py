@@ -100,6 +100,8 @@ def test_a_resumed_run_is_the_same_run(headrace: Headrace, events: Path) -> None
     wait_for_receipts(headrace, 2)
     process.kill()
     process.communicate()
+    if process.returncode == 0:
+        pytest.skip("the load was over before it was killed")
     report = headrace.load(events, *OPTIONS)
     runs = json.loads(headrace.run("runs", "list", "--output", "json").stdout)["runs"]
     assert [run["run_id"] for run in runs] == [report["run_id"]]

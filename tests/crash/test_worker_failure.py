@@ -128,14 +128,15 @@ def command(headrace: Headrace, events: Path, *more: str) -> list[str]:
 
 
 def start(headrace: Headrace, events: Path, *more: str) -> subprocess.Popen[str]:
-    """A load in parallel whose workers stay at it for some seconds."""
+    """A load in parallel whose workers stay at it until it is struck, also where the test is kept waiting."""
     slow = ["--mode", "parallel", "--workers", "2", "--enrich", "workers_slow:take_your_time", *more]
     (headrace.folder / "workers_slow.py").write_text(
-        "import time\n\ndef take_your_time(events):\n    time.sleep(0.2)\n    return events\n"
+        "import os, time\n\n"
+        "def take_your_time(events):\n    time.sleep(float(os.environ['SECONDS']))\n    return events\n"
     )
     return subprocess.Popen(
         command(headrace, events, *slow),
-        env=headrace.environment(),
+        env={**headrace.environment(), "SECONDS": "1"},
         cwd=headrace.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -194,7 +195,7 @@ def test_a_signal_ends_a_parallel_load_so_that_it_can_be_resumed(
     assert left_in(scratch) == []
     done = subprocess.run(
         command(headrace, events, "--mode", "sequential", "--enrich", "workers_slow:take_your_time"),
-        env=headrace.environment(),
+        env={**headrace.environment(), "SECONDS": "0"},
         cwd=headrace.folder,
         capture_output=True,
         check=True,

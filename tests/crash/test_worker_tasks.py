@@ -54,14 +54,17 @@ def test_a_task_that_hangs_once_is_done_the_second_time(
 
 
 @pytest.mark.parametrize(
-    ("enrich", "said"),
-    [("hang", "longer than a task may, twice"), ("end_the_process", "end_the_process may be what ends them")],
+    ("enrich", "patience", "said"),
+    [
+        ("hang", "2s", "longer than a task may, twice"),
+        ("end_the_process", "60s", "end_the_process may be what ends them"),
+    ],
 )
 def test_a_task_that_always_hangs_or_kills_fails_the_run_and_not_the_coordinator(
-    sqlite_url: str, tmp_path: Path, events: Path, scratch: Path, enrich: str, said: str
+    sqlite_url: str, tmp_path: Path, events: Path, scratch: Path, enrich: str, patience: str, said: str
 ) -> None:
     headrace = Headrace(sqlite_url, tmp_path)
-    process = start(headrace, events, "--mode", "parallel", "--task-timeout", "1s", enrich=enrich)
+    process = start(headrace, events, "--mode", "parallel", "--task-timeout", patience, enrich=enrich)
     stdout, stderr = process.communicate(timeout=120)
     assert (process.returncode, stdout) == (1, ""), stderr
     assert said in stderr
