@@ -180,6 +180,23 @@ def test_a_connection_whose_server_said_goodbye_is_replaced_before_it_is_used(po
         assert store.commit(piece(new_ids(5))).retries == 0
 
 
+def test_a_server_that_ends_what_it_has_just_opened_is_waited_for(postgres_url: str) -> None:
+    """As one does that goes down while connections that died before are being replaced."""
+    opened: list[object] = []
+
+    def end_the_first(driver: object, _record: object) -> None:
+        opened.append(driver)
+        if len(opened) == 1:
+            end_the_others(postgres_url)
+
+    with open_store(postgres_url) as store:
+        prepared(store)
+        end_the_others(postgres_url)
+        sa.event.listen(store._engine, "connect", end_the_first)  # type: ignore[attr-defined]  # the pool's own event
+        done = store.commit(piece(new_ids(5)))
+    assert (done.retries, len(opened), done.counts.inserted) == (1, 2, 5)
+
+
 HELD = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
 
 
