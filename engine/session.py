@@ -74,11 +74,12 @@ class Session:
         return self._pool
 
     def dismiss(self) -> None:
-        """End the pool at once: a run failed, and what its workers are doing is of no use any more."""
+        """End the pool at once, and what this process commits: a run failed, and the rest is of no use any more."""
         if self._pool is not None:
             self._pool.kill()
         self._pool_open.close()
         self._pool = None
+        self.inline.abandon()
 
     def known(self, agreement: Agreement, options: LoadOptions) -> KnownIds:
         """The known IDs for a run: those of the last one over the same table and contract, if they were kept."""

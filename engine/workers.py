@@ -8,7 +8,7 @@ The latter are in `headrace.pool`.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -86,6 +86,7 @@ class InlineWorkers:
         self._store = store
         self._gatherer = ThreadPoolExecutor(1, thread_name_prefix="headrace-gather")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="headrace-commit")
+        self._given: set[Future[Committed]] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -111,4 +112,16 @@ class InlineWorkers:
     def commit(self, order: CommitOrder) -> Task[Committed]:
         """In the one thread that speaks to the store."""
         ready = self._gatherer.submit(gather, order)
-        return self._writer.submit(lambda: carry_out(order, self._store, ready.result()))
+        task = self._writer.submit(lambda: carry_out(order, self._store, ready.result()))
+        self._given.add(task)
+        task.add_done_callback(self._given.discard)
+        return task
+
+    def abandon(self) -> None:
+        """Drop the commits that have not begun, and wait for the one that goes on: a run failed, and whoever speaks to
+        the store now must be alone with it. An SQLite database in memory has one connection, and one transaction.
+        """
+        given = tuple(self._given)
+        for task in given:
+            task.cancel()
+        wait(given)

@@ -67,8 +67,9 @@ def replace_the_dead(engine: sa.Engine) -> None:
         record.info[_USED] = monotonic()
 
     def look(driver: Any, record: sa.pool.ConnectionPoolEntry, _proxy: object) -> None:
-        idle = monotonic() - record.info[_USED]
-        if idle < IDLE_SECONDS and not driver.closed and not _has_word(driver):
+        # one that was just opened took the place of a dead one: SQLAlchemy, told that it is dead too, would give up
+        fresh = _USED not in record.info
+        if fresh or (monotonic() - record.info[_USED] < IDLE_SECONDS and not driver.closed and not _has_word(driver)):
             return
         try:
             engine.dialect.do_ping(driver)
@@ -76,7 +77,6 @@ def replace_the_dead(engine: sa.Engine) -> None:
             # those that were opened before it are most likely as dead
             raise sa.exc.InvalidatePoolError from error
 
-    sa.event.listen(engine, "connect", used)
     sa.event.listen(engine, "checkin", used)
     sa.event.listen(engine, "checkout", look)
 

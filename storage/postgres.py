@@ -40,7 +40,7 @@ from headrace.storage.packing import ALONG_THE_KEY, holdings_of, ids_in, packed_
 from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS, arrow_of_postgres
 from headrace.storage.sqlstore import Opened, SqlStore, Written
-from headrace.storage.together import BEGIN, COMMIT, Cursor, Statement, plain, together
+from headrace.storage.together import BEGIN, COMMIT, Cursor, Rows, Statement, alone, plain, together
 from headrace.storage.wire import narrowed, wire_type
 
 __all__ = ["PostgresStore"]
@@ -157,25 +157,25 @@ class PostgresStore(SqlStore):
         with self._watch.stage("commit.receipt"):
             sent = [BEGIN, plain(self._claim(piece), self._engine.dialect), *locks, *[SAVEPOINT] * may_be_refused]
             _, claimed, *tried = self._together(connection, *sent)
-            row = claimed.fetchone()
-        if row is None or not keys:
-            return Opened(None if row is None else row[0])
+        if not claimed or not keys:
+            return Opened(claimed[0][0] if claimed else None)
         with self._watch.stage("commit.locks"):
-            return Opened(row[0], self._waited(connection, piece, keys, tried[0]))
+            return Opened(claimed[0][0], self._waited(connection, piece, keys, tried[0]))
 
     def _complete(self, connection: sa.Connection, books: sa.Update) -> None:
         """The receipt's books and COMMIT, in one round trip; the server skips COMMIT where the books fail."""
         with self._watch.stage("commit.commit"):
             self._together(connection, plain(books, self._engine.dialect), COMMIT)
 
-    def _waited(self, connection: sa.Connection, piece: Slice, keys: Sequence[int], tried: Cursor) -> float:
+    def _waited(self, connection: sa.Connection, piece: Slice, keys: Sequence[int], tried: Rows) -> float:
         """Wait for each lock that was refused, the rest taken in order; returns the seconds it took."""
-        waited, refused = 0.0, tried.fetchone()
-        while refused is not None:
-            waited += self._wait_for(connection, refused[0], piece, waited)
-            keys = keys[keys.index(refused[0]) + 1 :]
-            refused = self._ask(connection, _first_refused(keys)) if keys else None
-        if waited:
+        waited, refused = 0.0, tried
+        while refused:
+            ((key,),) = refused
+            waited += self._wait_for(connection, key, piece, waited)
+            keys = keys[keys.index(key) + 1 :]
+            refused = self._ask(connection, _first_refused(keys)).fetchall() if keys else []
+        if tried:
             # what waits from here on waits as long as the session's own setting says; the savepoint moves behind the
             # locks, for what is locked behind a savepoint is let go with it
             self._together(connection, Statement(sql.SQL("SET LOCAL lock_timeout TO DEFAULT")), SAVEPOINT)
@@ -211,7 +211,7 @@ class PostgresStore(SqlStore):
         self._put_aside(connection, table, ids)
         held = sql.SQL("SELECT coalesce(string_agg(uuid_send(event_id), ''), '') FROM {} JOIN {} USING (event_id)")
         with self._watch.stage("commit.query", rows=events.num_rows):
-            (packed,) = self._ask(connection, Statement(held.format(ASIDE, sql.Identifier(table)))) or (b"",)
+            (packed,) = self._ask(connection, Statement(held.format(ASIDE, sql.Identifier(table)))).fetchone() or (b"",)
         present = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(packed) // 16, [None, pa.py_buffer(packed)])
         return events.filter(pc.invert(pc.is_in(ids.column(0), value_set=present))) if packed else events
 
@@ -222,7 +222,7 @@ class PostgresStore(SqlStore):
         try:
             self._copy(connection, sql.Identifier(table), events, "commit.copy")
         except psycopg.errors.UniqueViolation:
-            self._together(connection, TO_SAVEPOINT)
+            self._ask(connection, TO_SAVEPOINT)
             return Written("safe", self._copy_safely(connection, table, events))
         return Written("fast", None)  # COMMIT releases the savepoint
 
@@ -246,7 +246,7 @@ class PostgresStore(SqlStore):
         )
         with self._watch.stage("commit.conflict", rows=events.num_rows):
             into = insert.format(sql.Identifier(table), columns, columns, ASIDE)
-            (inserted,) = self._ask(connection, Statement(into)) or (b"",)
+            (inserted,) = self._ask(connection, Statement(into)).fetchone() or (b"",)
         return None if len(inserted) == 16 * events.num_rows else inserted
 
     def _put_repeats_aside(self, connection: sa.Connection, table: str, aside: Aside) -> sa.TableClause:
@@ -258,7 +258,7 @@ class PostgresStore(SqlStore):
             "CREATE TEMPORARY TABLE headrace_repeats ON COMMIT DROP AS "
             "SELECT {}, 0::bigint AS {}, 0::bigint AS {} FROM {} WITH NO DATA"
         ).format(_names(data), *map(sql.Identifier, added), sql.Identifier(table))
-        self._together(connection, Statement(create))
+        self._ask(connection, Statement(create))
         self._copy(connection, sql.Identifier("pg_temp", "headrace_repeats"), rows, "commit.aside")
         return sa.table("headrace_repeats", *map(sa.column, names), schema="pg_temp")
 
@@ -290,8 +290,7 @@ class PostgresStore(SqlStore):
         )
         with self._watch.stage("commit.alerts", rows=alerts.num_rows, size=alerts.nbytes):
             into = insert.format(sql.Identifier(ALERTS.name), columns, columns, ASIDE)
-            (inserted,) = self._together(connection, Statement(into))
-        return inserted.rowcount
+            return self._ask(connection, Statement(into)).rowcount
 
     def _on_the_wire(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> pa.RecordBatch:
         """The events with their receipt, each column as wide as the table's: binary COPY takes no other width."""
@@ -343,13 +342,11 @@ class PostgresStore(SqlStore):
                 for (packed,) in rows:
                     yield packed
 
-    def _together(self, connection: sa.Connection, *statements: Statement) -> list[Cursor]:
+    def _together(self, connection: sa.Connection, *statements: Statement) -> list[Rows]:
         return together(_driver(connection), statements, self._say)
 
-    def _ask(self, connection: sa.Connection, statement: Statement) -> tuple[Any, ...] | None:
-        """The first row of the answer."""
-        (answer,) = self._together(connection, statement)
-        return answer.fetchone()
+    def _ask(self, connection: sa.Connection, statement: Statement) -> Cursor:
+        return alone(_driver(connection), statement, self._say)
 
 
 def _driver(connection: sa.Connection) -> psycopg.Connection[tuple[Any, ...]]:

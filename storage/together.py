@@ -1,12 +1,15 @@
 """Statements that go to PostgreSQL together: one round trip for all of them, however far away the server is.
 
     BEGIN ─► receipt ─► locks ─► SAVEPOINT ─┐
-                                            ├─► sent at once ─► run in order, up to the first that fails ─► the answers
+                                            ├─► one message ─► run in order, up to the first that fails ─► the answers
     books ─► COMMIT ────────────────────────┘
 
-libpq calls this a pipeline. One mark, the sync, ends it: the server skips all between a statement that fails and the
-mark, COMMIT included, so that nothing is ever committed of which a statement before COMMIT failed. Statements travel
-unnamed, so that a pooler in transaction mode knows of nothing between two transactions.
+They are one query of the simple protocol. The server leaves out all that stands behind a statement that fails, COMMIT
+included, so that nothing is ever committed of which a statement before COMMIT failed.
+
+libpq's pipeline would do the same, but psycopg sends a Flush behind it. Where that arrives when COMMIT is done (another
+process had the processor, a packet was sent again), a pooler in transaction mode takes it for the beginning of a new
+transaction: it gives this client a session of the server, and has it back only after the client's next transaction.
 """
 
 from __future__ import annotations
@@ -18,9 +21,12 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
-__all__ = ["BEGIN", "COMMIT", "Cursor", "Statement", "plain", "together"]
+__all__ = ["BEGIN", "COMMIT", "Cursor", "Rows", "Statement", "alone", "plain", "together"]
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
+Driver = psycopg.Connection[tuple[Any, ...]]
+Rows = list[tuple[Any, ...]]
+Say = Callable[[str], None]
 
 
 class Statement(NamedTuple):
@@ -40,18 +46,38 @@ def plain(statement: sa.Insert | sa.Update, dialect: sa.Dialect) -> Statement:
     return Statement(compiled.string.encode(), compiled.params)
 
 
-def together(
-    driver: psycopg.Connection[Any], statements: Sequence[Statement], say: Callable[[str], None]
-) -> list[Cursor]:
-    """Send `statements` at once; each is told to `say` before. Returns their answers, to be fetched from.
+def alone(driver: Driver, statement: Statement, say: Say) -> Cursor:
+    """Send one statement, told to `say` before. Its answer comes in binary: half the bytes where they are IDs."""
+    cursor = driver.cursor()
+    say(_written(statement, cursor).decode())
+    return cursor.execute(statement.text, statement.values, binary=True)
 
-    Raises what the first raised that failed; those behind it were not run. The connection must be in autocommit mode
-    where BEGIN is among them: else psycopg begins by itself, and waits for the answer.
+
+def together(driver: Driver, statements: Sequence[Statement], say: Say) -> list[Rows]:
+    """Send `statements` at once, all told to `say` before. Returns the rows that each answered, if any.
+
+    One of them may have parameters. Raises what the first raised that failed; those behind it were not run. The
+    connection must be in autocommit mode where BEGIN is among them: else psycopg begins by itself, and waits for the
+    answer.
     """
-    cursors = []
-    with driver.pipeline():
-        for text, values in statements:
-            cursor = driver.cursor()
-            say(text.decode() if isinstance(text, bytes) else text.as_string(cursor))
-            cursors.append(cursor.execute(text, values, binary=True))
-    return cursors
+    cursor = psycopg.ClientCursor(driver)
+    values = next((one.values for one in statements if one.values is not None), None)
+    sent = []
+    for statement in statements:
+        written = _written(statement, cursor)
+        say(written.decode())
+        # beside a statement with parameters a per cent sign begins one
+        sent.append(written.replace(b"%", b"%%") if values is not None and statement.values is None else written)
+    cursor.execute(b";\n".join(sent), values)
+    answers = [_rows(cursor)]
+    while cursor.nextset():
+        answers.append(_rows(cursor))
+    return answers
+
+
+def _written(statement: Statement, cursor: Cursor) -> bytes:
+    return statement.text if isinstance(statement.text, bytes) else statement.text.as_bytes(cursor)
+
+
+def _rows(cursor: Cursor) -> Rows:
+    return [] if cursor.description is None else cursor.fetchall()

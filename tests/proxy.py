@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 
 __all__ = ["Proxy", "Trouble", "drop_all", "proxied", "reset"]
 
-Trouble = Literal["none", "swallow", "reset", "black hole", "delay", "dribble"]
+Trouble = Literal["none", "swallow", "reset", "black hole", "delay", "dribble", "scatter"]
 BLOCK = 1 << 16
 COMMITTED = b"C\0\0\0\x0bCOMMIT\0"
 YOUR_TURN = re.compile(rb"Z\0\0\0\x05[ITE]|G\0\0\0.[\0\x01]", re.DOTALL)  # ready for a query, or for a COPY's rows
@@ -92,21 +92,35 @@ class Proxy:
         sink = far if up else near
         if self.trouble == "delay":
             time.sleep(0.01)
+        if self.trouble == "scatter" and up:
+            for message in _messages(block):
+                sink.sendall(message)
+                time.sleep(0.02)  # the server is done with it, most likely, before the next comes
+            return True
         step = 1 if self.trouble == "dribble" else len(block)
         for start in range(0, len(block), step):
             sink.sendall(block[start : start + step])
         return True
 
 
+def _messages(block: bytes) -> Iterator[bytes]:
+    """What a client has sent, cut where one message of the protocol ends. For messages that come whole."""
+    while block:
+        length = 1 + int.from_bytes(block[1:5], "big")
+        yield block[:length]
+        block = block[length:]
+
+
 @contextmanager
 def proxied(url: str) -> Iterator[Proxy]:
-    """A proxy before the server at `url` (on a Unix socket)."""
+    """A proxy before the server at `url`, on a Unix socket or a port."""
     parts = urlsplit(url)
-    (folder,) = parse_qs(parts.query)["host"]
+    folder = parse_qs(parts.query).get("host")
+    behind = f"{folder[0]}/.s.PGSQL.5432" if folder else (str(parts.hostname), parts.port or 5432)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = f"{parts.scheme}://postgres:@127.0.0.1:{listener.getsockname()[1]}{parts.path}"
         proxy = Proxy(near)
-        serve = threading.Thread(target=_serve, args=(listener, f"{folder}/.s.PGSQL.5432", proxy), daemon=True)
+        serve = threading.Thread(target=_serve, args=(listener, behind, proxy), daemon=True)
         serve.start()
         yield proxy
         with suppress(OSError):
@@ -116,17 +130,17 @@ def proxied(url: str) -> Iterator[Proxy]:
             end.close()
 
 
-def _serve(listener: socket.socket, path: str, proxy: Proxy) -> None:
+def _serve(listener: socket.socket, behind: str | tuple[str, int], proxy: Proxy) -> None:
     while True:
         try:
             near, _ = listener.accept()
         except OSError:
             return
-        far = socket.socket(socket.AF_UNIX)
+        far = socket.socket(socket.AF_UNIX if isinstance(behind, str) else socket.AF_INET)
         proxy.ends += [near, far]
         try:
             near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            far.connect(path)
+            far.connect(behind)
         except OSError:
             near.close()
             continue

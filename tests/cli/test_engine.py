@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,31 @@ def test_a_batch_that_fails_leaves_the_engine_of_use(store_url: str, headrace: H
             engine.ingest(pa.table({"other": [1]}))
         assert engine.ingest(batch(range(20))).inserted == 10
     assert headrace.count("t") == 20
+
+
+@pytest.mark.parametrize("to", ["sqlite://", "sqlite:///{}/own.db"])
+def test_nothing_is_committed_behind_the_back_of_a_batch_that_failed(to: str, tmp_path: Path) -> None:
+    """The next slice is on its way then; what goes on with it would share a database in memory with what comes next."""
+    failed = threading.Event()
+    too_late: list[bool] = []
+
+    def enrich(events: pa.RecordBatch) -> pa.RecordBatch:
+        if "v0" in events.column("value").to_pylist():
+            raise ValueError("made up")
+        time.sleep(0.3)
+        too_late.append(failed.is_set())
+        return events
+
+    with Engine(to=to.format(tmp_path), table="t", id=["key"], chunk_rows=10, enrich=enrich) as engine:
+        with pytest.raises(package.WorkerError, match="made up") as caught:
+            engine.ingest(batch(range(30)))
+        failed.set()
+        # the ledger could be told of it, while nobody else spoke to the store
+        assert [note for note in caught.value.__notes__ if "ledger" in note] == []
+        time.sleep(0.6)
+        assert not any(too_late), "what was on its way had ended when the batch was given up"
+        report = engine.ingest(batch(range(10, 30)))
+    assert report.inserted + report.duplicate_in_store == 20
 
 
 def test_providers_and_tables_share_an_engine(sqlite_url: str, headrace: Headrace) -> None:

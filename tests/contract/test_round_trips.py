@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from typing import Any
 
 import psycopg
@@ -22,6 +21,7 @@ from headrace.errors import RetryableStoreError, StoreError
 from headrace.storage import connecting, open_store, postgres
 from headrace.storage.base import Existing
 from headrace.storage.locks import lock_keys
+from headrace.storage.together import BEGIN, Statement, together
 
 KEYS = lock_keys(TABLE, 0, 8)
 KEPT = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM headrace_receipts)"
@@ -72,7 +72,12 @@ def test_each_chunk_of_a_sequential_load_takes_four_round_trips(far: Proxy) -> N
 
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psycopg.Connection, "pipeline", lambda _: nullcontext())
+    at_once = postgres.together
+
+    def apart(driver: Any, statements: Sequence[Statement], say: Any) -> Any:
+        return [rows for one in statements for rows in at_once(driver, [one], say)]
+
+    monkeypatch.setattr(postgres, "together", apart)
 
 
 def always_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +90,19 @@ def test_negative_control_the_round_trips_are_more_without(
 ) -> None:
     take_away(monkeypatch)
     assert turns(far, "snapshot") == WAYS["snapshot"][1] + more
+
+
+def test_a_per_cent_sign_is_one_beside_a_statement_with_parameters(postgres_url: str) -> None:
+    said: list[str] = []
+    with psycopg.connect(postgres_url, autocommit=True) as driver:
+        asked = [
+            Statement(b"SELECT %(n)s::BIGINT %% 4", {"n": 7}),
+            Statement(b"SELECT '%s', 7 % 4"),
+            BEGIN,
+        ]
+        assert together(driver, asked, said.append) == [[(3,)], [("%s", 3)], []]
+        assert together(driver, asked[1:], said.append) == [[("%s", 3)], []]
+    assert said[1:3] == said[3:] == ["SELECT '%s', 7 % 4", "BEGIN ISOLATION LEVEL READ COMMITTED"]
 
 
 def fail(url: str, state: str, on: str, *, times: int = 1000, more: str = "") -> None:
@@ -162,6 +180,23 @@ def test_a_connection_whose_server_said_goodbye_is_replaced_before_it_is_used(po
         assert store.commit(piece(new_ids(5))).retries == 0
 
 
+def test_a_server_that_ends_what_it_has_just_opened_is_waited_for(postgres_url: str) -> None:
+    """As one does that goes down while connections that died before are being replaced."""
+    opened: list[object] = []
+
+    def end_the_first(driver: object, _record: object) -> None:
+        opened.append(driver)
+        if len(opened) == 1:
+            end_the_others(postgres_url)
+
+    with open_store(postgres_url) as store:
+        prepared(store)
+        end_the_others(postgres_url)
+        sa.event.listen(store._engine, "connect", end_the_first)  # type: ignore[attr-defined]  # the pool's own event
+        done = store.commit(piece(new_ids(5)))
+    assert (done.retries, len(opened), done.counts.inserted) == (1, 2, 5)
+
+
 HELD = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
 
 
@@ -198,6 +233,11 @@ def locks_on_the_safe_path(url: str) -> int:
 
 
 def test_locks_that_were_waited_for_are_held_on_the_safe_path_too(postgres_url: str) -> None:
+    assert locks_on_the_safe_path(postgres_url) == len(KEYS)
+
+
+def test_a_clock_too_coarse_for_the_wait_lets_no_lock_go(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "monotonic", lambda: 7.0)
     assert locks_on_the_safe_path(postgres_url) == len(KEYS)
 
 

@@ -14,15 +14,21 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 import pytest
+from contract.pieces import WAYS as WAYS_TO_WRITE
+from contract.pieces import new_ids, piece, prepared
 from evidence import Record, keep
 from nursery import Ended, Nursery
 from oracle import OPTIONS, WAYS, Oracle, first_wins, forget
+from proxy import proxied
 from servers import OwnPostgres, own_postgres, pgbouncer, small_disk
 from tests_support import Headrace, scaled
 
 import headrace as package
 from headrace import AlertRule
 from headrace.errors import StoreError
+from headrace.storage import open_store
+from headrace.storage.base import Existing
+from headrace.storage.locks import lock_keys
 
 NAMED: Any = {
     "table": "t",
@@ -285,6 +291,28 @@ def test_a_trial_that_a_pooler_would_lead_into_the_real_tables_is_refused(
 
 def headrace_runs(server: OwnPostgres) -> list[tuple[Any, ...]]:
     return Headrace(server.url, server.folder).query("SELECT run_id FROM headrace_runs")
+
+
+@pytest.mark.parametrize("existing", WAYS_TO_WRITE)
+def test_a_commit_over_a_slow_network_leaves_the_poolers_session_to_others(
+    server: OwnPostgres, tmp_path: Path, existing: Existing
+) -> None:
+    """What arrives behind a COMMIT begins a transaction for the pooler: its client would hold a session and be idle."""
+    Headrace(server.url, tmp_path).query("DROP TABLE IF EXISTS events")
+    forget(Headrace(server.url, tmp_path))
+    with (
+        pgbouncer(server, pool=1, more="query_wait_timeout = 5") as url,
+        proxied(url) as slow,
+        open_store(slow.url) as store,
+    ):
+        prepared(store)
+        slow.trouble = "scatter"
+        keys = lock_keys("events", 0, 8) if existing == "query" else ()
+        for first_row in (0, 10):
+            store.commit(piece(new_ids(5, seed=first_row), first_row=first_row, existing=existing, locks=keys))
+            time.sleep(0.2)  # whatever is on its way has come
+            with psycopg.connect(url) as other:
+                assert other.execute("SELECT count(*) FROM events").fetchone() == (5 + first_row // 2,)
 
 
 def test_a_lock_that_leaks_through_a_pooler_would_be_seen(server: OwnPostgres) -> None:
