@@ -130,8 +130,10 @@ def _text_to_integer(c: str, t: str, _cast: Cast) -> str:
 
 def _text_to_float(c: str, t: str, _cast: Cast) -> str:
     number = f"try_cast({c} AS DOUBLE)"
+    # DuckDB takes 1_000 for a thousand, and +-1 for a minus
+    plain = f"NOT contains({c}, '_') AND NOT contains({c}, '+-')"
     return (
-        f"CASE WHEN isfinite({number}) THEN CASE WHEN NOT contains({c}, '_') THEN {number} END"
+        f"CASE WHEN isfinite({number}) THEN CASE WHEN {plain} THEN {number} END"
         f" WHEN regexp_full_match(lower({t}), {_SPECIAL}) THEN {number} END"
     )
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.casting import Caster, canonical_type, connect
@@ -51,6 +51,7 @@ def test_an_integer_is_the_exact_value_of_its_text_or_refused(texts: list[str]) 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(NUMERIC | st.floats().map(str), min_size=1, max_size=20))
+@example(["+-0", "+-1.5", "+-1e3", "+-inf"])
 def test_a_float_is_what_python_reads_or_refused(texts: list[str]) -> None:
     for text, got in zip(texts, cast(pa.array(texts, pa.string()), "float"), strict=True):
         try:
