@@ -10,7 +10,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg.conninfo import make_conninfo
 
-__all__ = ["CONNECTION_DEFAULTS", "conninfo_for", "conninfo_of", "how_to_connect", "replace_the_dead"]
+__all__ = ["CONNECTION_DEFAULTS", "conninfo_for", "conninfo_of", "how_to_connect", "read_dates", "replace_the_dead"]
 
 CONNECTION_DEFAULTS: dict[str, str | int] = {
     "application_name": "headrace",
@@ -23,6 +23,10 @@ CONNECTION_DEFAULTS: dict[str, str | int] = {
 """What holds unless the URL says otherwise. A server that vanishes without a word is found out within a minute: by
 probes while its answer is awaited, by ``tcp_user_timeout`` while something is being sent."""
 
+SPOKEN = {"client_encoding": "utf8"}
+"""What holds whatever the URL, the environment, the role or the database says: binary COPY carries UTF-8, and a server
+that expects Latin-1 would take it for that without a word."""
+
 PING_SECONDS = 2  # the least that libpq takes
 IDLE_SECONDS = 5.0  # a connection that was used since then is not asked whether its server is still there
 _USED = "headrace_used"  # where the pool keeps when a connection was used last
@@ -34,14 +38,14 @@ def how_to_connect(url: sa.URL) -> dict[str, Any]:
     A pooler in transaction mode gives each transaction another session of the server, where a statement prepared in an
     earlier one is not known: none is prepared.
     """
-    return {**_left_alone(url), "prepare_threshold": None}
+    return {**_left_alone(url), **SPOKEN, "prepare_threshold": None}
 
 
 def conninfo_for(url: sa.URL, **changed: str) -> str:
     """`url` as libpq's connection string, with the defaults and what is `changed`: for who speaks psycopg directly."""
     _, named = url.set(drivername="postgresql+psycopg").get_dialect()().create_connect_args(url)
     named.pop("context", None)  # psycopg's adapters, of no interest to libpq
-    return make_conninfo(make_conninfo(**named), **{**_left_alone(url), **changed})
+    return make_conninfo(make_conninfo(**named), **{**_left_alone(url), **SPOKEN, **changed})
 
 
 def conninfo_of(engine: sa.Engine) -> str:
@@ -53,6 +57,18 @@ def conninfo_of(engine: sa.Engine) -> str:
 
 def _left_alone(url: sa.URL) -> dict[str, str | int]:
     return {name: value for name, value in CONNECTION_DEFAULTS.items() if name not in url.query}
+
+
+def read_dates(engine: sa.Engine) -> None:
+    """Have `engine` ask for ISO dates where a role or a database has another ``DateStyle``: psycopg reads no other."""
+
+    def ask(driver: Any, _record: object) -> None:
+        # the server has told it unasked; a pooler in transaction mode keeps it for each client
+        if not (driver.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
+            driver.execute("SET datestyle TO ISO")
+            driver.commit()
+
+    sa.event.listen(engine, "connect", ask, insert=True)  # before SQLAlchemy has its own first look
 
 
 def replace_the_dead(engine: sa.Engine) -> None:

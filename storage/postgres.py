@@ -31,7 +31,7 @@ from psycopg import sql
 
 from headrace.errors import RetryableStoreError, SchemaError, StoreError
 from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
-from headrace.storage.connecting import conninfo_of, how_to_connect, replace_the_dead
+from headrace.storage.connecting import conninfo_of, how_to_connect, read_dates, replace_the_dead
 from headrace.storage.failures import refused
 from headrace.storage.fit import require_fit, require_type
 from headrace.storage.holdings import Holdings
@@ -67,6 +67,7 @@ class PostgresStore(SqlStore):
             hide_parameters=True,  # a traceback is no place for the user's rows
             connect_args=how_to_connect(url),
         )
+        read_dates(engine)
         replace_the_dead(engine)
         super().__init__(engine, shown, on_statement)
         self._wire: dict[str, pa.Schema] = {}

@@ -18,6 +18,7 @@ def test_the_url_beats_the_defaults_and_leaves_the_others() -> None:
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
+        "client_encoding": "utf8",
         "prepare_threshold": None,
     }
     assert CONNECTION_DEFAULTS.keys() - said.keys() == {"tcp_user_timeout", "application_name"}
