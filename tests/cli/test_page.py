@@ -167,6 +167,11 @@ addEventListener("load", () => setTimeout(() => {
     chart.told.textContent = ""; svg.dispatchEvent(new PointerEvent("pointermove", over));
     used.hovered = chart.told.textContent;
     used.named = document.getElementById(svg.getAttribute("aria-labelledby")).textContent;
+    if (!chart.lanes) {
+      for (const mark of chart.marks.filter(mark => mark.x === 0)) { mark.low *= 1000; mark.high *= 1000; }
+      chart.range(2, chart.last);
+      used.highest = Math.min(...[...svg.querySelectorAll("rect")].map(one => +one.getAttribute("y")));
+    }
     used.lanes = [...svg.querySelectorAll("text")].map(one => one.textContent);
   }
   const labels = [...document.querySelectorAll("button")].map(one => one.getAttribute("aria-label"));
@@ -220,6 +225,9 @@ def test_a_browser_draws_it_and_it_can_be_used_by_hand_and_by_keyboard(
         assert " on a core" in used["second"]
         assert used["zoomed"] < used["whole"]
         assert " on a core" in used["hovered"]
+    for name in ("chunks", "chunks-beside")[:runs]:
+        # a giant out of view sets no scale: the highest bar takes at least half of the 170 pixels
+        assert 8 <= charts[name]["highest"] <= 8 + 170 * 0.55, name
     assert len({used["named"] for used in charts.values()}) == 2 * runs
     assert (seen["unnamed"], seen["ambiguous"], seen["live"]) == (0, 0, 3 + 2 * runs)
     if runs == 2:
