@@ -56,7 +56,7 @@ class ChunkCosts:
     @property
     def waiting(self) -> float:
         """The others."""
-        return self.seconds - self.on_a_core
+        return max(0.0, self.seconds - self.on_a_core)
 
     @property
     def waiting_for_database(self) -> float:
@@ -125,7 +125,7 @@ def chunkwise(spans: Iterable[Span], most: int = MOST_CHUNKS) -> Chunkwise:
             if place not in found:
                 found[place] = ChunkCosts(*place)
             stages = found[place].stages
-        stages.setdefault(span.stage, StageTotal()).add(span)
+        _count(stages.setdefault(span.stage, StageTotal()), span)
     each = list(found.values())
     step = _step(each, most)
     return Chunkwise(len(each), step, [_merged(each[at : at + step]) for at in range(0, len(each), step)], besides)
@@ -151,6 +151,14 @@ def together(spans: Iterable[Span], most: int) -> Sequence[ChunkCosts]:
 
 def _step(each: Sequence[ChunkCosts], most: int) -> int:
     return -(-len(each) // most) or 1
+
+
+def _count(total: StageTotal, span: Span) -> None:
+    """Add a span. The two clocks are not read at once, so that it may seem to be on a core for longer than it took:
+    that is cut off here, or else what is on a core would depend on how many chunks are merged.
+    """
+    total.add(span)
+    total.cpu_seconds -= max(0.0, span.cpu_seconds - span.seconds)
 
 
 def _merged(neighbours: Sequence[ChunkCosts]) -> ChunkCosts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple, replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,8 +40,12 @@ def test_every_span_counts_once_in_a_bounded_number_of_chunks_in_input_order(spa
     assert found.total == len(met) == sum(one.chunks for one in found.chunks)
     assert [(one.source, one.first_row) for one in found.chunks] == met[:: found.merged]
     assert all(one.chunks == found.merged for one in found.chunks[:-1])
-    assert found.besides == totals_of(one for one in spans if not one.source)
-    for stage, total in totals_of(one for one in spans if one.source).items():
+    capped = [replace(one, cpu_seconds=min(one.cpu_seconds, one.seconds)) for one in spans]
+    besides = totals_of(one for one in capped if not one.source)
+    assert found.besides.keys() == besides.keys()
+    for stage, total in besides.items():
+        assert astuple(found.besides[stage]) == pytest.approx(astuple(total))
+    for stage, total in totals_of(one for one in capped if one.source).items():
         parts = [one.stages[stage] for one in found.chunks if stage in one.stages]
         assert sum(part.spans for part in parts) == total.spans
         assert sum(part.rows for part in parts) == total.rows
@@ -50,7 +56,11 @@ def test_every_span_counts_once_in_a_bounded_number_of_chunks_in_input_order(spa
 
 @given(some_spans)
 def test_the_seconds_are_on_a_core_or_waiting_and_the_database_is_part_of_that(spans: list[Span]) -> None:
-    for one in chunkwise(spans).chunks:
+    found = chunkwise(spans).chunks
+    for name in ("rows", "size", "seconds", "on_a_core", "waiting"):  # whatever is merged, they add up
+        merged = sum(getattr(one, name) for one in chunkwise(spans, 2).chunks)
+        assert merged == pytest.approx(sum(getattr(one, name) for one in found), abs=1e-9)
+    for one in found:
         assert one.on_a_core + one.waiting == pytest.approx(one.seconds)
         assert 0 <= one.on_a_core <= one.seconds
         commit = one.to_dict()["stages"].get("commit", {"waiting": 0})
