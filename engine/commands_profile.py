@@ -65,6 +65,6 @@ def profile(
         recorded.remarks = found.remarks
         if recorded.facts is not None:
             recorded.facts = replace(recorded.facts, database=found.database)  # not the trial's
-        write_page(Path(page), recorded)
+        write_page(Path(page), recorded, beside=found.parallel.recorded)
     print(json.dumps(found.to_dict(), ensure_ascii=False, default=str) if output == "json" else found.to_text())
     return 0 if found.trustworthy else 4

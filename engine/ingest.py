@@ -199,7 +199,8 @@ class _Run:
             try:
                 for chunks, size in batches:
                     self._go_on()
-                    with self._stages.stage("decide", rows=sum(chunk.read for chunk in chunks)):
+                    rows = sum(chunk.read for chunk in chunks)
+                    with self._stages.stage("decide", rows=rows, about=chunks[0].address):
                         batch = MicroBatch(chunks, self._known, self._shape.partitions)
                     self._dispatch(batch, size)
             finally:
@@ -283,7 +284,7 @@ class _Run:
         receipts = {one: self._slicing.receipt(batch, one) for one in partitions}
         if to_judge := None in receipts.values() and self._shape.existing == "snapshot":
             self._fetch_for(batch)
-            with self._stages.stage("decide"):
+            with self._stages.stage("decide", about=batch.address):
                 batch.judge()
         if self._shadow is not None:
             self._shadow.compare(batch, judged=to_judge)

@@ -132,7 +132,7 @@ class Intake:
         return pa.schema([column for column in schema if column.name in own])
 
     def _order(self, chunk: Chunk) -> PrepareOrder:
-        with self._stages.stage("spool", rows=chunk.address.rows):
+        with self._stages.stage("spool", rows=chunk.address.rows, about=chunk.address):
             parcel = self.workers.pack(chunk.batch)
         return PrepareOrder(
             address=chunk.address,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+from headrace.chunkwise import chunkwise
 from headrace.costs import Costs, Group, round_trips, totals_of
 from headrace.criteria import Criterion
 from headrace.meter import Usage
@@ -226,6 +227,10 @@ class Profile:
             },
             "machine": asdict(self.machine),
             "costs": asdict(self.costs),
+            "chunks": {
+                "sequential": chunkwise(self.sequential.recorded.spans).to_dict(),
+                "parallel": chunkwise(self.parallel.recorded.spans).to_dict(),
+            },
             "criteria": [asdict(one) for one in self.criteria],
             "verdict": {
                 "parallel": self.parallel_advised,

@@ -33,7 +33,7 @@ from headrace.chunk import Chunk
 from headrace.flags import Decision
 from headrace.microbatch import MicroBatch
 from headrace.report import Report
-from headrace.storage.base import Committed, Slice
+from headrace.storage.base import Address, Committed, Slice
 from headrace.storage.spans import Span, Stage, Stopwatch
 
 __all__ = ["Listener", "PoolHealth", "RunFacts", "Silent", "StageTotal", "Stages"]
@@ -162,9 +162,12 @@ class Stages:
         """Spans have come home."""
         self._untold.extend(spans)
 
-    def stage(self, name: str, *, rows: int = 0) -> Stage:
-        """Measure a stage of the coordinator's own."""
-        return Stopwatch(keep=self._untold.append).stage(name, rows=rows)
+    def stage(self, name: str, *, rows: int = 0, about: Address | None = None) -> Stage:
+        """Measure a stage of the coordinator's own; `about` is the chunk, or the first one of the micro-batch, that it
+        works on, ``None`` where it concerns the run.
+        """
+        source, first_row = ("", 0) if about is None else (about.source, about.first_row)
+        return Stopwatch(source, first_row, keep=self._untold.append).stage(name, rows=rows)
 
     def reading(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         """`chunks`, with the time that each takes to be read."""

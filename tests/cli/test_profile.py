@@ -42,6 +42,29 @@ def test_a_profile_measures_a_sample_and_leaves_nothing(headrace: Headrace, even
     assert headrace.query_one_if_table("e", "SELECT 1") is None
 
 
+@pytest.mark.parametrize("strategy", ["partitioned", "upsert"])
+def test_what_each_chunk_took_sums_up_to_what_the_runs_took(headrace: Headrace, events: str, strategy: str) -> None:
+    found = headrace.json("profile", events, *HOW, "--sample", "0", "--workers", "2", "--strategy", strategy)
+    for way, report in (("sequential", found["sample"]), ("parallel", found["sample_parallel"])):
+        told = found["chunks"][way]
+        chunks = told["chunks"]
+        assert (told["total"], told["merged"], len(chunks)) == (report["chunks"], 1, 9)
+        assert [(one["source"], one["first_row"], one["rows"]) for one in chunks] == [
+            ("e.csv", row, min(500, 4_400 - row)) for row in range(0, 4_400, 500)
+        ]
+        assert all(one["bytes"] >= one["rows"] * 8 for one in chunks)
+        each = [one["stages"] for one in chunks]
+        for stage, seconds in report["stages"].items():
+            sums = sum(one[stage]["seconds"] for one in [*each, told["besides"]] if stage in one)
+            assert sums == pytest.approx(seconds, abs=0.001), stage
+        assert told["besides"].keys() <= {"agree", "read", "snapshot", "wait.memory", "wait.chunk", "wait.commit"}
+        assert all({"read", "spool", "prepare"} <= one.keys() for one in each)
+        together = 2 if way == "parallel" and strategy == "partitioned" else 1  # chunks in a micro-batch
+        for at, one in enumerate(each):
+            assert ("decide" in one) == ("commit" in one) == (at % together == 0)
+        assert sum(one["decide"]["rows"] for one in each if "decide" in one) == 4_400
+
+
 def test_a_profile_knows_what_the_real_table_knows_and_only_reads_it(headrace: Headrace, events: str) -> None:
     headrace.load(events, *HOW)
     before = headrace.query("SELECT count(*), max(headrace_receipt) FROM e")

@@ -100,6 +100,18 @@ def test_every_slice_is_measured_where_it_was_done(store_url: str, mode: str) ->
         assert all(span.size > 0 for span in commits if span.rows)
 
 
+@pytest.mark.either_store
+def test_every_stage_but_the_runs_own_says_whose_chunk_it_worked_on(store_url: str, mode: str) -> None:
+    of_the_run = {"agree", "snapshot"}
+    for report, heard in loaded(store_url, **MODES[mode]):
+        chunks = {(span.source, span.first_row) for span in heard.spans if span.stage == "read" and span.rows}
+        assert len(chunks) == report.chunks
+        for span in heard.spans:
+            if span.stage not in of_the_run and not span.stage.startswith("wait."):
+                at_the_end = span.stage == "read" and not span.rows
+                assert at_the_end or (span.source, span.first_row) in chunks, span
+
+
 def test_the_parts_of_a_commit_fit_into_it(store_url: str, mode: str) -> None:
     database = store_url.split(":", 1)[0]
     for _, heard in loaded(store_url, **MODES[mode]):
