@@ -46,7 +46,7 @@ class Span:
 class Stage:
     """A stage that is going on. `rows` and `size` may be set while it does."""
 
-    __slots__ = ("_began", "_cpu", "_name", "_started", "_watch", "rows", "size")
+    __slots__ = ("_began", "_cpu", "_name", "_watch", "rows", "size")
 
     def __init__(self, watch: Stopwatch, name: str, rows: int, size: int) -> None:
         self._watch = watch
@@ -55,7 +55,6 @@ class Stage:
         self.size = size
 
     def __enter__(self) -> Self:
-        self._started = time.time()
         self._cpu = time.thread_time()
         self._began = time.perf_counter()
         return self
@@ -68,7 +67,7 @@ class Stage:
         watch.keep(
             Span(
                 stage=self._name,
-                started=self._started,
+                started=watch.epoch + self._began,
                 seconds=seconds,
                 cpu_seconds=time.thread_time() - self._cpu,
                 worker=watch.worker,
@@ -84,10 +83,11 @@ class Stage:
 class Stopwatch:
     """Measures the stages of one piece of work, each in one thread; a stage that fails took its time all the same.
 
-    `spans` are those that are over, unless `keep` takes them elsewhere.
+    `spans` are those that are over, unless `keep` takes them elsewhere. `epoch` makes of the clock that measures the
+    one that everybody shares; it is read once, so that a part never seems to begin before its stage.
     """
 
-    __slots__ = ("first_row", "keep", "partition", "source", "spans", "worker")
+    __slots__ = ("epoch", "first_row", "keep", "partition", "source", "spans", "worker")
 
     def __init__(
         self,
@@ -101,6 +101,7 @@ class Stopwatch:
         self.first_row = first_row
         self.partition = partition
         self.worker = f"{os.getpid()}/{threading.current_thread().name}"
+        self.epoch = time.time() - time.perf_counter()
         self.spans: list[Span] = []
         self.keep = keep or self.spans.append
 
