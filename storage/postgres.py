@@ -111,15 +111,14 @@ class PostgresStore(SqlStore):
             [(c["name"], require_type(table, c["name"], arrow_of_postgres(c["type"]), c["type"])) for c in data]
         )
 
-    def create_or_widen(self, table: str, schema: pa.Schema, *, time_index: str | None) -> bool:
-        for name in schema.names:
+    def _require_names(self, table: str, columns: Sequence[str]) -> None:
+        for name in columns:
             if len(name.encode()) > NAME_BYTES:
                 raise SchemaError(
                     f"the column's name has {len(name.encode())} bytes, PostgreSQL cuts it at {NAME_BYTES}",
                     where=f"{table}, column {name}",
                     hint="rename it with --select",
                 )
-        return super().create_or_widen(table, schema, time_index=time_index)
 
     def _cure(self, table: str) -> str:
         quoted = self._engine.dialect.identifier_preparer.quote(table)

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
-from headrace.errors import StoreError
+from headrace.errors import SchemaError, StoreError
 from headrace.storage.base import (
     EVENT_ID,
     RECEIPT,
@@ -51,6 +51,10 @@ BUSY_SECONDS = 30.0
 SECONDS_BETWEEN_TRIES = 0.01
 WAITED = "headrace_waited"  # where a connection keeps how long its BEGIN IMMEDIATE waited
 LONGEST_TIMEOUT = 2**31 - 1  # milliseconds, as busy_timeout takes them
+_COLUMNS = (
+    "SELECT its.name, of.name, of.type, of.pk FROM sqlite_master AS its, pragma_table_info(its.name) AS of "
+    "WHERE its.type IN ('table', 'view') AND its.name = :t COLLATE NOCASE"
+)
 
 
 class SqliteStore(SqlStore):
@@ -89,10 +93,16 @@ class SqliteStore(SqlStore):
     # Tables -------------------------------------------------------------------------------------------------------
 
     def _reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> pa.Schema | None:
-        declared = connection.execute(sa.text("SELECT name, type, pk FROM pragma_table_info(:t)"), {"t": table})
-        columns = declared.all()
-        if not columns:
+        found = connection.execute(sa.text(_COLUMNS), {"t": table}).all()
+        if not found:
             return None
+        if found[0][0] != table:
+            raise SchemaError(
+                f"SQLite does not tell upper from lower case, and has this table as {found[0][0]!r}",
+                where=table,
+                hint=f"--table {found[0][0]}, or another name",
+            )
+        columns = [column for _, *column in found]
         keys = [[name for name, _, rank in columns if rank], *_unique_keys(connection, table)]
         cure = (
             f"create it with {EVENT_ID} BLOB PRIMARY KEY, provider TEXT, {RECEIPT} BIGINT; or load into another table"
@@ -100,6 +110,17 @@ class SqliteStore(SqlStore):
         require_fit(table, [name for name, _, _ in columns], keys if keyed else None, cure)
         data = [(name, kind) for name, kind, _ in columns if name not in RESERVED_COLUMNS]
         return pa.schema([(name, require_type(table, name, arrow_of_sqlite(kind), kind)) for name, kind in data])
+
+    def _require_names(self, table: str, columns: Sequence[str]) -> None:
+        spelt: dict[bytes, str] = {}
+        for name in columns:
+            # bytes, since SQLite knows the case of ASCII letters alone
+            if (other := spelt.setdefault(name.encode().lower(), name)) != name:
+                raise SchemaError(
+                    f"SQLite does not tell upper from lower case: {other!r} and {name!r} are one column to it",
+                    where=f"{table}, column {name}",
+                    hint="rename it with --select, or load into PostgreSQL",
+                )
 
     def _now(self) -> Any:
         return _moment_text(datetime.now(UTC))

@@ -10,7 +10,7 @@ events are written, how IDs are fetched and how a table is reflected.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -134,11 +134,16 @@ class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
         self._exclusive(connection)
         # another process may have been quicker while we waited for the lock
         present = self._reflect(connection, table)
+        self._require_names(table, [*RESERVED_COLUMNS, *(present.names if present is not None else ()), *schema.names])
         if present is None:
             self._create(connection, table, schema, time_index)
             return True
         self._widen(connection, table, pa.schema(missing(table, schema, present)))
         return False
+
+    @abstractmethod
+    def _require_names(self, table: str, columns: Sequence[str]) -> None:
+        """Raise `SchemaError` unless the database can have these columns beside each other, under these names."""
 
     def _create(self, connection: sa.Connection, table: str, schema: pa.Schema, time_index: str | None) -> None:
         events = event_table(table, schema, self._engine.dialect.name)

@@ -315,3 +315,31 @@ def test_the_time_index_is_there(store_url: str) -> None:
     with second_connection(store_url) as connection:
         indexed = [index["column_names"] for index in sa.inspect(connection).get_indexes(TABLE)]
     assert ["t"] in indexed
+
+
+def test_names_that_sqlite_takes_for_one_are_refused_with_both_shown(sqlite_url: str) -> None:
+    """A contract is found by its table's name: under another spelling the same table would have had a second one."""
+    with open_store(sqlite_url) as store:
+        with pytest.raises(SchemaError, match=r"'Key' and 'key' are one column") as caught:
+            store.create_or_widen("Fires", pa.schema([("Key", pa.int64()), ("key", pa.int64())]), time_index=None)
+        assert caught.value.hint is not None
+        assert "--select" in caught.value.hint
+        store.create_or_widen(
+            "Fires", pa.schema([("Key", pa.int64()), ("É", pa.int64()), ("é", pa.int64())]), time_index=None
+        )
+        with pytest.raises(SchemaError, match=r"'Key' and 'KEY' are one column"):
+            store.create_or_widen("Fires", pa.schema([("KEY", pa.int64())]), time_index=None)
+        with pytest.raises(SchemaError, match=r"'event_id' and 'Event_ID' are one column"):
+            store.create_or_widen("Fires", pa.schema([("Event_ID", pa.int64())]), time_index=None)
+        with pytest.raises(SchemaError, match=r"has this table as 'Fires'") as caught:
+            store.table_schema("fires")
+        assert caught.value.hint is not None
+        assert "--table Fires" in caught.value.hint
+
+
+def test_names_that_postgresql_tells_apart_are_two(postgres_url: str) -> None:
+    with open_store(postgres_url) as store:
+        schema = pa.schema([("Key", pa.int64()), ("key", pa.string())])
+        for table in ("Fires", "fires"):
+            store.create_or_widen(table, schema, time_index=None)
+            assert store.table_schema(table) == schema
