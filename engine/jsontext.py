@@ -30,7 +30,7 @@ from headrace.elements import elements
 from headrace.errors import InputError
 from headrace.expressions import literal
 from headrace.locate import Locator
-from headrace.reading import Hint, Piece, Place
+from headrace.reading import Hint, Piece, Place, require_few
 from headrace.storage.rejects import Reject
 from headrace.streams import ESCAPED, LONGEST, Progress, Utf8, open_bytes, readable, unescape
 
@@ -40,6 +40,7 @@ _BLOCK = 4 << 20
 _PIECE_ROWS = 16_384
 _JSON = "json"
 _BESIDE = ("geometry", "id")
+_NAMED = r'"[ \t\r\n]*:'
 _STRING: Hint = ("date", "timestamp", "string")
 _NUMBER: Hint = ("integer", "decimal", "float", "string")
 _HINTS: dict[frozenset[str], Hint] = {
@@ -64,12 +65,16 @@ class JsonReader:
         self._shape = shape
         self._caster = caster
         self._locator = Locator(path, self._places)
+        self._sampled: set[str] = set()
+        self._sampled_rows = 0
 
     def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
         """The members that the sample's objects have, in order of appearance, and what their types may be."""
         texts = [self._objects(piece).table.column(_JSON) for piece in sample]
         column = pa.chunked_array([chunk for text in texts for chunk in text.chunks], pa.string())
         names = self._names(column)
+        self._sampled = set(names)
+        self._sampled_rows = sample[-1].first_row + sample[-1].span if sample else 0
         (kinds,) = self._caster.evaluate([column], [f"CAST(json_type(c0, {self._paths(names)}) AS VARCHAR[])"])
         seen = [set(pc.unique(pc.list_element(kinds, number)).to_pylist()) for number in range(len(names))]
         return {name: _hint(frozenset(kind - {None, "NULL"})) for name, kind in zip(names, seen, strict=True)}
@@ -93,8 +98,32 @@ class JsonReader:
                 yield self._without_escaped(piece) if text.escaped else piece
                 first += len(texts)
 
-    def tabulate(self, piece: Piece, names: Sequence[str]) -> Piece:
+    def tabulate(self, piece: Piece, names: Sequence[str], *, late: bool = False) -> Piece:
         """The members called `names` as columns of text; what is no JSON object becomes a reject."""
+        piece = self._tabulated(piece, names)
+        if not late or piece.first_row < self._sampled_rows or piece.raw is None:
+            return piece
+        more = self._late(piece.raw, piece.table, names)
+        if not more:
+            return piece
+        require_few(len(names) + len(more), self._name)
+        wider = pa.table(self._members(piece.raw, [*names, *more]), names=[*names, *more])
+        return replace(piece, table=wider)
+
+    def _late(self, text: pa.ChunkedArray, found: pa.Table, names: Sequence[str]) -> list[str]:
+        """The members that neither `names` nor the sample has. Where each name that stands in a row was `found` with a
+        value there are none; only elsewhere are the names looked at, which costs a third of the reading.
+        """
+        written = pc.count_substring_regex(text, _NAMED).to_numpy()
+        values = np.zeros(len(text), np.int64)
+        for column in found.columns:
+            values += pc.is_valid(column).to_numpy()
+        if (written <= values).all():
+            return []
+        known = self._sampled | set(names)
+        return [name for name in self._names(text) if name not in known]
+
+    def _tabulated(self, piece: Piece, names: Sequence[str]) -> Piece:
         try:
             found = self._members(piece.table.column(_JSON), names)
             suspect = bool(pc.any(_all_null(found, piece.table.num_rows)).as_py())

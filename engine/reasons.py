@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import date, datetime, time
+from typing import TypeGuard
 
+import numpy as np
 import pyarrow as pa
 
 from headrace.partitioning.contract import LogicalType
@@ -38,11 +41,30 @@ def text_of(value: object) -> str | None:
     """A Python value as the text from which its column's type can be read again; ``None`` stays."""
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, datetime | date | time):
+    if isinstance(value, datetime | date):
         return value.isoformat()
+    if isinstance(value, time):  # as the cast layer writes one
+        return value.isoformat().rstrip("0") if value.microsecond and value.tzinfo is None else value.isoformat()
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
-    return json.dumps(value, default=str, ensure_ascii=False)
+    if isinstance(value, bool | int | float | Mapping | list | tuple | set | frozenset | np.ndarray):
+        return json.dumps(value, default=_within, ensure_ascii=False, separators=(",", ":"))
+    return text_of(value.item()) if _is_number(value) else str(value)
+
+
+def _within(value: object) -> object:
+    """What stands for `value` in JSON. An array's own text shows its ends only, a set's has another order each time."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if _is_number(value) else str(value)
+
+
+def _is_number(value: object) -> TypeGuard[np.generic]:
+    return isinstance(value, np.number | np.bool_) and not isinstance(value, np.timedelta64)
 
 
 def as_text(value: pa.Scalar) -> str | None:
