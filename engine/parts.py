@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from headrace.casting import BadValue, Caster
 from headrace.reading import Piece, Place, Reader
-from headrace.reasons import as_text
+from headrace.reasons import kept
 from headrace.storage.rejects import Reject
 
 __all__ = ["Part", "Parts", "joined"]
@@ -124,6 +124,6 @@ def _good(rows: int, bad: list[BadValue]) -> pa.Array:
 
 
 def _records(table: pa.Table, bad: list[BadValue]) -> list[str]:
-    """The bad rows as JSON objects of column to text or null."""
-    rows = [{name: as_text(table.column(name)[value.index]) for name in table.column_names} for value in bad]
+    """The bad rows as JSON objects of column to text, null, or bytes that are no text."""
+    rows = [{name: kept(table.column(name)[value.index]) for name in table.column_names} for value in bad]
     return [json.dumps(row, ensure_ascii=False) for row in rows]

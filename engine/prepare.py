@@ -24,6 +24,7 @@ from headrace.parcel import MemoryParcel, Parcel
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.encoding import unencodable
 from headrace.partitioning.identity import digest_of, event_ids, ids_from_arrow, ids_to_arrow, times_us, unplaceable
+from headrace.reasons import kept
 from headrace.storage.base import Address
 from headrace.storage.rejects import Reject
 from headrace.storage.spans import Span
@@ -149,13 +150,13 @@ def _reject(chunk: Chunk, at: int, column: str, reason: str) -> Reject:
     return Reject(chunk.address.source, row, None, column, reason, record, record, "prepare")
 
 
-def _as_text(row: pa.RecordBatch) -> dict[str, str | None]:
+def _as_text(row: pa.RecordBatch) -> dict[str, str | dict[str, str] | None]:
     return {name: _text(row.column(name)[0]) for name in row.schema.names}
 
 
-def _text(value: pa.Scalar) -> str | None:
+def _text(value: pa.Scalar) -> str | dict[str, str] | None:
     if not value.is_valid:
         return None
     if pa.types.is_binary(value.type):
-        return str(value.as_py().hex())
+        return kept(value)
     return str(value.as_py()) if pa.types.is_floating(value.type) else str(value.cast(pa.string()).as_py())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests_support import Headrace
 
@@ -118,6 +120,18 @@ def test_rejects_of_a_select_are_replayed_through_the_select(headrace: Headrace)
     assert (reject["line"], reject["column"]) == (3, "v")
     headrace.run("rejects", "replay", reject["reject_id"], "--set", "v=6")
     assert headrace.query("SELECT n, tenfold FROM t ORDER BY n") == [(1, 50), (2, 60), (3, 70)]
+
+
+def test_replayed_bytes_are_the_bytes_they_were(headrace: Headrace) -> None:
+    held = [b"text", b"\xff\x00\xfe", None, b"\x00", "é".encode("latin-1")]
+    bad = pa.table({"b": pa.array(held, pa.binary()), "v": [float("nan")] * 5, "n": ["x"] * 5})
+    pq.write_table(bad.drop_columns("n"), headrace.folder / "identity.parquet")
+    pq.write_table(bad.drop_columns("v"), headrace.folder / "typed.parquet")
+    for name, kind, change in (("identity", "v=float", "v=1"), ("typed", "n=integer", "n=1")):
+        headrace.load(f"{name}.parquet", "--type", kind, "--type", "b=bytes", expect=3)
+        headrace.run("rejects", "replay", "--set", change)
+    for query in ("SELECT b FROM identity", "SELECT b FROM typed"):
+        assert sorted((row[0] for row in headrace.query(query)), key=repr) == sorted(held, key=repr)
 
 
 def test_discarded_rejects_stay_on_record(headrace: Headrace) -> None:

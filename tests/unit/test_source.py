@@ -297,6 +297,20 @@ def test_json_arrays_and_geojson_are_read_element_by_element(tmp_path: Path, ind
     assert json.loads(table.column("geometry").to_pylist()[0]) == {"type": "Point", "coordinates": [1, 2]}
 
 
+def test_what_is_no_feature_is_refused_and_not_loaded_as_its_geometry(tmp_path: Path) -> None:
+    point = {"type": "Point", "coordinates": [1, 2]}
+    good = [{"type": "Feature", "geometry": point}, {"geometry": point, "properties": {"a": 1}}, {"properties": None}]
+    bad = [{"geometry": point, "attributes": {"a": 2}}, {"type": "Feature", "id": 7, "properties": [3]}, {"a": 4}, 5]
+    table, rejects, _ = read(file(tmp_path, "x.geojson", json.dumps({"features": [*good, *bad]})))
+    assert table.column("a").to_pylist() == [None, 1, None]
+    assert [one.row for one in rejects] == [3, 4, 5, 6]
+    assert [one.reason.split(":")[0] for one in rejects] == ["this is not a GeoJSON feature"] * 3 + [
+        "this is not a JSON object"
+    ]
+    with pytest.raises(InputError, match="holds no GeoJSON features"):
+        read(file(tmp_path, "other.json", json.dumps({"features": bad[:1] * 3})))
+
+
 def test_a_control_character_in_a_key_beside_the_features_harms_nothing(tmp_path: Path) -> None:
     text = '{"type":"FeatureCollection","na\nme":1,"features":[{"properties":{"a":1}}]}'  # found by the fuzzer
     assert read(file(tmp_path, "x.geojson", text))[0].to_pylist() == [{"a": 1}]
