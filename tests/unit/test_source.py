@@ -198,8 +198,9 @@ def test_csv_columns(tmp_path: Path, content: str, columns: list[str]) -> None:
 
 def test_csv_types_are_inferred_from_text_and_leading_zeros_mean_text(tmp_path: Path) -> None:
     content = (
-        "i,f,z,t,d,b,s,n,big,flag\n1,1.5,0056,2022-04-09T00:18:00Z,2022-04-09,true,x,,12345678901234567890,T\n"
-        "-2,3,0101,2022-04-09 00:18:00+02:00,2022-04-10,False,1,,1,F\n"
+        "i,f,z,t,d,b,s,n,big,flag,tel,fax,plus\n"
+        "1,1.5,0056,2022-04-09T00:18:00Z,2022-04-09,true,x,,12345678901234567890,T,+491701234567,1.5,+5\n"
+        "-2,3,0101,2022-04-09 00:18:00+02:00,2022-04-10,False,1,,1,F,+4930123456,+4930123456,-3\n"
     )
     schema = only(file(tmp_path, "x.csv", content)).infer(ReadOptions())
     assert dict(zip(schema.names, schema.types, strict=True)) == {
@@ -213,6 +214,9 @@ def test_csv_types_are_inferred_from_text_and_leading_zeros_mean_text(tmp_path: 
         "n": pa.string(),
         "big": pa.string(),
         "flag": pa.string(),
+        "tel": pa.string(),
+        "fax": pa.string(),
+        "plus": pa.int64(),
     }
 
 
