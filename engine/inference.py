@@ -25,10 +25,10 @@ _LEAST_SCALE = 9
 _MOST_SCALE = 18
 # braces are doubled: the tests go through str.format for the column's name
 _FALSE_NUMBER = literal(r"\s*([+-]?(0[0-9].*|[0-9]{{16,}})|\+[0-9]{{7,}})\s*")
-_FALSE_INTEGER = literal(r"\s*([+-]?0[0-9]+|\+[0-9]{{7,}})\s*")
+_NO_INTEGER = literal(r"\s*([+-]?0[0-9]+|\+[0-9]{{7,}})\s*")
 _TESTS: dict[LogicalType, str] = {
     "bool": "lower(trim({c})) IN ('true', 'false')",
-    "integer": f"NOT (contains({{c}}, '.') OR contains(lower({{c}}), 'e') OR regexp_full_match({{c}}, {_FALSE_INTEGER}))",
+    "integer": f"NOT (contains({{c}}, '.') OR contains(lower({{c}}), 'e') OR regexp_full_match({{c}}, {_NO_INTEGER}))",
     "float": f"NOT regexp_full_match({{c}}, {_FALSE_NUMBER})",
 }
 
