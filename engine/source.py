@@ -256,7 +256,7 @@ class _Source:
         """Whether `select` passes on columns that it does not name, as ``SELECT *`` does."""
         table = own.empty_table()
         more = table.append_column("headrace_late", pa.array([], pa.string()))
-        return len(self._select(more, select).column_names) > len(self._select(table, select).column_names)
+        return bool(self._select(more, select).schema != self._select(table, select).schema)
 
     def _typed_chunks(
         self, pieces: Iterator[Piece], schema: pa.Schema, options: ReadOptions, *, late: bool = False

@@ -253,7 +253,12 @@ LATE = [{"a": 0, "b": "x"}] * 6 + [{"a": 1, "b": "x", "late": n} for n in (1, 2)
 @pytest.mark.parametrize("kind", ["jsonl", "geojson", "dicts"])
 @pytest.mark.parametrize(
     ("select", "refused"),
-    [(None, 2), ("SELECT * FROM source", 2), ("SELECT * EXCLUDE (b) FROM source", 2), ("SELECT a, b FROM source", 0)],
+    [
+        (None, 2),
+        ("SELECT * FROM source", 2),
+        ("SELECT a, source AS every FROM source", 2),
+        ("SELECT a, b FROM source", 0),
+    ],
 )
 def test_a_column_that_comes_up_behind_the_sample_costs_its_rows_and_not_its_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, select: str | None, refused: int
