@@ -41,7 +41,6 @@ _BLOCK = 4 << 20
 _PIECE_ROWS = 16_384
 _JSON = "json"
 _BESIDE = ("geometry", "id")
-_NAMED = r'"[ \t\r\n]*:'
 _NO_FEATURE = "this is not a GeoJSON feature: it has no object 'properties'"
 _IS_FEATURE = (
     "coalesce(json_type(c0, '/properties') IN ('OBJECT', 'NULL'), json_extract_string(c0, '/type') = 'Feature', false)"
@@ -120,25 +119,14 @@ class JsonReader:
         piece = self._tabulated(piece, names)
         if not late or piece.first_row < self._sampled_rows or piece.raw is None:
             return piece
-        more = self._late(piece.raw, piece.table, names)
+        # costs a third of the extraction; counting what looks like names, to be spared it, costs as much
+        known = self._sampled | set(names)
+        more = [name for name in self._names(piece.raw) if name not in known]
         if not more:
             return piece
         require_few(len(names) + len(more), self._name)
         wider = pa.table(self._members(piece.raw, [*names, *more]), names=[*names, *more])
         return replace(piece, table=wider)
-
-    def _late(self, text: pa.ChunkedArray, found: pa.Table, names: Sequence[str]) -> list[str]:
-        """The members that neither `names` nor the sample has. Where each name that stands in a row was `found` with a
-        value there are none; only elsewhere are the names looked at, which costs a third of the reading.
-        """
-        written = pc.count_substring_regex(text, _NAMED).to_numpy()
-        values = np.zeros(len(text), np.int64)
-        for column in found.columns:
-            values += pc.is_valid(column).to_numpy()
-        if (written <= values).all():
-            return []
-        known = self._sampled | set(names)
-        return [name for name in self._names(text) if name not in known]
 
     def _tabulated(self, piece: Piece, names: Sequence[str]) -> Piece:
         try:
