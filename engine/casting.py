@@ -37,6 +37,7 @@ from headrace.reasons import as_text, reason
 __all__ = ["BadValue", "Caster", "canonical_type", "connect"]
 
 _MEMORY_LIMIT = "1GB"
+_MOST_DIGITS = 38
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,21 +154,37 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """`column` without the encodings and types that DuckDB does not take: dictionaries, long decimals, half floats."""
     types, kind = pa.types, column.type
     if types.is_dictionary(kind):
-        return plain(column.cast(kind.value_type))
+        return plain(_looked_up(column))
     if types.is_run_end_encoded(kind):
         return plain(pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], kind.value_type))
-    if types.is_decimal256(kind) or types.is_null(kind):
+    if types.is_null(kind):
         return column.cast(pa.string())
-    if types.is_float16(kind):
-        return column.cast(pa.float32())
-    if types.is_date64(kind):
-        return column.cast(pa.timestamp("ms"))
-    return column
+    if types.is_decimal(kind):
+        return _plain_decimals(column)
+    simpler = pa.float32() if types.is_float16(kind) else pa.timestamp("ms") if types.is_date64(kind) else kind
+    return column if simpler.equals(kind) else column.cast(simpler)
+
+
+def _plain_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Decimals as DuckDB has them: 38 digits at most, and none left out in front of the point. Others become text."""
+    kind = column.type
+    if kind.scale < 0 and kind.precision - kind.scale <= _MOST_DIGITS:
+        return column.cast(pa.decimal128(kind.precision - kind.scale, 0))
+    return column.cast(pa.string()) if kind.scale < 0 or pa.types.is_decimal256(kind) else column
+
+
+def _looked_up(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of indices as the values they stand for. Arrow looks up no views of text, which polars has."""
+    kind = column.type.value_type
+    kind = pa.large_string() if pa.types.is_string_view(kind) else kind
+    return pa.chunked_array([chunk.dictionary.cast(kind).take(chunk.indices) for chunk in column.chunks], kind)
 
 
 def _physical(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Timestamps as their integers: beside a zone DuckDB has no nanoseconds, and would round them away."""
-    return column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+    """Timestamps and durations as their integers: DuckDB has no nanoseconds in them, and would round those away."""
+    return (
+        column.cast(pa.int64()) if pa.types.is_timestamp(column.type) or pa.types.is_duration(column.type) else column
+    )
 
 
 def _bad_values(

@@ -191,8 +191,8 @@ class CsvReader:
             )
         return dialect
 
-    def tabulate(self, piece: Piece, names: Sequence[str]) -> Piece:
-        """Only the columns asked for."""
+    def tabulate(self, piece: Piece, names: Sequence[str], *, late: bool = False) -> Piece:  # noqa: ARG002
+        """Only the columns asked for; a header leaves none for later."""
         kept = [name for name in piece.table.column_names if name in set(names)]
         return replace(piece, table=piece.table.select(kept))
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from headrace.errors import ConfigurationError, HeadraceError, WorkerError, no_room
 from headrace.partitioning.contract import arrow_type, logical_type
-from headrace.reasons import as_text
+from headrace.reasons import kept
 from headrace.sendable import require_sendable
 from headrace.storage.base import EVENT_ID, RESERVED_COLUMNS
 from headrace.storage.rejects import Reject
@@ -124,7 +124,7 @@ def rejects_of(
 
 def _reject(events: pa.RecordBatch, at: int, reason: str, place: tuple[str, int | None]) -> Reject:
     names = [name for name in events.schema.names if name not in RESERVED_COLUMNS]
-    record = json.dumps({name: as_text(events.column(name)[at]) for name in names}, ensure_ascii=False)
+    record = json.dumps({name: kept(events.column(name)[at]) for name in names}, ensure_ascii=False)
     source, row = place
     return Reject(source, row, None, None, reason, record, record, "prepare")
 

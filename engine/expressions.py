@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from headrace.partitioning.contract import LogicalType
 
-__all__ = ["Cast", "identifier", "is_text", "literal", "logical_name"]
+__all__ = ["Cast", "identifier", "is_bytes", "is_text", "literal", "logical_name"]
 
 _BLANK = " \t\r\n\f\v"
 _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _TIME = r"[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?"
-_ZONE = r" ?(Z|z|UTC|[+-][0-9]{2}(:?[0-9]{2})?)"
+_ZONE = r" ?(Z|z|UTC|[+-]([01][0-9]|2[0-3])(:?[0-5][0-9])?)"
 # regular expressions, not IN lists: DuckDB makes a join of a long list, and evaluates its side of it for every row
 _SPECIAL = "'[+-]?(nan|inf|infinity)'"
 _TRUE, _FALSE = "'true|t|yes|y|1'", "'false|f|no|n|0'"
@@ -43,7 +43,8 @@ def is_text(kind: pa.DataType) -> bool:
     return any((types.is_string(kind), types.is_large_string(kind), types.is_string_view(kind)))
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether the Arrow type is one of the binary types."""
     types = pa.types
     tests = (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
     return any(test(kind) for test in tests)
@@ -61,7 +62,7 @@ def logical_name(kind: pa.DataType) -> LogicalType:
         ("float", types.is_floating(kind)),
         ("timestamp", types.is_timestamp(kind)),
         ("date", types.is_date(kind)),
-        ("bytes", _is_bytes(kind)),
+        ("bytes", is_bytes(kind)),
     )
     return next((name for name, matches in tests if matches), "string")
 
@@ -229,15 +230,21 @@ def _from_bool(cast: Cast) -> str | None:
     return _choose(cast, {"bool": cast.column})
 
 
+def _microseconds(cast: Cast) -> str:
+    """The integer of a timestamp or duration in microseconds, null where there are nanoseconds."""
+    c, unit = cast.column, cast.found.unit
+    if unit == "ns":
+        return f"CASE WHEN {c} % 1000 = 0 THEN {c} // 1000 END"
+    return f"try_cast(CAST({c} AS HUGEINT) * {_MICROS[unit]} AS BIGINT)"
+
+
+def _from_duration(cast: Cast) -> str | None:
+    return {"string": f"CAST(to_microseconds({_microseconds(cast)}) AS VARCHAR)"}.get(cast.to)
+
+
 def _from_timestamp(cast: Cast) -> str | None:
     """`column` holds the timestamp's integer: DuckDB's own types lose the nanoseconds beside a zone."""
-    c, unit = cast.column, cast.found.unit
-    micros = (
-        f"CASE WHEN {c} % 1000 = 0 THEN {c} // 1000 END"
-        if unit == "ns"
-        else f"try_cast(CAST({c} AS HUGEINT) * {_MICROS[unit]} AS BIGINT)"
-    )
-    time = f"TRY(make_timestamp({micros}))"
+    time = f"TRY(make_timestamp({_microseconds(cast)}))"
     zoned = cast.found.tz is not None
     text = f"strftime({time}, '%Y-%m-%dT%H:%M:%S.%f{'Z' if zoned else ''}')"
     return {
@@ -272,6 +279,7 @@ _FROM: dict[str, Callable[[Cast], str | None]] = {
     "bool": _from_bool,
     "timestamp": _from_timestamp,
     "date": _from_date,
+    "duration": _from_duration,
     "bytes": _from_bytes,
     "nested": _from_nested,
     "other": _from_other,
@@ -288,7 +296,8 @@ def _kind(kind: pa.DataType) -> str:
         ("bool", types.is_boolean(kind)),
         ("timestamp", types.is_timestamp(kind)),
         ("date", types.is_date(kind)),
-        ("bytes", _is_bytes(kind)),
+        ("duration", types.is_duration(kind)),
+        ("bytes", is_bytes(kind)),
         ("nested", types.is_nested(kind)),
     )
     return next((name for name, matches in tests if matches), "other")

@@ -1,8 +1,8 @@
 """Which type a column of text is, told from a sample: the first candidate that every value of it satisfies.
 
 Inference is narrower than the casts, which know what the column is meant to be: here ``1`` and ``t`` are no
-booleans (only ``true`` and ``false`` are), and text whose digits would not survive (``0056``, a 20-digit number) stays
-string.
+booleans (only ``true`` and ``false`` are), and text that would not survive (``0056``, a 20-digit number, a telephone
+number's ``+``) stays string.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _FIRST_ROWS = 1_000
 _LEAST_SCALE = 9
 _MOST_SCALE = 18
 # braces are doubled: the tests go through str.format for the column's name
-_FALSE_NUMBER = literal(r"\s*[+-]?(0[0-9].*|[0-9]{{16,}})\s*")
-_ZERO_FIRST = literal(r"\s*[+-]?0[0-9]+\s*")
+_FALSE_NUMBER = literal(r"\s*([+-]?(0[0-9].*|[0-9]{{16,}})|\+[0-9]{{7,}})\s*")
+_NO_INTEGER = literal(r"\s*([+-]?0[0-9]+|\+[0-9]{{7,}})\s*")
 _TESTS: dict[LogicalType, str] = {
     "bool": "lower(trim({c})) IN ('true', 'false')",
-    "integer": f"NOT (contains({{c}}, '.') OR contains(lower({{c}}), 'e') OR regexp_full_match({{c}}, {_ZERO_FIRST}))",
+    "integer": f"NOT (contains({{c}}, '.') OR contains(lower({{c}}), 'e') OR regexp_full_match({{c}}, {_NO_INTEGER}))",
     "float": f"NOT regexp_full_match({{c}}, {_FALSE_NUMBER})",
 }
 

@@ -6,10 +6,11 @@
 
 So a file of any size is read in bounded memory, which DuckDB's own reader does not do for one long array. Members are
 text from here on, numbers too; DuckDB holds a number as a 64-bit integer or a double, as RFC 8259 advises, so ``1.50``
-comes out as ``1.5`` and more than 17 digits do not survive unless they are quoted. Objects and arrays inside come out
+comes out as ``1.5`` and more than 15 digits need not survive unless they are quoted. Objects and arrays inside come out
 as JSON text. If a member occurs twice in an object, the first counts. Names are matched exactly.
 
-The columns of a feature are its properties, and ``geometry`` (JSON text) and ``id`` where no property has that name.
+The columns of a feature are its properties, and ``geometry`` (JSON text) and ``id`` where no property of that name has
+a value; its other members are left out. Other vendors' JSON with a member ``features`` is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from headrace.elements import elements
 from headrace.errors import InputError
 from headrace.expressions import literal
 from headrace.locate import Locator
-from headrace.reading import Hint, Piece, Place
+from headrace.reading import Hint, Piece, Place, require_few
 from headrace.storage.rejects import Reject
 from headrace.streams import ESCAPED, LONGEST, Progress, Utf8, open_bytes, readable, unescape
 
@@ -40,6 +41,10 @@ _BLOCK = 4 << 20
 _PIECE_ROWS = 16_384
 _JSON = "json"
 _BESIDE = ("geometry", "id")
+_NO_FEATURE = "this is not a GeoJSON feature: it has no object 'properties'"
+_IS_FEATURE = (
+    "coalesce(json_type(c0, '/properties') IN ('OBJECT', 'NULL'), json_extract_string(c0, '/type') = 'Feature', false)"
+)
 _STRING: Hint = ("date", "timestamp", "string")
 _NUMBER: Hint = ("integer", "decimal", "float", "string")
 _HINTS: dict[frozenset[str], Hint] = {
@@ -64,15 +69,31 @@ class JsonReader:
         self._shape = shape
         self._caster = caster
         self._locator = Locator(path, self._places)
+        self._sampled: set[str] = set()
+        self._sampled_rows = 0
 
     def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
         """The members that the sample's objects have, in order of appearance, and what their types may be."""
-        texts = [self._objects(piece).table.column(_JSON) for piece in sample]
+        pieces = [self._objects(piece) for piece in sample]
+        self._require_features(pieces)
+        texts = [piece.table.column(_JSON) for piece in pieces]
         column = pa.chunked_array([chunk for text in texts for chunk in text.chunks], pa.string())
         names = self._names(column)
+        self._sampled = set(names)
+        self._sampled_rows = sample[-1].first_row + sample[-1].span if sample else 0
         (kinds,) = self._caster.evaluate([column], [f"CAST(json_type(c0, {self._paths(names)}) AS VARCHAR[])"])
         seen = [set(pc.unique(pc.list_element(kinds, number)).to_pylist()) for number in range(len(names))]
         return {name: _hint(frozenset(kind - {None, "NULL"})) for name, kind in zip(names, seen, strict=True)}
+
+    def _require_features(self, sample: Sequence[Piece]) -> None:
+        """Raise `InputError` for other JSON with a member 'features': nothing of its elements would be loaded."""
+        refused = any(reject.reason == _NO_FEATURE for piece in sample for reject in piece.rejects)
+        if refused and not any(piece.table.num_rows for piece in sample):
+            raise InputError(
+                "its member 'features' holds no GeoJSON features: they have no object 'properties'",
+                where=self._name,
+                hint="write its objects as JSON lines, for example: jq -c '.features[]' in.json > out.jsonl",
+            )
 
     count: int | None = None  # only reading tells
 
@@ -93,11 +114,24 @@ class JsonReader:
                 yield self._without_escaped(piece) if text.escaped else piece
                 first += len(texts)
 
-    def tabulate(self, piece: Piece, names: Sequence[str]) -> Piece:
+    def tabulate(self, piece: Piece, names: Sequence[str], *, late: bool = False) -> Piece:
         """The members called `names` as columns of text; what is no JSON object becomes a reject."""
+        piece = self._tabulated(piece, names)
+        if not late or piece.first_row < self._sampled_rows or piece.raw is None:
+            return piece
+        # costs a third of the extraction; counting what looks like names, to be spared it, costs as much
+        known = self._sampled | set(names)
+        more = [name for name in self._names(piece.raw) if name not in known]
+        if not more:
+            return piece
+        require_few(len(names) + len(more), self._name)
+        wider = pa.table(self._members(piece.raw, [*names, *more]), names=[*names, *more])
+        return replace(piece, table=wider)
+
+    def _tabulated(self, piece: Piece, names: Sequence[str]) -> Piece:
         try:
             found = self._members(piece.table.column(_JSON), names)
-            suspect = bool(pc.any(_all_null(found, piece.table.num_rows)).as_py())
+            suspect = bool(pc.any(_all_null(self._inside(names, found), piece.table.num_rows)).as_py())
         except duckdb.Error:  # malformed JSON somewhere; looking beforehand would cost as much as the reading
             suspect = True
         if suspect:
@@ -105,6 +139,11 @@ class JsonReader:
             found = self._members(piece.table.column(_JSON), names)
         table = pa.table(found, names=list(names)) if names else piece.table.select([])
         return replace(piece, table=table, raw=piece.table.column(_JSON))
+
+    def _inside(self, names: Sequence[str], columns: Sequence[pa.ChunkedArray]) -> list[pa.ChunkedArray]:
+        """The columns that only properties give: what is no feature may have a geometry, as in other vendors' JSON."""
+        beside = _BESIDE if self._shape == "features" else ()
+        return [column for name, column in zip(names, columns, strict=True) if name not in beside]
 
     def _members(self, text: pa.ChunkedArray, names: Sequence[str]) -> list[pa.ChunkedArray]:
         # what a feature has beside its properties stands at the list's end
@@ -158,7 +197,12 @@ class JsonReader:
             [piece.table.column(_JSON)], ["coalesce(CASE WHEN json_valid(c0) THEN json_type(c0) END, '')"]
         )
         bad = pc.not_equal(kinds, "OBJECT").to_numpy()
-        return self._without(piece, bad, "this is not a JSON object") if bad.any() else piece
+        piece = self._without(piece, bad, "this is not a JSON object") if bad.any() else piece
+        if self._shape != "features" or not piece.table.num_rows:
+            return piece
+        (features,) = self._caster.evaluate([piece.table.column(_JSON)], [_IS_FEATURE])
+        bad = pc.invert(features).to_numpy()
+        return self._without(piece, bad, _NO_FEATURE) if bad.any() else piece
 
     def _without_escaped(self, piece: Piece) -> Piece:
         escaped = pc.match_substring_regex(piece.table.column(_JSON), ESCAPED).to_numpy()

@@ -15,14 +15,17 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headrace.casting import BadValue, Caster
 from headrace.reading import Piece, Place, Reader
-from headrace.reasons import as_text
+from headrace.reasons import kept
 from headrace.storage.rejects import Reject
 
 __all__ = ["Part", "Parts", "joined"]
+
+_LATE = "the column comes up too late to be in this load: headrace rejects replay adds it to the table"
 
 
 class Part(NamedTuple):
@@ -43,10 +46,15 @@ class Parts:
         self._caster = caster
         self._name = name
 
-    def part(self, piece: Piece, schema: pa.Schema) -> Part:
-        """The piece's good rows in `schema`, and all its rejects with their places, in row order."""
-        piece = self._reader.tabulate(piece, schema.names)
+    def part(self, piece: Piece, schema: pa.Schema, *, late: bool = False) -> Part:
+        """The piece's good rows in `schema`, and all its rejects with their places, in row order.
+
+        With `late`, a row with a value in a column that came up behind the sample is a reject: it would lose the value.
+        """
+        piece = self._reader.tabulate(piece, schema.names, late=late)
         table, bad = self._caster.cast(piece.table, schema)
+        if late:
+            bad = _with_late(bad, piece.table, schema.names)
         rejects = self._placed([*piece.rejects, *self._refused(piece, bad)])
         good = _good(len(piece.rows), bad)
         rows = piece.rows[good.to_numpy(zero_copy_only=False)]
@@ -92,6 +100,16 @@ def joined(parts: Sequence[Part]) -> Part:
     )
 
 
+def _with_late(bad: list[BadValue], table: pa.Table, names: Sequence[str]) -> list[BadValue]:
+    """`bad`, and the first value of each other row in a column that is none of `names`."""
+    every = {value.index: value for value in bad}
+    for name in table.column_names if set(table.column_names) - set(names) else ():
+        if name not in names:
+            for index in np.flatnonzero(pc.is_valid(table.column(name)).to_numpy()).tolist():
+                every.setdefault(index, BadValue(index, name, _LATE))
+    return [every[index] for index in sorted(every)]
+
+
 def _at(reject: Reject, places: Mapping[int, Place]) -> Reject:
     if reject.row is None or reject.row not in places:
         return reject
@@ -106,6 +124,6 @@ def _good(rows: int, bad: list[BadValue]) -> pa.Array:
 
 
 def _records(table: pa.Table, bad: list[BadValue]) -> list[str]:
-    """The bad rows as JSON objects of column to text or null."""
-    rows = [{name: as_text(table.column(name)[value.index]) for name in table.column_names} for value in bad]
+    """The bad rows as JSON objects of column to text, null, or bytes that are no text."""
+    rows = [{name: kept(table.column(name)[value.index]) for name in table.column_names} for value in bad]
     return [json.dumps(row, ensure_ascii=False) for row in rows]

@@ -2,7 +2,8 @@
 
     chunk ──► refuse what no event can be made of ──► encode, hash ──► event IDs
               (NaN or infinity in an identity float,
-               no event time, NUL in a text)
+               no event time, NUL in a text, years
+               that no database holds)
 
 Whole columns at a time; the only per-row step is the hash call inside `headrace.partitioning.identity`.
 """
@@ -24,6 +25,7 @@ from headrace.parcel import MemoryParcel, Parcel
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.encoding import unencodable
 from headrace.partitioning.identity import digest_of, event_ids, ids_from_arrow, ids_to_arrow, times_us, unplaceable
+from headrace.reasons import kept
 from headrace.storage.base import Address
 from headrace.storage.rejects import Reject
 from headrace.storage.spans import Span
@@ -31,6 +33,9 @@ from headrace.storage.spans import Span
 __all__ = ["Prepared", "latest", "moment_of", "prepare"]
 
 Mask = NDArray[np.bool_]
+# days since 1970: the first of the year -4712, a month after PostgreSQL's calendar begins, and the last of 32767
+_FIRST_DAY, _LAST_DAY = -2_440_550, 11_248_737
+_US_PER_DAY = 86_400_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -121,9 +126,23 @@ def _objections(batch: pa.RecordBatch, contract: Contract) -> Iterator[tuple[str
             yield from _found(name, "NaN or infinity cannot identify an event", unencodable(batch.column(name)))
     for name in batch.schema.names:
         column = batch.column(name)
+        if pa.types.is_temporal(column.type):
+            yield from _found(name, "the year is not one of -4712 to 32767, which databases hold", _beyond(column))
         if pa.types.is_string(column.type):
             holds_nul = _mask(pc.match_substring(column, "\0"))
             yield from _found(name, "the text holds a NUL character, which databases refuse", holds_nul)
+
+
+def _beyond(column: pa.Array) -> Mask:
+    """Which dates or times are before PostgreSQL's calendar, or in a year that Arrow cannot write for SQLite."""
+    first, last, values = (
+        _FIRST_DAY,
+        _LAST_DAY,
+        column.view(pa.int32() if pa.types.is_date(column.type) else pa.int64()),
+    )
+    if not pa.types.is_date(column.type):
+        first, last = first * _US_PER_DAY, (last + 1) * _US_PER_DAY - 1
+    return _mask(pc.or_(pc.less(values, first), pc.greater(values, last)))
 
 
 def _against_times(name: str, times: pa.Array, layout: str) -> Iterator[tuple[str, str, Mask]]:
@@ -149,13 +168,18 @@ def _reject(chunk: Chunk, at: int, column: str, reason: str) -> Reject:
     return Reject(chunk.address.source, row, None, column, reason, record, record, "prepare")
 
 
-def _as_text(row: pa.RecordBatch) -> dict[str, str | None]:
+def _as_text(row: pa.RecordBatch) -> dict[str, str | dict[str, str] | None]:
     return {name: _text(row.column(name)[0]) for name in row.schema.names}
 
 
-def _text(value: pa.Scalar) -> str | None:
+def _text(value: pa.Scalar) -> str | dict[str, str] | None:
     if not value.is_valid:
         return None
     if pa.types.is_binary(value.type):
-        return str(value.as_py().hex())
-    return str(value.as_py()) if pa.types.is_floating(value.type) else str(value.cast(pa.string()).as_py())
+        return kept(value)
+    if pa.types.is_floating(value.type):
+        return str(value.as_py())
+    try:
+        return str(value.cast(pa.string()).as_py())
+    except pa.ArrowInvalid:  # a year beyond those that Arrow writes
+        return kept(value)

@@ -96,8 +96,11 @@ class Reader(Protocol):
         """The whole input. Raises `InputError` where it cannot be read on."""
         ...
 
-    def tabulate(self, piece: Piece, names: Sequence[str]) -> Piece:
-        """`piece` with the columns of `names` that the input has; a row that has no columns becomes a reject."""
+    def tabulate(self, piece: Piece, names: Sequence[str], *, late: bool = False) -> Piece:
+        """`piece` with the columns of `names` that the input has; a row that has no columns becomes a reject.
+
+        With `late`, also with the columns that neither `names` nor the sample of `hints` has.
+        """
         ...
 
     def locate(self, rows: Sequence[int]) -> dict[int, Place]:

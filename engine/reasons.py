@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from datetime import date, datetime, time
+from typing import TypeGuard
 
+import numpy as np
 import pyarrow as pa
 
+from headrace.expressions import is_bytes
 from headrace.partitioning.contract import LogicalType
 
-__all__ = ["as_text", "reason", "text_of"]
+__all__ = ["as_text", "kept", "reason", "restored", "text_of"]
 
 _SHOWN = 60
+_BASE64 = "base64"
 _FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*", re.ASCII)
 _LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
@@ -38,11 +44,30 @@ def text_of(value: object) -> str | None:
     """A Python value as the text from which its column's type can be read again; ``None`` stays."""
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, datetime | date | time):
+    if isinstance(value, datetime | date):
         return value.isoformat()
+    if isinstance(value, time):  # as the cast layer writes one
+        return value.isoformat().rstrip("0") if value.microsecond and value.tzinfo is None else value.isoformat()
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
-    return json.dumps(value, default=str, ensure_ascii=False)
+    if isinstance(value, bool | int | float | Mapping | list | tuple | set | frozenset | np.ndarray):
+        return json.dumps(value, default=_within, ensure_ascii=False, separators=(",", ":"))
+    return text_of(value.item()) if _is_number(value) else str(value)
+
+
+def _within(value: object) -> object:
+    """What stands for `value` in JSON. An array's own text shows its ends only, a set's has another order each time."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if _is_number(value) else str(value)
+
+
+def _is_number(value: object) -> TypeGuard[np.generic]:
+    return isinstance(value, np.number | np.bool_) and not isinstance(value, np.timedelta64)
 
 
 def as_text(value: pa.Scalar) -> str | None:
@@ -53,6 +78,21 @@ def as_text(value: pa.Scalar) -> str | None:
         return str(value.value)
 
 
+def kept(value: pa.Scalar) -> str | dict[str, str] | None:
+    """An Arrow value as a reject's record has it: its text, or for bytes that are no text an object that holds them."""
+    if value.is_valid and isinstance(found := value.as_py() if is_bytes(value.type) else None, bytes):
+        try:
+            return found.decode()
+        except UnicodeDecodeError:
+            return {_BASE64: b64encode(found).decode()}
+    return as_text(value)
+
+
+def restored(value: object) -> object:
+    """What `kept` made of bytes as bytes again; anything else as it is."""
+    return b64decode(value[_BASE64]) if isinstance(value, dict) and value.keys() == {_BASE64} else value
+
+
 def _detail(text: str, wanted: LogicalType) -> str:
     if wanted == "integer" and _FRACTION.fullmatch(text):
         return ": it would lose its fraction"
@@ -60,6 +100,8 @@ def _detail(text: str, wanted: LogicalType) -> str:
         return ": it would lose its leading zeros"
     if wanted == "integer" and _WHOLE.fullmatch(text):
         return ": it does not fit 64 bits"
+    if wanted == "string" and re.search(r"\d:\d\d", text):
+        return ": it is finer than a microsecond"
     if wanted == "timestamp" and re.fullmatch(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d.*", text):
         return ": no such time in the calendar or the time zone, or finer than a microsecond"
     return ""

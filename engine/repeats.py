@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from headrace.enrich import apply
 from headrace.orders import CommitOrder, Piece
 from headrace.partitioning.identity import ids_to_arrow
-from headrace.reasons import as_text
+from headrace.reasons import kept
 from headrace.revisions import Revisions
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Slice, Store
 from headrace.storage.outbox import REVISION_COLUMNS
@@ -188,7 +188,7 @@ def _kept(pieces: Sequence[Piece], place: int, column: str | None, reason: str, 
         place -= len(piece.rows)
     at = int(piece.rows[place])
     row = piece.events.open().slice(at, 1)
-    record = json.dumps({name: as_text(row.column(name)[0]) for name in row.schema.names}, ensure_ascii=False)
+    record = json.dumps({name: kept(row.column(name)[0]) for name in row.schema.names}, ensure_ascii=False)
     number = None if piece.numbers is None else int(piece.numbers[at])
     return Reject(piece.address.source, number, None, column, reason, record, record, "revision", differs)
 

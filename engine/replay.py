@@ -24,6 +24,7 @@ from headrace.config import LoadOptions
 from headrace.errors import UsageError
 from headrace.ingest import ingest
 from headrace.partitioning.contract import LogicalType
+from headrace.reasons import restored
 from headrace.report import Report
 from headrace.source import Input, ReadOptions, open_inputs
 from headrace.storage.base import Store
@@ -121,7 +122,7 @@ def reread(
     read = replace(options.read, select=select, types=types, chunk_rows=BATCH, chunk_bytes=1 << 40)
     options = replace(options, table=first.table, provider=first.provider, read=read)
     options = in_stored_timezone(store, first.table, options)
-    records = [{**_texts(json.loads(one.reject.record or "{}")), **changes} for one in batch]
+    records = [{**_values(json.loads(one.reject.record or "{}")), **changes} for one in batch]
     (inner,) = open_inputs([records], options.read, None)
     return _Replayed(inner, [one.reject for one in batch]), options
 
@@ -154,6 +155,11 @@ def _split(store: Store, stored: StoredReject, raw: str) -> dict[str, str | None
 
 def _texts(record: Mapping[str, object]) -> dict[str, str | None]:
     return {name: _text(value) for name, value in record.items()}
+
+
+def _values(record: Mapping[str, object]) -> dict[str, object]:
+    """A record's texts, and bytes where it holds some."""
+    return {name: restored(value) for name, value in record.items()}
 
 
 def _text(value: object) -> str | None:

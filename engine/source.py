@@ -248,15 +248,24 @@ class _Source:
         """The whole input."""
         own = None if options.select is None else self._own_schema(options)
         self._known_hints()
-        for typed in self._typed_chunks(self._pieces(), schema if own is None else own, options):
+        late = own is None or options.select is None or self._takes_all(own, options.select)
+        for typed in self._typed_chunks(self._pieces(), schema if own is None else own, options, late=late):
             yield self._chunk(typed, schema, options.select)
 
-    def _typed_chunks(self, pieces: Iterator[Piece], schema: pa.Schema, options: ReadOptions) -> Iterator[Part]:
+    def _takes_all(self, own: pa.Schema, select: str) -> bool:
+        """Whether `select` passes on columns that it does not name, as ``SELECT *`` does."""
+        table = own.empty_table()
+        more = table.append_column("headrace_late", pa.array([], pa.string()))
+        return bool(self._select(more, select).schema != self._select(table, select).schema)
+
+    def _typed_chunks(
+        self, pieces: Iterator[Piece], schema: pa.Schema, options: ReadOptions, *, late: bool = False
+    ) -> Iterator[Part]:
         """`pieces` as chunks, each typed part by part."""
         parts: list[Part] = []
         for piece in cut(pieces, options.chunk_rows, options.chunk_bytes):
             if piece is not None:
-                parts.append(self._parts.part(piece, schema))
+                parts.append(self._parts.part(piece, schema, late=late))
             else:
                 yield joined(parts)
                 parts = []

@@ -9,21 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headrace.dicts import batches_of_dicts, hint_of
 from headrace.errors import ConfigurationError, InputError
 from headrace.expressions import is_text
 from headrace.reading import Hint, Piece, Place
-from headrace.reasons import as_text, text_of
+from headrace.reasons import as_text
 from headrace.storage.rejects import Reject
 from headrace.streams import readable
 
-__all__ = ["ArrowReader", "ParquetReader", "batches_of_dicts"]
+__all__ = ["ArrowReader", "ParquetReader"]
 
 _BATCH_ROWS = 16_384
 
@@ -37,6 +38,7 @@ class _TypedReader:
         self._schema = schema
         self._rows: int | None = None
         self._read = 0
+        self._sampled: set[str] = set()
 
     @property
     def share(self) -> float:
@@ -55,13 +57,18 @@ class _TypedReader:
             yield piece
 
     def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
-        """Every column says itself what it is. Dicts may bring new columns as they come."""
-        later = [name for piece in sample for name in piece.table.column_names]
-        return dict.fromkeys([*self._schema.names, *later], None)
+        """Every column says itself what it is, but for text made of several. Dicts may bring columns as they come."""
+        fields: dict[str, list[pa.Field]] = {name: [] for name in self._schema.names}
+        for piece in sample:
+            for field in piece.table.schema:
+                fields.setdefault(field.name, []).append(field)
+        self._sampled = set(fields)
+        return {name: hint_of(found) for name, found in fields.items()}
 
-    def tabulate(self, piece: Piece, names: Sequence[str]) -> Piece:
-        """Only the columns asked for."""
-        kept = [name for name in piece.table.column_names if name in set(names)]
+    def tabulate(self, piece: Piece, names: Sequence[str], *, late: bool = False) -> Piece:
+        """Only the columns asked for, and with `late` those that dicts bring behind the sample."""
+        asked, left = set(names), self._sampled if late else set(piece.table.column_names)
+        kept = [name for name in piece.table.column_names if name in asked or name not in left]
         return replace(piece, table=piece.table.select(kept))
 
     def locate(self, rows: Sequence[int]) -> dict[int, Place]:  # noqa: ARG002 the protocol's signature
@@ -172,48 +179,8 @@ def _shown(row: pa.Table) -> str:
     return json.dumps({name: as_text(row.column(name)[0]) for name in row.column_names}, ensure_ascii=False)
 
 
-def batches_of_dicts(rows: Iterable[object], name: str) -> Iterator[pa.RecordBatch]:
-    """Rows as record batches of bounded size. A column whose values in a batch have no common type becomes text."""
-    iterator = iter(rows)
-    known: dict[str, None] = {}
-    while block := list(islice(iterator, _BATCH_ROWS)):
-        for row in block:
-            if not isinstance(row, Mapping):
-                raise InputError(f"a row is {type(row).__name__}, not a dict", where=name, hint="give dicts")
-            known.update(dict.fromkeys(map(str, row)))
-        dicts = [row for row in block if isinstance(row, Mapping)]
-        columns = {column: _array([row.get(column) for row in dicts]) for column in known}
-        _require_utf8(columns, name)
-        yield pa.record_batch(columns) if columns else pa.record_batch({"": pa.nulls(len(dicts))})
-
-
-def _array(values: list[object]) -> pa.Array:
-    try:
-        array = pa.array(values)
-    except (pa.ArrowException, TypeError, OverflowError, ValueError):
-        return _texts(values)
-    return _texts(values) if pa.types.is_nested(array.type) else array
-
-
-def _texts(values: list[object]) -> pa.Array:
-    """The values as text. A lone surrogate, which has no UTF-8, is kept as the invalid bytes that reveal it."""
-    texts = [text_of(value) for value in values]
-    try:
-        return pa.array(texts, pa.string())
-    except UnicodeEncodeError:
-        encoded = [None if text is None else text.encode(errors="surrogatepass") for text in texts]
-        return pa.array(encoded, pa.binary()).view(pa.string())
-
-
 def _distinct(schema: pa.Schema, name: str) -> pa.Schema:
     twice = sorted({column for column in schema.names if schema.names.count(column) > 1})
     if twice:
         raise InputError(f"the column {twice[0]!r} occurs twice", where=name, hint="rename one of the two")
     return schema
-
-
-def _require_utf8(columns: Iterable[str], name: str) -> None:
-    """Raise `InputError` for a column whose name has a lone surrogate: Arrow cannot hold it."""
-    for column in columns:
-        if not column.isascii() and any("\ud800" <= letter <= "\udfff" for letter in column):
-            raise InputError(f"the column {column!a} has a name that is no Unicode text", where=name, hint="rename it")

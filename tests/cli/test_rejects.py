@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests_support import Headrace
 
@@ -118,6 +120,33 @@ def test_rejects_of_a_select_are_replayed_through_the_select(headrace: Headrace)
     assert (reject["line"], reject["column"]) == (3, "v")
     headrace.run("rejects", "replay", reject["reject_id"], "--set", "v=6")
     assert headrace.query("SELECT n, tenfold FROM t ORDER BY n") == [(1, 50), (2, 60), (3, 70)]
+
+
+def test_replayed_bytes_are_the_bytes_they_were(headrace: Headrace) -> None:
+    held = [b"text", b"\xff\x00\xfe", None, b"\x00", "é".encode("latin-1")]
+    bad = pa.table({"b": pa.array(held, pa.binary()), "v": [float("nan")] * 5, "n": ["x"] * 5})
+    pq.write_table(bad.drop_columns("n"), headrace.folder / "identity.parquet")
+    pq.write_table(bad.drop_columns("v"), headrace.folder / "typed.parquet")
+    for name, kind, change in (("identity", "v=float", "v=1"), ("typed", "n=integer", "n=1")):
+        headrace.load(f"{name}.parquet", "--type", kind, "--type", "b=bytes", expect=3)
+        headrace.run("rejects", "replay", "--set", change)
+    for query in ("SELECT b FROM identity", "SELECT b FROM typed"):
+        assert sorted((row[0] for row in headrace.query(query)), key=repr) == sorted(held, key=repr)
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.date32()])
+def test_a_year_that_no_database_holds_costs_its_row_alone(headrace: Headrace, kind: pa.DataType) -> None:
+    day = 86_400_000_000 if kind == pa.timestamp("us") else 1
+    days = [-2_440_551, -2_440_550, 0, 11_248_737, 11_248_738, 100_000_000, 2**31 - 1 if day == 1 else 106_751_990]
+    at = pa.array([number * day for number in days], pa.int64()).cast(pa.int32() if day == 1 else pa.int64())
+    pq.write_table(pa.table({"n": days, "at": at.cast(kind)}), headrace.folder / "far.parquet")
+    report = headrace.load("far.parquet", "--id", "n", expect=3)
+    assert (report["inserted"], report["rejected"]) == (3, 4)
+    assert headrace.query("SELECT n FROM far WHERE n IN (-2440550, 0, 11248737) ORDER BY n") == [
+        (n,) for n in days[1:4]
+    ]
+    rejects = headrace.json("rejects", "list")["rejects"]
+    assert {one["reject"]["reason"][:40] for one in rejects} == {"the year is not one of -4712 to 32767, w"}
 
 
 def test_discarded_rejects_stay_on_record(headrace: Headrace) -> None:

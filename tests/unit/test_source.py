@@ -6,7 +6,10 @@ import csv
 import gzip
 import io
 import json
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -195,8 +198,9 @@ def test_csv_columns(tmp_path: Path, content: str, columns: list[str]) -> None:
 
 def test_csv_types_are_inferred_from_text_and_leading_zeros_mean_text(tmp_path: Path) -> None:
     content = (
-        "i,f,z,t,d,b,s,n,big,flag\n1,1.5,0056,2022-04-09T00:18:00Z,2022-04-09,true,x,,12345678901234567890,T\n"
-        "-2,3,0101,2022-04-09 00:18:00+02:00,2022-04-10,False,1,,1,F\n"
+        "i,f,z,t,d,b,s,n,big,flag,tel,fax,plus\n"
+        "1,1.5,0056,2022-04-09T00:18:00Z,2022-04-09,true,x,,12345678901234567890,T,+491701234567,1.5,+5\n"
+        "-2,3,0101,2022-04-09 00:18:00+02:00,2022-04-10,False,1,,1,F,+4930123456,+4930123456,-3\n"
     )
     schema = only(file(tmp_path, "x.csv", content)).infer(ReadOptions())
     assert dict(zip(schema.names, schema.types, strict=True)) == {
@@ -210,6 +214,9 @@ def test_csv_types_are_inferred_from_text_and_leading_zeros_mean_text(tmp_path: 
         "n": pa.string(),
         "big": pa.string(),
         "flag": pa.string(),
+        "tel": pa.string(),
+        "fax": pa.string(),
+        "plus": pa.int64(),
     }
 
 
@@ -240,6 +247,43 @@ def test_a_column_that_the_sample_does_not_show_is_read_all_the_same(tmp_path: P
     assert table.to_pylist() == [{"late": None, "a": 1}, {"late": None, "a": 2}]
 
 
+LATE = [{"a": 0, "b": "x"}] * 6 + [{"a": 1, "b": "x", "late": n} for n in (1, 2)] + [{"a": 2, "b": None, "late": None}]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "geojson", "dicts"])
+@pytest.mark.parametrize(
+    ("select", "refused"),
+    [
+        (None, 2),
+        ("SELECT * FROM source", 2),
+        ("SELECT a, source AS every FROM source", 2),
+        ("SELECT a, b FROM source", 0),
+    ],
+)
+def test_a_column_that_comes_up_behind_the_sample_costs_its_rows_and_not_its_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, select: str | None, refused: int
+) -> None:
+    monkeypatch.setattr("headrace.source._SAMPLE_ROWS", 3)
+    monkeypatch.setattr("headrace.source._SAMPLE_BYTES", 0)
+    monkeypatch.setattr("headrace.jsontext._BLOCK", 40)
+    monkeypatch.setattr("headrace.jsontext._PIECE_ROWS", 3)
+    monkeypatch.setattr("headrace.dicts._BATCH_ROWS", 3)
+    features = [{"type": "Feature", "geometry": None, "properties": row} for row in LATE]
+    given: object = {
+        "jsonl": lambda: file(tmp_path, "x.jsonl", "".join(json.dumps(row) + "\n" for row in LATE)),
+        "geojson": lambda: file(tmp_path, "x.geojson", json.dumps({"features": features})),
+        "dicts": lambda: LATE,
+    }[kind]()
+    table, rejects, _ = read(given, ReadOptions(select=select))
+    assert table.num_rows == len(LATE) - refused
+    assert [(one.row, one.column) for one in rejects] == [(6, "late"), (7, "late")][:refused]
+    assert [json.loads(one.record or "")["late"] for one in rejects] == ["1", "2"][:refused]
+    known = pa.schema([("a", pa.int64()), ("late", pa.int64())])
+    if select is None:  # a table that has the column gets its values
+        table, rejects, _ = read(given, schema=known)
+        assert (rejects, table.column("late").to_pylist()) == ([], [None] * 6 + [1, 2, None])
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("name", ["x.json", "x.dat"])
 def test_json_arrays_and_geojson_are_read_element_by_element(tmp_path: Path, indent: int | None, name: str) -> None:
@@ -260,6 +304,20 @@ def test_json_arrays_and_geojson_are_read_element_by_element(tmp_path: Path, ind
     assert table.select(["a", "b"]).to_pylist() == rows
     assert table.column("id").to_pylist()[3] == "id3"
     assert json.loads(table.column("geometry").to_pylist()[0]) == {"type": "Point", "coordinates": [1, 2]}
+
+
+def test_what_is_no_feature_is_refused_and_not_loaded_as_its_geometry(tmp_path: Path) -> None:
+    point = {"type": "Point", "coordinates": [1, 2]}
+    good = [{"type": "Feature", "geometry": point}, {"geometry": point, "properties": {"a": 1}}, {"properties": None}]
+    bad = [{"geometry": point, "attributes": {"a": 2}}, {"type": "Feature", "id": 7, "properties": [3]}, {"a": 4}, 5]
+    table, rejects, _ = read(file(tmp_path, "x.geojson", json.dumps({"features": [*good, *bad]})))
+    assert table.column("a").to_pylist() == [None, 1, None]
+    assert [one.row for one in rejects] == [3, 4, 5, 6]
+    assert [one.reason.split(":")[0] for one in rejects] == ["this is not a GeoJSON feature"] * 3 + [
+        "this is not a JSON object"
+    ]
+    with pytest.raises(InputError, match="holds no GeoJSON features"):
+        read(file(tmp_path, "other.json", json.dumps({"features": bad[:1] * 3})))
 
 
 def test_a_control_character_in_a_key_beside_the_features_harms_nothing(tmp_path: Path) -> None:
@@ -339,6 +397,59 @@ def test_dicts_of_mixed_types_go_through_text() -> None:
     assert table.column("a").to_pylist() == list(range(40_000))
     assert table.column("b").to_pylist() == [str(n) for n in range(40_000)]
     assert table.column("late").to_pylist()[-1] is True
+
+
+NAIVE = datetime(2022, 4, 9, 13, 45)
+AWARE = datetime(2022, 4, 9, 13, 45, tzinfo=timezone(timedelta(hours=2)))
+
+
+@pytest.mark.parametrize(
+    ("values", "zone", "expected"),
+    [
+        # a time of day is no less than one because a date comes first
+        ([date(2022, 4, 9), NAIVE], "UTC", [datetime(2022, 4, 9), NAIVE]),
+        ([NAIVE, date(2022, 4, 9)], "UTC", [NAIVE, datetime(2022, 4, 9)]),
+        # an offset is not given to the times that have none
+        ([NAIVE, AWARE], "Asia/Tokyo", [NAIVE - timedelta(hours=9), NAIVE - timedelta(hours=2)]),
+        ([AWARE, NAIVE], "Asia/Tokyo", [NAIVE - timedelta(hours=2), NAIVE - timedelta(hours=9)]),
+        ([1.5, True], "UTC", ["1.5", "true"]),
+        ([Decimal("1.50"), 2.5], "UTC", ["1.50", "2.5"]),
+        ([time(1, 2, tzinfo=UTC), None], "UTC", ["01:02:00+00:00", None]),
+        ([time(1, 2, 3, 500_000), "x"], "UTC", ["01:02:03.5", "x"]),
+        ([np.int64(1), np.bool_(True), "x", UUID(int=1)], "UTC", ["1", "true", "x", str(UUID(int=1))]),
+        ([{"b": [1, 2.5], "a": "é"}, None], "UTC", ['{"b":[1,2.5],"a":"é"}', None]),
+        (
+            [{"b": np.arange(2_000)}, {"c", "b", "a"}],
+            "UTC",
+            [f'{{"b":[{",".join(map(str, range(2_000)))}]}}', '["a","b","c"]'],
+        ),
+    ],
+)
+def test_dicts_lose_nothing_where_their_values_are_of_several_kinds(
+    values: list[object], zone: str, expected: list[object]
+) -> None:
+    table, rejects, _ = read([{"v": value} for value in values], ReadOptions(timezone=zone))
+    assert rejects == []
+    got = table.column("v").to_pylist()
+    assert [one.replace(tzinfo=None) if isinstance(one, datetime) else one for one in got] == expected
+
+
+def test_dicts_from_pandas_keep_their_nanoseconds_and_lack_what_is_missing() -> None:
+    pandas = pytest.importorskip("pandas")
+    fine = [pandas.Timestamp("2022-04-09T13:45:00.00000000" + digit) for digit in "12"]
+    table, _, _ = read([{"t": one, "n": pandas.NA} for one in fine] + [{"t": pandas.NaT, "n": 1}])
+    assert table.column("t").to_pylist() == [*(one.isoformat() for one in fine), None]
+    assert table.column("n").to_pylist() == [None, None, 1]
+    pinned, rejects, _ = read([{"t": fine[0]}], schema=pa.schema([("t", pa.timestamp("us", "UTC"))]))
+    assert pinned.num_rows == 0
+    assert "finer than a microsecond" in rejects[0].reason
+
+
+def test_a_key_that_is_no_text_names_the_column_of_its_text() -> None:
+    table, _, _ = read([{1: "a", "x": 1}, {1: "b"}])
+    assert table.to_pylist() == [{"1": "a", "x": 1}, {"1": "b", "x": None}]
+    with pytest.raises(InputError, match="two keys of a row have the same text"):
+        read([{1: "a", "1": "b"}])
 
 
 def test_frames_tables_and_readers_are_inputs() -> None:
