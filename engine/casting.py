@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.errors import ConfigurationError, SchemaError
+from headrace.errors import ConfigurationError, InputError, SchemaError
 from headrace.expressions import Cast, is_text, literal, logical_name
 from headrace.partitioning.contract import LogicalType, arrow_type
 from headrace.quickcast import quick_cast
@@ -111,7 +111,7 @@ class Caster:
             self.expression(f"c{number}", found[field.name].type, field.type, field.name)
             for number, field in enumerate(strange)
         ]
-        results = self.evaluate([found[field.name] for field in strange], expressions)
+        results = self._by_duckdb([found[field.name] for field in strange], expressions)
         cast = quick | {field.name: result for field, result in zip(strange, results, strict=True)}
         columns = [
             cast[field.name].cast(field.type) if field.name in cast else pa.nulls(table.num_rows, field.type)
@@ -121,6 +121,16 @@ class Caster:
 
     def _quickly(self, column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray | None:
         return column if column.type.equals(wanted) else quick_cast(column, wanted, self._timezone)
+
+    def _by_duckdb(self, columns: list[pa.ChunkedArray], expressions: list[str]) -> list[pa.ChunkedArray]:
+        try:
+            return self.evaluate(columns, expressions)
+        except duckdb.InvalidInputException as error:  # such as a map that has a key twice
+            raise InputError(
+                f"a column's values cannot be taken ({str(error).splitlines()[0]})",
+                where=self._source,
+                hint="give the column in another form, such as JSON text, or leave it out",
+            ) from error
 
     def expression(self, column: str, found: pa.DataType, wanted: pa.DataType, name: str) -> str:
         """The SQL that casts `column` of Arrow type `found` to `wanted`. Raises `SchemaError` naming `name`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -109,8 +110,9 @@ class ArrowReader(_TypedReader):
         if isinstance(source, pa.RecordBatch):
             source = pa.table(source)
         if hasattr(source, "__arrow_c_stream__"):
-            stream = pa.RecordBatchReader.from_stream(source)
-            return cls(iter(stream), stream.schema, name)
+            with _understood(name):
+                stream = pa.RecordBatchReader.from_stream(source)
+            return cls(_received(stream, name), stream.schema, name)
         if isinstance(source, Iterable) and not isinstance(source, str | bytes | Mapping):
             batches = batches_of_dicts(source, name)
             first = next(batches, pa.record_batch({}))
@@ -126,6 +128,25 @@ class ArrowReader(_TypedReader):
             raise InputError("this stream was read already", where=self._name, hint="give a fresh one to each load")
         batches, self._batches = self._batches, None
         return numbered(batches, self._name)
+
+
+@contextmanager
+def _understood(name: str) -> Iterator[None]:
+    """Turns what Arrow cannot make of a frame or a stream into an `InputError`: it names the column, if it knows it."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        said = "; ".join(str(part) for part in error.args).splitlines()[0].partition(" Detail:")[0]
+        raise InputError(
+            f"Arrow cannot take it ({said})",
+            where=name,
+            hint="give each column values of one type that Arrow has (text is one), or give the rows as dicts",
+        ) from error
+
+
+def _received(stream: pa.RecordBatchReader, name: str) -> Iterator[pa.RecordBatch]:
+    with _understood(name):
+        yield from stream
 
 
 def numbered(batches: Iterable[pa.RecordBatch], name: str) -> Iterator[Piece]:

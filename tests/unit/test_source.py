@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -466,6 +467,33 @@ def test_frames_tables_and_readers_are_inputs() -> None:
     ]
     for source in sources:
         assert read(source)[0].to_pylist() == table.to_pylist(), type(source)
+
+
+def test_what_arrow_cannot_take_is_an_error_that_names_the_column_and_goes_in_as_dicts() -> None:
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    mixed = pandas.DataFrame({"a": [1, 2, 3], "x": ["s", 1, 2.5]})
+    with pytest.raises(InputError, match=r"Conversion failed for column x.*\n.*as dicts"):
+        read(mixed)
+    table, _, _ = read(mixed.to_dict("records"))
+    assert table.column("x").to_pylist() == ["s", "1", "2.5"]
+    with pytest.raises(InputError, match="unsupported format"):
+        read(polars.DataFrame({"x": polars.Series([2**100], dtype=polars.Int128)}))
+
+
+def test_a_stream_that_breaks_off_is_an_error_that_says_why() -> None:
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"a": [1]})
+        raise pa.ArrowInvalid("the line went dead")
+
+    with pytest.raises(InputError, match="the line went dead") as caught:
+        read(pa.RecordBatchReader.from_batches(pa.schema([("a", pa.int64())]), batches()))
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_map_with_a_key_twice_is_an_error_with_its_source() -> None:
+    twice = pa.array([[("k", 1), ("k", 2)]], pa.map_(pa.string(), pa.int64()))
+    with pytest.raises(InputError, match=r"<arrow>: .*duplicate key.*\n.*JSON text"):
+        read(pa.table({"m": twice}))
 
 
 def test_a_stream_is_read_once_and_says_so() -> None:
