@@ -191,7 +191,14 @@ class CsvReader:
             )
         return dialect
 
-    def tabulate(self, piece: Piece, names: Sequence[str], *, late: bool = False) -> Piece:  # noqa: ARG002
+    def tabulate(
+        self,
+        piece: Piece,
+        names: Sequence[str],
+        *,
+        late: bool = False,  # noqa: ARG002 likewise
+        wanted: pa.Schema | None = None,  # noqa: ARG002 the protocol's signature
+    ) -> Piece:
         """Only the columns asked for; a header leaves none for later."""
         kept = [name for name in piece.table.column_names if name in set(names)]
         return replace(piece, table=piece.table.select(kept))

@@ -51,7 +51,15 @@ def infer(caster: Caster, columns: Sequence[Sampled]) -> list[pa.DataType]:
 
 
 def _must_be_tried(column: Sampled) -> bool:
-    return column.wanted is None and (column.hint is not None or all(pa.types.is_null(p.type) for p in column.parts))
+    kinds = {part.type for part in column.parts}
+    if column.wanted is not None or (len(kinds) == 1 and not any(map(_is_open, kinds))):
+        return False
+    return column.hint is not None or all(map(pa.types.is_null, kinds))
+
+
+def _is_open(kind: pa.DataType) -> bool:
+    """Whether a column of this type may be meant as another."""
+    return bool(is_text(kind) or pa.types.is_null(kind))
 
 
 def _said(column: Sampled) -> pa.DataType:

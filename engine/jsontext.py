@@ -1,13 +1,14 @@
 """JSON in three shapes: one object a line, an array of objects, the features of a GeoJSON collection.
 
-    file ──► the text of each object, with its line ──► DuckDB takes the members out as text ──► the cast layer
-              lines: split at newlines
+    file ──► the text of each object, with its line ──► all plain? Arrow gives columns ─────────────────► the cast layer
+              lines: split at newlines                  else DuckDB takes the members out as text
               array, features, values one after another: cut by Python's JSON scanner, one value at a time
 
 So a file of any size is read in bounded memory, which DuckDB's own reader does not do for one long array. Members are
-text from here on, numbers too; DuckDB holds a number as a 64-bit integer or a double, as RFC 8259 advises, so ``1.50``
-comes out as ``1.5`` and more than 15 digits need not survive unless they are quoted. Objects and arrays inside come out
-as JSON text. If a member occurs twice in an object, the first counts. Names are matched exactly.
+text from here on, numbers too (`headrace.jsonplain` goes round that where it makes no difference); DuckDB holds a
+number as a 64-bit integer or a double, as RFC 8259 advises, so ``1.50`` comes out as ``1.5`` and more than 15 digits
+need not survive unless they are quoted. Objects and arrays inside come out as JSON text. If a member occurs twice in an
+object, the first counts. Names are matched exactly.
 
 The columns of a feature are its properties, and ``geometry`` (JSON text) and ``id`` where no property of that name has
 a value; its other members are left out. Other vendors' JSON with a member ``features`` is refused.
@@ -30,6 +31,7 @@ from headrace.casting import Caster
 from headrace.elements import elements
 from headrace.errors import InputError
 from headrace.expressions import literal
+from headrace.jsonplain import plain_kind, plain_objects, type_within
 from headrace.locate import Locator
 from headrace.reading import Hint, Piece, Place, require_few
 from headrace.storage.rejects import Reject
@@ -38,7 +40,10 @@ from headrace.streams import ESCAPED, LONGEST, Progress, Utf8, open_bytes, reada
 __all__ = ["JsonReader"]
 
 _BLOCK = 4 << 20
+_LF = 10
 _PIECE_ROWS = 16_384
+_FIRST_ROWS = 1_000
+_CHANCES = 3  # of a file, to be plain: pieces that are not cost a little more for having been tried
 _JSON = "json"
 _BESIDE = ("geometry", "id")
 _NO_FEATURE = "this is not a GeoJSON feature: it has no object 'properties'"
@@ -71,19 +76,43 @@ class JsonReader:
         self._locator = Locator(path, self._places)
         self._sampled: set[str] = set()
         self._sampled_rows = 0
+        self._plain: dict[str, pa.DataType] = {}
+        self._plain_chances = _CHANCES
+        self._plain_sample: dict[int, pa.Table] = {}
 
     def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
         """The members that the sample's objects have, in order of appearance, and what their types may be."""
+        kinds = self._plain_kinds(sample) or self._kinds(sample)
+        self._sampled = set(kinds)
+        self._sampled_rows = sample[-1].first_row + sample[-1].span if sample else 0
+        return {name: _hint(kind) for name, kind in kinds.items()}
+
+    def _kinds(self, sample: Sequence[Piece]) -> dict[str, frozenset[str]]:
+        """The members of the sample's objects, and the kinds of their values that are not null."""
         pieces = [self._objects(piece) for piece in sample]
         self._require_features(pieces)
         texts = [piece.table.column(_JSON) for piece in pieces]
         column = pa.chunked_array([chunk for text in texts for chunk in text.chunks], pa.string())
         names = self._names(column)
-        self._sampled = set(names)
-        self._sampled_rows = sample[-1].first_row + sample[-1].span if sample else 0
         (kinds,) = self._caster.evaluate([column], [f"CAST(json_type(c0, {self._paths(names)}) AS VARCHAR[])"])
         seen = [set(pc.unique(pc.list_element(kinds, number)).to_pylist()) for number in range(len(names))]
-        return {name: _hint(frozenset(kind - {None, "NULL"})) for name, kind in zip(names, seen, strict=True)}
+        return {name: frozenset(kind - {None, "NULL"}) for name, kind in zip(names, seen, strict=True)}
+
+    def _plain_kinds(self, sample: Sequence[Piece]) -> dict[str, frozenset[str]] | None:
+        """The same where the first objects show it and all others are plain, which takes a third of the time."""
+        if self._shape == "features" or not sample or not sample[0].span:
+            return None
+        kinds = self._kinds([sample[0].split(min(_FIRST_ROWS, sample[0].span))[0]])
+        types = {name: kind for name, found in kinds.items() if (kind := plain_kind(found)) is not None}
+        if len(types) < len(kinds):
+            return None
+        tables: dict[int, pa.Table] = {}
+        for piece in sample:
+            if (table := plain_objects(piece.table.column(_JSON), types)) is None:
+                return None
+            tables[piece.first_row] = table
+        self._plain, self._plain_sample = types, tables
+        return kinds
 
     def _require_features(self, sample: Sequence[Piece]) -> None:
         """Raise `InputError` for other JSON with a member 'features': nothing of its elements would be loaded."""
@@ -109,13 +138,19 @@ class JsonReader:
             first = 0
             for lines, texts in self._blocks(text):
                 rows = np.arange(first, first + len(texts), dtype=np.int64)
-                table = pa.table({_JSON: pa.array(texts, pa.string())})
-                piece = Piece(first, len(texts), table, rows, [], lines)
+                piece = Piece(first, len(texts), pa.table({_JSON: texts}), rows, [], lines)
                 yield self._without_escaped(piece) if text.escaped else piece
                 first += len(texts)
 
-    def tabulate(self, piece: Piece, names: Sequence[str], *, late: bool = False) -> Piece:
-        """The members called `names` as columns of text; what is no JSON object becomes a reject."""
+    def tabulate(
+        self, piece: Piece, names: Sequence[str], *, late: bool = False, wanted: pa.Schema | None = None
+    ) -> Piece:
+        """The members called `names` as columns of text, or typed where they are plain; what is no JSON object becomes
+        a reject.
+        """
+        table = self._plainly(piece, wanted)
+        if table is not None:
+            return replace(piece, table=_columns(table, names), raw=piece.table.column(_JSON), plain=True)
         piece = self._tabulated(piece, names)
         if not late or piece.first_row < self._sampled_rows or piece.raw is None:
             return piece
@@ -127,6 +162,28 @@ class JsonReader:
         require_few(len(names) + len(more), self._name)
         wider = pa.table(self._members(piece.raw, [*names, *more]), names=[*names, *more])
         return replace(piece, table=wider)
+
+    def _plainly(self, piece: Piece, wanted: pa.Schema | None) -> pa.Table | None:
+        """The columns of a piece that is plain; ``None`` for another, or where text is wanted."""
+        ready = self._plain_sample.pop(piece.first_row, None)
+        types = self._types_within(wanted) if wanted is not None and self._plain_chances else None
+        if types is None:
+            return None
+        if ready is not None and ready.num_rows == piece.span and types == self._plain:
+            return ready
+        table = plain_objects(piece.table.column(_JSON), types)
+        self._plain_chances -= table is None
+        return table
+
+    def _types_within(self, wanted: pa.Schema) -> dict[str, pa.DataType] | None:
+        """The types to read plain objects with, so that they go into the columns `wanted`; ``None`` if text must."""
+        types: dict[str, pa.DataType] = {}
+        for name, kind in self._plain.items():
+            found = type_within(kind, wanted.field(name).type) if name in wanted.names else kind
+            if found is None:
+                return None
+            types[name] = found
+        return types or None
 
     def _tabulated(self, piece: Piece, names: Sequence[str]) -> Piece:
         try:
@@ -160,17 +217,17 @@ class JsonReader:
 
     def _places(self, stream: Utf8) -> Iterator[Place]:
         for lines, texts in self._blocks(stream):
-            for line, text in zip(lines.tolist(), texts, strict=True):
-                yield line, unescape(text.decode()) if stream.escaped else text.decode()
+            for line, text in zip(lines.tolist(), texts.to_pylist(), strict=True):
+                yield line, unescape(text) if stream.escaped else text
 
-    def _blocks(self, stream: Utf8) -> Iterator[tuple[NDArray[np.int64], list[bytes]]]:
+    def _blocks(self, stream: Utf8) -> Iterator[tuple[NDArray[np.int64], pa.StringArray]]:
         """The texts of the objects and the lines (1-based) where they start."""
         if self._shape == "lines":
             yield from _line_blocks(stream, self._name)
             return
         found = elements(stream, self._name, features=self._shape == "features")
         while block := list(islice(found, _PIECE_ROWS)):
-            yield np.array([line for line, _ in block], np.int64), [text for _, text in block]
+            yield np.array([line for line, _ in block], np.int64), pa.array([text for _, text in block], pa.string())
 
     def _names(self, column: pa.ChunkedArray) -> list[str]:
         inside = ", '/properties'" if self._shape == "features" else ""
@@ -240,24 +297,41 @@ def _all_null(columns: list[pa.ChunkedArray], rows: int) -> pa.ChunkedArray:
     return empty
 
 
-def _line_blocks(stream: Utf8, name: str) -> Iterator[tuple[NDArray[np.int64], list[bytes]]]:
+def _columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The columns called `names`; null where there is none."""
+    if not names:
+        return table.select([])
+    missing = pa.nulls(table.num_rows, pa.string())
+    return pa.table(
+        [table.column(name) if name in table.column_names else missing for name in names], names=list(names)
+    )
+
+
+def _line_blocks(stream: Utf8, name: str) -> Iterator[tuple[NDArray[np.int64], pa.StringArray]]:
     """The lines that are not blank, a block of the file at a time. Here a line ends with LF alone, as NDJSON has it."""
     rest, first = b"", 1
     while block := stream.read(_BLOCK):
-        *lines, rest = (rest + block).split(b"\n")
+        text = rest + block
+        end = text.rfind(b"\n") + 1
+        rest = text[end:]
         if len(rest) > LONGEST:
             raise InputError(
                 f"a line has more than {LONGEST >> 20} MiB", where=name, hint="JSON lines has one object a line"
             )
-        yield _not_blank(lines, first)
-        first += len(lines)
+        ends = np.flatnonzero(np.frombuffer(text, np.uint8, end) == _LF) + 1
+        yield _not_blank(text, ends, first)
+        first += len(ends)
     if rest.strip():
-        yield _not_blank([rest], first)
+        yield _not_blank(rest, np.array([len(rest)]), first)
 
 
-def _not_blank(lines: list[bytes], first: int) -> tuple[NDArray[np.int64], list[bytes]]:
-    texts = [line.strip() for line in lines]
-    numbers = np.arange(first, first + len(texts), dtype=np.int64)
-    if all(texts):
+def _not_blank(text: bytes, ends: NDArray[np.int64], first: int) -> tuple[NDArray[np.int64], pa.StringArray]:
+    """The lines of `text` that end at `ends`, without white space around them, and their numbers from `first` on."""
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    lines = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(text))
+    texts = pc.ascii_trim_whitespace(lines)
+    numbers = np.arange(first, first + len(ends), dtype=np.int64)
+    blank = pc.equal(texts, "").to_numpy(zero_copy_only=False)
+    if not blank.any():
         return numbers, texts
-    return numbers[[bool(text) for text in texts]], [text for text in texts if text]
+    return numbers[~blank], texts.filter(pa.array(~blank))

@@ -51,14 +51,22 @@ class Parts:
 
         With `late`, a row with a value in a column that came up behind the sample is a reject: it would lose the value.
         """
-        piece = self._reader.tabulate(piece, schema.names, late=late)
-        table, bad = self._caster.cast(piece.table, schema)
+        piece, table, bad = self._cast(piece, schema, late=late, wanted=schema)
         if late:
             bad = _with_late(bad, piece.table, schema.names)
         rejects = self._placed([*piece.rejects, *self._refused(piece, bad)])
         good = _good(len(piece.rows), bad)
         rows = piece.rows[good.to_numpy(zero_copy_only=False)]
         return Part(piece.first_row, piece.span, table.filter(good) if bad else table, rows, rejects)
+
+    def _cast(
+        self, piece: Piece, schema: pa.Schema, *, late: bool, wanted: pa.Schema | None
+    ) -> tuple[Piece, pa.Table, list[BadValue]]:
+        read = self._reader.tabulate(piece, schema.names, late=late, wanted=wanted)
+        table, bad = self._caster.cast(read.table, schema)
+        if bad and read.plain:  # a reject shows its values as the input has them
+            return self._cast(piece, schema, late=late, wanted=None)
+        return read, table, bad
 
     def _refused(self, piece: Piece, bad: list[BadValue]) -> list[Reject]:
         records = _records(piece.table, bad)

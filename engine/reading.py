@@ -37,7 +37,8 @@ class Piece:
     """`span` rows of the input from row `first_row`: the good ones in `table`, the others in `rejects`.
 
     `rows` is each table row's 0-based number in the input. `lines` is where each starts (1-based), if the reader knows
-    it for free, and `raw` its text; `Reader.tabulate` adds that.
+    it for free, and `raw` its text; `Reader.tabulate` adds that. `plain` says that numbers came typed out of a text,
+    and no longer as it has them.
     """
 
     first_row: int
@@ -47,6 +48,7 @@ class Piece:
     rejects: list[Reject] = field(default_factory=list)
     lines: NDArray[np.int64] | None = None
     raw: pa.ChunkedArray | None = None
+    plain: bool = False
 
     def split(self, span: int) -> tuple[Piece, Piece | None]:
         """The first `span` rows, and the rest if there is one."""
@@ -96,8 +98,13 @@ class Reader(Protocol):
         """The whole input. Raises `InputError` where it cannot be read on."""
         ...
 
-    def tabulate(self, piece: Piece, names: Sequence[str], *, late: bool = False) -> Piece:
+    def tabulate(
+        self, piece: Piece, names: Sequence[str], *, late: bool = False, wanted: pa.Schema | None = None
+    ) -> Piece:
         """`piece` with the columns of `names` that the input has; a row that has no columns becomes a reject.
+
+        `wanted` are the types that they will be cast to, as far as that is decided; without it, what is written as text
+        comes as text.
 
         With `late`, also with the columns that neither `names` nor the sample of `hints` has.
         """

@@ -303,7 +303,9 @@ class _Source:
                 where=self.name,
                 hint=f"its columns are {', '.join(hints)}",
             )
-        pieces = [self._reader.tabulate(piece, list(hints)) for piece in self._first_pieces()]
+        # how many digits a decimal has is told from its text
+        wanted = None if "decimal" in options.types.values() else pa.schema([])
+        pieces = [self._reader.tabulate(piece, list(hints), wanted=wanted) for piece in self._first_pieces()]
         columns = [
             Sampled(
                 name,

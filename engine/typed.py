@@ -66,7 +66,14 @@ class _TypedReader:
         self._sampled = set(fields)
         return {name: hint_of(found) for name, found in fields.items()}
 
-    def tabulate(self, piece: Piece, names: Sequence[str], *, late: bool = False) -> Piece:
+    def tabulate(
+        self,
+        piece: Piece,
+        names: Sequence[str],
+        *,
+        late: bool = False,
+        wanted: pa.Schema | None = None,  # noqa: ARG002 the protocol's signature
+    ) -> Piece:
         """Only the columns asked for, and with `late` those that dicts bring behind the sample."""
         asked, left = set(names), self._sampled if late else set(piece.table.column_names)
         kept = [name for name in piece.table.column_names if name in asked or name not in left]
