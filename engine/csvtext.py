@@ -196,8 +196,8 @@ class CsvReader:
         piece: Piece,
         names: Sequence[str],
         *,
-        late: bool = False,  # noqa: ARG002 likewise
-        wanted: pa.Schema | None = None,  # noqa: ARG002 the protocol's signature
+        late: bool = False,  # noqa: ARG002 the protocol's signature
+        wanted: pa.Schema | None = None,  # noqa: ARG002 likewise
     ) -> Piece:
         """Only the columns asked for; a header leaves none for later."""
         kept = [name for name in piece.table.column_names if name in set(names)]
