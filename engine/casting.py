@@ -22,8 +22,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +33,9 @@ from headrace.expressions import Cast, is_text, literal, logical_name
 from headrace.partitioning.contract import LogicalType, arrow_type
 from headrace.quickcast import quick_cast
 from headrace.reasons import as_text, reason
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["BadValue", "Caster", "canonical_type", "connect"]
 
@@ -54,6 +57,8 @@ def connect(threads: int, timezone: str) -> duckdb.DuckDBPyConnection:
 
     Raises `ConfigurationError` if `timezone` is not a known IANA name.
     """
+    import duckdb  # noqa: PLC0415 - 45 MiB and 40 ms that loads of plain columns do without
+
     connection = duckdb.connect(
         config={
             "threads": str(max(1, threads)),
@@ -93,7 +98,7 @@ class Caster:
 
     @property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        return self._given if isinstance(self._given, duckdb.DuckDBPyConnection) else self._given()
+        return self._given() if callable(self._given) else self._given
 
     def cast(self, table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[BadValue]]:
         """`table` with the columns of `schema`, in its types, and the first bad value of every row that has one.
@@ -123,6 +128,10 @@ class Caster:
         return column if column.type.equals(wanted) else quick_cast(column, wanted, self._timezone)
 
     def _by_duckdb(self, columns: list[pa.ChunkedArray], expressions: list[str]) -> list[pa.ChunkedArray]:
+        if not expressions:
+            return []
+        import duckdb  # noqa: PLC0415 - as in `connect`
+
         try:
             return self.evaluate(columns, expressions)
         except duckdb.InvalidInputException as error:  # such as a map that has a key twice

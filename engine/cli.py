@@ -14,6 +14,7 @@ import gc
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -152,10 +153,11 @@ def verify(
     The IDs are computed anew, under the contract stored with the table; nothing is written to the database. Exit code 4
     if events are missing, unexpected or duplicated, or if something is not as --against says.
     """
-    from headrace import commands
+    from headrace import commands_checks
+    from headrace.commands import options
 
-    wanted = commands.options(**vars(description))
-    leave(commands.verify(wanted, inputs or [], output, progress, limit=limit, receipt=receipt, against=against))
+    wanted = options(**vars(description))
+    leave(commands_checks.verify(wanted, inputs or [], output, progress, limit=limit, receipt=receipt, against=against))
 
 
 @app.command(epilog="Example: headrace explain 0c97a3b5-3e1f-8a3c-9b1d-2f6f0f2b7c11 --table quakes")
@@ -175,10 +177,11 @@ def explain(
     The ledger knows which rows a run read, not which of them were this event: with --in the inputs are read again, and
     every row that is the event is named, with the runs that had it. Exit code 1 if the event is in no table.
     """
-    from headrace import commands
+    from headrace import commands_checks
+    from headrace.commands import options
 
-    wanted = commands.options(**vars(description))
-    leave(commands.explain(wanted, event_id, inputs or [], output))
+    wanted = options(**vars(description))
+    leave(commands_checks.explain(wanted, event_id, inputs or [], output))
 
 
 @app.command(epilog="Example: headrace doctor --config headrace.toml")
@@ -193,9 +196,9 @@ def doctor(
 
     With a configuration file also its keys, its providers' sources, contracts and privileges, the clock and the flag.
     """
-    from headrace import commands
+    from headrace import commands_checks
 
-    leave(commands.doctor(to, config, output))
+    leave(commands_checks.doctor(to, config, output))
 
 
 @app.command(epilog="Example: headrace demo --folder /var/tmp/headrace-demo")
@@ -204,9 +207,11 @@ def demo(
     progress: Progress = "auto",
 ) -> None:
     """Load a summer of real flights twice over, see nothing doubled, and verify. Needs headrace[demo]."""
-    from headrace import commands
+    from headrace.demo import run_demo
+    from headrace.progress import progress_for
 
-    leave(commands.demo(folder, progress))
+    run_demo(Path(folder), print, progress_for(progress))
+    leave(0)
 
 
 @app.callback(invoke_without_command=True)

@@ -21,7 +21,6 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -186,6 +185,8 @@ class JsonReader:
         return types or None
 
     def _tabulated(self, piece: Piece, names: Sequence[str]) -> Piece:
+        import duckdb  # noqa: PLC0415 - as in `casting.connect`
+
         try:
             found = self._members(piece.table.column(_JSON), names)
             suspect = bool(pc.any(_all_null(self._inside(names, found), piece.table.num_rows)).as_py())

@@ -17,10 +17,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
 
-import duckdb
 from xxhash import xxh3_128_hexdigest
 
 from headrace.agreement import Agreement
@@ -83,7 +83,7 @@ def _job(agreement: Agreement, inputs: Sequence[Input], options: LoadOptions) ->
             "enrich": None if options.enrichment is None else options.enrichment.name,
             "alerts": sorted(_what_is_told(rule) for rule in options.alerts),
             **_what_is_revised(options),
-            "versions": [__version__, duckdb.__version__],
+            "versions": [__version__, version("duckdb")],
         }
     )
 

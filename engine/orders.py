@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +13,9 @@ from headrace.parcel import Parcel
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_arrow
 from headrace.revisions import Revisions
+from headrace.rules import Alerting
 from headrace.storage.base import Address, Slice
 from headrace.storage.rejects import Reject
-
-if TYPE_CHECKING:  # a worker of a run without rules needs no DuckDB
-    from headrace.rules import Alerting
 
 __all__ = ["CommitOrder", "Piece", "PrepareOrder"]
 

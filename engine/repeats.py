@@ -13,7 +13,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -25,13 +24,11 @@ from headrace.orders import CommitOrder, Piece
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.reasons import kept
 from headrace.revisions import Revisions
+from headrace.rules import Alerting, Judged, judge
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Slice, Store
 from headrace.storage.outbox import REVISION_COLUMNS
 from headrace.storage.rejects import Reject
 from headrace.storage.repeats import Difference, Repeats
-
-if TYPE_CHECKING:  # a worker of a run without rules needs no DuckDB
-    from headrace.rules import Alerting, Judged
 
 __all__ = ["with_repeats"]
 
@@ -95,8 +92,6 @@ def _gathered(pieces: Sequence[Piece], provider: str) -> pa.RecordBatch:
 
 def _judged(asking: Alerting, rows: pa.RecordBatch, without_value: Sequence[str], where: str) -> Judged:
     """What the repeats raise under the rules that ask for revisions."""
-    from headrace.rules import Judged, judge  # noqa: PLC0415 - a worker of a run without rules needs no DuckDB
-
     return judge(asking, rows, without_value, where) if rows.num_rows else Judged(rows, None, (), np.arange(0))
 
 

@@ -15,8 +15,8 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +30,9 @@ from headrace.expressions import identifier, literal
 from headrace.partitioning.contract import logical_type
 from headrace.storage.base import EVENT_ID, PROVIDER
 from headrace.storage.outbox import ALERT_COLUMNS
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["Alerting", "Judged", "check_rules", "judge"]
 
@@ -189,6 +192,8 @@ class _Relation:
 
     def check(self, rule: AlertRule, *, grammar_only: bool = False) -> None:
         """Raise `ConfigurationError` unless the rule is a predicate over these columns. Nothing is evaluated."""
+        import duckdb  # noqa: PLC0415 - as in `casting.connect`
+
         try:
             self._connection.sql(f"SELECT 1 FROM events WHERE ({rule.where}\n)")  # noqa: S608 - the user's own rule
             kind = str(self._connection.sql(f"SELECT ({rule.where}\n) FROM events").types[0])  # noqa: S608

@@ -18,12 +18,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import duckdb
 import pyarrow as pa
 
 from headrace.casting import Caster, canonical_type, connect, plain
@@ -40,6 +39,9 @@ from headrace.reading import Hint, Piece, Place, Reader, cut, require_few
 from headrace.spooled import Spooled
 from headrace.storage.base import Address
 from headrace.typed import ArrowReader, ParquetReader
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["Input", "ReadOptions", "open_inputs"]
 
@@ -172,7 +174,8 @@ def _reader(located: Located, options: ReadOptions) -> Reader:
             shape = "features"
         case "json":
             shape = "values"
-    return JsonReader(path, name, shape, Caster(connect(options.threads, options.timezone), options.timezone, name))
+    connection = cache(partial(connect, options.threads, options.timezone))
+    return JsonReader(path, name, shape, Caster(connection, options.timezone, name))
 
 
 class _Source:
@@ -282,6 +285,8 @@ class _Source:
         return Chunk(address, _one_batch(table), None, [*typed.rejects, *refused])
 
     def _select(self, table: pa.Table, select: str) -> pa.Table:
+        import duckdb  # noqa: PLC0415 - as in `casting.connect`
+
         self._connection.register("source", table)
         try:
             result: pa.Table = self._connection.sql(select).to_arrow_table()

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -33,13 +33,11 @@ from headrace.partitioning.dedup import id_order
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.prepare import Prepared, prepare
 from headrace.repeats import with_repeats
+from headrace.rules import Alerting, judge
 from headrace.storage import open_store
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Address, Committed, Slice, Store
 from headrace.storage.locks import RedisLocks
 from headrace.storage.spans import Span, Stopwatch
-
-if TYPE_CHECKING:
-    from headrace.rules import Alerting, Judged
 
 __all__ = [
     "Gathered",
@@ -262,21 +260,15 @@ def _judged(order: CommitOrder, piece: Slice, without_value: Sequence[str]) -> S
     """The slice with what its events raise."""
     if order.alerting is None or not piece.events.num_rows:
         return piece
-    judged = _judge(order.alerting, piece.events, without_value, _where(order))
+    judged = judge(order.alerting, piece.events, without_value, _where(order))
     return replace(_without(order, piece, judged.events, judged.failed), alerts=judged.alerts)
-
-
-def _judge(alerting: Alerting, events: pa.RecordBatch, without_value: Sequence[str], where: str) -> Judged:
-    from headrace.rules import judge  # noqa: PLC0415 - a worker of a run without rules needs no DuckDB
-
-    return judge(alerting, events, without_value, where)
 
 
 def alert_keys(alerting: Alerting | None, pieces: Sequence[Piece], provider: str) -> frozenset[str]:
     """The keys of what the events of `pieces` raise, as `carry_out` would find them."""
     if alerting is None or not any(len(piece.rows) for piece in pieces):
         return frozenset()
-    alerts = _judge(alerting, gathered(pieces, provider), (), _places(pieces)).alerts
+    alerts = judge(alerting, gathered(pieces, provider), (), _places(pieces)).alerts
     return frozenset() if alerts is None else frozenset(alerts.column("alert_key").to_pylist())
 
 

@@ -108,6 +108,7 @@ def _import_all() -> None:
     """All that a command may import, the command line itself apart, and pandas, which Arrow imports where it can."""
     for name in (
         *("headrace.commands", "headrace.commands_run", "headrace.commands_profile", "headrace.ledger_commands"),
+        *("headrace.commands_checks", "headrace.demo", "duckdb"),
         *("headrace.reject_commands", "headrace.alert_commands", "headrace.ingest", "headrace.storage"),
         *("pandas", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite.pysqlite"),
     ):

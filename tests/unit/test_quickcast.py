@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace import casting
@@ -16,6 +16,7 @@ from headrace.partitioning.contract import LogicalType
 from headrace.quickcast import quick_cast
 
 CASTERS = {zone: Caster(connect(1, zone), zone, "x") for zone in ("UTC", "Europe/Berlin")}
+TEXT = pa.string()
 DIGITS = st.text("0123456789+-.eE", max_size=9)
 FLOATS = st.floats(width=64).map(str) | st.floats(-1e6, 1e6).map("{:.4f}".format) | st.floats().map("{:e}".format)
 POWERS = st.tuples(st.integers(0, 99), st.integers(-400, 400)).map(lambda pair: f"{pair[0]}e{pair[1]}")
@@ -53,8 +54,8 @@ def columns(*values: st.SearchStrategy[str]) -> st.SearchStrategy[list[str | Non
     return one_kind | st.lists(st.none() | st.one_of(*values, ODD), max_size=8)
 
 
-def both_ways(values: list[str | None], wanted: LogicalType, zone: str) -> tuple[Any, Any]:
-    table = pa.table({"v": pa.array(values, pa.string())})
+def both_ways(values: list[Any], wanted: LogicalType, zone: str, kind: pa.DataType = TEXT) -> tuple[Any, Any]:
+    table = pa.table({"v": pa.array(values, kind)})
     schema = pa.schema([("v", canonical_type(wanted))])
     quick = CASTERS[zone].cast(table, schema)
     with pytest.MonkeyPatch.context() as patched:
@@ -81,6 +82,69 @@ def test_a_quick_time_is_the_cast_layers_time(values: list[str | None], zone: st
     (quick, refused), (slow, refused_too) = both_ways(values, "timestamp", zone)
     assert quick.column("v").cast(pa.int64()).equals(slow.column("v").cast(pa.int64()))
     assert refused == refused_too
+
+
+NARROW = [pa.int8(), pa.int16(), pa.int32(), pa.uint8(), pa.uint16(), pa.uint32(), pa.float32()]
+TICKS = [pa.timestamp(unit, zone) for unit in ("s", "ms", "us") for zone in (None, "UTC", "Asia/Kathmandu", "+03:00")]
+SPAN = {"s": 1, "ms": 1_000, "us": 1_000_000}
+YEARS = st.integers(-63_000_000_000, 260_000_000_000)  # seconds since 1970, of years that databases hold and of others
+
+
+@st.composite
+def narrow(draw: st.DrawFn) -> tuple[list[Any], pa.DataType]:
+    kind = draw(st.sampled_from(NARROW))
+    if pa.types.is_floating(kind):
+        return draw(st.lists(st.none() | st.floats(width=32), max_size=8)), kind
+    least = 0 if pa.types.is_unsigned_integer(kind) else -(2 ** (kind.bit_width - 1))
+    return draw(st.lists(st.none() | st.integers(least, least + 2**kind.bit_width - 1), max_size=8)), kind
+
+
+@st.composite
+def ticks(draw: st.DrawFn) -> tuple[list[Any], pa.DataType]:
+    kind = draw(st.sampled_from(TICKS))
+    anything = st.integers(-(2**63), 2**63 - 1)
+    within = YEARS.map(lambda second: second * SPAN[kind.unit])
+    return draw(st.lists(st.none() | within, max_size=8) | st.lists(within | anything, max_size=4)), kind
+
+
+@settings(max_examples=400, deadline=None)
+@given(narrow())
+def test_a_number_in_a_wider_type_is_the_cast_layers_number(values: tuple[list[Any], pa.DataType]) -> None:
+    found, kind = values
+    wanted: LogicalType = "float" if pa.types.is_floating(kind) else "integer"
+    (quick, refused), (slow, refused_too) = both_ways(found, wanted, "UTC", kind)
+    assert list(map(repr, quick.column("v").to_pylist())) == list(map(repr, slow.column("v").to_pylist()))
+    assert refused == refused_too == []
+
+
+@settings(max_examples=400, deadline=None)
+@given(ticks(), st.sampled_from(sorted(CASTERS)))
+@example(([2**63 - 1], pa.timestamp("us")), "UTC")  # DuckDB's infinity
+@example(([1 - 2**63], pa.timestamp("us", "UTC")), "UTC")
+def test_an_instant_is_the_cast_layers_instant(values: tuple[list[Any], pa.DataType], zone: str) -> None:
+    (quick, refused), (slow, refused_too) = both_ways(values[0], "timestamp", zone, values[1])
+    assert quick.column("v").cast(pa.int64()).equals(slow.column("v").cast(pa.int64()))
+    assert refused == refused_too
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "zone", "quick"),
+    [
+        (pa.int16(), "integer", "UTC", True),
+        (pa.float32(), "float", "UTC", True),
+        (pa.timestamp("us"), "timestamp", "UTC", True),
+        (pa.timestamp("s", "Asia/Kathmandu"), "timestamp", "Europe/Berlin", True),
+        (pa.timestamp("us"), "timestamp", "Europe/Berlin", False),
+        (pa.timestamp("ns"), "timestamp", "UTC", False),
+        (pa.uint64(), "integer", "UTC", False),
+        (pa.float64(), "integer", "UTC", False),
+    ],
+)
+def test_only_what_loses_nothing_goes_round_the_cast_layer(
+    kind: pa.DataType, wanted: LogicalType, zone: str, quick: bool
+) -> None:
+    column = pa.chunked_array([pa.array([1, None, 2]).cast(kind)])
+    assert (quick_cast(column, canonical_type(wanted), zone) is not None) == quick
 
 
 @pytest.mark.parametrize(
