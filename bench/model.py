@@ -24,6 +24,7 @@ from loads import job_for
 from peers.registry import headrace_command
 
 from headrace.costs import Costs
+from headrace.intake import FIRST_ROWS
 from headrace.verdict import Machine, parallel_seconds
 
 __all__ = ["Case", "cases", "measure", "outlook", "seconds_of"]
@@ -88,7 +89,7 @@ def seconds_of(costs: Costs, machine: Machine, case: Case) -> tuple[float, str]:
     )
     if case.workers:
         return parallel_seconds(paid, machine, case.rows, case.workers, case.chunk_rows)
-    first = min(case.rows, case.chunk_rows) * (paid.reader + paid.prepare + paid.decider)
+    first = min(case.rows, case.chunk_rows, FIRST_ROWS) * (paid.reader + paid.prepare + paid.decider)
     network = ceil(case.rows / case.chunk_rows) * ROUND_TRIPS * case.round_trip
     commits = ceil(case.rows / case.chunk_rows) * costs.commit
     bounds = {

@@ -24,13 +24,15 @@ from headrace.prepare import Prepared
 from headrace.source import Input
 from headrace.stages import Stages
 from headrace.storage.rejects import Reject
-from headrace.strategy import Shape
+from headrace.strategy import SEQUENTIAL, Shape
 from headrace.workers import Task, Workers
 
 __all__ = ["Intake"]
 
 # while the snapshot is fetched, this many chunks can be prepared
 CHUNKS_AHEAD = 3
+# of a sequential run's first chunk, at most: nothing can be written while that is read and prepared (decision 28)
+FIRST_ROWS = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Intake:
         self._offer = offer
         self._key = hash_key() if agreement.contract.hash == "blake2b" else None
         self._allowance = Allowance(options.parallel.memory)
+        self._first_rows = _rows_first(options, shape)
 
     def micro_batches(self, inputs: Sequence[Input]) -> Generator[tuple[list[Prepared], int], None, None]:
         """Prepared chunks in input order, as many as commit together, and their bytes, to be given back by `landed`."""
@@ -111,7 +114,9 @@ class Intake:
         """The chunks of the inputs up to the first that brings columns which the table lacks. Runs in a thread."""
         while waiting and self._fits(waiting[0]):
             item = waiting.popleft()
-            for chunk in self._stages.reading(item.chunks(self._columns_for(item), self._options.read)):
+            options = replace(self._options.read, first_rows=self._first_rows)
+            self._first_rows = None
+            for chunk in self._stages.reading(item.chunks(self._columns_for(item), options)):
                 with self._stages.stage("wait.memory"):
                     self._allowance.take(chunk.batch.nbytes)
                 order = self._order(chunk)
@@ -144,6 +149,15 @@ class Intake:
             key=self._key,
             run_id=self._run_id,
         )
+
+
+def _rows_first(options: LoadOptions, shape: Shape) -> int | None:
+    """How many rows the run's first chunk has, ``None`` for as many as any other.
+
+    A select may tell rows of one chunk from those of the next; and the chunks of a micro-batch should be of one size.
+    """
+    smaller = shape == SEQUENTIAL and options.read.select is None and options.read.chunk_rows > FIRST_ROWS
+    return FIRST_ROWS if smaller else None
 
 
 def _located(item: Input, prepared: Prepared) -> Prepared:

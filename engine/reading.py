@@ -115,27 +115,30 @@ class Reader(Protocol):
         ...
 
 
-def cut(pieces: Iterator[Piece], max_rows: int, max_bytes: int) -> Iterator[Piece | None]:
+def cut(
+    pieces: Iterator[Piece], max_rows: int, max_bytes: int, first_rows: int | None = None
+) -> Iterator[Piece | None]:
     """Pieces cut so that each lies in one chunk, and ``None`` where a chunk ends.
 
-    A chunk has `max_rows` rows, or fewer where `max_bytes` or a change of types says so. Parts come as soon as they are
-    read, so that each can be cast and its text let go before the next is read.
+    A chunk has `max_rows` rows, the first `first_rows`, or fewer where `max_bytes` or a change of types says so. Parts
+    come as soon as they are read, so that each can be cast and its text let go before the next is read.
     """
     rows = size = 0
+    most = first_rows or max_rows
     types: pa.Schema | None = None
     for piece in pieces:
         rest: Piece | None = piece
         while rest is not None:
             if rows and rest.table.schema != types:
                 yield None
-                rows = size = 0
+                rows, size, most = 0, 0, max_rows
             types = rest.table.schema
-            part, rest = rest.split(min(max_rows - rows, _rows_within(rest, max_bytes - size)))
+            part, rest = rest.split(min(most - rows, _rows_within(rest, max_bytes - size)))
             rows, size = rows + part.span, size + part.table.nbytes
             yield part
-            if rows >= max_rows or size >= max_bytes:
+            if rows >= most or size >= max_bytes:
                 yield None
-                rows = size = 0
+                rows, size, most = 0, 0, max_rows
     if rows:
         yield None
 

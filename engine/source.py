@@ -54,8 +54,8 @@ class ReadOptions:
     """How inputs are read.
 
     `types` overrides what is inferred; `select` is SQL over the relation ``source``; `timezone` (IANA) is that of times
-    without a zone; a chunk ends at `chunk_rows` rows or `chunk_bytes` bytes of text, whichever comes first; `format`
-    forces one of csv, tsv, json, jsonl, geojson, parquet.
+    without a zone; a chunk ends at `chunk_rows` rows (the first one at `first_rows`) or `chunk_bytes` bytes of text,
+    whichever comes first; `format` forces one of csv, tsv, json, jsonl, geojson, parquet.
     """
 
     types: Mapping[str, LogicalType] = field(default_factory=dict)
@@ -65,6 +65,7 @@ class ReadOptions:
     chunk_bytes: int = 64 << 20
     threads: int = 2
     format: str | None = None
+    first_rows: int | None = None
 
 
 class Input(Protocol):
@@ -266,7 +267,7 @@ class _Source:
     ) -> Iterator[Part]:
         """`pieces` as chunks, each typed part by part."""
         parts: list[Part] = []
-        for piece in cut(pieces, options.chunk_rows, options.chunk_bytes):
+        for piece in cut(pieces, options.chunk_rows, options.chunk_bytes, options.first_rows):
             if piece is not None:
                 parts.append(self._parts.part(piece, schema, late=late))
             else:

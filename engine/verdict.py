@@ -77,7 +77,7 @@ def sequential_seconds(costs: Costs, rows: int, measured: float) -> float:
     the pace of the rows that the sample does not have.
     """
     left = max(0, rows - costs.rows)
-    commits = ceil(left * costs.chunks / costs.rows) if costs.rows else 0  # a last chunk costs as much, however small
+    commits = ceil(left / costs.chunk_rows) if costs.rows else 0  # a last chunk costs as much, however small
     return measured + max(threads(costs, left, commits).values())
 
 

@@ -38,7 +38,7 @@ from headrace.storage.holdings import Holdings
 from headrace.storage.locks import lock_timed_out
 from headrace.storage.packing import ALONG_THE_KEY, holdings_of, ids_in, packed_by_key, packed_by_number
 from headrace.storage.revise import Aside
-from headrace.storage.schema import ALERTS, REJECTS, arrow_of_postgres
+from headrace.storage.schema import ALERTS, REJECTS, arrow_of_postgres, event_table
 from headrace.storage.sqlstore import Opened, SqlStore, Written
 from headrace.storage.together import BEGIN, COMMIT, Cursor, Rows, Statement, alone, plain, together
 from headrace.storage.wire import narrowed, wire_type
@@ -110,6 +110,12 @@ class PostgresStore(SqlStore):
         return pa.schema(
             [(c["name"], require_type(table, c["name"], arrow_of_postgres(c["type"]), c["type"])) for c in data]
         )
+
+    def _create(self, connection: sa.Connection, table: str, schema: pa.Schema, time_index: str | None) -> None:
+        super()._create(connection, table, schema, time_index)
+        # what was just made need not be looked up, which would take longer than writing 16,000 rows
+        made = event_table(table, schema, self._engine.dialect.name).columns
+        self._wire[table] = pa.schema([(column.name, wire_type(column.type)) for column in made])
 
     def _require_names(self, table: str, columns: Sequence[str]) -> None:
         for name in columns:
