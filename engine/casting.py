@@ -93,7 +93,7 @@ class Caster:
         source: str,
     ) -> None:
         self._given = connection
-        self._timezone = timezone
+        self.timezone = timezone
         self._source = source
 
     @property
@@ -125,7 +125,7 @@ class Caster:
         return pa.Table.from_arrays(columns, schema=schema), _bad_values(schema, found, cast)
 
     def _quickly(self, column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray | None:
-        return column if column.type.equals(wanted) else quick_cast(column, wanted, self._timezone)
+        return column if column.type.equals(wanted) else quick_cast(column, wanted, self.timezone)
 
     def _by_duckdb(self, columns: list[pa.ChunkedArray], expressions: list[str]) -> list[pa.ChunkedArray]:
         if not expressions:
@@ -143,7 +143,7 @@ class Caster:
 
     def expression(self, column: str, found: pa.DataType, wanted: pa.DataType, name: str) -> str:
         """The SQL that casts `column` of Arrow type `found` to `wanted`. Raises `SchemaError` naming `name`."""
-        sql = Cast(column, found, wanted, self._timezone).sql
+        sql = Cast(column, found, wanted, self.timezone).sql
         if sql is None:
             raise SchemaError(
                 f"column {name!r} has the type {found}, which cannot become {logical_name(wanted)}",

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from headrace.casting import Caster, canonical_type
 from headrace.expressions import is_text, literal, logical_name
 from headrace.partitioning.contract import LogicalType
+from headrace.quickcast import quick_verdict
 from headrace.reading import Hint
 
 __all__ = ["Sampled", "infer"]
@@ -113,7 +114,15 @@ def _try_candidates(caster: Caster, texts: Sequence[_Text]) -> None:
 def _all_hold(caster: Caster, texts: Sequence[_Text], rows: int | None) -> list[bool]:
     """For each column, whether its first candidate holds for its first `rows` values (``None``: all)."""
     parts = [text.values.slice(0, rows) for text in texts]
-    longest = max(len(part) for part in parts)
+    said = [quick_verdict(part, text.candidates[0], caster.timezone) for text, part in zip(texts, parts, strict=True)]
+    unclear = [number for number, one in enumerate(said) if one is None]
+    looked_at = iter(_looked_at(caster, [texts[number] for number in unclear], [parts[number] for number in unclear]))
+    return [next(looked_at) if one is None else one for one in said]
+
+
+def _looked_at(caster: Caster, texts: Sequence[_Text], parts: Sequence[pa.ChunkedArray]) -> list[bool]:
+    """The same by the cast layer, in one query."""
+    longest = max((len(part) for part in parts), default=0)
     # blanks were left out, so the columns differ in length: nulls at the end say nothing against a candidate
     padded = [pa.chunked_array([*part.chunks, pa.nulls(longest - len(part), pa.string())]) for part in parts]
     tests = [_test(caster, f"c{number}", text) for number, text in enumerate(texts)]

@@ -11,13 +11,32 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["quick_cast"]
+from headrace.partitioning.contract import LogicalType
+
+__all__ = ["quick_cast", "quick_verdict"]
 
 _UTC = pa.timestamp("us", tz="UTC")
 _PLAIN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
 # the first and the last microsecond of the years 1 to 9999
 _FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 _YEAR_ONE = pa.scalar(_FIRST, pa.int64())
+_DAY_ONE = pa.scalar(_FIRST // 86_400_000_000, pa.int32())
+_QUICK: dict[LogicalType, pa.DataType] = {
+    "integer": pa.int64(),
+    "float": pa.float64(),
+    "timestamp": _UTC,
+    "date": pa.date32(),
+}
+_BLANKS = r"[ \t\r\n\f\v]*"
+# what a text must look like to be of the type at all, however it is written
+_POSSIBLE: dict[LogicalType, str] = {
+    "bool": rf"(?i)^{_BLANKS}(true|false){_BLANKS}$",
+    "integer": rf"^{_BLANKS}[+-]?[0-9]+{_BLANKS}$",
+    "float": rf"^{_BLANKS}[+-]*((?i:nan|inf|infinity)|[0-9a-fA-FxX._]*([eE][+-]*[0-9_]*)?){_BLANKS}$",
+    "date": rf"^{_BLANKS}[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}{_BLANKS}$",
+    "timestamp": rf"^{_BLANKS}[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}",
+}
+_FALSE_NUMBER = r"^\s*([+-]?(0[0-9].*|[0-9]{16,})|\+[0-9]{7,})\s*$"
 
 
 def quick_cast(column: pa.ChunkedArray, wanted: pa.DataType, timezone: str) -> pa.ChunkedArray | None:
@@ -31,8 +50,24 @@ def quick_cast(column: pa.ChunkedArray, wanted: pa.DataType, timezone: str) -> p
             return _integers(column)
         if wanted.equals(_UTC):
             return _times(column, timezone)
+        if pa.types.is_date32(wanted):
+            return _dates(column)
     except pa.ArrowInvalid:  # a value that Arrow cannot read
         pass
+    return None
+
+
+def quick_verdict(values: pa.ChunkedArray, kind: LogicalType, timezone: str) -> bool | None:
+    """Whether all of `values`, texts that are not blank, are taken for `kind` by inference (`headrace.inference`), or
+    ``None`` where that takes a closer look.
+    """
+    wanted = _QUICK.get(kind)
+    if wanted is not None and quick_cast(values, wanted, timezone) is not None:
+        return kind != "float" or not pc.any(pc.match_substring_regex(values, _FALSE_NUMBER)).as_py()
+    if kind in _POSSIBLE and not _all(pc.match_substring_regex(values, _POSSIBLE[kind])):
+        return False
+    if kind == "bool" and _all(pc.match_substring_regex(values, "^(true|false|True|False|TRUE|FALSE)$")):
+        return True
     return None
 
 
@@ -82,6 +117,14 @@ def _times(column: pa.ChunkedArray, timezone: str) -> pa.ChunkedArray | None:
         return None
     times = pc.cast(column, _UTC) if zoned else pc.assume_timezone(pc.cast(column, pa.timestamp("us")), "UTC")
     return times if _all(pc.greater_equal(times.cast(pa.int64()), _YEAR_ONE)) else None
+
+
+def _dates(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Days of the years 1 to 9999, as in 2022-04-09."""
+    if not _all(pc.match_substring_regex(column, "^[0-9]{4}-[0-9]{2}-[0-9]{2}$")):
+        return None
+    days = pc.cast(column, pa.date32())
+    return days if _all(pc.greater_equal(days.cast(pa.int32()), _DAY_ONE)) else None
 
 
 def _all(mask: pa.ChunkedArray) -> bool:
