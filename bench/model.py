@@ -90,8 +90,9 @@ def seconds_of(costs: Costs, machine: Machine, case: Case) -> tuple[float, str]:
     if case.workers:
         return parallel_seconds(paid, machine, case.rows, case.workers, case.chunk_rows)
     first = min(case.rows, case.chunk_rows, FIRST_ROWS) * (paid.reader + paid.prepare + paid.decider)
-    network = ceil(case.rows / case.chunk_rows) * ROUND_TRIPS * case.round_trip
-    commits = ceil(case.rows / case.chunk_rows) * costs.commit
+    chunks = ceil(case.rows / case.chunk_rows) + (min(case.rows, case.chunk_rows) > FIRST_ROWS)
+    network = chunks * ROUND_TRIPS * case.round_trip
+    commits = chunks * costs.commit
     bounds = {
         "reading and preparing": (paid.reader + paid.prepare) * case.rows,
         "the database": paid.carry * case.rows + commits + network,

@@ -1,10 +1,10 @@
-"""The command line: options, help and exit codes. What the commands do lies in `headrace.commands`.
+"""The command line: options, help and exit codes. What the commands do lies in `headrace.commands` and beside it.
 
 Results go to stdout, progress and logs to stderr. Exit codes: 0 done · 1 failed, run again to resume · 2 usage,
 configuration or contract · 3 done, with rejects · 4 verification found a difference · 130/143 interrupted, resumable.
 
-`headrace.commands`, and with it DuckDB, Arrow and SQLAlchemy, is imported only by a command that runs: ``--help`` and a
-mistyped option answer at once.
+What a command needs, Arrow and SQLAlchemy among it, is imported only when it runs: ``--help`` and a mistyped option
+answer at once.
 """
 
 from __future__ import annotations

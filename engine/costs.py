@@ -12,8 +12,7 @@ What a stage waits for counts like what it computes: both keep the one who does 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean
+from dataclasses import dataclass
 
 from headrace.stages import StageTotal
 from headrace.storage.spans import Span
@@ -26,7 +25,6 @@ PREPARING = ("prepare",)
 CARRYING = ("gather", "enrich", "alerts", "commit")
 DATABASE = ("commit.copy", "commit.aside", "commit.conflict", "commit.query", "commit.insert", "commit.alerts")
 FOR_EACH_COMMIT = ("commit.begin", "commit.receipt", "commit.commit")
-WHATEVER_THE_ROWS = (*FOR_EACH_COMMIT, "snapshot")
 ROUND_TRIPS = ("commit.receipt", "commit.commit")  # one each; BEGIN goes out with the receipt
 ROUND_TRIPS_OF_COPY = 2
 
@@ -38,7 +36,6 @@ class Costs:
     `reader` and `decider` block the coordinator, `prepare` and `carry` (gather, enrich, alerts, the part of a commit
     that grows with its rows) a worker; `gather` is that part of `carry` which sequential mode does in a thread of its
     own; `commit` is what each commit takes besides, and `agree` what each run takes.
-    `typical` are the rows of a chunk, the first one apart, which may be smaller; 0 where only the mean is known.
     `database` is the part of `carry` in which the database works; `processor` is time on a core of this machine, by all
     who work for the load, the database's processes included where they are on this machine.
     """
@@ -54,12 +51,6 @@ class Costs:
     database: float
     processor: float
     gather: float = 0.0
-    typical: float = 0.0
-
-    @property
-    def chunk_rows(self) -> float:
-        """The rows of a chunk."""
-        return self.typical or self.rows / max(1, self.chunks)
 
     @property
     def worker(self) -> float:
@@ -84,21 +75,15 @@ def costs_of(
     What a worker's first time at a stage took beyond the others counts neither in the stage nor in `processor`.
     """
     totals, warm = totals_of(spans), totals_of(_warm(spans))
-    share, typical = _first_chunk(spans)
-    # as many warm spans as would take what all would take if they were warm
-    equal = {
-        name: one.spans if warm[name].spans == one.spans or name in WHATEVER_THE_ROWS else one.spans - 1 + share
-        for name, one in totals.items()
-    }
-    sums = {name: (one.spans, warm[name].seconds / warm[name].spans * equal[name]) for name, one in totals.items()}
+    # what the spans would take if all were warm
+    sums = {name: (one.spans, warm[name].seconds / warm[name].spans * one.spans) for name, one in totals.items()}
     once = sum(
-        one.cpu_seconds - warm[name].cpu_seconds / warm[name].spans * equal[name]
+        one.cpu_seconds - warm[name].cpu_seconds / warm[name].spans * one.spans
         for name, one in totals.items()
         if "." not in name  # a part is in its stage's seconds already
     )
     processor = max(0.0, processor - max(0.0, once))
-    found = costs_from(sums, rows=rows, round_trip=round_trip, processor=processor, one_writer=one_writer)
-    return replace(found, typical=typical)
+    return costs_from(sums, rows=rows, round_trip=round_trip, processor=processor, one_writer=one_writer)
 
 
 def costs_from(
@@ -138,13 +123,6 @@ def round_trips(totals: Mapping[str, StageTotal]) -> int:
     beside = sum(totals[name].spans for name in ROUND_TRIPS if name in totals)
     with_events = sum(totals[name].spans for name in DATABASE if name in totals)
     return beside + with_events * ROUND_TRIPS_OF_COPY
-
-
-def _first_chunk(spans: Iterable[Span]) -> tuple[float, float]:
-    """How many of the other chunks, on the average, the first one is worth, and how many rows a chunk has."""
-    rows = [span.rows for span in sorted(spans, key=lambda span: span.started) if span.stage == "prepare"]
-    first, others = fmean(rows[:1] or [0]), fmean(rows[1:] or rows or [0])
-    return (first / others if others else 1.0), max(first, others)
 
 
 def _warm(spans: Iterable[Span]) -> list[Span]:

@@ -17,6 +17,7 @@ from statistics import fmean, median
 from typing import Any
 
 from headrace.costs import Costs, Group, costs_from, split
+from headrace.intake import FIRST_ROWS
 from headrace.stages import StageTotal
 from headrace.storage.past_loads import PastLoad
 from headrace.verdict import (
@@ -209,7 +210,7 @@ class _View:
         used = sum(load.cpu_seconds for load in loads) + served
         wall = sum(load.seconds for load in loads)
         busy = fmean(load.machine_cpu for load in loads) * place.cores
-        chunks = max(1, costs.chunks)
+        chunks = max(1, costs.chunks - sum(map(_began_small, loads)))
         each = replace(
             costs,
             rows=max(1, round(rows / len(loads))),
@@ -274,6 +275,11 @@ class _View:
 
     def _machine(self, start: float, gain: float) -> Machine:
         return Machine(self.place.cores, start, gain, self.place.writers, self.others)
+
+
+def _began_small(load: PastLoad) -> bool:
+    """Whether the load's first chunk was smaller than the others, as far as can be told from their number."""
+    return not load.parallel and load.chunks > 1 and load.read > max(FIRST_ROWS, load.chunks * FIRST_ROWS // 2)
 
 
 def _speed(loads: Sequence[PastLoad]) -> float:

@@ -99,7 +99,7 @@ class _Text:
 def _try_candidates(caster: Caster, texts: Sequence[_Text]) -> None:
     """Drop candidates from the front of each column's list until the first one holds for all of its values.
 
-    One query for all columns at a time, over the first thousand values, which refute most candidates, then over all.
+    All columns at a time, over the first thousand values, which refute most candidates, then over all.
     """
     for rows in (_FIRST_ROWS, None):
         pending = [text for text in texts if text.candidates]

@@ -21,13 +21,13 @@ from headrace.chunk import Chunk
 from headrace.config import LoadOptions, hash_key
 from headrace.orders import PrepareOrder
 from headrace.prepare import Prepared
-from headrace.source import Input
+from headrace.source import Input, ReadOptions
 from headrace.stages import Stages
 from headrace.storage.rejects import Reject
 from headrace.strategy import SEQUENTIAL, Shape
 from headrace.workers import Task, Workers
 
-__all__ = ["Intake"]
+__all__ = ["FIRST_ROWS", "Intake", "first_rows"]
 
 # while the snapshot is fetched, this many chunks can be prepared
 CHUNKS_AHEAD = 3
@@ -74,7 +74,7 @@ class Intake:
         self._offer = offer
         self._key = hash_key() if agreement.contract.hash == "blake2b" else None
         self._allowance = Allowance(options.parallel.memory)
-        self._first_rows = _rows_first(options, shape)
+        self._first_rows = first_rows(options.read, shape)
 
     def micro_batches(self, inputs: Sequence[Input]) -> Generator[tuple[list[Prepared], int], None, None]:
         """Prepared chunks in input order, as many as commit together, and their bytes, to be given back by `landed`."""
@@ -115,8 +115,8 @@ class Intake:
         while waiting and self._fits(waiting[0]):
             item = waiting.popleft()
             options = replace(self._options.read, first_rows=self._first_rows)
-            self._first_rows = None
             for chunk in self._stages.reading(item.chunks(self._columns_for(item), options)):
+                self._first_rows = None
                 with self._stages.stage("wait.memory"):
                     self._allowance.take(chunk.batch.nbytes)
                 order = self._order(chunk)
@@ -151,12 +151,12 @@ class Intake:
         )
 
 
-def _rows_first(options: LoadOptions, shape: Shape) -> int | None:
-    """How many rows the run's first chunk has, ``None`` for as many as any other.
+def first_rows(read: ReadOptions, shape: Shape) -> int | None:
+    """How many rows the first chunk of a run has, ``None`` for as many as any other.
 
     A select may tell rows of one chunk from those of the next; and the chunks of a micro-batch should be of one size.
     """
-    smaller = shape == SEQUENTIAL and options.read.select is None and options.read.chunk_rows > FIRST_ROWS
+    smaller = shape == SEQUENTIAL and read.select is None and read.chunk_rows > FIRST_ROWS and not read.even
     return FIRST_ROWS if smaller else None
 
 

@@ -25,6 +25,7 @@ from headrace.errors import StoreError
 from headrace.flames import flamegraph, require_sampler
 from headrace.forking import await_ready
 from headrace.ingest import ingest
+from headrace.intake import first_rows
 from headrace.meter import Meter, cores
 from headrace.partitioning.contract import Contract
 from headrace.profiled import Checked, Profile, Trialled
@@ -39,6 +40,7 @@ from headrace.storage.base import Store
 from headrace.storage.digest import Digest
 from headrace.storage.gauge import Gauged, Server, gauge
 from headrace.storage.trial import Trial, trial
+from headrace.strategy import SEQUENTIAL
 from headrace.verdict import CANDIDATES, Machine, Verdict, best_workers, judge
 from headrace.verify import identified
 
@@ -154,6 +156,7 @@ class _Profiling:
             parallel_costs=self._shared(parallel, gauged, alone, workers),
             parallel_sample=parallel.report.seconds - parallel.costs_agree + alone.agree,
             workers=workers,
+            first_rows=first_rows(self._options.read, SEQUENTIAL),
         )
         same = digest == theirs and _books(sequential.report) == _books(parallel.report)
         criteria += [_processor(sequential, verdict), _equal(same, digest, workers)]
@@ -230,7 +233,8 @@ class _Profiling:
         options = replace(
             self._options, to=url, resume=False, mode="sequential" if workers is None else "parallel", parallel=how
         )
-        options = replace(options, table=self._table)
+        # a sample ends with a chunk, which must be the same one in both modes
+        options = replace(options, table=self._table, read=replace(options.read, even=not sample.is_everything))
         with open_store(url) as store:
             store.prepare_ledger()
             settled = in_stored_timezone(store, self._table, options)

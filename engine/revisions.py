@@ -19,7 +19,7 @@ from headrace.partitioning.contract import Contract, logical_type
 from headrace.storage.base import PROVIDER, Store
 from headrace.storage.rejects import StoredReject
 
-if TYPE_CHECKING:  # a worker needs no DuckDB
+if TYPE_CHECKING:  # a worker reads no inputs
     from headrace.source import Input
 
 __all__ = ["Revisions", "RevisionsName", "locate_revisions", "require_choice", "require_version", "revisions_for"]

@@ -38,7 +38,7 @@ class Sample:
     def total(self) -> int | None:
         """The rows of all inputs, estimated; ``None`` before anything was read, or where nothing can be told."""
         rows = sum(self._seen[item.name][0] for item in self._items if item.name in self._seen)
-        if self._rows == 0:
+        if self.is_everything:
             return rows
         sizes = [item.size or 0 for item in self._items]
         read = sum(size * self._share(item) for size, item in zip(sizes, self._items, strict=True))
@@ -62,6 +62,11 @@ class Sample:
             return False
         self._seen[item.name] = (0, 0.0)
         return True
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether all rows are wanted."""
+        return self._rows == 0
 
     @property
     def full(self) -> bool:

@@ -55,7 +55,8 @@ class ReadOptions:
 
     `types` overrides what is inferred; `select` is SQL over the relation ``source``; `timezone` (IANA) is that of times
     without a zone; a chunk ends at `chunk_rows` rows (the first one at `first_rows`) or `chunk_bytes` bytes of text,
-    whichever comes first; `format` forces one of csv, tsv, json, jsonl, geojson, parquet.
+    whichever comes first; `format` forces one of csv, tsv, json, jsonl, geojson, parquet. With `even` a run's first
+    chunk is like the others.
     """
 
     types: Mapping[str, LogicalType] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class ReadOptions:
     threads: int = 2
     format: str | None = None
     first_rows: int | None = None
+    even: bool = False
 
 
 class Input(Protocol):

@@ -77,8 +77,15 @@ def sequential_seconds(costs: Costs, rows: int, measured: float) -> float:
     the pace of the rows that the sample does not have.
     """
     left = max(0, rows - costs.rows)
-    commits = ceil(left / costs.chunk_rows) if costs.rows else 0  # a last chunk costs as much, however small
+    commits = ceil(left * costs.chunks / costs.rows) if costs.rows else 0  # a last chunk costs as much, however small
     return measured + max(threads(costs, left, commits).values())
+
+
+def saved_seconds(costs: Costs, rows: int, chunk_rows: int, first_rows: int | None) -> float:
+    """How much sooner the first COPY begins if the first chunk has `first_rows` rows instead of `chunk_rows`."""
+    if first_rows is None:
+        return 0.0
+    return max(0, min(rows, chunk_rows) - first_rows) * (costs.reader + costs.prepare + costs.decider)
 
 
 def threads(costs: Costs, rows: int, commits: int) -> dict[str, float]:
@@ -180,16 +187,19 @@ def judge(
     parallel_costs: Costs,
     parallel_sample: float,
     workers: int,
+    first_rows: int | None = None,
 ) -> Verdict:
     """The verdict for `rows` rows: `costs` and `sequential_sample` are the sample's sequential run, `parallel_costs`
-    and `parallel_sample` its run with `workers` workers.
+    and `parallel_sample` its run with `workers` workers. `first_rows` are those of the load's first chunk where
+    they are fewer than the sample's first chunk had.
     """
     modelled, _ = parallel_seconds(parallel_costs, machine, parallel_costs.rows, workers, chunk_rows)
     plain, bound = parallel_seconds(parallel_costs, machine, rows, workers, chunk_rows)
     # what the model misses on the sample every run has once: libraries loaded by each worker, plans made, caches filled
     expected = max(parallel_sample + plain - modelled, parallel_sample)
     margin = max(LEAST_MARGIN, abs(parallel_sample - modelled) / expected / 2 if expected > 0 else 0.0)
-    alone = sequential_seconds(costs, rows, sequential_sample)
+    saved = saved_seconds(costs, rows, chunk_rows, first_rows)
+    alone = max(0.0, sequential_seconds(costs, rows, sequential_sample) - saved)
     sequential = Prediction(0, alone, alone * (1 - LEAST_MARGIN), alone * (1 + LEAST_MARGIN), busiest(costs))
     candidate = Prediction(workers, expected, expected / (1 + margin), expected * (1 + margin), bound)
     speedup = alone / expected if expected > 0 else 1.0

@@ -42,6 +42,18 @@ def test_a_profile_measures_a_sample_and_leaves_nothing(headrace: Headrace, even
     assert headrace.query_one_if_table("e", "SELECT 1") is None
 
 
+def test_both_ways_load_the_same_sample_though_a_run_begins_with_a_small_chunk(headrace: Headrace) -> None:
+    rows = "".join(f"{n}\n" for n in range(80_000))
+    (headrace.folder / "many.csv").write_text("n\n" + rows)
+    how = ("--table", "e", "--id", "n", "--chunk-rows", "35000", "--workers", "2")
+    found = headrace.json("profile", "many.csv", *how, "--sample", "20000")
+    assert found["sample"]["read"] == found["sample_parallel"]["read"] == 35_000
+    assert [one["holds"] for one in found["criteria"] if "CPU" not in one["name"]] == [True, True, True]
+    assert headrace.load("many.csv", *how[:6])["chunks"] == 3
+    again = headrace.json("profile", "many.csv", *how, "--sample", "20000")
+    assert again["sample"]["duplicate_in_store"] == 35_000
+
+
 @pytest.mark.parametrize("strategy", ["partitioned", "upsert"])
 def test_what_each_chunk_took_sums_up_to_what_the_runs_took(headrace: Headrace, events: str, strategy: str) -> None:
     found = headrace.json("profile", events, *HOW, "--sample", "0", "--workers", "2", "--strategy", strategy)

@@ -81,6 +81,12 @@ def test_a_resumed_run_finds_the_chunks_it_left(opened: Store, tmp_path: Path) -
     assert opened.receipts(report.run_id)[0].address.rows == FIRST
 
 
+def test_an_empty_input_does_not_use_up_the_small_chunk(opened: Store, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("n\n")
+    report = load(opened, tmp_path, OPTIONS)
+    assert chunks(opened, report.run_id) == [("b.csv", 0, 8), ("b.csv", 8, 20), ("b.csv", 28, 20), ("b.csv", 48, 2)]
+
+
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [

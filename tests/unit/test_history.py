@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.history import LEAST, MOST_ROWS, History, Place, histories
+from headrace.history import LEAST, MOST_ROWS, History, Place, _View, histories
 from headrace.storage.past_loads import PastLoad
 from headrace.verdict import WORTH
 
@@ -107,6 +107,25 @@ def test_workers_are_only_started_to_be_timed_where_it_could_matter() -> None:
     assert asked == []
     told([load(n, 100_000, enrich=20.0) for n in range(1, 6)], Place(8, 0.0, True, None, start))
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "chunks", "strategy", "expected"),
+    [
+        (40_000, 2, "sequential", 40_000),
+        (1_000_000, 9, "sequential", 125_000),
+        (100_000, 20, "sequential", 5_000),
+        (40_000, 1, "sequential", 40_000),
+        (1_000_000, 8, "partitioned", 125_000),
+    ],
+    ids=["two chunks", "many", "small files", "one", "in parallel"],
+)
+def test_a_small_first_chunk_is_not_taken_for_a_whole_one(rows: int, chunks: int, strategy: str, expected: int) -> None:
+    one = load(0, rows, prepare=1.0)
+    sums = {name: (chunks, *rest) for name, (_, *rest) in one.stages.items()}
+    past = replace(one, chunks=chunks, strategy=strategy, stages=sums)
+    view = _View.of([past, replace(past, number=1)], place())
+    assert (view.chunk_rows, view.costs.chunks) == (expected, rows // expected)
 
 
 def test_growth_is_the_oldest_third_beside_the_newest() -> None:

@@ -156,22 +156,13 @@ def test_a_workers_first_chunk_is_not_taken_for_its_pace() -> None:
     assert costs_of(spans[:1], rows=100, round_trip=0.0, processor=0.0).prepare == pytest.approx(5.0 / 100)
 
 
-@pytest.mark.parametrize(
-    ("rows", "chunk"),
-    [([25, 100, 100, 50], 250 / 3), ([25, 5], 25), ([25], 25)],
-    ids=["small first", "and last", "one"],
-)
-def test_a_small_first_chunk_is_not_taken_for_a_whole_one(rows: list[int], chunk: float) -> None:
-    pace, cold = 2.0 / 100, 3.0 if len(rows) > 1 else 0.0
-    spans = [
-        Span("prepare", at, each * pace + (0 if at else cold), 0, "1/a", rows=each) for at, each in enumerate(rows)
-    ]
-    spans += [Span("commit.begin", at, 0.5, 0, "1/a") for at in range(len(rows))]
-    spans += [Span("commit", at, 0.5, 0, "1/a", rows=each) for at, each in enumerate(rows)]
-    found = costs_of(spans, rows=sum(rows), round_trip=0.0, processor=0.0)
-    assert found.prepare == pytest.approx(pace)
-    assert found.chunk_rows == pytest.approx(chunk)
-    assert found.commit == pytest.approx(0.5)
+def test_a_small_first_chunk_lets_the_first_copy_begin_sooner() -> None:
+    one = replace(FREE, reader=2e-6, prepare=3e-6, decider=1e-6, carry=10e-6)
+    even = verdict(one, Machine(2, 0.5), rows=10 * CHUNK)
+    assert verdict(one, Machine(2, 0.5), rows=10 * CHUNK, first_rows=CHUNK).sequential == even.sequential
+    small = verdict(one, Machine(2, 0.5), rows=10 * CHUNK, first_rows=CHUNK // 4)
+    assert even.sequential.seconds - small.sequential.seconds == pytest.approx(6e-6 * CHUNK * 3 / 4)
+    assert small.candidate == even.candidate
 
 
 def test_a_round_trip_is_paid_by_the_commit_and_not_by_the_row() -> None:
