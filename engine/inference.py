@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from headrace.casting import Caster, canonical_type
 from headrace.expressions import is_text, literal, logical_name
 from headrace.partitioning.contract import LogicalType
-from headrace.quickcast import quick_verdict
+from headrace.quickcast import FALSE_NUMBER, quick_verdict
 from headrace.reading import Hint
 
 __all__ = ["Sampled", "infer"]
@@ -25,7 +25,7 @@ _FIRST_ROWS = 1_000
 _LEAST_SCALE = 9
 _MOST_SCALE = 18
 # braces are doubled: the tests go through str.format for the column's name
-_FALSE_NUMBER = literal(r"\s*([+-]?(0[0-9].*|[0-9]{{16,}})|\+[0-9]{{7,}})\s*")
+_FALSE_NUMBER = literal(FALSE_NUMBER.replace("{", "{{").replace("}", "}}"))
 _NO_INTEGER = literal(r"\s*([+-]?0[0-9]+|\+[0-9]{{7,}})\s*")
 _TESTS: dict[LogicalType, str] = {
     "bool": "lower(trim({c})) IN ('true', 'false')",

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from headrace.partitioning.contract import LogicalType
 
-__all__ = ["quick_cast", "quick_verdict"]
+__all__ = ["FALSE_NUMBER", "quick_cast", "quick_verdict"]
 
 _UTC = pa.timestamp("us", tz="UTC")
 _PLAIN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
@@ -36,7 +36,8 @@ _POSSIBLE: dict[LogicalType, str] = {
     "date": rf"^{_BLANKS}[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}{_BLANKS}$",
     "timestamp": rf"^{_BLANKS}[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}",
 }
-_FALSE_NUMBER = r"^\s*([+-]?(0[0-9].*|[0-9]{16,})|\+[0-9]{7,})\s*$"
+# digits that name something: an account, a telephone; inference leaves them text
+FALSE_NUMBER = r"^\s*([+-]?(0[0-9].*|[0-9]{16,})|\+[0-9]{7,})\s*$"
 
 
 def quick_cast(column: pa.ChunkedArray, wanted: pa.DataType, timezone: str) -> pa.ChunkedArray | None:
@@ -63,7 +64,7 @@ def quick_verdict(values: pa.ChunkedArray, kind: LogicalType, timezone: str) -> 
     """
     wanted = _QUICK.get(kind)
     if wanted is not None and quick_cast(values, wanted, timezone) is not None:
-        return kind != "float" or not pc.any(pc.match_substring_regex(values, _FALSE_NUMBER)).as_py()
+        return kind != "float" or not pc.any(pc.match_substring_regex(values, FALSE_NUMBER)).as_py()
     if kind in _POSSIBLE and not _all(pc.match_substring_regex(values, _POSSIBLE[kind])):
         return False
     if kind == "bool" and _all(pc.match_substring_regex(values, "^(true|false|True|False|TRUE|FALSE)$")):
