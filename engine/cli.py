@@ -20,6 +20,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from headrace.alerts_cli import alerts_app
+from headrace.allocators import keep_little
 from headrace.cli_options import (
     Config,
     FlameFile,
@@ -227,9 +228,7 @@ def main() -> None:
     # load of 1 M rows takes up to a tenth less; the process is ours, so we may set it.
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.set_threshold(*_RARELY)
-    if sys.platform == "linux":  # where Arrow has both allocators
-        # chosen when Arrow is imported; its usual one keeps what is freed, which is a sixth of a load's peak
-        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
+    keep_little()
     _end(_run())
 
 

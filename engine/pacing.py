@@ -5,16 +5,16 @@ Arrow's CSV reader reads 32 blocks ahead in a thread of its own, 128 MiB at 4 Mi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import weakref
 from threading import Condition
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 __all__ = ["Paced", "ReadOnly", "Readable"]
 
-T = TypeVar("T")
-BLOCKS_AHEAD = 3
-# A block may yield nothing (all of its records are refused): after this long without an item it counts as used.
-_PATIENCE = 0.05
+# Arrow's parser holds on to the last block while it looks at this one and the next
+BLOCKS = 3
+# s. Should another release of Arrow hold on to more, it is slow, and not stuck
+_PATIENCE = 0.5
 
 
 class ReadOnly:
@@ -49,32 +49,29 @@ class Readable(Protocol):
 
 
 class Paced(ReadOnly):
-    """`stream` for a reader that runs in another thread, kept at most a few blocks ahead of the items it makes."""
+    """`stream` for a reader that runs in another thread: it has a few blocks at a time, and gets the next when it has
+    let go of one.
+
+    Arrow takes a block without copying it. Whether a block has been used is told by its reference: that the reader has
+    made something of it tells less, since a block may yield nothing (all of its records are refused).
+    """
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
-        self._ahead = 0
-        self._wanted = True  # before it makes anything, the reader looks at the first block
+        self._lent: set[weakref.ref[memoryview]] = set()
         self._over = False
         self._changed = Condition()
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1) -> bytes | memoryview:
         """The next block, once there is room for it; ``b""`` at the end, or when nobody wants more."""
         with self._changed:
-            while not self._over and self._ahead >= BLOCKS_AHEAD:
-                if not self._changed.wait(_PATIENCE) and self._wanted:
-                    self._ahead -= 1
+            self._changed.wait_for(lambda: self._over or len(self._lent) < BLOCKS, _PATIENCE)
             if self._over:
                 return b""
-            self._ahead += 1
-        return self._stream.read(size)
-
-    def items(self, made: Iterator[T]) -> Iterator[T]:
-        """The items that the reader makes, about one of each block."""
-        while (item := next(made, None)) is not None:
-            self._note(wanted=False)
-            yield item
-            self._note(wanted=True)
+        block = memoryview(self._stream.read(size))
+        with self._changed:
+            self._lent.add(weakref.ref(block, self._returned))
+        return block
 
     def stop(self) -> None:
         """Nobody wants more: a reader that waits goes on, to the end that it is told."""
@@ -82,9 +79,7 @@ class Paced(ReadOnly):
             self._over = True
             self._changed.notify_all()
 
-    def _note(self, *, wanted: bool) -> None:
+    def _returned(self, block: weakref.ref[memoryview]) -> None:
         with self._changed:
-            self._wanted = wanted
-            if not wanted:
-                self._ahead = max(0, self._ahead - 1)
-                self._changed.notify_all()
+            self._lent.discard(block)
+            self._changed.notify_all()

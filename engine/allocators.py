@@ -1,0 +1,30 @@
+"""Allocators told to give back what is freed: by default they keep a third of a load's peak for later.
+
+A command's process is its own and may set them; a library would be setting its user's. The figures are in decision 29.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from contextlib import suppress
+
+__all__ = ["keep_little"]
+
+_ARENAS = -8  # M_ARENA_MAX of <malloc.h>
+
+
+def keep_little() -> None:
+    """On Linux, where Arrow has jemalloc too and Python's is glibc's; what the environment says already holds.
+
+    Before Arrow is imported: it chooses then. Elsewhere nothing is done.
+    """
+    if sys.platform != "linux":
+        return
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
+    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "dirty_decay_ms:200,muzzy_decay_ms:0")
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        # the environment is read when a process starts: this is for our own, which has one thread so far
+        with suppress(AttributeError, OSError):  # musl has no such call
+            ctypes.CDLL(None).mallopt(_ARENAS, 1)
