@@ -1,6 +1,6 @@
 """How fast do the existing IDs arrive, and what does one cost to keep? `Store.fetch_ids` into a `Snapshot`.
 
-python snapshot.py URL FOLDER          one fetch in a process of its own; prints its figures
+python snapshot.py URL FOLDER WAY      one fetch in a process of its own; prints its figures
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from headrace.partitioning.snapshot import EVERYTHING, Snapshot
 from headrace.storage import open_store
+from headrace.storage.base import IdRange
 
 if TYPE_CHECKING:
     from harness import Bench
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["measure"]
 
 TABLE = "events"
+# how a load fetches them from a table of layout `time`, and of layout `hash`, whose key order jumps about the table
+WAYS = {"along the key": IdRange(), "as found": None}
 
 
 def measure(bench: Bench) -> None:
@@ -30,46 +33,48 @@ def measure(bench: Bench) -> None:
     from peers.registry import HEADRACE
 
     for size in bench.options.snapshot:
-        if rounds := _missing(bench, size):
-            _measure(bench, Templates(bench).copy("fires", size, HEADRACE), size, rounds)
+        if missing := _missing(bench, size):
+            _measure(bench, Templates(bench).copy("fires", size, HEADRACE), size, missing)
             server.drop_database(bench.url, "run")
     url, size = grown(bench, "time")
     if size > max(bench.options.snapshot, default=0):
         _measure(bench, url, size, _missing(bench, size))
 
 
-def _missing(bench: Bench, size: int) -> list[int]:
+def _missing(bench: Bench, size: int) -> list[tuple[int, str]]:
+    """The rounds and ways that were not measured; the ways take turns."""
     results = bench.results("snapshot")
-    return [number for number in range(1, bench.options.rounds + 1) if not results.has(ids=size, round=number)]
+    rounds = range(1, bench.options.rounds + 1)
+    return [(number, way) for number in rounds for way in WAYS if not results.has(ids=size, way=way, round=number)]
 
 
-def _measure(bench: Bench, url: str, size: int, rounds: list[int]) -> None:
+def _measure(bench: Bench, url: str, size: int, missing: list[tuple[int, str]]) -> None:
     from harness import run_process
 
-    for number in rounds:
+    for number, way in missing:
         folder = bench.scratch / "snapshot"
         folder.mkdir(exist_ok=True)
-        outcome = run_process([sys.executable, __file__, url, str(folder)], scratch=bench.scratch)
+        outcome = run_process([sys.executable, __file__, url, str(folder), way], scratch=bench.scratch)
         if outcome.exit_code:
             sys.exit(f"the snapshot could not be fetched:\n{outcome.complaint}")
         figures = json.loads(outcome.said)
         if figures["fetched"] != size:
             sys.exit(f"{figures['fetched']:,} IDs of {size:,} came")
-        cell = {"ids": size, "round": number}
+        cell = {"ids": size, "way": way, "round": number}
         bench.results("snapshot").add(cell | figures | {"peak_bytes": outcome.peak_bytes}, **cell)
-        bench.say(f"{size:>12,} IDs in {figures['snapshot_seconds']:.2f} s")
+        bench.say(f"{size:>12,} IDs {way} in {figures['snapshot_seconds']:.2f} s")
 
 
-def fetch(url: str, folder: Path) -> dict[str, float]:
+def fetch(url: str, folder: Path, where: IdRange | None) -> dict[str, float]:
     """Fetch twice: once only to read the IDs, once into a snapshot."""
     with open_store(url) as store:
         began = time.perf_counter()
-        size = sum(map(len, store.fetch_ids(TABLE)))
+        size = sum(map(len, store.fetch_ids(TABLE, where)))
         drained = time.perf_counter() - began
         before = _on_the_heap()
         with Snapshot(folder) as snapshot:
             began = time.perf_counter()
-            snapshot.extend(store.fetch_ids(TABLE), EVERYTHING)
+            snapshot.extend(store.fetch_ids(TABLE, where), EVERYTHING)
             taken = time.perf_counter() - began
             kept = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             return {
@@ -89,4 +94,4 @@ def _on_the_heap() -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(fetch(sys.argv[1], Path(sys.argv[2]))))
+    print(json.dumps(fetch(sys.argv[1], Path(sys.argv[2]), WAYS[sys.argv[3]])))

@@ -283,21 +283,22 @@ def growth(content: Content) -> str:
 def snapshot(content: Content) -> str:
     """IDs a second, bytes an ID."""
     runs = content["runs"]
-    figures = {name: medians(runs, ("ids",), name) for name in ("fetch_seconds", "snapshot_seconds", "wire_bytes")}
-    kept = medians([{**run, "kept": run["file_bytes"] + run["heap_bytes"]} for run in runs], ("ids",), "kept")
-    peaks = medians(runs, ("ids",), "peak_bytes")
+    cell = ("ids", "way")
+    figures = {name: medians(runs, cell, name) for name in ("fetch_seconds", "snapshot_seconds", "peak_bytes")}
+    kept = medians([{**run, "kept": run["file_bytes"] + run["heap_bytes"]} for run in runs], cell, "kept")
     rows = [
         (
             f"{ids:,}",
-            f"{ids / figures['fetch_seconds'][ids,]:,.0f}",
+            way,
+            f"{ids / figures['fetch_seconds'][ids, way]:,.0f}",
             f"{ids / took:,.0f}",
-            f"{kept[ids,] / ids:.1f}",
-            f"{peaks[ids,] / MIB:,.0f} MiB",
+            f"{kept[ids, way] / ids:.1f}",
+            f"{figures['peak_bytes'][ids, way] / MIB:,.0f} MiB",
         )
-        for (ids,), took in figures["snapshot_seconds"].items()
+        for (ids, way), took in figures["snapshot_seconds"].items()
     ]
     kept_where = "bytes kept an ID (files and heap)"
-    return markdown(["IDs", "IDs/s, fetched", "IDs/s, into the snapshot", kept_where, "peak of the process"], rows)
+    return markdown(["IDs", "fetched", "IDs/s, fetched", "IDs/s, into the snapshot", kept_where, "peak"], rows)
 
 
 def poll(content: Content) -> str:
