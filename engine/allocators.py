@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 from contextlib import suppress
 
@@ -16,15 +17,16 @@ _ARENAS = -8  # M_ARENA_MAX of <malloc.h>
 
 
 def keep_little() -> None:
-    """On Linux, where Arrow has jemalloc too and Python's is glibc's; what the environment says already holds.
+    """On Linux; what the environment says already holds. Workers are processes of their own: the second is not theirs.
 
-    Before Arrow is imported: it chooses then. Elsewhere nothing is done.
+    Before Arrow is imported: it chooses then, and has jemalloc on x86-64.
     """
     if sys.platform != "linux":
         return
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
-    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "dirty_decay_ms:200,muzzy_decay_ms:0")
-    if "MALLOC_ARENA_MAX" not in os.environ:
+    if platform.machine() == "x86_64":
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
+        os.environ.setdefault("JE_ARROW_MALLOC_CONF", "dirty_decay_ms:200,muzzy_decay_ms:0")
+    if "MALLOC_ARENA_MAX" not in os.environ and "arena_max" not in os.environ.get("GLIBC_TUNABLES", ""):
         # the environment is read when a process starts: this is for our own, which has one thread so far
         with suppress(AttributeError, OSError):  # musl has no such call
             ctypes.CDLL(None).mallopt(_ARENAS, 1)

@@ -158,7 +158,7 @@ class CsvReader:
                     check_utf8=False,
                 ),
             )
-            yield from batches
+            yield from paced.items(iter(batches))
         except pa.ArrowInvalid as error:
             if "straddl" in str(error):  # its words for a record that a block does not hold
                 raise _TooLong from error

@@ -5,16 +5,19 @@ Arrow's CSV reader reads 32 blocks ahead in a thread of its own, 128 MiB at 4 Mi
 
 from __future__ import annotations
 
+import time
 import weakref
+from collections.abc import Iterator
 from threading import Condition
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 __all__ = ["Paced", "ReadOnly", "Readable"]
 
+T = TypeVar("T")
 # Arrow's parser holds on to the last block while it looks at this one and the next
 BLOCKS = 3
-# s. Should another release of Arrow hold on to more, it is slow, and not stuck
-_PATIENCE = 0.5
+# s that a consumer waits for an item. Should another release of Arrow hold on to more, it is slow, and not stuck
+_PATIENCE = 2.0
 
 
 class ReadOnly:
@@ -58,20 +61,34 @@ class Paced(ReadOnly):
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
-        self._lent: set[weakref.ref[memoryview]] = set()
+        # by the identity of the reference: references are equal where the blocks are
+        self._lent: dict[int, weakref.ref[memoryview]] = {}
+        self._wanted_since: float | None = time.monotonic()  # before it makes anything, the reader looks at a block
         self._over = False
         self._changed = Condition()
 
     def read(self, size: int = -1) -> bytes | memoryview:
         """The next block, once there is room for it; ``b""`` at the end, or when nobody wants more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._over or len(self._lent) < BLOCKS, _PATIENCE)
+            while not self._over and len(self._lent) >= BLOCKS and not self._waits_too_long():
+                self._changed.wait(_PATIENCE)
             if self._over:
                 return b""
         block = memoryview(self._stream.read(size))
         with self._changed:
-            self._lent.add(weakref.ref(block, self._returned))
+            reference = weakref.ref(block, self._returned)
+            self._lent[id(reference)] = reference
         return block
+
+    def items(self, made: Iterator[T]) -> Iterator[T]:
+        """The items that the reader makes."""
+        while True:
+            self._wanted_since = time.monotonic()
+            item = next(made, None)
+            self._wanted_since = None
+            if item is None:
+                return
+            yield item
 
     def stop(self) -> None:
         """Nobody wants more: a reader that waits goes on, to the end that it is told."""
@@ -79,7 +96,11 @@ class Paced(ReadOnly):
             self._over = True
             self._changed.notify_all()
 
-    def _returned(self, block: weakref.ref[memoryview]) -> None:
+    def _waits_too_long(self) -> bool:
+        since = self._wanted_since
+        return since is not None and time.monotonic() - since > _PATIENCE
+
+    def _returned(self, reference: weakref.ref[memoryview]) -> None:
         with self._changed:
-            self._lent.discard(block)
+            self._lent.pop(id(reference), None)
             self._changed.notify_all()

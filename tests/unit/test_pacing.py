@@ -24,25 +24,34 @@ def batches(file: object, refuse: Callable[[arrow_csv.InvalidRow], str] | None =
     return iter(arrow_csv.open_csv(pa.PythonFile(file, mode="r"), read_options=options, parse_options=parse))
 
 
-def most_ahead(stream: io.BytesIO, made: Iterator[pa.RecordBatch]) -> int:
+def most_ahead(stream: io.BytesIO, made: Iterator[pa.RecordBatch], size: int = len(ROWS)) -> int:
     """The most blocks that were read beyond those whose rows have come."""
     most = rows = 0
     waiting = threading.Event()
     for batch in made:
         waiting.wait(0.02)  # a consumer with other things to do
         rows += batch.num_rows
-        used = rows * len(ROWS) // 200_000
+        used = rows * size // 200_000
         most = max(most, (stream.tell() - used) // BLOCK)
     assert rows == 200_000
     return most
 
 
-def test_a_paced_file_is_read_a_few_blocks_ahead() -> None:
-    stream = io.BytesIO(ROWS)
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a busy machine does to the clock is not what is asked."""
+    monkeypatch.setattr("headrace.pacing._PATIENCE", 3_600)
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("rows", [ROWS, b"1,the same word\n" * 200_000], ids=["different", "equal"])
+def test_a_paced_file_is_read_a_few_blocks_ahead(rows: bytes) -> None:
+    stream = io.BytesIO(rows)
     paced = Paced(stream)
-    assert most_ahead(stream, batches(paced)) <= BLOCKS
+    assert most_ahead(stream, paced.items(batches(paced)), len(rows)) <= BLOCKS
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_slow_parser_is_not_taken_for_one_that_needs_more() -> None:
     """On a busy machine a block takes its time; what went by time drifted there, to all of Arrow's 32 blocks."""
     stream = io.BytesIO(
@@ -57,15 +66,43 @@ def test_a_slow_parser_is_not_taken_for_one_that_needs_more() -> None:
         most = max(most, len(paced._lent))
         return "skip"
 
-    assert sum(batch.num_rows for batch in batches(paced, slowly)) == 200_000
+    assert sum(batch.num_rows for batch in paced.items(batches(paced, slowly))) == 200_000
     assert 0 < most <= BLOCKS
 
 
-def test_a_reader_that_holds_on_to_its_blocks_is_slow_and_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_consumer_is_not_taken_for_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.pacing._PATIENCE", 0.2)
+    paced = Paced(io.BytesIO(ROWS))
+    made = paced.items(batches(paced))
+    most = 0
+    for _ in range(4):
+        next(made)
+        threading.Event().wait(0.8)
+        most = max(most, len(paced._lent))
+    paced.stop()
+    assert 0 < most <= BLOCKS + 1  # and not one more for each 0.2 s
+
+
+def test_a_reader_that_holds_on_to_its_blocks_waits_and_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = [bytes([number]) * BLOCK for number in range(10)]
+
+    def read_all(paced: Paced, into: list[bytes | memoryview]) -> None:
+        into.extend(iter(lambda: paced.read(BLOCK), b""))
+
     monkeypatch.setattr("headrace.pacing._PATIENCE", 0.01)
-    paced = Paced(io.BytesIO(b"x" * 10 * BLOCK))
-    kept = list(iter(lambda: paced.read(BLOCK), b""))
-    assert [len(block) for block in kept] == [BLOCK] * 10
+    kept: list[bytes | memoryview] = []
+    read_all(Paced(io.BytesIO(b"".join(blocks))), kept)
+    assert kept == blocks
+
+    monkeypatch.setattr("headrace.pacing._PATIENCE", 3_600)
+    paced, stuck = Paced(io.BytesIO(b"".join(blocks))), []
+    reader = threading.Thread(target=read_all, args=(paced, stuck))
+    reader.start()
+    reader.join(0.3)
+    assert reader.is_alive()
+    paced.stop()
+    reader.join()
+    assert stuck == blocks[:BLOCKS]
 
 
 def test_without_pacing_arrow_reads_far_ahead() -> None:
