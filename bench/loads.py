@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import server
 from check import expected, found, verdict
 from datasets import DATASETS, Dataset, Situation, pg_type, write_input, write_store
 from encoded import create_table, encode_chunks
 from harness import Bench, Run, paired, run_process, warm
 from peers.job import TABLE, Job
-from peers.registry import HEADRACE, LOWER_BOUND, PEERS, Peer, missing_peers, peer_versions
+from peers.registry import HEADRACE, LOWER_BOUND, OURS, PEERS, Peer, missing_peers, peer_versions
 
 __all__ = ["SITUATIONS", "Templates", "measure"]
 
@@ -31,6 +32,7 @@ SITUATIONS = (
     Situation("all there", known=1.0),
 )
 FLIGHTS = 336_776
+EVERYBODY = (LOWER_BOUND, *OURS, *PEERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def measure(bench: Bench) -> None:
     """Every group, its contenders in turn; what the results have already is left out."""
     results = bench.results("loads")
     lacking = missing_peers(bench.options.peers_python)
-    results.note("peers", {peer.name: _described(peer, bench, lacking) for peer in (LOWER_BOUND, HEADRACE, *PEERS)})
+    results.note("peers", {peer.name: _described(peer, bench, lacking) for peer in EVERYBODY})
     for group in _groups(bench):
         peers = {peer.name: peer for peer in _contenders(bench, group) if peer.name not in lacking}
 
@@ -76,9 +78,9 @@ def measure(bench: Bench) -> None:
 
 
 def _given_up(bench: Bench, cell: Run) -> bool:
-    """Whether a contender took so long in this cell that one run, or none that ended, must do."""
+    """Whether a contender ran out of time in this cell. Nobody else has fewer rounds than the others."""
     runs = [run for run in bench.results("loads").runs if cell.items() <= run.items()]
-    return any(run["exit_code"] == "timed out" or run["seconds"] > bench.options.patience for run in runs)
+    return any(run["exit_code"] == "timed out" for run in runs)
 
 
 def _groups(bench: Bench) -> Iterator[Group]:
@@ -89,6 +91,9 @@ def _groups(bench: Bench) -> Iterator[Group]:
                 continue
             for kind in wanted.formats:
                 yield Group("fires", wanted.rows, existing, situation, kind)
+    for rows in wanted.large:
+        for kind in ("parquet", "csv"):
+            yield Group("fires", rows, 0, SITUATIONS[0], kind)
     for situation in (SITUATIONS[0], SITUATIONS[-1]) if wanted.flights else ():
         for kind in wanted.formats:
             yield Group("flights", FLIGHTS, FLIGHTS if situation.known else 0, situation, kind)
@@ -103,7 +108,7 @@ def _contenders(bench: Bench, group: Group) -> list[Peer]:
     wanted: Sequence[str] = bench.options.peers
     return [
         peer
-        for peer in (LOWER_BOUND, HEADRACE, *PEERS)
+        for peer in EVERYBODY
         if group.kind in peer.formats
         and (peer.name in wanted or not wanted)
         and not (peer.fresh_only and (group.situation.known or group.situation.repeated))
@@ -119,16 +124,17 @@ def _one(bench: Bench, group: Group, peer: Peer) -> Run:
     url = Templates(bench).copy(group.dataset, group.existing, peer)
     warm(path)
     outcome = run_process(
-        peer.command_line(_python(bench, peer), job_for(bench, url, path, dataset)),
+        peer.command_line(_python(bench, peer), job_for(bench, url, path, dataset, peer)),
         scratch=bench.scratch,
         timeout=bench.options.timeout,
     )
     run: Run = {**outcome.figures, "exit_code": outcome.exit_code}
     if outcome.exit_code is None:
         return run | {"exit_code": "timed out", "verdict": f"not done in {bench.options.timeout:.0f} s"}
-    run |= _reported(peer, outcome.said)
+    run |= _reported(outcome.said)
     inputs = [write_store(bench.data, group.dataset, group.existing)] if group.existing else []
     judged = verdict(expected(dataset, [*inputs, path], bench.data), found(dataset, url, TABLE))
+    run["other types"] = other_types(url, dataset)
     if outcome.exit_code != 0:
         last = (outcome.complaint or outcome.said).strip().splitlines()[-1:] or ["no word"]
         judged = f"failed: {last[0][:200]}"
@@ -136,25 +142,43 @@ def _one(bench: Bench, group: Group, peer: Peer) -> Run:
     return run | {"verdict": judged}
 
 
-def _reported(peer: Peer, said: str) -> Run:
-    """What headrace and raw COPY say of the time between start-up and end."""
+def other_types(url: str, dataset: Dataset) -> dict[str, str]:
+    """The columns of the contender's table whose types are not those of everybody's."""
+    wanted = {name: pg_type(kind) for name, kind in dataset.columns.items()}
+    with psycopg.connect(url) as connection:
+        types = connection.execute(
+            "SELECT attname::text, format_type(atttypid, NULL) FROM pg_attribute "
+            "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+            [TABLE],
+        ).fetchall()
+    return {
+        name: kind
+        for name, kind in types
+        if kind.replace("timestamp with time zone", "timestamptz") != wanted.get(name, kind)
+    }
+
+
+def _reported(said: str) -> Run:
+    """What a contender says of its seconds without Python's start and the imports: the last thing that it prints."""
     try:
-        return {"report_seconds": json.loads(said)["seconds"]} if peer in {HEADRACE, LOWER_BOUND} else {}
+        return {"report_seconds": json.loads(said[said.rindex("\n{") + 1 :] if "\n{" in said else said)["seconds"]}
     except (ValueError, KeyError):
         return {}
 
 
-def job_for(bench: Bench, url: str, path: Path, dataset: Dataset) -> Job:
+def job_for(bench: Bench, url: str, path: Path, dataset: Dataset, peer: Peer = HEADRACE) -> Job:
     """The job of a run; its scratch folder is emptied."""
     scratch = bench.scratch / "job"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     columns = {name: pg_type(kind) for name, kind in dataset.columns.items()}
-    return Job(url, str(path), path.suffix[1:], columns, list(dataset.key), dataset.time, str(scratch))
+    return Job(
+        url, str(path), path.suffix[1:], columns, peer.key_of(dataset.key, dataset.time), dataset.time, str(scratch)
+    )
 
 
 def _python(bench: Bench, peer: Peer) -> str:
-    return sys.executable if peer in {HEADRACE, LOWER_BOUND} else bench.options.peers_python
+    return sys.executable if peer in {*OURS, LOWER_BOUND} else bench.options.peers_python
 
 
 def _described(peer: Peer, bench: Bench, lacking: dict[str, str]) -> Run:
@@ -182,13 +206,14 @@ class Templates:
 
     def _made(self, dataset: str, existing: int, peer: Peer) -> str:
         store = "bound" if peer is LOWER_BOUND and not existing else peer.store
-        name = f"{store.replace(' ', '_')}_{dataset}_{existing}"
+        name = f"{store.replace(',', '').replace(' ', '_')}_{dataset}_{existing}"
         if server.database_exists(self._bench.url, name):
             return name
         self._bench.say(f"preparing {name}")
         url = server.create_database(self._bench.url, f"unfinished_{name}")
-        if store in {"bound", "natural key"}:
-            create_table(url, TABLE, DATASETS[dataset], keyed=store == "natural key")
+        if store == "bound" or store.startswith("natural key"):
+            key = peer.key_of(DATASETS[dataset].key, DATASETS[dataset].time) if store != "bound" else ()
+            create_table(url, TABLE, DATASETS[dataset], key=key)
         if existing:
             self._fill(url, dataset, existing, store)
         server.settle(url)
@@ -198,8 +223,8 @@ class Templates:
     def _fill(self, url: str, dataset: str, existing: int, store: str) -> None:
         """By a contender that keeps its events so: the first of each kind is the quickest."""
         path = write_store(self._bench.data, dataset, existing)
-        filler = next(peer for peer in (HEADRACE, *PEERS) if peer.store == store)
-        job = job_for(self._bench, url, path, DATASETS[dataset])
+        filler = next(peer for peer in (*OURS, *PEERS) if peer.store == store)
+        job = job_for(self._bench, url, path, DATASETS[dataset], filler)
         outcome = run_process(
             filler.command_line(_python(self._bench, filler), job), scratch=self._bench.scratch, timeout=7200
         )

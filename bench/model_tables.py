@@ -7,7 +7,7 @@ from typing import Any
 
 from harness import medians
 from model import Case, Costs, Machine, calibrated, cases, outlook, seconds_of
-from tables import markdown
+from tables import markdown, taken
 
 __all__ = ["model"]
 
@@ -19,6 +19,7 @@ def model(content: Mapping[str, Any]) -> str:
     parts = [*_costs(costs), *_predicted(costs, machine, cases(beside))]
     if gain := _gain(beside):
         parts += _outlook(costs, gain)
+    parts += [f"The costs: {taken(*content['runs'])}. The loads beside them: as the tables of their questions say."]
     return "\n\n".join(parts)
 
 

@@ -109,7 +109,7 @@ def _load(bench: Bench, case: Case, way: str, path: Path, inputs: Path, rows: in
 def _limit(bench: Bench, path: Path, connections: int) -> Run:
     """Raw COPY by as many processes as connections, which share the chunks."""
     url = server.create_database(bench.url, "run")
-    create_table(url, TABLE, FIRES, keyed=False)
+    create_table(url, TABLE, FIRES)
     command = LOWER_BOUND.command_line(sys.executable, job_for(bench, url, path, FIRES))
     shares = [shlex.join([*command, str(share), str(connections)]) for share in range(connections)]
     outcome = run_process(["sh", "-c", f"{' & '.join(shares)} & wait"], scratch=bench.scratch)

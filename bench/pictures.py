@@ -7,7 +7,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from harness import Run, medians
-from tables import common_size
+from load_tables import common_size
 
 __all__ = ["Bar", "bars", "pictures"]
 

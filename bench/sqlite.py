@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["measure"]
 
+SQLITE_TYPES = {"double": "DOUBLE", "timestamp[us]": "TIMESTAMP", "string": "TEXT", "int64": "BIGINT"}
 WAYS = ("headrace", "plain", "keyed")
 
 
@@ -64,13 +65,15 @@ def by_hand(way: str, path: str, database: str) -> float:
     times = table.column("acq_time").cast("string").to_pylist()
     columns = [times if name == "acq_time" else table.column(name).to_pylist() for name in COLUMNS]
     rows = list(zip(*columns, strict=True))
+    # as headrace declares them
+    declared = [f"{name} {SQLITE_TYPES[str(kind)]}" for name, kind in COLUMNS.items()]
     key = f", PRIMARY KEY ({', '.join(IDENTITY)})" if way == "keyed" else ""
     conflict = f"ON CONFLICT ({', '.join(IDENTITY)}) DO NOTHING" if way == "keyed" else ""
     with sqlite3.connect(database) as connection:
         # as headrace has it: a commit that has returned survives a power loss
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"CREATE TABLE IF NOT EXISTS events ({', '.join(COLUMNS)}{key})")
+        connection.execute(f"CREATE TABLE IF NOT EXISTS events ({', '.join(declared)}{key})")
         began = time.perf_counter()
         connection.executemany(f"INSERT INTO events VALUES ({', '.join('?' * len(COLUMNS))}) {conflict}", rows)
         connection.commit()

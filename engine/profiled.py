@@ -12,7 +12,7 @@ from headrace.meter import Usage
 from headrace.recorder import Recorder
 from headrace.report import Report
 from headrace.storage.gauge import Gauged, Server
-from headrace.verdict import Machine, Prediction, Verdict
+from headrace.verdict import WORTH, Machine, Prediction, Verdict
 
 __all__ = ["Checked", "Profile", "Trialled"]
 
@@ -72,6 +72,11 @@ class Checked:
     parallel: float
     equal: bool
 
+    @property
+    def speedup(self) -> float:
+        """How many times as fast as sequential mode parallel mode was."""
+        return self.sequential / self.parallel if self.parallel > 0 else 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -96,7 +101,19 @@ class Profile:
         failed = [one.name for one in self.criteria if not one.holds and not one.name.startswith("the CPU")]
         if failed:
             return f"stay sequential, because this does not hold: {', '.join(failed)}"
+        if self.checked is not None:
+            return self._advice_from(self.checked)
         return replace(self.verdict, parallel=self.parallel_advised).advice(self.strategy)
+
+    def _advice_from(self, checked: Checked) -> str:
+        """The recommendation by what both ways really took; the model has no say any more."""
+        workers = self.verdict.candidate.workers
+        if not checked.equal:
+            return "stay sequential, because the two ways gave different tables"
+        how = f"{checked.speedup:.2f} times as fast, as measured"
+        if self.parallel_advised:
+            return f"--mode parallel --strategy {self.strategy} --workers {workers}: {how}"
+        return f"stay sequential: {workers} workers were {how}, and less than {WORTH} is not worth the processes"
 
     @property
     def remarks(self) -> list[tuple[str, str]]:
@@ -130,8 +147,9 @@ class Profile:
 
     @property
     def parallel_advised(self) -> bool:
-        """Whether parallel mode is."""
-        return self.verdict.parallel and self.trustworthy
+        """Whether parallel mode is: by what was seen where both ways were tried in full, else by the model."""
+        worth = self.verdict.parallel if self.checked is None else self.checked.speedup >= WORTH
+        return worth and self.trustworthy
 
     def to_text(self) -> str:
         """One screen."""
@@ -234,6 +252,7 @@ class Profile:
             "criteria": [asdict(one) for one in self.criteria],
             "verdict": {
                 "parallel": self.parallel_advised,
+                "parallel_expected": verdict.parallel,
                 "strategy": self.strategy,
                 "workers": verdict.candidate.workers,
                 "sequential_seconds": _rounded(verdict.sequential),

@@ -6,14 +6,15 @@
                           all seconds on cores ÷ the free cores · what the database takes ÷ its gain from N connections
 
 Nothing is fitted. The sample is loaded in both ways, and the model has only to say what the other rows add to that.
-What it misses on the sample is taken for what every run has once, and half of it widens the range.
+What it misses on the sample is taken for what every run has once, and half of it widens the range. Each prediction has
+a range of its own; the speed-up is a quotient of both, and its range holds both errors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, hypot
 
 from headrace.costs import Costs
 
@@ -36,7 +37,10 @@ __all__ = [
 
 WORTH = 1.1
 """Parallel mode is advised from this expected speed-up on: it has a price in memory and in what can go wrong."""
-LEAST_MARGIN = 0.1
+LEAST_MARGIN = 0.15
+"""The part by which two runs of one load differ on a quiet machine."""
+SETTLING = 0.25
+"""Seconds by which the start of a load differs from one run to the next: most of the error of a load of one second."""
 CLOSE = 1.05
 LEAST_FREE = 0.02
 CANDIDATES = (2, 4, 8)
@@ -197,13 +201,15 @@ def judge(
     plain, bound = parallel_seconds(parallel_costs, machine, rows, workers, chunk_rows)
     # what the model misses on the sample every run has once: libraries loaded by each worker, plans made, caches filled
     expected = max(parallel_sample + plain - modelled, parallel_sample)
-    margin = max(LEAST_MARGIN, abs(parallel_sample - modelled) / expected / 2 if expected > 0 else 0.0)
+    margin = max(_margin(expected), abs(parallel_sample - modelled) / expected / 2 if expected > 0 else 0.0)
     saved = saved_seconds(costs, rows, chunk_rows, first_rows)
     alone = max(0.0, sequential_seconds(costs, rows, sequential_sample) - saved)
-    sequential = Prediction(0, alone, alone * (1 - LEAST_MARGIN), alone * (1 + LEAST_MARGIN), busiest(costs))
+    alone_margin = _margin(alone)
+    sequential = Prediction(0, alone, alone / (1 + alone_margin), alone * (1 + alone_margin), busiest(costs))
     candidate = Prediction(workers, expected, expected / (1 + margin), expected * (1 + margin), bound)
     speedup = alone / expected if expected > 0 else 1.0
-    low, high = speedup / (1 + margin), speedup * (1 + margin)
+    both = hypot(margin, alone_margin)
+    low, high = speedup / (1 + both), speedup * (1 + both)
     parallel = speedup >= WORTH
     return Verdict(
         rows,
@@ -216,6 +222,11 @@ def judge(
         because(costs, sequential, candidate, parallel=parallel),
         {one: amdahl(costs, one) for one in CANDIDATES},
     )
+
+
+def _margin(seconds: float) -> float:
+    """The part by which a load that is expected to take `seconds` may take more, or less."""
+    return LEAST_MARGIN + (SETTLING / seconds if seconds > 0 else 0.0)
 
 
 def busiest(costs: Costs) -> str:

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
-__all__ = ["BEGIN", "END", "Record", "keep", "keep_pairs", "table", "unkept", "write_page"]
+__all__ = ["BEGIN", "COMPARED", "END", "Record", "keep", "keep_pairs", "table", "taken_now", "unkept", "write_page"]
 
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 SEEDS_SHOWN = 2
+COMPARED = ("canonical forms", "golden vectors")
+"""What compares IDs with each other: a comparison is no fault, and is never added to the faults."""
+OUTCOMES = ("tries", "lost", "duplicated", "unexpected")
+HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Record:
     """One series of tries: `fault` at `moment`, against `where` (store, mode, strategy), over `rows` rows a load.
 
     Where it was measured: `longest` is how many seconds what was told to end needed at most, `memory` how much of it
-    (MiB) the load took at most.
+    (MiB) the load took at most. `taken` is the date, and the commit of the code that was tried.
     """
 
     fault: str
@@ -40,6 +47,12 @@ class Record:
     rows: int
     longest: float | None = None
     memory: int | None = None
+    taken: str = ""
+
+    @property
+    def compares(self) -> bool:
+        """Whether a try is a comparison of IDs, and no fault."""
+        return self.fault.startswith(COMPARED)
 
     @classmethod
     def of(
@@ -60,11 +73,22 @@ class Record:
 
 def keep(record: Record) -> None:
     """Print `record`, and add it to the file of evidence if there is one."""
-    line = json.dumps(asdict(record))
+    line = json.dumps({**asdict(record), "taken": record.taken or taken_now()})
     print(line)
     if path := os.environ.get("HEADRACE_EVIDENCE"):
         with Path(path).open("a") as file:  # appended in one write: several test processes share it
             file.write(line + "\n")
+
+
+@cache
+def taken_now() -> str:
+    """The date and the commit of the tests' folder; ``+`` where the code was changed since."""
+    words = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+", "--exclude", "*"]
+    try:
+        commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "no commit"
+    return f"{datetime.now(UTC):%Y-%m-%d} {commit}"
 
 
 def keep_pairs(what: str, where: str, meanings: Sequence[Hashable], ids: Sequence[str | None], seed: int = 0) -> None:
@@ -89,25 +113,34 @@ def unkept() -> dict[str, str]:
 
 
 def table(records: Sequence[Record]) -> str:
-    """The records as a Markdown table, those of one fault, moment and place added up."""
+    """The records as a Markdown table, those of one fault, moment and place added up.
+
+    Faults and comparisons of IDs have a sum each.
+    """
     groups: dict[tuple[str, str, str, int], list[Record]] = defaultdict(list)
     for record in records:
         groups[record.fault, record.moment, record.where, record.rows].append(record)
     lines = [
-        "| fault | moment | where | rows | tries | lost | duplicated | unexpected | longest, s | memory, MiB | seeds |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|---|",
+        "| fault | moment | where | rows | tries | lost | duplicated | unexpected | longest, s | memory, MiB | seeds "
+        "| date, commit |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|---|---|",
     ]
     for (fault, moment, where, rows), group in sorted(groups.items()):
-        sums = [sum(getattr(one, name) for one in group) for name in ("tries", "lost", "duplicated", "unexpected")]
         seeds = sorted({one.seed for one in group})
         shown = ", ".join(map(str, seeds[:SEEDS_SHOWN])) + (" …" if len(seeds) > SEEDS_SHOWN else "")
         longest = _most([one.longest for one in group], ".1f")
         memory = _most([one.memory for one in group], ",")
-        cells = [fault, moment, where, f"{rows:,}", *(f"{n:,}" for n in sums), longest, memory, shown]
+        taken = ", ".join(sorted({one.taken for one in group}))
+        cells = [fault, moment, where, f"{rows:,}", *_sums(group), longest, memory, shown, taken]
         lines.append(f"| {' | '.join(cells)} |")
-    total = [sum(getattr(one, name) for one in records) for name in ("tries", "lost", "duplicated", "unexpected")]
-    lines.append(f"| **all** | | | | {' | '.join(f'**{n:,}**' for n in total)} | | | |")
+    for name, kind in (("all faults", False), ("all comparisons of IDs", True)):
+        sums = _sums([one for one in records if one.compares is kind])
+        lines.append(f"| **{name}** | | | | {' | '.join(f'**{one}**' for one in sums)} | | | | |")
     return "\n".join(lines)
+
+
+def _sums(records: Sequence[Record]) -> list[str]:
+    return [f"{sum(getattr(one, name) for one in records):,}" for name in OUTCOMES]
 
 
 def _most(measured: Sequence[float | None], form: str) -> str:

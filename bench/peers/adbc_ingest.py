@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 from adbc_driver_postgresql import dbapi
-from job import Job, arrow_batches, arrow_schema
+from job import Job, arrow_batches, arrow_schema, timed
 
 
 def main(job: Job) -> None:
@@ -17,4 +17,4 @@ def main(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    main(Job.given())
+    timed(main, Job.given())

@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 
-from job import Job, arrow_batches
+from job import Job, arrow_batches, timed
+
+# dlt reads its settings when it is imported
+os.environ.update({"RUNTIME__DLTHUB_TELEMETRY": "false", "NORMALIZE__DATA_WRITER__DISABLE_COMPRESSION": "true"})
+import dlt
 
 
 def main(job: Job, strategy: str) -> None:
     """Load by a pipeline whose state is in the database only."""
-    os.environ.update(
-        {
-            "RUNTIME__DLTHUB_TELEMETRY": "false",
-            "NORMALIZE__DATA_WRITER__DISABLE_COMPRESSION": "true",
-        }
-    )
-    import dlt
 
     @dlt.resource(
         name=job.table,
@@ -39,4 +37,4 @@ def main(job: Job, strategy: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Job.given(), sys.argv[2])
+    timed(partial(main, strategy=sys.argv[2]), Job.given())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import duckdb
-from job import Job
+from job import Job, timed
 
 READERS = {"parquet": "read_parquet", "csv": "read_csv", "jsonl": "read_json"}
 
@@ -34,4 +34,4 @@ def _load_extension(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 if __name__ == "__main__":
-    main(Job.given())
+    timed(main, Job.given())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 import sqlalchemy as sa
-from job import Job, arrow_batches
+from job import Job, arrow_batches, timed
 from sqlalchemy.dialects.postgresql import insert
 
 CHUNK = 10_000
@@ -41,4 +41,4 @@ def _frames(job: Job) -> Iterator[pd.DataFrame]:
 
 
 if __name__ == "__main__":
-    main(Job.given())
+    timed(main, Job.given())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import sqlalchemy as sa
-from job import Job, arrow_batches
+from job import Job, arrow_batches, timed
 from pg_bulk_ingest import HighWatermark, ingest
 
 SA_TYPES = {
@@ -36,4 +36,4 @@ def main(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    main(Job.given())
+    timed(main, Job.given())

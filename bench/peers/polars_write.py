@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 from adbc_driver_postgresql import dbapi
-from job import Job
+from job import Job, timed
 
 POLARS_TYPES = {
     "double precision": pl.Float64,
@@ -33,4 +33,4 @@ def _read(job: Job) -> pl.DataFrame:
 
 
 if __name__ == "__main__":
-    main(Job.given())
+    timed(main, Job.given())

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
-from job import Job, arrow_batches
+from job import Job, arrow_batches, timed
 
 BLOCK = 1 << 20
 
@@ -40,4 +40,4 @@ def _blocks(job: Job) -> Iterator[bytes | memoryview]:
 
 
 if __name__ == "__main__":
-    main(Job.given())
+    timed(main, Job.given())

@@ -6,12 +6,12 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peers.job import Job
 
-__all__ = ["HEADRACE", "LOWER_BOUND", "PEERS", "Peer", "headrace_command", "missing_peers"]
+__all__ = ["BY_HASH", "HEADRACE", "LOWER_BOUND", "OURS", "PEERS", "Peer", "headrace_command", "missing_peers"]
 
 HERE = Path(__file__).parent
 EVERY_FORMAT = ("parquet", "csv", "jsonl")
@@ -20,7 +20,11 @@ CONFLICT = "then `INSERT … SELECT … ON CONFLICT (natural key) DO NOTHING`"
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One contender. `store` names the kind of table it keeps: those of one kind start from the same prepared one."""
+    """One contender. `store` names the kind of table it keeps: those of one kind start from the same prepared one.
+
+    `time_first` puts the event time in front of the natural key's columns, so that rows in event-time order are
+    appended to the key's index. As people write the key (place first), its index is hit at random.
+    """
 
     name: str
     script: str
@@ -33,6 +37,11 @@ class Peer:
     arguments: Sequence[str] = ()
     command: Callable[[str, Job, Path], list[str]] | None = None
     fresh_only: bool = False
+    time_first: bool = False
+
+    def key_of(self, job_key: Sequence[str], time: str) -> list[str]:
+        """The natural key's columns in the order in which this contender's table has them."""
+        return sorted(job_key, key=lambda name: name != time) if self.time_first else list(job_key)
 
     def command_line(self, python: str, job: Job) -> list[str]:
         """What to run. `python` is that of the environment in which the peer is installed."""
@@ -65,7 +74,16 @@ LOWER_BOUND = Peer(
     formats=("parquet",),
     fresh_only=True,
 )
-PEERS = (
+BY_HASH = Peer(
+    "headrace, IDs by hash",
+    "",
+    "`headrace load` without `--time`: IDs of layout `hash` come in no order, so that the key's index is hit at random",
+    "docs/identity.md",
+    store="headrace by hash",
+    command=lambda python, job, scratch: headrace_command(python, replace(job, time=""), scratch),
+)
+OURS = (HEADRACE, BY_HASH)
+_AS_WRITTEN = (
     Peer(
         "psycopg COPY",
         "psycopg_copy.py",
@@ -145,6 +163,21 @@ PEERS = (
         "https://pgloader.readthedocs.io/en/latest/ref/csv.html",
         formats=("csv",),
         needs=("pgloader",),
+    ),
+)
+PEERS = (
+    *_AS_WRITTEN,
+    *(
+        replace(
+            peer,
+            name=f"{peer.name}, time first",
+            settings=f"the same, the natural key with the event time first: {peer.settings}",
+            store="natural key, time first",
+            time_first=True,
+        )
+        for peer in _AS_WRITTEN
+        # pg-bulk-ingest makes the key in the table's own order
+        if peer.store == "natural key" and peer.name != "pg-bulk-ingest"
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import psycopg
-from job import Job
+from job import Job, timed
 from pyspark.sql import SparkSession
 
 DRIVER = "/usr/share/java/postgresql.jar"
@@ -48,4 +48,4 @@ def _read(spark: SparkSession, job: Job):
 
 
 if __name__ == "__main__":
-    main(Job.given())
+    timed(main, Job.given())

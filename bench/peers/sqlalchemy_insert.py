@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from job import Job, arrow_batches
+from job import Job, arrow_batches, timed
 from sqlalchemy.dialects.postgresql import insert
 
 PAGE = 10_000
@@ -23,4 +23,4 @@ def main(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    main(Job.given())
+    timed(main, Job.given())

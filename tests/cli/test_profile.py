@@ -86,6 +86,10 @@ def test_a_profile_knows_what_the_real_table_knows_and_only_reads_it(headrace: H
         assert (found[name]["read"], found[name]["duplicate_in_store"]) == (4_400, 4_000)
         assert found[name]["inserted"] == 0
     assert found["checked"]["equal"]
+    seen = found["checked"]["sequential"] / found["checked"]["parallel"]
+    # the advice is that of the seconds that were seen, whatever the model has expected
+    assert found["verdict"]["parallel"] is (seen >= 1.1)
+    assert f"{seen:.2f} times as fast, as measured" in found["verdict"]["advice"]
     assert headrace.query("SELECT count(*), max(headrace_receipt) FROM e") == before
     assert headrace.json("runs", "list") == runs
     assert left_behind(headrace) == []

@@ -17,13 +17,15 @@ sys.path.append(str(BENCH))  # the folder is no package: its scripts run from th
 import check  # noqa: E402
 import events  # noqa: E402
 import harness  # noqa: E402
+import load_tables  # noqa: E402
 import pictures  # noqa: E402
 import render  # noqa: E402
 import tables  # noqa: E402
+import targets  # noqa: E402
 from check import Facts  # noqa: E402
 from datasets import DATASETS, Situation, write_input  # noqa: E402
 from peers import registry  # noqa: E402
-from profile_tables import PROFILE_TABLES  # noqa: E402
+from profile_tables import PROFILE_TABLES, predictions  # noqa: E402
 
 KEY = [*events.IDENTITY]
 
@@ -120,17 +122,17 @@ FACTS |= {"packages": {"headrace": "0"}, "server": {"server_version": "18"}}
 
 def run_of(peer: str, seconds: float, verdict: str = "right", situation: str = "fresh", code: int = 0) -> harness.Run:
     cell = {"dataset": "fires", "rows": 100, "existing": 0, "situation": situation, "format": "csv"}
-    return {"peer": peer, **cell, "seconds": seconds, "exit_code": code, "verdict": verdict}
+    return {"peer": peer, **cell, "round": 1, "seconds": seconds, "exit_code": code, "verdict": verdict, "taken": "t c"}
 
 
 def test_a_wrong_or_failed_peer_is_never_the_fastest_and_is_listed() -> None:
     runs = [run_of("headrace", 2.0), run_of("hasty", 1.0, "3 duplicates"), run_of("sound", 5.0)]
     runs += [run_of("broken", 0.1, "failed: no", code=1), run_of("raw COPY", 1.0) | {"format": "parquet"}]
-    (row,) = tables.summary_rows(runs)
+    (row,) = load_tables.summary_rows(runs)
     assert (row["best"], row["times best"], row["share of bound"]) == ("sound", 2.5, 0.5)
-    text = tables.TABLES["loads"]({"runs": runs, "peers": {}})
-    assert "| hasty | 1.00 ✗ |" in text
-    assert "| broken | failed |" in text
+    text = load_tables.loads({"runs": runs, "peers": {}})
+    assert "| hasty | 1.00 ✗ | 1 | t c |" in text
+    assert "| broken | failed | 1 | t c |" in text
     assert "- hasty, fresh, csv: 3 duplicates" in text
     drawn = pictures.pictures({"loads": {"runs": runs}})["loads-fresh.svg"]
     assert drawn.count('class="wrong"') == 1
@@ -141,17 +143,17 @@ def test_the_overview_has_each_contender_once_and_marks_the_wrong() -> None:
     runs = [run_of("headrace", 2.0), run_of("sound", 5.0), run_of("hasty", 1.0, "3 duplicates")]
     runs += [run_of("raw COPY", 0.5) | {"format": "parquet"}, run_of("sound", 1.0) | {"format": "parquet"}]
     runs += [run_of("headrace", 1.0, situation="all there") | {"existing": existing} for existing in (100, 1000)]
-    assert tables.overview({"runs": runs}).splitlines()[2:] == [
-        "| raw COPY | parquet | 200 |  |",
-        "| hasty | csv | 100 ✗ |  |",
-        "| headrace | csv | 50 | 100 |",
-        "| sound | csv | 20 |  |",
+    assert load_tables.overview({"runs": runs}).splitlines()[2:] == [
+        "| raw COPY | parquet | 200 |  | 1 | t c |",
+        "| hasty | csv | 100 ✗ |  | 1 | t c |",
+        "| headrace | csv | 50 | 100 | 1 | t c |",
+        "| sound | csv | 20 |  | 1 | t c |",
     ]
 
 
 def test_one_wrong_round_makes_a_cell_wrong() -> None:
     runs = [run_of("headrace", 2.0), run_of("a", 1.0), run_of("a", 1.0, "1 events lost")]
-    assert tables.summary_rows(runs)[0]["best"] is None
+    assert load_tables.summary_rows(runs)[0]["best"] is None
 
 
 def test_every_peer_can_be_started_and_what_it_needs_is_installed_with_it() -> None:
@@ -183,7 +185,14 @@ def test_a_broken_off_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     results.add({"peer": "a", "round": 1, "exit_code": 1}, peer="a", round=1)
     results.add({"peer": "a", "round": 1, "exit_code": 0, "name": "é"}, peer="a", round=1)
     again = harness.Results(path, FACTS)
-    assert again.runs == [{"peer": "a", "round": 1, "exit_code": 0, "name": "é"}]
+    (kept,) = again.runs
+    assert {name: kept[name] for name in ("peer", "round", "exit_code", "name")} == {
+        "peer": "a",
+        "round": 1,
+        "exit_code": 0,
+        "name": "é",
+    }
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \S.*", kept["taken"])
     assert again.has(peer="a", round=1, exit_code=0)
     assert not again.has(peer="a", round=2)
     assert json.loads(path.read_text())["facts"] == FACTS
@@ -205,14 +214,75 @@ def test_only_what_is_between_the_markers_is_written() -> None:
     assert render.filled(once, {"a": "new"}) == once
 
 
-def test_the_readme_has_a_place_for_every_question_and_says_what_the_results_say() -> None:
+def test_every_generated_place_of_every_page_says_what_the_results_say() -> None:
+    pages = render.pages()
+    marked = {path for path in _pages() if "<!-- figures:" in path.read_text()}
+    assert marked == set(pages)
+    for page, sections in pages.items():
+        text = page.read_text()
+        assert set(re.findall(r"<!-- figures: ([\w-]+) -->", text)) <= set(sections), page
+        assert render.filled(text, sections) == text, f"{page}: run `bench/run.py render --results bench/results`"
+    for name, picture in pictures.pictures(render.read_all()).items():
+        assert (BENCH / "pictures" / name).read_text() == picture, name
+
+
+def _pages() -> list[Path]:
+    return [BENCH.parent / "README.md", *(BENCH.parent / "docs").rglob("*.md"), *BENCH.glob("*.md")]
+
+
+def test_the_bench_page_has_a_place_for_every_question() -> None:
     text = (BENCH / "README.md").read_text()
-    for name in [*tables.TABLES, *PROFILE_TABLES.keys() - {"tried"}]:
+    for name in [*tables.TABLES, "loads", "targets", *PROFILE_TABLES.keys() - {"tried"}]:
         assert text.count(f"<!-- figures: {name} -->") == 1, name
-    profiling = (BENCH.parent / "docs" / "profiling.md").read_text()
-    for name in PROFILE_TABLES.keys() - {"verify"}:
-        assert profiling.count(f"<!-- figures: {name} -->") == 1, name
-    assert render.filled(text, render.every_section(render.read_all())) == text
+
+
+def test_every_run_says_when_and_of_which_commit_it_is() -> None:
+    for content in render.read_all().values():
+        assert all(run.get("taken") for run in content["runs"]), content["question"]
+
+
+def rounds_of(peer: str, *seconds: float, inner: float = 0.5) -> list[harness.Run]:
+    return [
+        run_of(peer, took) | {"round": number, "report_seconds": took * inner, "rows": targets.SIZE}
+        for number, took in enumerate(seconds, 1)
+    ]
+
+
+def test_contenders_are_compared_over_the_rounds_that_both_have() -> None:
+    runs = [*rounds_of("headrace", 4.0, 2.0, 2.0), *rounds_of("cold", 8.0)]
+    (row,) = load_tables.summary_rows(runs)
+    assert (row["best"], row["times best"]) == ("cold", 2.0)  # their one round beside our same one, not our median
+
+
+def test_whole_processes_are_never_compared_with_inner_time() -> None:
+    ours, peer = rounds_of("headrace", 2.0, 2.0, 2.0), rounds_of("peer", 4.0, 4.0, 4.0, inner=0.25)
+    told, met = targets.beside(peer, ours, 2.0)
+    assert told == "2.00 (1 M rows, whole processes, 3 rounds); 1.00 (1 M rows, the load alone, 3 rounds)"
+    assert met == "**no**"
+
+
+def test_a_target_is_met_at_its_size_over_enough_rounds_or_not_at_all() -> None:
+    ours, peer = rounds_of("headrace", 2.0, 2.0, 2.0), rounds_of("peer", 2.0, 2.0, 2.0)
+    large = [run | {"rows": 5 * targets.SIZE, "report_seconds": run["report_seconds"] * 9} for run in peer]
+    assert (
+        targets.beside([*peer, *large], [*ours, *(run | {"rows": 5 * targets.SIZE} for run in ours)], 3.0)[1]
+        == "**no**"
+    )
+    assert targets.beside(peer[:2], ours, 0.5)[1] == "too few rounds"
+    assert targets.beside(peer, ours, 0.5)[1] == "yes"
+
+
+def test_advice_that_could_not_be_wrong_is_not_counted_as_right() -> None:
+    def runs(case: str, sequential: float, parallel: float, *, advised: bool) -> list[harness.Run]:
+        told = {"sequential_seconds": [1, 2, 3], "parallel_seconds": [1, 2, 3], "speedup": [0.9, 1.0, 1.1]}
+        ways = [("profile", told | {"parallel": advised}), ("sequential", {"report_seconds": sequential})]
+        ways.append(("parallel", {"report_seconds": parallel, "workers": 2}))
+        return [{"case": case, "way": way, "round": 1, "taken": "t c"} | found for way, found in ways]
+
+    every = [*runs("close", 2.0, 2.1, advised=True), *runs("good", 4.0, 2.0, advised=True)]
+    text = predictions({"runs": [*every, *runs("bad", 2.0, 4.0, advised=True)]})
+    assert "Of 3 situations 2 are decidable" in text
+    assert "was right in 1. The range of the speed-up held in 1 of 3." in text
 
 
 def test_a_process_is_measured_by_itself_and_given_up_in_time(tmp_path: Path) -> None:
