@@ -13,18 +13,43 @@ from headrace.errors import ConnectionLostError, HeadraceError, RetryableStoreEr
 
 __all__ = ["is_busy", "refused", "translated"]
 
-# PostgreSQL, appendix A of its manual: serialization failure, deadlock, lock not available
-_PASSING_STATES = {"40001", "40P01", "55P03"}
-# a server going down or coming up, too many connections, and the class of lost connections
-_AWAY_STATES = {"57P01", "57P02", "57P03", "53300"}
+# PostgreSQL, appendix A of its manual: serialization failure, deadlock, lock not available, and what a slow moment or a
+# person ends: a statement (timeout or cancel), a transaction
+_PASSING_STATES = {"40001", "40P01", "55P03", "57014", "25P04"}
+# a server going down or coming up, too many connections, a session or a transaction that it thought idle, an outcome
+# that is not known, and the class of lost connections; one that may only be read: a standby that is about to take over
+_AWAY_STATES = {"57P01", "57P02", "57P03", "53300", "57P05", "25P03", "40003", "25006"}
 _AWAY_CLASS = "08"
 _SQLITE_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _PRIMARY_CODE = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
 
 _HINTS = {
+    "25006": "the server takes no writes: it is a standby, or default_transaction_read_only is on for this user or "
+    "database; when it takes them, run the same command again to resume",
+    "25P03": "idle_in_transaction_session_timeout ended the session; raise it for this user, or lower --chunk-rows",
+    "25P04": "transaction_timeout ended the transaction; raise it for this user, or lower --chunk-rows",
+    "57014": "statement_timeout or a person ended the statement; raise it for this user, or lower --chunk-rows; "
+    "the same command again resumes",
+    "57P05": "idle_session_timeout ended the session; run the same command again to resume",
     "42501": "the user lacks a privilege: it must create tables and insert into them",
     "53100": "the server's disk is full: free space, then run the same command again to resume",
     "55P03": "another session holds a lock; run the same command again to resume",
+}
+_CONSTRAINT = "{} refuses a row: leave such rows out or mend them with --select, or change the constraint"
+_CONSTRAINTS = {
+    "23502": "a column that may not be null",
+    "23503": "a foreign key",
+    "23505": "another unique key than that of event_id",
+    "23514": "a CHECK constraint",
+    "23P01": "an exclusion constraint",
+}
+_SQLITE_CONSTRAINTS = {
+    sqlite3.SQLITE_CONSTRAINT_NOTNULL: "a column that may not be null",
+    sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY: "a foreign key",
+    sqlite3.SQLITE_CONSTRAINT_UNIQUE: "another unique key than that of event_id",
+    sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY: "another unique key than that of event_id",
+    sqlite3.SQLITE_CONSTRAINT_CHECK: "a CHECK constraint",
+    sqlite3.SQLITE_CONSTRAINT_TRIGGER: "a trigger",
 }
 _SQLITE_HINTS = {
     sqlite3.SQLITE_BUSY: "another process is writing to this file; run the same command again to resume",
@@ -63,8 +88,16 @@ def _from_postgres(error: psycopg.Error, where: str) -> HeadraceError:
     said = [part.replace("\n", "; ") for part in (error.diag.message_detail, error.diag.context) if part]
     what = f"{what} ({'; '.join(said)})" if said else what
     kind = _kind_of(error, state)
-    hint = _HINTS.get(state or "", _RESUME if issubclass(kind, RetryableStoreError) else None)
+    hint = _hint(state or "", error.diag.constraint_name or error.diag.column_name)
+    if hint is None and issubclass(kind, RetryableStoreError):
+        hint = _RESUME
     return kind(f"PostgreSQL says: {what}", where=where, hint=hint)
+
+
+def _hint(state: str, name: str | None) -> str | None:
+    if state in _CONSTRAINTS:
+        return _CONSTRAINT.format(f"{_CONSTRAINTS[state]}, {name}," if name else _CONSTRAINTS[state])
+    return _HINTS.get(state)
 
 
 def _kind_of(error: psycopg.Error, state: str | None) -> type[StoreError]:
@@ -98,4 +131,6 @@ def _primary_code(error: sqlite3.Error) -> int:
 def _from_sqlite(error: sqlite3.Error, where: str) -> HeadraceError:
     code = _primary_code(error)
     kind = RetryableStoreError if code in _SQLITE_PASSING else StoreError
-    return kind(f"SQLite says: {error}", where=where, hint=_SQLITE_HINTS.get(code))
+    broken = _SQLITE_CONSTRAINTS.get(getattr(error, "sqlite_errorcode", 0))
+    hint = _SQLITE_HINTS.get(code) if broken is None else _CONSTRAINT.format(broken)
+    return kind(f"SQLite says: {error}", where=where, hint=hint)

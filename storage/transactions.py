@@ -94,6 +94,9 @@ class Transactions:
                 if not patience.allows(error):
                     error.add_note(f"given up after {patience.failures} tries")
                     raise
+                if isinstance(error, ConnectionLostError):
+                    # a session that began while the server was read-only may stay so
+                    self._engine.dispose()
                 with self._watch.stage("commit.pause"):
                     time.sleep(patience.pause())
 
