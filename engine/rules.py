@@ -37,7 +37,12 @@ if TYPE_CHECKING:
 __all__ = ["Alerting", "Judged", "check_rules", "judge"]
 
 Mask = NDArray[np.bool_]
-Judge = Callable[[pa.RecordBatch], Mask]
+Answer = tuple[Mask, dict[int, str]]
+"""Of which rows a rule holds, and the rows on which it fails, with the reason."""
+Judge = Callable[[pa.RecordBatch, OnError], Answer]
+# asking a database why takes 2 ms a row
+MOST_REASONS = 100
+_AS_MANY = f"fails on this row, as on {MOST_REASONS:,} others of its slice, which say why"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +106,20 @@ def judge(alerting: Alerting, events: pa.RecordBatch, without_value: Sequence[st
     rules = sorted(alerting.rules, key=lambda rule: name_bytes(rule.name))
     rows = _as_rows_of_the_table(events, alerting.columns, without_value)
     judges = [_judge_of(rule, where) for rule in rules]
-
-    def masks(part: pa.RecordBatch) -> NDArray[np.bool_]:
-        return np.stack([judge_part(part) for judge_part in judges])
-
-    def told(raised: NDArray[np.bool_]) -> pa.RecordBatch | None:
-        return _alerts_of(rules, raised, rows, alerting.version)
-
-    if alerting.on_error == "fail":
-        raised = masks(rows)
-        return Judged(events, told(raised), (), _which(raised)[0])
-    parts = list(halved(masks, rows))
-    failed = [(row, reason) for at, found, reason in parts if found is None for row in at]
-    raised = np.concatenate([np.zeros((len(rules), len(at)), bool) if one is None else one for at, one, _ in parts], 1)
+    answers = [judge_rows(rows, alerting.on_error) for judge_rows in judges]
+    raised, failed = np.stack([mask for mask, _ in answers]), _first_reasons(answers)
     good = np.ones(events.num_rows, bool)
     good[[row for row, _ in failed]] = False
     left = events.filter(pa.array(good)) if failed else events
-    return Judged(left, told(raised), failed, (np.cumsum(good) - 1)[_which(raised)[0]])
+    raised[:, ~good] = False
+    told = _alerts_of(rules, raised, rows, alerting.version)
+    return Judged(left, told, failed, (np.cumsum(good) - 1)[_which(raised)[0]])
+
+
+def _first_reasons(answers: Sequence[Answer]) -> list[tuple[int, str]]:
+    """The rows on which a rule fails, in row order, each with what the first of its rules says."""
+    reasons = {row: reason for _, failed in reversed(answers) for row, reason in failed.items()}
+    return sorted(reasons.items())
 
 
 # Rules ----------------------------------------------------------------------------------------------------------
@@ -126,17 +128,49 @@ def judge(alerting: Alerting, events: pa.RecordBatch, without_value: Sequence[st
 def _judge_of(rule: AlertRule, where: str) -> Judge:
     name = f"alert rule {rule.name}"
     if rule.where is not None:
-        return lambda part: _by_sql(rule, part, name, where)
+        return lambda rows, on_error: _by_sql(rule, rows, name, where, on_error)
     function = load_function(rule.function) if isinstance(rule.function, str) else rule.function
     if function is None:
         raise ConfigurationError("a rule is either an SQL predicate or a function", where=name)
-    return lambda part: guarded(lambda: _answer(function(part), part.num_rows), f"{name}: {rule.what}", where)
+
+    def told(part: pa.RecordBatch, *, traced: bool = False) -> Mask:
+        return guarded(lambda: _answer(function(part), part.num_rows), f"{name}: {rule.what}", where, traced=traced)
+
+    return lambda rows, on_error: _one_by_one(told, rows) if on_error == "reject" else (told(rows, traced=True), {})
 
 
-def _by_sql(rule: AlertRule, part: pa.RecordBatch, name: str, where: str) -> Mask:
-    with _Relation(part) as relation:
+def _one_by_one(told: Callable[[pa.RecordBatch], Mask], rows: pa.RecordBatch) -> Answer:
+    """What `told` says of each row, and of which it fails."""
+    parts = list(halved(told, rows))
+    failed = {row: reason for at, mask, reason in parts if mask is None for row in at}
+    masks = [np.zeros(len(at), bool) if mask is None else mask for at, mask, _ in parts]
+    return np.concatenate(masks), failed
+
+
+def _by_sql(rule: AlertRule, rows: pa.RecordBatch, name: str, where: str, on_error: OnError) -> Answer:
+    with _Relation(rows) as relation:
         relation.check(rule)
-        return guarded(lambda: relation.holds(rule), name, where)
+        try:
+            return guarded(lambda: relation.holds(rule), name, where), {}
+        except WorkerError:
+            if on_error == "fail":
+                raise
+        tried = relation.tried(rule)
+
+    def told(part: pa.RecordBatch) -> Mask:
+        with _Relation(part) as relation:
+            return guarded(lambda: relation.holds(rule), name, where, traced=False)
+
+    if tried is None:
+        return _one_by_one(told, rows)
+    said, fails = tried
+    failed = np.flatnonzero(fails)
+    _, reasons = _one_by_one(told, rows.take(pa.array(failed[:MOST_REASONS])))
+    # a row that fails among others, yet not by itself, has been judged after all
+    alone = {int(failed[at]): reason for at, reason in reasons.items()}
+    if len(alone) < min(len(failed), MOST_REASONS):
+        return _one_by_one(told, rows)
+    return said, alone | dict.fromkeys(failed[MOST_REASONS:].tolist(), f"{name} {_AS_MANY}")
 
 
 def _answer(result: object, rows: int) -> Mask:
@@ -210,6 +244,17 @@ class _Relation:
         """Of which rows the predicate holds."""
         predicate = f"SELECT coalesce(({rule.where}\n), false) FROM events"  # noqa: S608 - the user's own rule
         return _mask(self._connection.sql(predicate).to_arrow_table().column(0).combine_chunks())
+
+    def tried(self, rule: AlertRule) -> tuple[Mask, Mask] | None:
+        """Of which rows the predicate holds, and on which it fails; ``None`` where DuckDB cannot tell row by row."""
+        import duckdb  # noqa: PLC0415 - as in `casting.connect`
+
+        attempt = f"SELECT TRY(CAST(coalesce(({rule.where}\n), false) AS TINYINT)) FROM events"  # noqa: S608 - as below
+        try:
+            said = self._connection.sql(attempt).to_arrow_table().column(0).combine_chunks()
+        except duckdb.Error:  # a predicate with a subquery, or one that is not the same each time
+            return None
+        return _mask(pc.equal(said, 1)), said.is_null().to_numpy(zero_copy_only=False)
 
     def payloads(self, expression: str) -> pa.Array:
         """The value of a text expression for each row."""

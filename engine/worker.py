@@ -21,6 +21,7 @@ from weakref import WeakSet
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headrace.chunk import Chunk
@@ -276,7 +277,7 @@ def _without(order: CommitOrder, piece: Slice, events: pa.RecordBatch, failed: S
     """The slice with `events` for its own, and with rejects for those of its own that the user's code `failed` on."""
     if not failed:
         return replace(piece, events=events)
-    rejects = rejects_of(piece.events, failed, lambda at: _place(order, piece.events, at))
+    rejects = rejects_of(piece.events, failed, _places_of(order, piece.events, [at for at, _ in failed]))
     counts = replace(piece.counts, rejected=piece.counts.rejected + len(rejects))
     return replace(piece, events=events, rejects=[*piece.rejects, *rejects], counts=counts)
 
@@ -285,16 +286,20 @@ def _where(order: CommitOrder) -> str:
     return f"partition {order.slice.partition}, {_places(order.pieces)}"
 
 
-def _place(order: CommitOrder, events: pa.RecordBatch, at: int) -> tuple[str, int | None]:
-    """The source and the row number of an event: found again by its ID, since only a failure asks."""
-    wanted = events.column(EVENT_ID)[at].as_py()
-    for piece in order.pieces:
-        ids = piece.identity.open().column("id").take(pa.array(piece.rows))
-        found = pa.compute.index(ids, pa.scalar(wanted, ids.type)).as_py()
-        if found >= 0:
-            number = None if piece.numbers is None else int(piece.numbers[piece.rows[found]])
-            return piece.address.source, number
-    return order.slice.address.source, None
+def _places_of(order: CommitOrder, events: pa.RecordBatch, at: Sequence[int]) -> list[tuple[str, int | None]]:
+    """The source and the row number of some events: found again by their IDs, since only a failure asks."""
+    ids = ids_to_arrow(np.concatenate([piece.ids for piece in order.pieces]))
+    found = pc.index_in(events.column(EVENT_ID).take(pa.array(at, pa.int64())), value_set=ids)
+    starts = np.cumsum([0, *(len(piece.rows) for piece in order.pieces)])
+    return [_place(order.pieces, starts, place) for place in found.to_pylist()]
+
+
+def _place(pieces: Sequence[Piece], starts: NDArray[np.int64], place: int) -> tuple[str, int | None]:
+    """The source and the row number of what stands at `place` in `pieces`, one after the other."""
+    which = int(np.searchsorted(starts, place, side="right")) - 1
+    piece = pieces[which]
+    number = None if piece.numbers is None else int(piece.numbers[piece.rows[place - starts[which]]])
+    return piece.address.source, number
 
 
 def _places(pieces: Sequence[Piece]) -> str:
