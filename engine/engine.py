@@ -50,6 +50,7 @@ class Engine:
         self._turn = Lock()
         self._closing = False
         self._inherited = False
+        self._prepared = False
         self._stop = Event()
         _engines.add(self)
 
@@ -90,6 +91,7 @@ class Engine:
         with ExitStack() as opened:
             self._store = opened.enter_context(open_store(self._options.to))
             self._store.prepare_ledger()
+            self._prepared = True
             self._session = opened.enter_context(Session(self._store, self._options.parallel, keep=True))
             self._open = opened.pop_all()
 
@@ -111,7 +113,13 @@ class Engine:
             # before the flag is looked at: who closes sets the flag first, and then the event that it finds
             self._stop = stop or Event()
             session = self._ready()
-            return self._ingest(session, inputs, table, provider, progress, listener)
+            try:
+                return self._ingest(session, inputs, table, provider, progress, listener)
+            except BaseException:
+                # what a call has learned that did not end well is no knowledge, and what it found may have changed
+                session.forget()
+                self._prepared = False
+                raise
 
     def _ingest(
         self,
@@ -151,6 +159,10 @@ class Engine:
             self._inherited = False
         if self._session is None or self._closing:
             raise ConfigurationError("the engine is not open", hint="use it as `with headrace.Engine(…) as engine:`")
+        if not self._prepared or not self._store.is_in_place():
+            self._session.forget()
+            self._store.prepare_ledger()
+            self._prepared = True
         return self._session
 
     def _leave_to_parent(self) -> None:

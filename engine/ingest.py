@@ -325,6 +325,10 @@ class _Run:
                 before = self._known.snapshot_ids
                 self._known.fetch(times, self._going.started)
                 stage.rows = self._known.snapshot_ids - before
+        if len(believed := batch.believed()):
+            self._drain()
+            with self._stages.stage("snapshot", rows=len(believed)):
+                self._known.confirm(believed, times, self._going.started)
 
     # From slices to books -------------------------------------------------------------------------------------
 

@@ -3,6 +3,9 @@
     ids ──► first in the chunk? ──► met earlier in this run? ──► in the snapshot? ──► new
               no: duplicate_in_input   yes: duplicate_in_input     yes: duplicate_in_store
 
+In a warm engine the snapshot is older than the call: what it holds is then only believed to be in the store, for rows
+may have been deleted since. Before an event is left out because of that, the store is asked (`KnownIds.confirm`).
+
 The order makes the books independent of the chunk size: an event's first occurrence in the input is new or in the
 store, and every later one is a duplicate in the input. Nothing here decides what is stored: that is the unique key's
 part. This only saves the database the work, and counts.
@@ -19,6 +22,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.lookup import Lookup
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.dedup import SortedIds
 from headrace.partitioning.identity import low_bound
@@ -29,6 +33,9 @@ __all__ = ["KnownIds", "Verdict"]
 
 T = TypeVar("T")
 Mask = NDArray[np.bool_]
+NO_IDS = np.empty((0, 16), dtype=np.uint8)
+MOST_ASKED = 20_000  # IDs that a warm engine's call asks for one by one, at least, before it fetches all anew
+SHARE_ASKED = 8  # looking an ID up takes about eight times as long as fetching one of many
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -64,18 +71,59 @@ class KnownIds:
         self._folder = folder
         self._seen = IdRuns(folder)
         self._snapshot = Snapshot(folder)
+        self._is_old = False
+        self._asked = 0
+        self._gone: IdRuns | None = None
+        self._lookup = Lookup(store, table, contract)
         self._fetched = empty
         if empty:
             self._snapshot.extend(iter(()), EVERYTHING)
 
     def begin_again(self) -> None:
-        """For another run: nothing is met yet, and the snapshot is still there."""
+        """For another run: nothing is met yet, and the snapshot is still there, to be confirmed."""
         self._seen.close()
         self._seen = IdRuns(self._folder)
+        self._forget_gone()
+        self._is_old = True
+        self._asked = 0
 
     def exist(self, ids: NDArray[np.uint8]) -> Mask:
-        """Which of `ids` (rows, 16) the snapshot has. Shape (rows,)."""
-        return self._snapshot.known(ids)
+        """Which of `ids` (rows, 16) are in the store, by the snapshot. Shape (rows,)."""
+        known = self._snapshot.known(ids)
+        return known if self._gone is None else known & ~self._gone.contains(ids)
+
+    def believed(self, ids: SortedIds, first: Mask) -> NDArray[np.uint8]:
+        """Those of the rows `first` (as `meet` returned them) that are in the store by an earlier call's word alone."""
+        if not self._is_old:
+            return NO_IDS
+        met = ids.where(first[ids.rows])
+        return met.where(self._snapshot.known_sorted(met)).packed()
+
+    def confirm(self, ids: NDArray[np.uint8], times_us: NDArray[np.int64] | None, now: datetime) -> None:
+        """Ask the store which of the `believed` IDs it still holds; the others are then as good as new.
+
+        Where that would be asking for much of what the snapshot holds, the snapshot is fetched anew, for `times_us`.
+        """
+        self._asked += len(ids)
+        if self._asked > MOST_ASKED and self._asked > len(self._snapshot) // SHARE_ASKED:
+            self._renew()
+            self.fetch(times_us, now)
+            return
+        gone = ids[~self._lookup.held(ids)]
+        if len(gone):
+            self._gone = self._gone or IdRuns(self._folder)
+            self._gone.add(gone)
+
+    def _renew(self) -> None:
+        self._snapshot.close()
+        self._snapshot = Snapshot(self._folder)
+        self._fetched = self._is_old = False
+        self._forget_gone()
+
+    def _forget_gone(self) -> None:
+        if self._gone is not None:
+            self._gone.close()
+            self._gone = None
 
     def remember(self, ids: NDArray[np.uint8]) -> None:
         """`ids` (rows, 16) were committed: for a run to come they are in the store."""
@@ -85,6 +133,7 @@ class KnownIds:
         """Remove the IDs and their files. Idempotent."""
         self._seen.close()
         self._snapshot.close()
+        self._forget_gone()
 
     @property
     def snapshot_ids(self) -> int:
@@ -118,7 +167,11 @@ class KnownIds:
     def judge(self, ids: SortedIds, times_us: NDArray[np.int64] | None, first: Mask) -> Verdict:
         """Judge the rows `first` (as `meet` returned them) of a chunk against the snapshot."""
         new = first[ids.rows]
-        new[new] = ~self._snapshot.known_sorted(ids.where(new))
+        looked_at = ids.where(new)
+        known = self._snapshot.known_sorted(looked_at)
+        if self._gone is not None:
+            known &= ~self._gone.contains_sorted(looked_at)
+        new[new] = ~known
         by_row = _by_row(ids, new)
         return Verdict(by_row, self._certain(None if times_us is None else times_us[by_row]))
 

@@ -68,6 +68,12 @@ class MicroBatch:
         """Whether any row is met for the first time."""
         return any(first.any() for first in self._first)
 
+    def believed(self) -> NDArray[np.uint8]:
+        """The IDs, shape (rows, 16), that are known to be in the store from an earlier call alone."""
+        return np.concatenate(
+            [self._known.believed(ids, first) for ids, first in zip(self._sorted, self._first, strict=True)]
+        )
+
     def judge(self) -> None:
         """Find out which rows the snapshot does not have."""
         verdicts = [

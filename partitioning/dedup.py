@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SortedIds", "ascending", "first_occurrences", "groups", "halves", "id_order"]
+__all__ = ["SortedIds", "among", "ascending", "first_occurrences", "groups", "halves", "id_order"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,10 @@ class SortedIds:
     def where(self, mask: NDArray[np.bool_]) -> SortedIds:
         """Those for which `mask`, in this order, holds."""
         return SortedIds(self.low[mask], self.high[mask], self.rows[mask])
+
+    def packed(self) -> NDArray[np.uint8]:
+        """The IDs themselves in this order, shape (rows, 16)."""
+        return np.column_stack([self.high, self.low]).astype("<u8", copy=False).view(np.uint8).reshape(-1, 16)
 
     def first(self) -> NDArray[np.bool_]:
         """True where an ID stands for the first time in input order; in this order."""
@@ -75,6 +79,14 @@ def ascending(low: NDArray[np.uint64]) -> NDArray[np.int64]:
     order = np.argsort(words[:, 2], kind="stable")
     order = order[np.argsort(words[order, 3], kind="stable")]
     return order[np.argsort(low[order], kind="stable")]
+
+
+def among(ids: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which of `ids` (rows, 16) are in `others` (rows, 16). Shape (rows,)."""
+    group, first = groups(np.concatenate([others, ids]))
+    there = np.zeros(len(first), dtype=np.bool_)
+    there[group[: len(others)]] = True
+    return there[group[len(others) :]]
 
 
 def first_occurrences(ids: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -263,6 +263,13 @@ class Store(Outbox, Rejects, Protocol):
         """Release every connection. Idempotent."""
         ...
 
+    def is_in_place(self) -> bool:
+        """Whether the database at the URL is the one that was opened: a file may have been removed or replaced.
+
+        No statement.
+        """
+        ...
+
     # Tables -----------------------------------------------------------------------------------------------------
 
     def prepare_ledger(self) -> None:
@@ -338,6 +345,13 @@ class Store(Outbox, Rejects, Protocol):
         """Packed 16-byte IDs of the events in `table`, in blocks of bounded size and no particular order.
 
         One statement. `limit` bounds the number of IDs.
+        """
+        ...
+
+    def held(self, table: str, ids: bytes) -> Iterator[bytes]:
+        """Those of the packed `ids` (each once) that `table` holds now, packed, in any order.
+
+        One statement for each 10,000, through the key: asking costs the same whatever the size of the table.
         """
         ...
 

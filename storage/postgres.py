@@ -14,7 +14,7 @@ The order of the inserts keeps two writers from waiting for each other in a circ
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -36,10 +36,20 @@ from headrace.storage.failures import refused
 from headrace.storage.fit import require_fit, require_type
 from headrace.storage.holdings import Holdings
 from headrace.storage.locks import lock_timed_out
-from headrace.storage.packing import ALONG_THE_KEY, holdings_of, ids_in, packed_by_key, packed_by_number
+from headrace.storage.packing import (
+    ALONG_THE_KEY,
+    IDS_PER_BLOCK,
+    THROUGH_THE_KEY,
+    as_array,
+    held_of,
+    holdings_of,
+    ids_in,
+    packed_by_key,
+    packed_by_number,
+)
 from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS, arrow_of_postgres, event_table
-from headrace.storage.sqlstore import Opened, SqlStore, Written
+from headrace.storage.sqlstore import Opened, SqlStore, Written, in_packs
 from headrace.storage.together import BEGIN, COMMIT, Cursor, Rows, Statement, alone, plain, together
 from headrace.storage.wire import narrowed, wire_type
 
@@ -87,6 +97,9 @@ class PostgresStore(SqlStore):
             "clock": f"the server's differs from this machine's by {abs(skew):.1f} s (windows go by the server's)",
             "durability": f"synchronous_commit {commit}, fsync {fsync}",
         }
+
+    def is_in_place(self) -> bool:
+        return True
 
     # Tables -------------------------------------------------------------------------------------------------------
 
@@ -331,12 +344,18 @@ class PostgresStore(SqlStore):
         else:
             yield from self._packed(packed_by_number(ids_in(table, where, limit)))
 
+    def held(self, table: str, ids: bytes) -> Iterator[bytes]:
+        for block in in_packs(ids, IDS_PER_BLOCK):
+            yield from self._packed(held_of(table), {"ids": as_array(block)}, first=THROUGH_THE_KEY)
+
     def holdings(self, table: str) -> Iterator[Holdings]:
         for packed in self._packed(holdings_of(table)):
             rows = np.frombuffer(packed, dtype=[("id", "V16"), ("receipt", ">i8")])
             yield Holdings(rows["id"].tobytes(), rows["receipt"].astype(np.int64))
 
-    def _packed(self, statement: sql.Composed, *, first: sql.SQL | None = None) -> Iterator[bytes]:
+    def _packed(
+        self, statement: sql.Composed, values: Mapping[str, str] | None = None, *, first: sql.SQL | None = None
+    ) -> Iterator[bytes]:
         """The rows of packed IDs, streamed: neither side holds more than a few of them."""
         with self._reading() as connection:
             cursor = _driver(connection).cursor()
@@ -344,7 +363,7 @@ class PostgresStore(SqlStore):
                 cursor.execute(first)
             self._say(statement.as_string(cursor))
             # declared an iterator; closed early, as the generator it is, it cancels the query
-            with closing(cast(Generator[tuple[bytes]], cursor.stream(statement, binary=True))) as rows:
+            with closing(cast(Generator[tuple[bytes]], cursor.stream(statement, values, binary=True))) as rows:
                 for (packed,) in rows:
                     yield packed
 

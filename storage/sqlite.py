@@ -15,10 +15,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +42,7 @@ from headrace.storage.holdings import NO_RECEIPT, Holdings
 from headrace.storage.locks import lock_timed_out
 from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS, arrow_of_sqlite
-from headrace.storage.sqlstore import Opened, SqlStore, Written
+from headrace.storage.sqlstore import Opened, SqlStore, Written, in_packs
 from headrace.storage.transactions import READING
 
 __all__ = ["SqliteStore"]
@@ -49,11 +51,21 @@ OLDEST = (3, 35, 0)  # RETURNING
 IDS_PER_BLOCK = 10_000
 BUSY_SECONDS = 30.0
 SECONDS_BETWEEN_TRIES = 0.01
+FILE = "headrace_file"  # where a connection keeps which file it is to
 WAITED = "headrace_waited"  # where a connection keeps how long its BEGIN IMMEDIATE waited
 LONGEST_TIMEOUT = 2**31 - 1  # milliseconds, as busy_timeout takes them
 _COLUMNS = (
     "SELECT its.name, of.name, of.type, of.pk FROM sqlite_master AS its, pragma_table_info(its.name) AS of "
     "WHERE its.type IN ('table', 'view') AND its.name = :t COLLATE NOCASE"
+)
+
+
+# CROSS JOIN keeps the order: each ID is looked up in the key
+_HELD = (
+    "WITH RECURSIVE headrace_number (row) AS "
+    "(SELECT 0 UNION ALL SELECT row + 1 FROM headrace_number WHERE row + 1 < :count) "
+    "SELECT events.event_id FROM headrace_number CROSS JOIN {table} AS events "
+    "ON events.event_id = substr(:ids, headrace_number.row * 16 + 1, 16)"
 )
 
 
@@ -75,7 +87,10 @@ class SqliteStore(SqlStore):
             poolclass=pool,
             hide_parameters=True,  # a traceback is no place for the user's rows
         )
+        self._file: _File | None = None
         sa.event.listen(engine, "connect", partial(_prepare_connection, shown))
+        sa.event.listen(engine, "connect", self._note_file)
+        sa.event.listen(engine, "checkout", _require_file)
         sa.event.listen(engine, "begin", _begin)
         super().__init__(engine, shown, on_statement)
         with self._reading():
@@ -89,6 +104,12 @@ class SqliteStore(SqlStore):
             "clock": "this machine's (SQLite has no server)",
             "durability": f"journal_mode {journal}, synchronous FULL",
         }
+
+    def is_in_place(self) -> bool:
+        return self._file is None or self._file.is_in_place()
+
+    def _note_file(self, connection: sqlite3.Connection, record: sa.pool.ConnectionPoolEntry) -> None:
+        self._file = record.info[FILE] = _File.of(connection)
 
     # Tables -------------------------------------------------------------------------------------------------------
 
@@ -241,6 +262,13 @@ class SqliteStore(SqlStore):
         events = sa.table(table, sa.column(EVENT_ID), *time)
         yield from self._packed(sa.select(events.c[EVENT_ID]).where(_condition(events, where)).limit(limit))
 
+    def held(self, table: str, ids: bytes) -> Iterator[bytes]:
+        statement = _HELD.format(table=self._engine.dialect.identifier_preparer.quote(table))
+        for block in in_packs(ids, IDS_PER_BLOCK):
+            with self._reading() as connection:
+                found = connection.exec_driver_sql(statement, {"ids": block, "count": len(block) // 16})
+                yield b"".join(found.scalars())
+
     def holdings(self, table: str) -> Iterator[Holdings]:
         events = sa.table(table, sa.column(EVENT_ID), sa.column(RECEIPT))
         found = sa.select(events.c[EVENT_ID], sa.func.coalesce(events.c[RECEIPT], NO_RECEIPT))
@@ -253,6 +281,38 @@ class SqliteStore(SqlStore):
         with self._reading() as connection:
             for block in connection.execution_options(yield_per=IDS_PER_BLOCK).execute(found).scalars().partitions():
                 yield b"".join(block)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """The file behind a connection: its path, and what tells it from another file under the same path."""
+
+    path: str
+    identity: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, connection: sqlite3.Connection) -> Self:
+        """The file of `connection`; its path is empty where the database is in memory."""
+        path = next((row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main"), "") or ""
+        return cls(path, _identity(path))
+
+    def is_in_place(self) -> bool:
+        """Whether the path still leads to this file. Under Unix a file that was removed can be written to for ever."""
+        return not self.path or _identity(self.path) == self.identity
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        facts = Path(path).stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _require_file(_driver: object, record: sa.pool.ConnectionPoolEntry, _proxy: object) -> None:
+    """Have the pool open the file anew if another has come to its place."""
+    if not record.info[FILE].is_in_place():
+        raise sa.exc.DisconnectionError("the file was removed or replaced")
 
 
 def _prepare_connection(shown: str, connection: sqlite3.Connection, _record: object) -> None:

@@ -47,7 +47,7 @@ from headrace.storage.spans import Stopwatch
 from headrace.storage.sqloutbox import SqlOutbox
 from headrace.storage.sqlrejects import SqlRejects
 
-__all__ = ["Opened", "SqlStore", "Written"]
+__all__ = ["Opened", "SqlStore", "Written", "in_packs"]
 
 LEDGER_ROWS = 10_000  # fetched at once
 
@@ -79,6 +79,9 @@ class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
     def fetch_ids(
         self, table: str, where: IdRange | TimeRange | None = None, *, limit: int | None = None
     ) -> Iterator[bytes]: ...
+
+    @abstractmethod
+    def held(self, table: str, ids: bytes) -> Iterator[bytes]: ...
 
     @abstractmethod
     def holdings(self, table: str) -> Iterator[Holdings]: ...
@@ -327,6 +330,12 @@ class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
         if brought is None:
             return Origin(dict(row), None, None)
         return Origin(dict(row), ledger.receipt_of(brought), self.run(brought["run_id"]))
+
+
+def in_packs(ids: bytes, size: int) -> Iterator[bytes]:
+    """Packed IDs, `size` of them at a time."""
+    for start in range(0, len(ids), 16 * size):
+        yield ids[start : start + 16 * size]
 
 
 def _settled(piece: Slice, written: Written, receipt_id: int, revised: int) -> Committed:
