@@ -79,12 +79,12 @@ class KnownIds:
         if empty:
             self._snapshot.extend(iter(()), EVERYTHING)
 
-    def begin_again(self) -> None:
-        """For another run: nothing is met yet, and the snapshot is still there, to be confirmed."""
+    def begin_again(self, *, in_doubt: bool) -> None:
+        """For another run: nothing is met yet, and the snapshot is still there, to be confirmed if it is `in_doubt`."""
         self._seen.close()
         self._seen = IdRuns(self._folder)
         self._forget_gone()
-        self._is_old = True
+        self._is_old = self._is_old or in_doubt
         self._asked = 0
 
     def exist(self, ids: NDArray[np.uint8]) -> Mask:

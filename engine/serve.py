@@ -134,7 +134,9 @@ class Service:
         with ExitStack() as opened:
             self._store = opened.enter_context(open_store(self._settings.database))
             self._store.prepare_ledger()
-            self._session = opened.enter_context(Session(self._store, self._settings.parallel, keep=True))
+            self._session = opened.enter_context(
+                Session(self._store, self._settings.parallel, keep=True, one_command=True)
+            )
             self._open = opened.pop_all()
         return self
 
@@ -182,7 +184,7 @@ class Service:
 
     def _poll_all(self, chosen: Sequence[Provider], states: dict[str, ProviderState], now: datetime) -> list[Poll]:
         """Poll the `chosen`, claimed as `states`; whatever happens, what became of them is saved, and let go."""
-        self._session.forget()  # other loaders have written since the last round
+        self._session.forget()  # other loaders have written since the last round, and rows may have been deleted
         polls: list[Poll] = []
         with Claims(self._settings.database, self._holder, states, self._settings.lease) as claims:
             try:

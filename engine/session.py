@@ -28,10 +28,17 @@ __all__ = ["Session"]
 
 
 class Session:
-    """The workers over `store`, and the known IDs. `keep` holds on to the known IDs from run to run."""
+    """The workers over `store`, and the known IDs. `keep` holds on to the known IDs from run to run.
 
-    def __init__(self, store: Store, parallel: ParallelOptions, *, keep: bool = False) -> None:
+    What an earlier run knew is asked for again before it is built upon, unless all runs between two `forget` are parts
+    of one command (`one_command`).
+    """
+
+    def __init__(
+        self, store: Store, parallel: ParallelOptions, *, keep: bool = False, one_command: bool = False
+    ) -> None:
         self.keep = keep
+        self._one_command = one_command
         self._parallel = parallel
         self._store = store
         self._open = ExitStack()
@@ -85,7 +92,7 @@ class Session:
         """The known IDs for a run: those of the last one over the same table and contract, if they were kept."""
         about = (agreement.table, agreement.contract, options.window)
         if self._known is not None and self._known[0] == about and not agreement.created:
-            self._known[1].begin_again()
+            self._known[1].begin_again(in_doubt=not self._one_command)
             return self._known[1]
         self.forget()
         known = KnownIds(
