@@ -19,6 +19,14 @@ import pyarrow as pa
 from headrace.config import LoadOptions, hash_key
 from headrace.errors import ContractError, SchemaError
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
+from headrace.pinned import (
+    identity_is_whole_row,
+    in_pinned_types,
+    require_columns,
+    require_pinned_types,
+    require_same_row,
+    require_time_type,
+)
 from headrace.revisions import require_version
 from headrace.rules import check_rules
 from headrace.source import Input
@@ -44,7 +52,8 @@ class Agreement:
     """What a run holds to: the table's data columns in canonical types, the contract, and whether the table was
     created just now (its snapshot is then known to be empty).
 
-    `columns` are the own columns, before any select, of the inputs that were looked into, by the input's name.
+    `columns` are the own columns, before any select, of the inputs that were looked into, by the input's name. With
+    `whole_row` the identity is every column of an input, and none may have another one.
     """
 
     table: str
@@ -52,6 +61,13 @@ class Agreement:
     contract: Contract
     created: bool
     columns: Mapping[str, Mapping[str, LogicalType]] = field(default_factory=dict)
+    whole_row: bool = False
+
+    def fits(self, columns: Iterable[str]) -> bool:
+        """Whether an input with these columns can be read as things are: it lacks nothing, and brings nothing new."""
+        identity, own = dict(self.contract.identity), set(columns)
+        needed = {*identity, *([self.contract.time] if self.contract.time else [])}
+        return needed <= own <= set(identity if self.whole_row else self.schema.names)
 
 
 def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOptions) -> Agreement:
@@ -63,23 +79,27 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
         raise SchemaError(f"{table} is a name that Headrace keeps for itself", hint="choose another with --table")
     stored = store.pinned_contract(table)
     actual = store.table_schema(table)
-    present = actual or _pinned_types(stored)
+    held = None if stored is None else Contract.from_json(stored)
+    if held is not None and actual is not None:
+        require_pinned_types(table, held, actual)
+    present = actual if held is None else in_pinned_types(held, actual or pa.schema([]))
     sampled = inputs[:SAMPLED_INPUTS]
     found = [_columns_of(item, present, options) for item in sampled]
     schema = _settle_types(table, present, _merged(found), options.read.types)
     if len(sampled) == len(inputs) and options.read.select is None:
         _require_known_types(options.read.types, schema)
-    wanted = _settle_contract(stored, table, schema, options)
+    wanted = _settle_contract(held, table, schema, options)
+    whole_row = options.identity is None and identity_is_whole_row(wanted, actual)
     check_rules(options.alerts, schema, all_known=options.enrichment is None)
     for item, own in zip(sampled, found, strict=True):
-        _require_columns(item.name, own.names, wanted)
+        _require_shape(item.name, own.names, wanted, whole_row=whole_row)
     named = [(item.name, own.names) for item, own in zip(sampled, found, strict=True)]
     require_version(options.version_column, schema, wanted, named)
-    contract = wanted if stored is not None and Contract.from_json(stored) == wanted else _pin(store, table, wanted)
+    contract = wanted if held == wanted else _pin(store, table, wanted)
     created = False
     if actual is None or not set(schema) <= set(actual):  # a poll of a table that is as it should be writes nothing
         created = store.create_or_widen(table, schema, time_index=contract.time if contract.layout == "hash" else None)
-    return Agreement(table, schema, contract, created, _own_columns(sampled, found, options))
+    return Agreement(table, schema, contract, created, _own_columns(sampled, found, options), whole_row)
 
 
 def in_stored_timezone(store: Store, table: str, options: LoadOptions) -> LoadOptions:
@@ -91,9 +111,9 @@ def in_stored_timezone(store: Store, table: str, options: LoadOptions) -> LoadOp
 
 
 def agree_on_input(store: Store, agreement: Agreement, item: Input, options: LoadOptions) -> Agreement:
-    """Widen the agreement by the columns that `item` alone brings."""
+    """Widen the agreement by the columns that `item` alone brings. Raises `ContractError` where it may not."""
     found = _columns_of(item, agreement.schema, options)
-    _require_columns(item.name, found.names, agreement.contract)
+    _require_shape(item.name, found.names, agreement.contract, whole_row=agreement.whole_row)
     require_version(options.version_column, agreement.schema, agreement.contract, [(item.name, found.names)])
     if set(found.names) <= set(agreement.schema.names):
         return agreement
@@ -105,18 +125,20 @@ def agree_on_input(store: Store, agreement: Agreement, item: Input, options: Loa
 def contract_differences(store: Store, table: str, options: LoadOptions) -> list[str] | None:
     """Where `options` contradict the contract stored with `table`; ``None`` if there is no such table yet.
 
-    Raises `ContractError` for a column that the table lacks, `SchemaError` for a table without its unique key.
+    Raises `ContractError` for a column that the table lacks, `SchemaError` for a table without its unique key, or
+    with a column whose type is not the contract's any more.
     """
     stored, present = store.pinned_contract(table), store.table_schema(table)
     if stored is None or present is None:
         return None
     held = Contract.from_json(stored)
+    require_pinned_types(table, held, present)
     return list(held.differences(_asked(in_stored_timezone(store, table, options), present, held)))
 
 
 def require_identity(item: Input, contract: Contract) -> None:
     """Raises `ContractError` if `item` lacks a column that makes an event the same event."""
-    _require_columns(item.name, item.columns(), contract)
+    require_columns(item.name, item.columns(), contract)
 
 
 def stored_contract(store: Store, table: str) -> Contract:
@@ -132,13 +154,6 @@ def stored_contract(store: Store, table: str) -> Contract:
 
 
 # Types ----------------------------------------------------------------------------------------------------------
-
-
-def _pinned_types(stored: str | None) -> pa.Schema | None:
-    """What the contract pins where the table is gone, or a first load died before it made one."""
-    if stored is None:
-        return None
-    return pa.schema([(name, arrow_type(kind)) for name, kind in Contract.from_json(stored).identity])
 
 
 def _columns_of(item: Input, present: pa.Schema | None, options: LoadOptions) -> pa.Schema:
@@ -238,15 +253,13 @@ def _refuse_unwritable(names: Iterable[str]) -> None:
 # Contract -------------------------------------------------------------------------------------------------------
 
 
-def _settle_contract(stored: str | None, table: str, schema: pa.Schema, options: LoadOptions) -> Contract:
+def _settle_contract(held: Contract | None, table: str, schema: pa.Schema, options: LoadOptions) -> Contract:
     """The stored contract, which what was asked for must not contradict; without one, what was asked for."""
-    if stored is None:
-        wanted = _asked(options, schema, _by_default(options, schema))
-        _require_time_type(wanted, schema)
-        return wanted
-    held = Contract.from_json(stored)
-    _refuse_difference(table, held, _asked(options, schema, held))
-    return held
+    wanted = _asked(options, schema, held or _by_default(options, schema))
+    if held is not None:
+        _refuse_difference(table, held, wanted)
+    require_time_type(held or wanted, schema)
+    return held or wanted
 
 
 def _pin(store: Store, table: str, wanted: Contract) -> Contract:
@@ -256,19 +269,11 @@ def _pin(store: Store, table: str, wanted: Contract) -> Contract:
     return held
 
 
-def _require_time_type(contract: Contract, schema: pa.Schema) -> None:
-    kind = None if contract.time is None else logical_type(schema.field(contract.time).type)
-    if kind not in (None, "timestamp", "date"):
-        raise ContractError(
-            f"the time column {contract.time} is of type {kind}, not timestamp or date",
-            hint=f"pin it with --type {contract.time}=timestamp, or cast it in --select",
-        )
-
-
 def _by_default(options: LoadOptions, schema: pa.Schema) -> Contract:
     """What a first load pins where the user said nothing: every column is identity."""
     everything = tuple((column.name, logical_type(column.type)) for column in schema)
-    return Contract(identity=everything, time=options.time, timezone=options.read.timezone)
+    whole_row = options.identity is None
+    return Contract(identity=everything, time=options.time, timezone=options.read.timezone, whole_row=whole_row)
 
 
 def _asked(options: LoadOptions, schema: pa.Schema, base: Contract) -> Contract:
@@ -282,6 +287,7 @@ def _asked(options: LoadOptions, schema: pa.Schema, base: Contract) -> Contract:
         timezone=options.read.timezone,
         key_check=None if key is None else key_check(key),
         version=base.version,
+        whole_row=base.whole_row,
     )
 
 
@@ -309,12 +315,8 @@ def _refuse_difference(table: str, held: Contract, asked: Contract) -> None:
         )
 
 
-def _require_columns(name: str, columns: Sequence[str], contract: Contract) -> None:
-    needed = [column for column, _ in contract.identity] + ([contract.time] if contract.time else [])
-    missing = sorted(set(needed) - set(columns))
-    if missing:
-        raise ContractError(
-            f"the input lacks {', '.join(missing)}, part of what makes an event the same event",
-            where=name,
-            hint=f"supply it with --select; the input's columns are {', '.join(columns)}",
-        )
+def _require_shape(name: str, columns: Sequence[str], contract: Contract, *, whole_row: bool) -> None:
+    """Raises `ContractError` unless the input has the identity's columns and, where that is the whole row, no other."""
+    require_columns(name, columns, contract, whole_row=whole_row)
+    if whole_row:
+        require_same_row(name, columns, contract)

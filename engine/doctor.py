@@ -10,6 +10,7 @@ from headrace.agreement import stored_contract
 from headrace.config import hash_key
 from headrace.database import open_existing
 from headrace.errors import HeadraceError
+from headrace.pinned import require_pinned_types
 from headrace.storage import safe_url
 from headrace.storage.base import Store
 
@@ -64,9 +65,11 @@ def _table(store: Store, table: str) -> Iterator[Finding]:
     check = f"table {table}"
     try:
         contract = stored_contract(store, table)
-        if store.table_schema(table) is None:
+        present = store.table_schema(table)
+        if present is None:
             yield Finding(check, "warning", "it has a contract, but is gone", "the next load creates it again, empty")
             return
+        require_pinned_types(table, contract, present)
     except HeadraceError as error:
         yield failed(check, error)
         return

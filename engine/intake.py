@@ -124,7 +124,7 @@ class Intake:
                 yield _Read(item, self.workers.prepare(order), chunk.batch.nbytes)
 
     def _fits(self, item: Input) -> bool:
-        return set(item.columns()) <= set(self._agreement.schema.names)
+        return self._agreement.fits(item.columns())
 
     def _columns_for(self, item: Input) -> pa.Schema:
         """The table's columns; before an enrichment only the input's own, so that it can add the others again, and

@@ -21,8 +21,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headrace.chunk import Chunk
+from headrace.errors import SchemaError
 from headrace.parcel import MemoryParcel, Parcel
-from headrace.partitioning.contract import Contract
+from headrace.partitioning.contract import Contract, LogicalType, logical_type
 from headrace.partitioning.encoding import unencodable
 from headrace.partitioning.identity import digest_of, event_ids, ids_from_arrow, ids_to_arrow, times_us, unplaceable
 from headrace.reasons import kept
@@ -76,7 +77,7 @@ def prepare(chunk: Chunk, contract: Contract, provider: str, key: bytes | None =
     if rejects:
         events = events.filter(pa.array(~refused))
         rows = None if rows is None else rows[~refused]
-    columns = [events.column(name) for name, _ in contract.identity]
+    columns = [_of_pinned_type(events.column(name), name, kind) for name, kind in contract.identity]
     times = events.column(contract.time) if contract.time else None
     ids = event_ids(contract, columns, times, provider, key)
     identity = {"id": ids_to_arrow(ids), **({} if times is None else {"time_us": pa.array(times_us(times))})}
@@ -105,6 +106,18 @@ def moment_of(us: int | None) -> datetime | None:
         return None if us is None else EPOCH + timedelta(microseconds=us)
     except OverflowError:
         return None
+
+
+def _of_pinned_type(column: pa.Array, name: str, kind: LogicalType) -> pa.Array:
+    """`column`, which must have been cast to the contract's type: another one would give the event another ID."""
+    found = logical_type(column.type)
+    if found != kind:
+        raise SchemaError(
+            f"the column comes as {found}, and the contract has it as {kind}",
+            where=f"column {name}",
+            hint="give the table's column its type back: `headrace doctor` says which",
+        )
+    return column
 
 
 def _refuse(chunk: Chunk, contract: Contract) -> tuple[Mask, list[Reject]]:

@@ -28,6 +28,7 @@ from headrace.ingest import ingest
 from headrace.intake import first_rows
 from headrace.meter import Meter, cores
 from headrace.partitioning.contract import Contract
+from headrace.pinned import require_pinned_types
 from headrace.profiled import Checked, Profile, Trialled
 from headrace.recorder import Recorder
 from headrace.report import Report
@@ -91,15 +92,18 @@ class _RealTable:
 
     @classmethod
     def look(cls, options: LoadOptions, table: str) -> _RealTable | None:
-        """Raises `SchemaError` for a table without its unique key."""
+        """Raises `SchemaError` for a table without its unique key, or whose types are not the contract's any more."""
         if not is_there(options.to):
             return None
         with open_store(options.to) as store:
-            if store.table_schema(table) is None:
+            present = store.table_schema(table)
+            if present is None:
                 return None
             contract = None
             with suppress(StoreError):  # a table of the user's own, and no ledger yet
                 contract = store.pinned_contract(table)
+            if contract is not None:
+                require_pinned_types(table, Contract.from_json(contract), present)
             return cls(options.to, contract)
 
 

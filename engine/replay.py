@@ -123,8 +123,17 @@ def reread(
     options = replace(options, table=first.table, provider=first.provider, read=read)
     options = in_stored_timezone(store, first.table, options)
     records = [{**_values(json.loads(one.reject.record or "{}")), **changes} for one in batch]
+    if select is None:
+        records = _without_nothing(records, store.table_schema(first.table, keyed=False))
     (inner,) = open_inputs([records], options.read, None)
     return _Replayed(inner, [one.reject for one in batch]), options
+
+
+def _without_nothing(records: list[dict[str, object]], present: pa.Schema | None) -> list[dict[str, object]]:
+    """`records` without the columns that the table lacks and in which none of them has a value: they say nothing."""
+    names = {name for record in records for name in record} - set(() if present is None else present.names)
+    empty = {name for name in names if all(record.get(name) is None for record in records)}
+    return [{name: value for name, value in record.items() if name not in empty} for record in records]
 
 
 def _reading(store: Store, stored: StoredReject) -> _Reading:

@@ -22,6 +22,7 @@ from headrace.config import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_packed
 from headrace.partitioning.partition import partition_of
+from headrace.pinned import in_pinned_types
 from headrace.places import Place, Places
 from headrace.prepare import prepare
 from headrace.replay import batches, reread
@@ -106,7 +107,8 @@ def _identities(
     """
     item, read = reread(store, batch, options, {})
     needed = dict.fromkeys([*dict(contract.identity), *([contract.time] if contract.time else [])])
-    schema = pa.schema([field for field in columns_of(store, batch[0].table) if field.name in needed])
+    every = in_pinned_types(contract, columns_of(store, batch[0].table))
+    schema = pa.schema([field for field in every if field.name in needed])
     if read.read.select is not None or not set(needed) <= set(item.columns()):
         return np.empty((0, 16), np.uint8), np.empty(0, np.int64)
     key = hash_key() if contract.hash == "blake2b" else None

@@ -30,6 +30,7 @@ from headrace.partitioning.contract import Contract
 from headrace.partitioning.dedup import groups
 from headrace.partitioning.identity import id_text, ids_from_packed
 from headrace.partitioning.tagged import BUCKETS, TaggedIds
+from headrace.pinned import in_pinned_types
 from headrace.places import Places
 from headrace.prepare import Prepared, prepare
 from headrace.progress import Progress, Quiet
@@ -159,7 +160,7 @@ def identified(
     store: Store, table: str, contract: Contract, inputs: Sequence[Input], options: LoadOptions
 ) -> Iterator[Prepared]:
     """The inputs read and identified anew under `contract`, chunk by chunk."""
-    schema = columns_of(store, table)
+    schema = in_pinned_types(contract, columns_of(store, table))
     key = hash_key() if contract.hash == "blake2b" else None
     for item in inputs:
         require_identity(item, contract)

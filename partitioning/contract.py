@@ -50,7 +50,9 @@ class Contract:
 
     `identity` names the identity columns with their types, in the order in which they are encoded. `time` is the column
     that says when the event happened. `timezone` is how a timestamp without a zone is read. `key_check` is what
-    `key_check` makes of a blake2b key; the key itself is never stored. Raises `ContractError` if it contradicts itself.
+    `key_check` makes of a blake2b key; the key itself is never stored. `whole_row` says whether the identity is every
+    column because nobody named one; a contract that an older release stored does not know (``None``). Raises
+    `ContractError` if it contradicts itself.
     """
 
     identity: tuple[tuple[str, LogicalType], ...]
@@ -60,6 +62,7 @@ class Contract:
     timezone: str = "UTC"
     key_check: str | None = None
     version: int = _VERSION
+    whole_row: bool | None = None
 
     def __post_init__(self) -> None:
         _check_version(self.version)
@@ -76,8 +79,11 @@ class Contract:
         return "time" if self.time in dict(self.identity) else "hash"
 
     def to_json(self) -> str:
-        """Canonical JSON: equal contracts give equal text."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """Canonical JSON: equal contracts give equal text. What is not known is left out, as older releases did."""
+        fields = asdict(self)
+        if self.whole_row is None:
+            del fields["whole_row"]
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Contract:

@@ -1,0 +1,137 @@
+"""Whether table and input are still what the contract was made for.
+
+    contract ──► each identity column's type ──► is the table's another one? refused: its events would get other IDs
+             └─► is the identity the whole row? ──► has an input more columns? refused: events would be lost
+
+An event ID follows the contract alone. A table can be altered behind Headrace's back, and inputs grow: both are said in
+words, before anything is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import pyarrow as pa
+
+from headrace.errors import ContractError, SchemaError
+from headrace.partitioning.contract import Contract, LogicalType, arrow_type, logical_type
+
+__all__ = [
+    "drifts",
+    "identity_is_whole_row",
+    "in_pinned_types",
+    "require_columns",
+    "require_pinned_types",
+    "require_same_row",
+    "require_time_type",
+]
+
+_TIMES = ("timestamp", "date")
+_IN_POSTGRES: dict[LogicalType, str] = {
+    "bool": "boolean",
+    "integer": "bigint",
+    "float": "double precision",
+    "timestamp": "timestamptz",
+    "date": "date",
+    "decimal": "numeric",
+    "string": "text",
+    "bytes": "bytea",
+}
+
+
+def drifts(contract: Contract, present: pa.Schema) -> Iterator[tuple[str, LogicalType, LogicalType]]:
+    """The columns whose type in the table is not the contract's: name, the contract's type, the table's."""
+    for name, kind in contract.identity:
+        found = logical_type(present.field(name).type) if name in present.names else kind
+        if found != kind:
+            yield name, kind, found
+
+
+def require_pinned_types(table: str, contract: Contract, present: pa.Schema) -> None:
+    """Raises `SchemaError` where an identity column of the table is not of the contract's type any more, or the time
+    column says no time.
+    """
+    for name, kind, found in drifts(contract, present):
+        raise SchemaError(
+            f"the column is of type {found} now; the contract, by which event IDs are made, has it as {kind}",
+            where=f"{table}, column {name}",
+            hint=f"give the column its type back (in PostgreSQL: ALTER TABLE … ALTER COLUMN {name} TYPE "
+            f"{_IN_POSTGRES[kind]}), or load into another table: events would get other IDs, and be stored twice",
+        )
+    require_time_type(contract, present)
+
+
+def require_time_type(contract: Contract, schema: pa.Schema) -> None:
+    """Raises `ContractError` if the column that says when an event happened says no time."""
+    kind = None if contract.time is None or contract.time not in schema.names else _kind(schema, contract.time)
+    if kind not in (None, *_TIMES):
+        raise ContractError(
+            f"the time column {contract.time} is of type {kind}, not timestamp or date",
+            hint=f"pin it with --type {contract.time}=timestamp, or cast it in --select",
+        )
+
+
+def in_pinned_types(contract: Contract, present: pa.Schema) -> pa.Schema:
+    """The table's columns with the contract's types where it has them, and the identity columns that the table lacks.
+
+    Event IDs of the input are told by it whatever was done to the table.
+    """
+    pinned = dict(contract.identity)
+    types = {field.name: field.type for field in present}
+    for name, kind in pinned.items():
+        if name not in types or logical_type(types[name]) != kind:
+            types[name] = arrow_type(kind)
+    if contract.time in types and logical_type(types[contract.time]) not in _TIMES:
+        types[contract.time] = arrow_type("timestamp")
+    return pa.schema(list(types.items()))
+
+
+def identity_is_whole_row(contract: Contract, present: pa.Schema | None) -> bool:
+    """Whether the identity is every column of the input because nobody named one.
+
+    A contract that an older release stored does not say so: then that is the case where the table has no other column.
+    """
+    if contract.whole_row is not None:
+        return contract.whole_row
+    return present is not None and set(dict(contract.identity)) == set(present.names)
+
+
+def require_same_row(name: str, columns: Sequence[str], contract: Contract) -> None:
+    """Raises `ContractError` if the input `name` has a column that the whole row of `contract` has not.
+
+    Rows that differ in that column alone would be taken for one event, and all but the first be lost.
+    """
+    more = [column for column in columns if column not in dict(contract.identity)]
+    if more:
+        known = ", ".join(dict(contract.identity))
+        raise ContractError(
+            f"the row has grown by {_listed(more)}: without --id the whole row is the identity, and in this table "
+            f"that is {known}; rows that differ in {_listed(more)} alone would be lost as duplicates",
+            where=name,
+            hint=f"name the identity columns (--id {known.replace(' ', '')} if these do make an event the same event), "
+            "load into another --table, or leave the column out with --select",
+        )
+
+
+def require_columns(name: str, columns: Sequence[str], contract: Contract, *, whole_row: bool = False) -> None:
+    """Raises `ContractError` if the input `name` lacks a column that makes an event the same event."""
+    missing = sorted(_needed(contract) - set(columns))
+    if missing:
+        named = "; or name the identity columns with --id (in a new table)" if whole_row else ""
+        raise ContractError(
+            f"the input lacks {', '.join(missing)}, part of what makes an event the same event",
+            where=name,
+            hint=f"supply it with --select{named}; the input's columns are {', '.join(columns)}",
+        )
+
+
+def _needed(contract: Contract) -> set[str]:
+    return {*dict(contract.identity), *([contract.time] if contract.time else [])}
+
+
+def _kind(schema: pa.Schema, name: str) -> LogicalType:
+    return logical_type(schema.field(name).type)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
