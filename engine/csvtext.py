@@ -40,7 +40,7 @@ from headrace.pacing import Paced, Readable
 from headrace.reading import Hint, Piece, Place, require_few
 from headrace.records import Careful, records_of
 from headrace.storage.rejects import Reject
-from headrace.streams import ESCAPED, Progress, Utf8, open_bytes, readable, unescape
+from headrace.streams import ESCAPED, TAIL, Progress, Utf8, open_bytes, readable, unescape
 
 __all__ = ["CsvReader", "Dialect", "settle_dialect"]
 
@@ -101,7 +101,7 @@ class CsvReader:
         """The records in order; those with a wrong number of fields, bytes that are no UTF-8, or more bytes than
         Arrow's parser takes at once are rejects.
         """
-        records = _Records(self._name, len(self.dialect.columns), header=self.dialect.header)
+        records = _Records(self._name, self.dialect)
         try:
             yield from self._pieces(records, self._all)
         except _TooLong as error:
@@ -125,7 +125,7 @@ class CsvReader:
                 if last is not None:
                     yield last
                 raise
-            yield from records.finish(last, open_quote=text.quotes % 2 == 1)
+            yield from records.finish(last, text.tail)
 
     def _all(self, text: Utf8, records: _Records) -> Iterator[pa.RecordBatch]:
         """All of the text. Arrow counts records from 1, the header included."""
@@ -137,16 +137,17 @@ class CsvReader:
         feed = Careful(texts, records.next, _BLOCK, records.refuse_long)
         if not feed.has_more():
             return iter(())
-        return self._parse(feed, lambda row: records.refuse(feed.number(row.number - 1), row.text))
+        # a block holds the longest of them, and a little less than was asked for may come (`_Fed`)
+        return self._parse(feed, lambda row: records.refuse(feed.number(row.number - 1), row.text), _BLOCK + 16)
 
-    def _parse(self, text: Readable, refuse: RefuseRow) -> Iterator[pa.RecordBatch]:
+    def _parse(self, text: Readable, refuse: RefuseRow, block: int | None = None) -> Iterator[pa.RecordBatch]:
         columns = list(self.dialect.columns)
-        paced = Paced(_Marked(text))
+        paced = Paced(_Fed(text))
         try:
             batches = arrow_csv.open_csv(
                 pa.PythonFile(paced, mode="r"),
                 # one thread: only then does Arrow number the records that it refuses
-                read_options=arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=columns),
+                read_options=arrow_csv.ReadOptions(use_threads=False, block_size=block or _BLOCK, column_names=columns),
                 parse_options=arrow_csv.ParseOptions(
                     delimiter=self.dialect.delimiter, newlines_in_values=True, invalid_row_handler=refuse
                 ),
@@ -208,17 +209,27 @@ class CsvReader:
         return self._locator.locate(rows)
 
 
-class _Marked:
-    """`text` behind a byte order mark: Arrow takes one away wherever it begins to read, also a cell's text."""
+class _Fed:
+    """`text` as Arrow's parser must be given it: behind a byte order mark, and in blocks that do not end in a CR.
+
+    Arrow takes a mark away wherever it begins to read, also a cell's. Where a block ends in CR it leaves out an LF at
+    the next one's beginning, also within quotes.
+    """
 
     def __init__(self, text: Readable) -> None:
         self._text = text
-        self._mark = codecs.BOM_UTF8
+        self._held = codecs.BOM_UTF8
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes; ``b""`` at the end only."""
-        mark, self._mark = self._mark, b""
-        return mark + self._text.read(size - len(mark))
+        held, self._held = self._held, b""
+        block = held + self._text.read(size - len(held)) if held else self._text.read(size)
+        while block.endswith(b"\r") and (more := self._text.read(1)):
+            if len(block) > 1:
+                self._held = b"\r" + more
+                return block[:-1]
+            block += more
+        return block
 
 
 class _TooLong(Exception):  # noqa: N818 - a fact about the file, answered by reading it with care
@@ -228,10 +239,11 @@ class _TooLong(Exception):  # noqa: N818 - a fact about the file, answered by re
 class _Records:
     """Numbers records while they pass: Arrow gives good ones in batches, and the others as it meets them, ahead."""
 
-    def __init__(self, name: str, fields: int, *, header: bool) -> None:
+    def __init__(self, name: str, dialect: Dialect) -> None:
         self._name = name
-        self._fields = fields
-        self._header = int(header)
+        self._delimiter = dialect.delimiter
+        self._fields = len(dialect.columns)
+        self._header = int(dialect.header)
         self.next = 0
         self._refused: list[tuple[int, str, str]] = []  # number, reason, text, ascending
 
@@ -261,10 +273,12 @@ class _Records:
         piece = Piece(first, end - self._header - first, table, numbers - self._header, rejects)
         return _without_escaped(piece, self._name) if escaped else piece
 
-    def finish(self, last: Piece | None, *, open_quote: bool) -> Iterator[Piece]:
-        """The last piece and what was refused after it. A quote that never closes has swallowed the file's end."""
+    def finish(self, last: Piece | None, tail: bytes) -> Iterator[Piece]:
+        """The last piece and what was refused after it; `tail` is the text's end. A quote that never closes has
+        swallowed it.
+        """
         if last is not None:
-            yield _without_runaway(last, self._name) if open_quote else last
+            yield last if self._refused else _without_runaway(last, tail, self._delimiter, self._name)
         if self._refused:
             first, end = self.next - self._header, self._refused[-1][0] + 1
             rejects = self._take(end)
@@ -294,11 +308,35 @@ def _without_escaped(piece: Piece, name: str) -> Piece:
     return _without(piece, bad, name, "the text is not valid UTF-8") if bad.any() else piece
 
 
-def _without_runaway(piece: Piece, name: str) -> Piece:
+def _without_runaway(piece: Piece, tail: bytes, delimiter: str, name: str) -> Piece:
+    """`piece` without its last record, if that ends in a quoted cell which is still open at the text's end."""
     bad = np.zeros(len(piece.rows), dtype=bool)
-    if len(bad) and any("\n" in (text or "") for text in piece.table.slice(len(bad) - 1).to_pylist()[0].values()):
-        bad[-1] = True
+    if len(bad):
+        cells = piece.table.slice(len(bad) - 1).to_pylist()[0]
+        bad[-1] = _is_open(list(cells.values())[-1], tail, delimiter, alone=len(cells) == 1)
     return _without(piece, bad, name, "a quote opens in this record and never closes") if bad.any() else piece
+
+
+def _is_open(cell: str | None, tail: bytes, delimiter: str, *, alone: bool) -> bool:
+    """Whether the text that ends in `tail` ends within quotes.
+
+    `cell` is its last one, as the parser has it, and `alone` says that a record has no other.
+    """
+    if cell is None:
+        return False
+    quoted = b'"' + cell.replace('"', '""').encode()
+    begins = (b"\n", b"\r", b"") if alone else (delimiter.encode(),)
+    if len(quoted) + 8 > len(tail) == TAIL:  # where it begins cannot be seen
+        return tail.endswith(quoted[-len(tail) :]) and any(mark in cell for mark in ("\n", "\r", '"', delimiter))
+    if _ends_with_cell(tail.removesuffix(b"\n").removesuffix(b"\r"), quoted + b'"', begins):
+        return False
+    return _ends_with_cell(tail, quoted, begins)
+
+
+def _ends_with_cell(tail: bytes, written: bytes, begins: tuple[bytes, ...]) -> bool:
+    """Whether `tail` ends in `written`, and that stands where a cell begins."""
+    before = tail.removesuffix(written)
+    return before != tail and any(before.endswith(mark) if mark else not before for mark in begins)
 
 
 def _without(piece: Piece, bad: NDArray[np.bool_], name: str, why: str) -> Piece:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from headrace.errors import InputError
 from headrace.pacing import ReadOnly
 
-__all__ = ["ESCAPED", "LONGEST", "Progress", "Utf8", "compression_of", "open_bytes", "readable", "unescape"]
+__all__ = ["ESCAPED", "LONGEST", "TAIL", "Progress", "Utf8", "compression_of", "open_bytes", "readable", "unescape"]
 
 _PLANE = 0x10FF00
 ESCAPED = f"[{chr(_PLANE + 0x80)}-{chr(_PLANE + 0xFF)}]"
@@ -30,6 +30,8 @@ ESCAPED = f"[{chr(_PLANE + 0x80)}-{chr(_PLANE + 0xFF)}]"
 LONGEST = 80 << 20
 """The most bytes that a line, a record or a JSON value may have: what is longer must not fill the memory."""
 _BLOCK = 1 << 20
+TAIL = 1 << 16
+"""How many bytes of a text's end are kept."""
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
 
 
@@ -127,7 +129,7 @@ def _open_zip(path: Path, progress: Progress) -> Iterator[pa.NativeFile]:
 class Utf8(ReadOnly):
     """A stream of bytes that are always UTF-8: a file object to read from, without a byte order mark.
 
-    `escaped` says whether a byte had to be escaped so far, `quotes` how many double quotes have passed.
+    `escaped` says whether a byte had to be escaped so far, `tail` is the end of what was read.
     """
 
     def __init__(self, stream: pa.NativeFile) -> None:
@@ -136,7 +138,7 @@ class Utf8(ReadOnly):
         self._cut = b""
         self._first = True
         self.escaped = False
-        self.quotes = 0
+        self.tail = b""
 
     def read(self, size: int = -1) -> bytes:
         """At most `size` bytes; ``b""`` at the end only."""
@@ -154,7 +156,7 @@ class Utf8(ReadOnly):
             if self._first and clean:
                 clean, self._first = clean.removeprefix(codecs.BOM_UTF8), False
             if clean or not block:
-                self.quotes += clean.count(b'"')
+                self.tail = clean[-TAIL:] if len(clean) >= TAIL else (self.tail + clean)[-TAIL:]
                 return clean
 
     def _checked(self, data: bytes, final: bool) -> bytes:
