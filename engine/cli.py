@@ -138,6 +138,18 @@ def verify(
     inputs: MaybeInputs = None,
     *,
     description: RereadGroup,
+    values: Annotated[
+        bool,
+        typer.Option("--values/--ids-only", help="Compare every event's values with its row too, or its ID alone."),
+    ] = True,
+    version_column: Annotated[
+        str | None,
+        typer.Option(
+            "--version-column",
+            metavar="COLUMN",
+            help="Of several rows of an event the newest by this counts. Default: as the ledger says it was loaded.",
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Events of each kind that are named.")] = 10,
     receipt: Annotated[
         str | None, typer.Option("--receipt", metavar="FILE", help="Write what was found as JSON, to be kept.")
@@ -149,16 +161,21 @@ def verify(
     output: Out = "text",
     progress: Progress = "auto",
 ) -> None:
-    """Read the inputs again and say whether exactly their events are in the table.
+    """Read the inputs again and say whether exactly their events are in the table, with the inputs' values.
 
     The IDs are computed anew, under the contract stored with the table; nothing is written to the database. Exit code 4
-    if events are missing, unexpected or duplicated, or if something is not as --against says.
+    if events are missing, unexpected, duplicated or changed, or if something is not as --against says.
     """
     from headrace import commands_checks
     from headrace.commands import options
 
-    wanted = options(**vars(description))
-    leave(commands_checks.verify(wanted, inputs or [], output, progress, limit=limit, receipt=receipt, against=against))
+    wanted = options(
+        **vars(description),
+        revisions="ignore" if version_column is None else "update",
+        version_column=version_column,
+    )
+    files = commands_checks.StatementFiles(receipt, against)
+    leave(commands_checks.verify(wanted, inputs or [], output, progress, files, limit=limit, values=values))
 
 
 @app.command(epilog="Example: headrace explain 0c97a3b5-3e1f-8a3c-9b1d-2f6f0f2b7c11 --table quakes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headrace.agreement import in_stored_timezone, stored_contract
@@ -22,11 +22,19 @@ from headrace.source import Input, open_inputs
 from headrace.statement import Statement, compare, read_statement, write_statement
 from headrace.verify import verify as verify_inputs
 
-__all__ = ["doctor", "explain", "verify"]
+__all__ = ["StatementFiles", "doctor", "explain", "verify"]
 
 DIFFERENCE = 4
 FAILED = 1
 NO_EVENT = "what is known about it stands on standard output; `headrace rejects list` shows rows that were kept aside"
+
+
+@dataclass(frozen=True, slots=True)
+class StatementFiles:
+    """Where a verification's statement is written to, and the one that it is compared with."""
+
+    receipt: str | None = None
+    against: str | None = None
 
 
 def verify(
@@ -34,22 +42,23 @@ def verify(
     inputs: Sequence[str],
     output: str,
     progress: ProgressStyle,
+    files: StatementFiles,
     *,
     limit: int = 10,
-    receipt: str | None = None,
-    against: str | None = None,
+    values: bool = True,
 ) -> int:
     """``headrace verify``."""
-    stated = None if against is None else read_statement(Path(against))
+    stated = None if files.against is None else read_statement(Path(files.against))
     if stated is not None:
         wanted = replace(wanted, table=wanted.table or stated.table)
         _require_same_table(wanted, stated)
     if not inputs:
         return _verify_statement(wanted, stated, output)
     with opened(wanted, inputs, existing=True) as (store, table, items, settled):
-        found = verify_inputs(store, items, table, settled, progress=progress_for(progress), limit=limit)
-        if receipt is not None:
-            write_statement(Path(receipt), found, stored_contract(store, table), store.url)
+        watched = progress_for(progress)
+        found = verify_inputs(store, items, table, settled, progress=watched, limit=limit, values=values)
+        if files.receipt is not None:
+            write_statement(Path(files.receipt), found, stored_contract(store, table), store.url)
         told = found if stated is None else compare(store, stated, found)
     show(output, told.to_dict, told.to_text)
     return 0 if told.ok else DIFFERENCE

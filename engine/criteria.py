@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from headrace.config import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract
 from headrace.prepare import prepare
+from headrace.rereading import columns_of, identified
 from headrace.sample import Sample
 from headrace.source import ReadOptions, open_inputs
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Store
 from headrace.storage.evidence import refuses_again, some_rows
-from headrace.verify import columns_of, identified
 
 __all__ = ["Criterion", "examine_ids", "examine_key"]
 

@@ -54,7 +54,7 @@ def _load(
 def _verify(inputs: Sequence[Path], options: LoadOptions, say: Callable[[str], None]) -> None:
     say("\n4. The extracts are read once more and compared with the table, event by event.\n$ headrace verify …")
     with opened(options, inputs) as (store, table, items, settled):
-        found = verify(store, items, table, settled)
+        found = verify(store, items, table, settled, values=True)
     say(found.to_text())
     if not found.ok:
         raise VerificationError("the demonstration's table is not what its extracts say", hint="please report this")

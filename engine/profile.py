@@ -32,6 +32,7 @@ from headrace.pinned import require_pinned_types
 from headrace.profiled import Checked, Profile, Trialled
 from headrace.recorder import Recorder
 from headrace.report import Report
+from headrace.rereading import identified
 from headrace.sample import Sample
 from headrace.scratch import scratch_folder
 from headrace.source import Input, open_inputs
@@ -43,7 +44,6 @@ from headrace.storage.gauge import Gauged, Server, gauge
 from headrace.storage.trial import Trial, trial
 from headrace.strategy import SEQUENTIAL
 from headrace.verdict import CANDIDATES, Machine, Verdict, best_workers, judge
-from headrace.verify import identified
 
 __all__ = ["profile"]
 

@@ -26,11 +26,11 @@ from headrace.pinned import in_pinned_types
 from headrace.places import Place, Places
 from headrace.prepare import prepare
 from headrace.replay import batches, reread
+from headrace.rereading import columns_of, identified
 from headrace.source import Input
 from headrace.storage.base import Address, Receipt, RunRecord, Store
 from headrace.storage.rejects import StoredReject
 from headrace.strategy import Shape
-from headrace.verify import columns_of, identified
 
 __all__ = ["Occurrence", "Reading", "occurrences", "receipts_with_duplicates", "rejects_of"]
 

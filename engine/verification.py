@@ -9,6 +9,7 @@ from headrace.audit import Difference, named_chunks
 from headrace.places import Place
 from headrace.storage.base import Address
 from headrace.storage.digest import NOTHING, PARTS, Digest
+from headrace.value_findings import Values
 
 __all__ = ["Finding", "InputRead", "Verification"]
 
@@ -87,11 +88,15 @@ class Verification:
     ledger_digest: Digest = NOTHING
     receipted_digest: Digest = NOTHING
     receipts: Sequence[tuple[int, int]] = ()
+    values: Values | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether the table holds exactly the expected events, and nothing under a receipt that did not bring it."""
-        return not (self.missing or self.unexpected or self.duplicated or self.ledger_faults)
+        """Whether the table holds exactly the expected events, nothing under a receipt that did not bring it and, where
+        they were compared, no values that were changed.
+        """
+        by_ids = not (self.missing or self.unexpected or self.duplicated or self.ledger_faults)
+        return by_ids and (self.values is None or self.values.ok)
 
     @property
     def ledger_faults(self) -> list[Difference]:
@@ -102,6 +107,7 @@ class Verification:
         """Plain data, for JSON."""
         return {
             "ok": self.ok,
+            "compared": "IDs" if self.values is None else "IDs and values",
             "table": self.table,
             "provider": self.provider,
             "read": self.read,
@@ -117,6 +123,7 @@ class Verification:
             "unexpected_sample": [one.to_dict() for one in self.unexpected_sample],
             "duplicated_sample": [one.to_dict() for one in self.duplicated_sample],
             "ledger_differences": [one.to_dict() for one in self.ledger_differences],
+            "values": self.values and self.values.to_dict(),
             "digests": {name: digest.to_list() for name, digest in self.digests().items()},
         }
 
@@ -136,14 +143,26 @@ class Verification:
     def _counts(self) -> list[str]:
         others = f", {self.unreceipted:,} of them by other programs" if self.unreceipted else ""
         return [
-            f"{'VERIFIED' if self.ok else 'DIFFERENCE FOUND'}: {self.table}",
+            f"{self._verdict()}: {self.table}",
             f"  rows read again     {self.read:>12,}   ({self.rejected:,} rejects, {self.repeated:,} repeated)",
             f"  distinct events     {self.expected:>12,}",
             f"  missing             {self.missing:>12,}",
             f"  unexpected          {self.unexpected:>12,}",
             f"  duplicated          {self.duplicated:>12,}",
             f"  rows in the table   {self.stored:>12,}   (other inputs' included{others})",
+            *([] if self.values is None else self.values.counts()),
         ]
+
+    def _verdict(self) -> str:
+        """The verdict, and what it speaks of."""
+        if self.values is None:
+            return "VERIFIED, IDs only" if self.ok else "DIFFERENCE FOUND, IDs only compared"
+        if not self.ok:
+            return "DIFFERENCE FOUND, IDs and values compared"
+        others = self.values.elsewhere.events + self.values.revised.events
+        return "VERIFIED, IDs and values" + (
+            f" ({others:,} rows hold what others brought, see below)" if others else ""
+        )
 
     def _books(self) -> list[str]:
         """The digests: a line for each side, and which parts of the hash space differ."""
@@ -167,6 +186,7 @@ class Verification:
             ("duplicated", self.duplicated_sample),
         )
         lines = [f"    {title}: {one}" for title, sample in samples for one in sample]
+        lines += [] if self.values is None else self.values.findings()
         shown = self.ledger_faults or self.ledger_differences
         lines += [f"    {'ledger' if one in self.ledger_faults else 'note'}: {one}" for one in shown[:3]]
         return lines + ([f"    and {len(shown) - 3} receipts more"] if len(shown) > 3 else [])  # noqa: PLR2004
@@ -174,4 +194,4 @@ class Verification:
     def _advice(self) -> list[str]:
         if self.missing:
             return ["  load the input again to bring in what is missing; nothing will be written twice"]
-        return []
+        return [] if self.values is None else self.values.advice()

@@ -1,49 +1,51 @@
 """Does the table hold exactly the events of this input? Asked without the load's snapshot.
 
-    ledger ─► table: every row's ID and receipt ──► bucket by bucket, by hash, on disk ─┐
-                                                                                        ├─► missing · unexpected ·
-    input, read again, identified again: ID and place of every row ─► the same buckets ─┘   duplicated, with addresses
+    input, read again, identified again: ID and place of every row ─► bucket by bucket, by hash, ─┐
+                                                                        on disk                   ├─► missing ·
+    ledger ─► table: every row's ID and receipt ──► the same buckets ─────────────────────────────┘   unexpected ·
+                                                                                                      duplicated
 
 Missing: an event of the input that is not in the table. Unexpected: a row that only these inputs can have brought,
 although they do not have it, or one whose receipt the ledger does not have. Duplicated: an ID that the table holds
 more than once. Events from other inputs, and rows of programs that leave no receipt, are not of concern. Beside it the
-ledger is compared with the table (`headrace.audit`).
+ledger is compared with the table (`headrace.audit`), and each event's values with those of its row
+(`headrace.row_values`, `headrace.suspects`).
 
 One bucket of 256 is in memory at a time, so that memory stays bounded whatever the size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.agreement import require_identity, stored_contract
+from headrace.agreement import stored_contract
 from headrace.audit import Audit, Difference, chunks_of
-from headrace.config import LoadOptions, hash_key
-from headrace.errors import SchemaError
+from headrace.config import LoadOptions
 from headrace.ledger import inputs_key
-from headrace.partitioning.contract import Contract
 from headrace.partitioning.dedup import groups
 from headrace.partitioning.identity import id_text, ids_from_packed
 from headrace.partitioning.tagged import BUCKETS, TaggedIds
-from headrace.pinned import in_pinned_types
 from headrace.places import Places
-from headrace.prepare import Prepared, prepare
 from headrace.progress import Progress, Quiet
+from headrace.rereading import identified
 from headrace.scratch import scratch_folder
 from headrace.source import Input
 from headrace.storage.base import Counts, Store
 from headrace.storage.digest import PARTS, Digest
 from headrace.storage.holdings import NO_RECEIPT, LedgerEntry
+from headrace.value_check import ValueCheck
 from headrace.verification import Finding, InputRead, Verification
 
-__all__ = ["audited", "columns_of", "identified", "intervals", "settled", "verify"]
+__all__ = ["audited", "intervals", "settled", "verify"]
 
 SAMPLE = 10
+Tagged = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[Any] | None]
+"""IDs with their tags, and what is kept beside them."""
 
 
 def verify(
@@ -54,20 +56,25 @@ def verify(
     *,
     progress: Progress | None = None,
     limit: int = SAMPLE,
+    values: bool = False,
 ) -> Verification:
-    """Compare `table` with `inputs`; up to `limit` events of each kind of difference are named.
+    """Compare `table` with `inputs`; up to `limit` events of each kind of difference are named. With `values`, each
+    event's own columns are compared too; where newer rows took the place of older ones, `options.version_column` or
+    else the ledger says by which column.
 
     Raises `ContractError` if the table has no stored contract, or an input lacks a column of the identity;
     `SchemaError` if the table is gone.
     """
     with scratch_folder() as folder:
-        return _Comparison(store, inputs, table, options, limit).carried_out(folder, progress or Quiet())
+        return _Comparison(store, inputs, table, options, limit, values=values).carried_out(folder, progress or Quiet())
 
 
 class _Comparison:
     """Both sides of one verification, and what they have told so far."""
 
-    def __init__(self, store: Store, inputs: Sequence[Input], table: str, options: LoadOptions, limit: int) -> None:
+    def __init__(
+        self, store: Store, inputs: Sequence[Input], table: str, options: LoadOptions, limit: int, *, values: bool
+    ) -> None:
         self._store = store
         self._inputs = inputs
         self._options = options
@@ -78,20 +85,25 @@ class _Comparison:
         self._missing: list[tuple[bytes, int]] = []
         self._unexpected: list[tuple[bytes, int]] = []
         self._duplicated: list[tuple[bytes, int | None, tuple[int, ...]]] = []
+        self._values = ValueCheck(store, inputs, table, self._contract, options) if values else None
 
     def carried_out(self, folder: Path, progress: Progress) -> Verification:
         """Both sides read and compared."""
-        found = self._found
-        with TaggedIds(folder, "table") as held, TaggedIds(folder, "input") as read:
-            self._audit = audited(self._store, found.table, held, inputs_key(self._inputs, self._options))
+        found, values = self._found, self._values
+        with TaggedIds(folder, "input", None if values is None else values.of_read) as read:
             with progress.over(self._inputs):
                 self._read_inputs(read, progress)
-            for number in range(BUCKETS):
-                self._compare(*read.bucket(number), *held.bucket(number))
-            found.ledger_differences = settled(self._store, self._audit, held)
-        found.stored = len(held)
+            with TaggedIds(folder, "table", None if values is None else values.of_held) as held:
+                rows = None if values is None else values.rows()
+                self._audit = audited(self._store, found.table, held, inputs_key(self._inputs, self._options), rows)
+                for number in range(BUCKETS):
+                    self._compare(read.records(number), held.records(number))
+                found.ledger_differences = settled(self._store, self._audit, held)
+                found.stored = len(held)
         found.ledger_digest, found.receipted_digest = self._audit.ledger, self._audit.table
         found.receipts = intervals(self._audit.judged_ids)
+        if values is not None:
+            found.values = values.told(folder, self._limit)
         self._name()
         return found
 
@@ -99,17 +111,23 @@ class _Comparison:
         for item in self._inputs:
             before = self._found.read, self._found.rejected
             for prepared in identified(self._store, self._found.table, self._contract, [item], self._options):
-                read.add(prepared.ids, self._places.tags(prepared))
+                more = None if self._values is None else self._values.read(item, prepared)
+                read.add(prepared.ids, self._places.tags(prepared), more)
                 self._found.read += prepared.read
                 self._found.rejected += len(prepared.rejects)
                 progress.advance(Counts(read=prepared.read, rejected=len(prepared.rejects)))
             rows, rejects = self._found.read - before[0], self._found.rejected - before[1]
             self._found.inputs.append(InputRead(item.name, item.fingerprint, item.size, rows, rejects))
 
-    def _compare(
+    def _compare(self, read: NDArray[Any], held: NDArray[Any]) -> None:
+        """One bucket: the input's records, tagged with their places, and the table's, tagged with their receipts."""
+        if self._values is not None:
+            self._values.compare(read, held)
+        self._compare_ids(read["id"], read["tag"], np.ascontiguousarray(held["id"]), held["tag"])
+
+    def _compare_ids(
         self, ids: NDArray[np.uint8], places: NDArray[np.int64], held: NDArray[np.uint8], receipts: NDArray[np.int64]
     ) -> None:
-        """One bucket: the input's IDs with their places, the table's with their receipts."""
         every = np.concatenate([ids, held])
         group, first = groups(every)
         read, stored = group[: len(ids)], group[len(ids) :]
@@ -156,23 +174,12 @@ class _Comparison:
         return Finding(id_text(packed), where, receipts, chunks_of(self._store, receipts[0]))
 
 
-def identified(
-    store: Store, table: str, contract: Contract, inputs: Sequence[Input], options: LoadOptions
-) -> Iterator[Prepared]:
-    """The inputs read and identified anew under `contract`, chunk by chunk."""
-    schema = in_pinned_types(contract, columns_of(store, table))
-    key = hash_key() if contract.hash == "blake2b" else None
-    for item in inputs:
-        require_identity(item, contract)
-        for chunk in item.chunks(schema, options.read):
-            yield prepare(chunk, contract, options.provider, key)
-
-
-def audited(store: Store, table: str, held: TaggedIds, key: str | None) -> Audit:
-    """The ledger's receipts, and every row of the table in `held`, seen under its receipt."""
+def audited(store: Store, table: str, held: TaggedIds, key: str | None, rows: Iterable[Tagged] | None = None) -> Audit:
+    """The ledger's receipts, and every row of the table in `held`, seen under its receipt; `rows` reads them."""
     before: list[LedgerEntry] = list(store.ledger(table))
-    for block in store.holdings(table):
-        held.add(ids_from_packed(block.ids), block.receipts)
+    blocks = ((ids_from_packed(one.ids), one.receipts, None) for one in store.holdings(table))
+    for ids, receipts, more in blocks if rows is None else rows:
+        held.add(ids, receipts, more)
     audit = Audit(before, store.ledger(table), key)
     for number in range(BUCKETS):
         audit.see(*held.bucket(number))
@@ -193,14 +200,6 @@ def intervals(numbers: NDArray[np.int64]) -> list[tuple[int, int]]:
     cuts = np.flatnonzero(np.diff(numbers) > 1)
     firsts, lasts = numbers[[0, *(cuts + 1)]], numbers[[*cuts, len(numbers) - 1]]
     return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
-
-
-def columns_of(store: Store, table: str) -> pa.Schema:
-    """The table's data columns, whether it still has its key or not. Raises `SchemaError` if it is gone."""
-    schema = store.table_schema(table, keyed=False)
-    if schema is None:
-        raise SchemaError("the table is gone, though its contract is there", where=table, hint="load its inputs again")
-    return schema
 
 
 def _some(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,7 @@ from headrace.errors import HeadraceError
 __all__ = ["BUCKETS", "TaggedIds"]
 
 BUCKETS = 256
-_BLOCK = 1 << 18  # IDs, 6 MiB
-_RECORD = np.dtype([("id", np.uint8, 16), ("tag", np.int64)])
+_BLOCK = 6 << 20  # bytes
 
 Ids = NDArray[np.uint8]
 Tags = NDArray[np.int64]
@@ -34,13 +33,15 @@ Tags = NDArray[np.int64]
 class TaggedIds:
     """IDs with tags in a file of its own inside `folder`, 24 bytes each. For one thread.
 
-    Raises `HeadraceError` if the file cannot be written.
+    Each may have something `more`, of a NumPy type of fixed size. Raises `HeadraceError` if the file cannot be written.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, more: np.dtype[Any] | None = None) -> None:
+        fields = [("id", np.uint8, 16), ("tag", np.int64)]
+        self._record = np.dtype(fields if more is None else [*fields, ("more", more)])
         self._path = folder / f"{name}.ids"
         self._file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b", buffering=0)
-        self._gathered: list[tuple[Ids, Tags]] = []
+        self._gathered: list[tuple[Ids, Tags, NDArray[Any] | None]] = []
         self._waiting = 0
         self._written = 0
         self._edges: list[NDArray[np.int64]] = []
@@ -56,39 +57,45 @@ class TaggedIds:
     ) -> None:
         self.close()
 
-    def add(self, ids: Ids, tags: Tags) -> None:
-        """Add `ids` (rows, 16), repeated or not, with the number in `tags` (rows,) for each."""
-        self._gathered.append((ids, tags))
+    def add(self, ids: Ids, tags: Tags, more: NDArray[Any] | None = None) -> None:
+        """Add `ids` (rows, 16), repeated or not, with the number in `tags` (rows,) for each, and `more` (rows,)."""
+        self._gathered.append((ids, tags, more))
         self._waiting += len(ids)
-        if self._waiting >= _BLOCK:
+        if self._waiting * self._record.itemsize >= _BLOCK:
             self._write()
 
     def bucket(self, number: int) -> tuple[Ids, Tags]:
         """The IDs (rows, 16) of bucket 0 to 255 and their tags (rows,), in the order in which they were added."""
+        records = self.records(number)
+        return np.ascontiguousarray(records["id"]), np.ascontiguousarray(records["tag"])
+
+    def records(self, number: int) -> NDArray[Any]:
+        """What was added to bucket 0 to 255, in that order, as records of ``id``, ``tag`` and ``more``, if any."""
         self._write()
         parts = [self._stretch(edges[number], edges[number + 1]) for edges in self._edges]
-        records = np.concatenate([np.empty(0, _RECORD), *parts])
-        return np.ascontiguousarray(records["id"]), np.ascontiguousarray(records["tag"])
+        return np.concatenate([np.empty(0, self._record), *parts])
 
     def close(self) -> None:
         """Remove the file. Idempotent."""
         self._file.close()
         self._path.unlink(missing_ok=True)
 
-    def _stretch(self, start: int, stop: int) -> NDArray[np.void]:
-        self._file.seek(int(start) * _RECORD.itemsize)
-        return np.fromfile(self._file, dtype=_RECORD, count=int(stop - start))
+    def _stretch(self, start: int, stop: int) -> NDArray[Any]:
+        self._file.seek(int(start) * self._record.itemsize)
+        return np.fromfile(self._file, dtype=self._record, count=int(stop - start))
 
     def _write(self) -> None:
         """Write what was gathered as one block."""
         if not self._waiting:
             return
-        ids = np.concatenate([part for part, _ in self._gathered])
+        ids = np.concatenate([part for part, _, _ in self._gathered])
         bucket = ids[:, 12]
         order = np.argsort(bucket, kind="stable")  # of bytes: a radix sort
-        records = np.empty(len(ids), dtype=_RECORD)
+        records = np.empty(len(ids), dtype=self._record)
         records["id"] = np.take(ids, order, axis=0)
-        records["tag"] = np.concatenate([tags for _, tags in self._gathered])[order]
+        records["tag"] = np.concatenate([tags for _, tags, _ in self._gathered])[order]
+        if "more" in (self._record.names or ()):
+            records["more"] = np.concatenate([more for _, _, more in self._gathered if more is not None])[order]
         self._edges.append(self._written + np.concatenate([[0], np.cumsum(np.bincount(bucket, minlength=BUCKETS))]))
         try:
             self._file.seek(0, os.SEEK_END)

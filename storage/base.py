@@ -37,11 +37,13 @@ from typing import Literal, Protocol, Self
 
 import pyarrow as pa
 
+from headrace.storage.held import HeldRows
 from headrace.storage.holdings import Holdings, LedgerEntry
 from headrace.storage.outbox import Outbox
 from headrace.storage.rejects import Reject, Rejects
 from headrace.storage.repeats import Repeats
 from headrace.storage.spans import Span
+from headrace.storage.stored_forms import StoredForms
 
 __all__ = [
     "EVENT_ID",
@@ -337,6 +339,10 @@ class Store(Outbox, Rejects, Protocol):
         """One receipt by its ID."""
         ...
 
+    def receipts_numbered(self, receipt_ids: Sequence[int]) -> Iterator[Receipt]:
+        """Receipts by their IDs, those that there are."""
+        ...
+
     # Existing IDs -----------------------------------------------------------------------------------------------
 
     def fetch_ids(
@@ -357,6 +363,16 @@ class Store(Outbox, Rejects, Protocol):
 
     def holdings(self, table: str) -> Iterator[Holdings]:
         """Every row's ID and receipt, in blocks of bounded size and no particular order. One statement."""
+        ...
+
+    def rows(self, table: str, columns: pa.Schema, *, ids: Sequence[bytes] | None = None) -> Iterator[HeldRows]:
+        """Every row's ID, receipt and `columns` (some of `table_schema`), or those of the events `ids`: in blocks of
+        bounded size and no particular order. One statement.
+        """
+        ...
+
+    def stored_forms(self, table: str) -> StoredForms:
+        """What the table's own types make of the canonical values that are written into it."""
         ...
 
     def ledger(self, table: str) -> Iterator[LedgerEntry]:

@@ -32,8 +32,10 @@ from psycopg import sql
 from headrace.errors import RetryableStoreError, SchemaError, StoreError
 from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
 from headrace.storage.connecting import conninfo_of, how_to_connect, read_dates, replace_the_dead
+from headrace.storage.copied import copied_rows, copy_out
 from headrace.storage.failures import refused
 from headrace.storage.fit import require_fit, require_type
+from headrace.storage.held import HeldRows
 from headrace.storage.holdings import Holdings
 from headrace.storage.locks import lock_timed_out
 from headrace.storage.packing import (
@@ -50,6 +52,7 @@ from headrace.storage.packing import (
 from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS, arrow_of_postgres, event_table
 from headrace.storage.sqlstore import Opened, SqlStore, Written, in_packs
+from headrace.storage.stored_forms import DECLARED_IN_POSTGRES, StoredForms, forms_of_postgres
 from headrace.storage.together import BEGIN, COMMIT, Cursor, Rows, Statement, alone, plain, together
 from headrace.storage.wire import narrowed, wire_type
 
@@ -352,6 +355,19 @@ class PostgresStore(SqlStore):
         for packed in self._packed(holdings_of(table)):
             rows = np.frombuffer(packed, dtype=[("id", "V16"), ("receipt", ">i8")])
             yield Holdings(rows["id"].tobytes(), rows["receipt"].astype(np.int64))
+
+    def rows(self, table: str, columns: pa.Schema, *, ids: Sequence[bytes] | None = None) -> Iterator[HeldRows]:
+        with self._reading() as connection:
+            cursor = _driver(connection).cursor()
+            statement = copy_out(table, columns, ids)
+            self._say(statement.as_string(cursor))
+            with cursor.copy(statement) as copy:
+                yield from copied_rows(copy, columns)
+
+    def stored_forms(self, table: str) -> StoredForms:
+        name = self._engine.dialect.identifier_preparer.quote(table)
+        with self._reading() as connection:
+            return forms_of_postgres(connection.execute(DECLARED_IN_POSTGRES, {"table": name}).all())
 
     def _packed(
         self, statement: sql.Composed, values: Mapping[str, str] | None = None, *, first: sql.SQL | None = None

@@ -38,12 +38,14 @@ from headrace.storage.base import (
 )
 from headrace.storage.failures import is_busy, translated
 from headrace.storage.fit import require_fit, require_type
+from headrace.storage.held import HeldRows, rows_of
 from headrace.storage.holdings import NO_RECEIPT, Holdings
 from headrace.storage.locks import lock_timed_out
 from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS, arrow_of_sqlite
 from headrace.storage.sqlstore import Opened, SqlStore, Written, in_packs
-from headrace.storage.transactions import READING
+from headrace.storage.stored_forms import StoredForms, forms_of_sqlite
+from headrace.storage.transactions import READING, in_blocks
 
 __all__ = ["SqliteStore"]
 
@@ -276,6 +278,21 @@ class SqliteStore(SqlStore):
             for block in connection.execution_options(yield_per=IDS_PER_BLOCK).execute(found).partitions():
                 ids, receipts = zip(*block, strict=True)
                 yield Holdings(b"".join(ids), np.array(receipts, dtype=np.int64))
+
+    def rows(self, table: str, columns: pa.Schema, *, ids: Sequence[bytes] | None = None) -> Iterator[HeldRows]:
+        names = [EVENT_ID, RECEIPT, *columns.names]
+        events = sa.table(table, *map(sa.column, names))
+        found = sa.select(*events.c)
+        with self._reading() as connection:
+            for part in [None] if ids is None else in_blocks(ids):
+                asked = found if part is None else found.where(events.c[EVENT_ID].in_(part))
+                # the driver's own rows: SQLAlchemy would make an object of each
+                cursor = connection.execute(asked).cursor
+                while cursor is not None and (block := cursor.fetchmany(IDS_PER_BLOCK)):
+                    yield rows_of(block, columns)
+
+    def stored_forms(self, table: str) -> StoredForms:
+        return forms_of_sqlite(self.table_schema(table, keyed=False))
 
     def _packed(self, found: sa.Select[Any]) -> Iterator[bytes]:
         with self._reading() as connection:

@@ -38,6 +38,7 @@ from headrace.storage.base import (
 from headrace.storage.checks import Checks
 from headrace.storage.digest import NOTHING, Digest
 from headrace.storage.fit import missing
+from headrace.storage.held import HeldRows
 from headrace.storage.holdings import Holdings, LedgerEntry
 from headrace.storage.migrations import is_current, migrate
 from headrace.storage.providers import ProviderTable
@@ -46,6 +47,8 @@ from headrace.storage.schema import CONTRACTS, RECEIPT_KEY, RECEIPTS, RUNS, even
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sqloutbox import SqlOutbox
 from headrace.storage.sqlrejects import SqlRejects
+from headrace.storage.stored_forms import StoredForms
+from headrace.storage.transactions import in_blocks
 
 __all__ = ["Opened", "SqlStore", "Written", "in_packs"]
 
@@ -85,6 +88,12 @@ class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
 
     @abstractmethod
     def holdings(self, table: str) -> Iterator[Holdings]: ...
+
+    @abstractmethod
+    def rows(self, table: str, columns: pa.Schema, *, ids: Sequence[bytes] | None = None) -> Iterator[HeldRows]: ...
+
+    @abstractmethod
+    def stored_forms(self, table: str) -> StoredForms: ...
 
     @abstractmethod
     def describe(self) -> dict[str, str]: ...
@@ -240,6 +249,12 @@ class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
             found = connection.execute(sa.select(RECEIPTS).where(RECEIPTS.c.receipt_id == receipt_id)).mappings()
             row = found.first()
         return None if row is None else ledger.receipt_of(row)
+
+    def receipts_numbered(self, receipt_ids: Sequence[int]) -> Iterator[Receipt]:
+        with self._reading() as connection:
+            for block in in_blocks(receipt_ids):
+                found = connection.execute(sa.select(RECEIPTS).where(RECEIPTS.c.receipt_id.in_(block)))
+                yield from map(ledger.receipt_of, found.mappings())
 
     def ledger(self, table: str) -> Iterator[LedgerEntry]:
         with self._reading() as connection:

@@ -33,6 +33,7 @@ LONGEST_PAUSE = 2.0  # seconds, before jitter
 IDS_IN_A_STATEMENT = 10_000
 READING = "headrace_reading"  # the execution option that marks a transaction that only reads
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 class Transactions:
@@ -132,6 +133,6 @@ class _Patience:
         return float(pause * random.uniform(0.5, 1.5))  # noqa: S311
 
 
-def in_blocks(ids: Sequence[int]) -> Sequence[Sequence[int]]:
+def in_blocks(ids: Sequence[K]) -> Sequence[Sequence[K]]:
     """`ids` in blocks that fit into one statement's parameters."""
     return [ids[start : start + IDS_IN_A_STATEMENT] for start in range(0, len(ids), IDS_IN_A_STATEMENT)]

@@ -1,0 +1,38 @@
+"""Inputs that were loaded before, read and identified anew under the contract that is stored with their table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from headrace.agreement import require_identity
+from headrace.config import LoadOptions, hash_key
+from headrace.errors import SchemaError
+from headrace.partitioning.contract import Contract
+from headrace.pinned import in_pinned_types
+from headrace.prepare import Prepared, prepare
+from headrace.source import Input
+from headrace.storage.base import Store
+
+__all__ = ["columns_of", "identified"]
+
+
+def identified(
+    store: Store, table: str, contract: Contract, inputs: Sequence[Input], options: LoadOptions
+) -> Iterator[Prepared]:
+    """The inputs read and identified anew under `contract`, chunk by chunk."""
+    schema = in_pinned_types(contract, columns_of(store, table))
+    key = hash_key() if contract.hash == "blake2b" else None
+    for item in inputs:
+        require_identity(item, contract)
+        for chunk in item.chunks(schema, options.read):
+            yield prepare(chunk, contract, options.provider, key)
+
+
+def columns_of(store: Store, table: str) -> pa.Schema:
+    """The table's data columns, whether it still has its key or not. Raises `SchemaError` if it is gone."""
+    schema = store.table_schema(table, keyed=False)
+    if schema is None:
+        raise SchemaError("the table is gone, though its contract is there", where=table, hint="load its inputs again")
+    return schema

@@ -1,0 +1,143 @@
+"""The values of a verification: a look at whole rows, one at suspects, one for the values that are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.config import LoadOptions
+from headrace.partitioning.contract import Contract
+from headrace.partitioning.identity import id_text
+from headrace.places import Places
+from headrace.prepare import Prepared
+from headrace.provenance import Provenance
+from headrace.rereading import columns_of, identified
+from headrace.row_values import OwnColumns, RowValues, Side
+from headrace.source import Input
+from headrace.storage.base import Store
+from headrace.storage.held import HeldColumn
+from headrace.suspects import Suspect, Suspects
+from headrace.value_findings import ValueFinding, Values, ValuesOfAKind
+
+__all__ = ["ValueCheck"]
+
+Columns = dict[str, HeldColumn]
+
+
+class ValueCheck:
+    """The values of `inputs` and of `table`, compared in up to three passes over both; the first is enough where all
+    of them agree.
+    """
+
+    def __init__(
+        self, store: Store, inputs: Sequence[Input], table: str, contract: Contract, options: LoadOptions
+    ) -> None:
+        self._store = store
+        self._inputs = inputs
+        self._table = table
+        self._contract = contract
+        self._options = options
+        self._provenance = Provenance(store, table, inputs, options.version_column)
+        schema = columns_of(store, table)
+        version = self._provenance.version if self._provenance.version in schema.names else None
+        self._own = OwnColumns(schema)
+        self._side = Side(store, table, schema, version)
+        self._places = Places(inputs)
+        self._rows = RowValues(self._own, self._side, newest=self._provenance.newest)
+        self.of_read = self._rows.of_read
+        self.read = self._rows.read
+        self.compare = self._rows.compare
+
+    @property
+    def of_held(self) -> np.dtype[Any]:
+        """What is kept for a row of the table, once every input was read."""
+        return self._rows.of_held
+
+    def rows(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[Any]]]:
+        """Every row's ID, receipt and what is kept of it."""
+        for rows in self._store.rows(self._table, self._own.compared):
+            yield rows.ids, rows.receipts, self._rows.held(rows)
+
+    def told(self, folder: Path, limit: int) -> Values:
+        """What came out, up to `limit` events of each kind named."""
+        compared = self._own.compared.names
+        found = Values(compared, [name for name in self._own.schema.names if name not in compared], self._rows.agreed)
+        if self._rows.suspected:
+            suspects = Suspects(self._own, self._side, self._provenance, self._rows.suspects, folder)
+            try:
+                self._look_again(suspects)
+                found.agreed += suspects.judge(limit)
+            finally:
+                suspects.close()
+            for kind, told in suspects.told.items():
+                setattr(found, kind, ValuesOfAKind(told.events, told.columns, self._named(told.first)))
+        return found
+
+    def _look_again(self, suspects: Suspects) -> None:
+        for number, item, prepared, tags in self._again():
+            suspects.read(number, item, prepared, tags)
+        for rows in self._store.rows(self._table, self._own.compared):
+            suspects.held(rows)
+
+    def _named(self, first: Sequence[Suspect]) -> list[ValueFinding]:
+        """The suspects with their places, and the values that differ."""
+        if not first:
+            return []
+        came = self._in_inputs(first)
+        held = self._in_table([one.event_id for one in first])
+        places = self._places.with_lines([self._places.of(one.tag) for one in first])
+        none: Columns = {}
+        return [
+            ValueFinding(
+                id_text(one.event_id),
+                place,
+                one.receipt,
+                self._differing(came.get(one, none), held.get(one.event_id, none)),
+            )
+            for one, place in zip(first, places, strict=True)
+        ]
+
+    def _in_inputs(self, first: Sequence[Suspect]) -> dict[Suspect, Columns]:
+        """The values of the suspects as the inputs have them."""
+        wanted = {(one.tag, one.event_id): one for one in first}
+        numbers = np.array([one.tag for one in first], dtype=np.int64)
+        found: dict[Suspect, Columns] = {}
+        for _, item, prepared, tags in self._again():
+            rows = prepared.events.open()
+            for at in np.flatnonzero(np.isin(tags, numbers)).tolist():
+                one = wanted.get((int(tags[at]), prepared.ids[at].tobytes()))
+                if one is not None and one not in found:
+                    own = self._own.of(self._own.number(item, rows))
+                    found[one] = dict(self._side.of_input(rows.slice(at, 1), own))
+            if len(found) == len(first):
+                break
+        return found
+
+    def _in_table(self, ids: Sequence[bytes]) -> dict[bytes, Columns]:
+        """The values of the events as the table has them."""
+        found: dict[bytes, Columns] = {}
+        for rows in self._store.rows(self._table, self._own.compared, ids=ids):
+            for at, packed in enumerate(rows.ids):
+                found.setdefault(packed.tobytes(), rows.where(np.arange(len(rows.ids)) == at).columns)
+        return found
+
+    def _differing(self, came: Columns, held: Columns) -> dict[str, tuple[str | None, str | None]]:
+        """Both values of each column that differs, as text."""
+        both = {name: (came[name], held[name]) for name in came if name in held}
+        prints = self._side.prints({name: pair[0] for name, pair in both.items()}), self._side.prints(held)
+        return {
+            name: (one.shown(0), other.shown(0))
+            for name, (one, other) in both.items()
+            if prints[0][name][0] != prints[1][name][0]
+        }
+
+    def _again(self) -> Iterator[tuple[int, Input, Prepared, NDArray[np.int64]]]:
+        """The inputs once more, chunk by chunk: the input's number, it, its events, and the numbers of their places."""
+        self._places = Places(self._inputs)
+        for number, item in enumerate(self._inputs):
+            for prepared in identified(self._store, self._table, self._contract, [item], self._options):
+                yield number, item, prepared, self._places.tags(prepared)
