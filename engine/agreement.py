@@ -26,6 +26,8 @@ from headrace.pinned import (
     require_pinned_types,
     require_same_row,
     require_time_type,
+    with_others,
+    without_identity,
 )
 from headrace.revisions import require_version
 from headrace.rules import check_rules
@@ -38,6 +40,7 @@ __all__ = [
     "agree",
     "agree_on_input",
     "contract_differences",
+    "contract_for",
     "in_stored_timezone",
     "require_identity",
     "stored_contract",
@@ -53,7 +56,8 @@ class Agreement:
     created just now (its snapshot is then known to be empty).
 
     `columns` are the own columns, before any select, of the inputs that were looked into, by the input's name. With
-    `whole_row` the identity is every column of an input, and none may have another one.
+    `whole_row` the identity is every column of an input, and none may have another one. With `keeps_missing` rows
+    without identity are told by all their columns, which the contract must know.
     """
 
     table: str
@@ -62,12 +66,14 @@ class Agreement:
     created: bool
     columns: Mapping[str, Mapping[str, LogicalType]] = field(default_factory=dict)
     whole_row: bool = False
+    keeps_missing: bool = False
 
     def fits(self, columns: Iterable[str]) -> bool:
         """Whether an input with these columns can be read as things are: it lacks nothing, and brings nothing new."""
         identity, own = dict(self.contract.identity), set(columns)
         needed = {*identity, *([self.contract.time] if self.contract.time else [])}
-        return needed <= own <= set(identity if self.whole_row else self.schema.names)
+        told = {*identity, *dict(self.contract.others)} if self.keeps_missing else own
+        return needed <= own <= told and own <= set(identity if self.whole_row else self.schema.names)
 
 
 def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOptions) -> Agreement:
@@ -85,7 +91,11 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     present = actual if held is None else in_pinned_types(held, actual or pa.schema([]))
     sampled = inputs[:SAMPLED_INPUTS]
     found = [_columns_of(item, present, options) for item in sampled]
-    schema = _settle_types(table, present, _merged(found), options.read.types)
+    merged = _merged(found)
+    schema = _settle_types(table, present, merged, options.read.types)
+    if held is not None:  # what only the contract knows is no column of the table again
+        there = {*dict(held.identity), *merged.names, *(() if actual is None else actual.names)}
+        schema = pa.schema([column for column in schema if column.name in there])
     if len(sampled) == len(inputs) and options.read.select is None:
         _require_known_types(options.read.types, schema)
     wanted = _settle_contract(held, table, schema, options)
@@ -95,11 +105,20 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
         _require_shape(item.name, own.names, wanted, whole_row=whole_row)
     named = [(item.name, own.names) for item, own in zip(sampled, found, strict=True)]
     require_version(options.version_column, schema, wanted, named)
-    contract = wanted if held == wanted else _pin(store, table, wanted)
+    contract = without_identity(wanted, options.missing_id, _typed_as(schema, merged.names))
+    _put_down(store, table, stored, contract if contract.others else wanted)
     created = False
     if actual is None or not set(schema) <= set(actual):  # a poll of a table that is as it should be writes nothing
         created = store.create_or_widen(table, schema, time_index=contract.time if contract.layout == "hash" else None)
-    return Agreement(table, schema, contract, created, _own_columns(sampled, found, options), whole_row)
+    return Agreement(
+        table=table,
+        schema=schema,
+        contract=contract,
+        created=created,
+        columns=_own_columns(sampled, found, options),
+        whole_row=whole_row,
+        keeps_missing=options.missing_id == "keep-whole-row" or bool(contract.others),
+    )
 
 
 def in_stored_timezone(store: Store, table: str, options: LoadOptions) -> LoadOptions:
@@ -115,11 +134,15 @@ def agree_on_input(store: Store, agreement: Agreement, item: Input, options: Loa
     found = _columns_of(item, agreement.schema, options)
     _require_shape(item.name, found.names, agreement.contract, whole_row=agreement.whole_row)
     require_version(options.version_column, agreement.schema, agreement.contract, [(item.name, found.names)])
-    if set(found.names) <= set(agreement.schema.names):
-        return agreement
-    wider = _settle_types(agreement.table, agreement.schema, found, options.read.types)
-    store.create_or_widen(agreement.table, wider, time_index=None)
-    return replace(agreement, schema=wider)
+    wider, contract = agreement.schema, agreement.contract
+    if not set(found.names) <= set(wider.names):
+        wider = _settle_types(agreement.table, wider, found, options.read.types)
+    if agreement.keeps_missing:
+        contract = without_identity(contract, "keep-whole-row", _typed_as(wider, found.names))
+        _put_down(store, agreement.table, store.pinned_contract(agreement.table), contract)
+    if wider is not agreement.schema:
+        store.create_or_widen(agreement.table, wider, time_index=None)
+    return replace(agreement, schema=wider, contract=contract)
 
 
 def contract_differences(store: Store, table: str, options: LoadOptions) -> list[str] | None:
@@ -139,6 +162,14 @@ def contract_differences(store: Store, table: str, options: LoadOptions) -> list
 def require_identity(item: Input, contract: Contract) -> None:
     """Raises `ContractError` if `item` lacks a column that makes an event the same event."""
     require_columns(item.name, item.columns(), contract)
+
+
+def contract_for(store: Store, table: str, options: LoadOptions) -> Contract:
+    """The contract stored with `table`, as a load with `options` would go by it. Raises `ContractError` if there is
+    none.
+    """
+    held = stored_contract(store, table)
+    return without_identity(held, options.missing_id, store.table_schema(table, keyed=False) or pa.schema([]))
 
 
 def stored_contract(store: Store, table: str) -> Contract:
@@ -262,11 +293,21 @@ def _settle_contract(held: Contract | None, table: str, schema: pa.Schema, optio
     return held or wanted
 
 
-def _pin(store: Store, table: str, wanted: Contract) -> Contract:
-    """Store the contract. Another process may have been quicker: then its contract counts."""
-    held = Contract.from_json(store.pin_contract(table, wanted.to_json()))
+def _put_down(store: Store, table: str, stored: str | None, wanted: Contract) -> None:
+    """Store the contract, or what it knows more than the one that is `stored`. Another process may have been quicker:
+    then its contract counts.
+    """
+    text = store.pin_contract(table, wanted.to_json()) if stored is None else stored
+    held = Contract.from_json(text)
     _refuse_difference(table, held, wanted)
-    return held
+    while (more := with_others(held, wanted.others)) != held:
+        text = store.extend_contract(table, text, more.to_json())
+        held = Contract.from_json(text)
+
+
+def _typed_as(schema: pa.Schema, names: Iterable[str]) -> pa.Schema:
+    """The columns `names` with the types that `schema` has for them."""
+    return pa.schema([schema.field(name) for name in names])
 
 
 def _by_default(options: LoadOptions, schema: pa.Schema) -> Contract:
@@ -288,6 +329,7 @@ def _asked(options: LoadOptions, schema: pa.Schema, base: Contract) -> Contract:
         key_check=None if key is None else key_check(key),
         version=base.version,
         whole_row=base.whole_row,
+        others=base.others,
     )
 
 

@@ -25,6 +25,7 @@ from headrace.enrich import Enrich, Enrichment, OnError
 from headrace.flags import Mode
 from headrace.ingest import ingest
 from headrace.partitioning.contract import HashName, LogicalType, Scope
+from headrace.pinned import MissingId
 from headrace.progress import Progress
 from headrace.report import Report
 from headrace.revisions import RevisionsName
@@ -64,6 +65,7 @@ class Plain(TypedDict, total=False):
     on_error: OnError
     revisions: RevisionsName
     version_column: str | None
+    missing_id: MissingId | None
 
 
 class Named(Plain, total=False):
@@ -88,6 +90,9 @@ class Named(Plain, total=False):
     `revisions` says what becomes of rows that come again with another payload: ``"ignore"`` (the first wins),
     ``"report"`` (likewise, and the others are kept as rejects of the stage ``revision``) or ``"update"`` (the newest by
     `version_column` wins, whatever the order of arrival).
+
+    `missing_id` says what becomes of rows whose identity columns are all empty: ``"reject"`` or ``"keep-whole-row"``,
+    where all columns of the row are its identity (default: as stored with the table, on a first load ``"reject"``).
     """
 
     id: Sequence[str] | None
@@ -144,6 +149,7 @@ def options_of(named: Named) -> LoadOptions:
         on_error=named.get("on_error", "fail"),
         revisions=named.get("revisions", "ignore"),
         version_column=named.get("version_column"),
+        missing_id=named.get("missing_id"),
     )
 
 

@@ -24,6 +24,8 @@ __all__ = [
     "LocksUrl",
     "MaybeInputs",
     "Memory",
+    "MissingId",
+    "MissingIdName",
     "Mode",
     "ModeName",
     "OnError",
@@ -66,6 +68,7 @@ ModeName = Literal["sequential", "parallel"]
 StrategyName = Literal["partitioned", "upsert", "locked"]
 OnErrorName = Literal["fail", "reject"]
 RevisionsName = Literal["ignore", "report", "update"]
+MissingIdName = Literal["reject", "keep-whole-row"]
 
 Inputs = Annotated[
     list[str],
@@ -95,6 +98,14 @@ Id = Annotated[
         "--id",
         metavar="COL,COL",
         help="Identity columns, also one --id for each. Default: as stored; on a first load, all.",
+    ),
+]
+MissingId = Annotated[
+    MissingIdName | None,
+    typer.Option(
+        "--missing-id",
+        help="A row whose identity columns are all empty: reject it, or keep it, its whole row being its identity. "
+        "Default: as stored; on a first load, reject.",
     ),
 ]
 Time = Annotated[str | None, typer.Option("--time", metavar="COL", help="The event time's column.")]

@@ -21,6 +21,7 @@ from headrace.enrich import Enrichment, OnError
 from headrace.errors import ConfigurationError
 from headrace.flags import Mode
 from headrace.partitioning.contract import HashName, LogicalType, Scope
+from headrace.pinned import MissingId
 from headrace.revisions import RevisionsName, require_choice
 from headrace.source import ReadOptions
 from headrace.strategy import STRATEGIES, StrategyName
@@ -110,7 +111,9 @@ class LoadOptions:
     a snapshot without time bounds may hold. `timezone` is what the user said, ``None`` for the stored contract's;
     `read.timezone` is what counts. `mode` is ``None`` where the feature flag decides. `alerts` are the rules over new
     events, and `on_error` says what becomes of rows that make one of them fail. `revisions` says what becomes of rows
-    that come again with another payload; for ``update``, `version_column` says which is newer.
+    that come again with another payload; for ``update``, `version_column` says which is newer. `missing_id` says what
+    becomes of rows whose identity columns are all empty, ``None`` where that is left to the stored contract (or, on a
+    first load, to the default: they are rejected).
     """
 
     to: str = field(default=DEFAULT_DATABASE, repr=False)  # it may hold a password
@@ -132,6 +135,7 @@ class LoadOptions:
     on_error: OnError = "fail"
     revisions: RevisionsName = "ignore"
     version_column: str | None = None
+    missing_id: MissingId | None = None
 
     def __post_init__(self) -> None:
         if not self.provider:
@@ -146,6 +150,10 @@ class LoadOptions:
         require_distinct(self.alerts)
         if self.on_error not in get_args(OnError):
             raise ConfigurationError(f"--on-error cannot be {self.on_error!r}", hint="choose fail or reject")
+        if self.missing_id is not None and self.missing_id not in get_args(MissingId):
+            raise ConfigurationError(
+                f"--missing-id cannot be {self.missing_id!r}", hint=f"choose {' or '.join(get_args(MissingId))}"
+            )
         require_choice(self.revisions, self.version_column, self.identity)
         require_updates(self.alerts, self.revisions)
         if self.read.chunk_rows < 1:

@@ -77,6 +77,7 @@ def describe(provider: Provider) -> str:
         "source": [provider.source.kind, provider.source.shown],
         "read": [options.read.select, options.read.format, options.read.timezone, dict(options.read.types)],
         "contract": [options.table, options.identity, options.time, options.hash, options.scope],
+        "missing_id": options.missing_id,
         "enrich": _enrich(options),
         "revisions": [options.revisions, options.version_column],
         "alerts": [[rule.name, rule.where, rule.function, rule.revisions] for rule in options.alerts],

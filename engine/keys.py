@@ -15,6 +15,7 @@ from headrace.enrich import OnError
 from headrace.errors import ConfigurationError
 from headrace.flags import Mode
 from headrace.partitioning.contract import HashName, LogicalType, Scope
+from headrace.pinned import MissingId
 from headrace.revisions import RevisionsName
 from headrace.strategy import STRATEGIES
 
@@ -62,6 +63,12 @@ PROVIDER: dict[str, Key] = {
     "select": Key("text", "DuckDB SQL over the relation source.", "SELECT * FROM source WHERE mag > 1"),
     "table": Key("text", "The event table. Default: the provider's name.", "fires"),
     "id": Key("texts", "The identity columns. Default: as stored; on a first load, all.", ["id"]),
+    "missing_id": Key(
+        "choice",
+        "A row whose identity columns are all empty. Default: as stored; on a first load, reject.",
+        "keep-whole-row",
+        get_args(MissingId),
+    ),
     "time": Key("text", "The event time's column.", "time"),
     "types": Key("types", "Pins columns' types on the first load.", {"confidence": "string"}),
     "timezone": Key("text", "How timestamps without a zone are read.", "UTC"),

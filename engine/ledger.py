@@ -77,7 +77,9 @@ def _job(agreement: Agreement, inputs: Sequence[Input], options: LoadOptions) ->
         {
             "table": agreement.table,
             "provider": options.provider,
-            "contract": agreement.contract.to_json(),
+            # the columns that it knows grow while a run goes on: only whether it looks at them decides
+            "contract": replace(agreement.contract, others=()).to_json(),
+            **({"missing_id": "keep-whole-row"} if agreement.keeps_missing else {}),
             "inputs": [[item.name, item.fingerprint] for item in inputs],
             "read": _what_is_read(options.read),
             "enrich": None if options.enrichment is None else options.enrichment.name,

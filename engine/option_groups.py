@@ -21,6 +21,7 @@ from headrace.cli_options import (
     LocksUrl,
     LockTimeout,
     Memory,
+    MissingId,
     OnError,
     Partitions,
     Provider,
@@ -58,6 +59,7 @@ class InputGroup:
     table: Table = None
     provider: Provider = "default"
     identity: Id = None
+    missing_id: MissingId = None
     time: Time = None
     select: Select = None
     types: Type = None

@@ -10,6 +10,8 @@ words, before anything is read.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Literal
 
 import pyarrow as pa
 
@@ -17,6 +19,7 @@ from headrace.errors import ContractError, SchemaError
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type, logical_type
 
 __all__ = [
+    "MissingId",
     "drifts",
     "identity_is_whole_row",
     "in_pinned_types",
@@ -24,7 +27,12 @@ __all__ = [
     "require_pinned_types",
     "require_same_row",
     "require_time_type",
+    "with_others",
+    "without_identity",
 ]
+
+MissingId = Literal["reject", "keep-whole-row"]
+"""What becomes of a row whose identity columns are all empty."""
 
 _TIMES = ("timestamp", "date")
 _IN_POSTGRES: dict[LogicalType, str] = {
@@ -41,7 +49,7 @@ _IN_POSTGRES: dict[LogicalType, str] = {
 
 def drifts(contract: Contract, present: pa.Schema) -> Iterator[tuple[str, LogicalType, LogicalType]]:
     """The columns whose type in the table is not the contract's: name, the contract's type, the table's."""
-    for name, kind in contract.identity:
+    for name, kind in (*contract.identity, *contract.others):
         found = logical_type(present.field(name).type) if name in present.names else kind
         if found != kind:
             yield name, kind, found
@@ -76,7 +84,7 @@ def in_pinned_types(contract: Contract, present: pa.Schema) -> pa.Schema:
 
     Event IDs of the input are told by it whatever was done to the table.
     """
-    pinned = dict(contract.identity)
+    pinned = dict((*contract.identity, *contract.others))
     types = {field.name: field.type for field in present}
     for name, kind in pinned.items():
         if name not in types or logical_type(types[name]) != kind:
@@ -84,6 +92,25 @@ def in_pinned_types(contract: Contract, present: pa.Schema) -> pa.Schema:
     if contract.time in types and logical_type(types[contract.time]) not in _TIMES:
         types[contract.time] = arrow_type("timestamp")
     return pa.schema(list(types.items()))
+
+
+def with_others(contract: Contract, others: Iterable[tuple[str, LogicalType]]) -> Contract:
+    """`contract` with those of `others` that are beside the identity; the types that it has already count."""
+    known, identity = dict(contract.others), dict(contract.identity)
+    for name, kind in others:
+        if name not in identity:
+            known.setdefault(name, kind)
+    return replace(contract, others=tuple(known.items()))
+
+
+def without_identity(contract: Contract, missing_id: MissingId | None, columns: pa.Schema) -> Contract:
+    """`contract` for a run that was told `missing_id`: what is done with a row of `columns` that has no identity.
+
+    Where nothing was said, it is what an earlier run was told.
+    """
+    if missing_id == "reject" or (missing_id is None and not contract.others):
+        return replace(contract, others=())
+    return with_others(contract, [(field.name, logical_type(field.type)) for field in columns])
 
 
 def identity_is_whole_row(contract: Contract, present: pa.Schema | None) -> bool:

@@ -1,7 +1,7 @@
 """prepare(chunk): typed rows in, identified events out. Pure and stateless, so that any worker may run it.
 
     chunk ──► refuse what no event can be made of ──► encode, hash ──► event IDs
-              (NaN or infinity in an identity float,
+              (no identity, NaN or infinity in it,
                no event time, NUL in a text, years
                that no database holds)
 
@@ -24,8 +24,16 @@ from headrace.chunk import Chunk
 from headrace.errors import SchemaError
 from headrace.parcel import MemoryParcel, Parcel
 from headrace.partitioning.contract import Contract, LogicalType, logical_type
-from headrace.partitioning.encoding import unencodable
-from headrace.partitioning.identity import digest_of, event_ids, ids_from_arrow, ids_to_arrow, times_us, unplaceable
+from headrace.partitioning.encoding import blank, unencodable
+from headrace.partitioning.identity import (
+    digest_of,
+    event_ids,
+    ids_from_arrow,
+    ids_to_arrow,
+    times_us,
+    unplaceable,
+    whole_row_ids,
+)
 from headrace.reasons import kept
 from headrace.storage.base import Address
 from headrace.storage.rejects import Reject
@@ -80,6 +88,8 @@ def prepare(chunk: Chunk, contract: Contract, provider: str, key: bytes | None =
     columns = [_of_pinned_type(events.column(name), name, kind) for name, kind in contract.identity]
     times = events.column(contract.time) if contract.time else None
     ids = event_ids(contract, columns, times, provider, key)
+    if contract.others:
+        _tell_by_whole_row(ids, events, contract, provider, key)
     identity = {"id": ids_to_arrow(ids), **({} if times is None else {"time_us": pa.array(times_us(times))})}
     every = sorted([*chunk.rejects, *rejects], key=lambda reject: reject.row or 0)
     return Prepared(
@@ -108,6 +118,26 @@ def moment_of(us: int | None) -> datetime | None:
         return None
 
 
+def _tell_by_whole_row(
+    ids: NDArray[np.uint8], events: pa.RecordBatch, contract: Contract, provider: str, key: bytes | None
+) -> None:
+    """Give the events without identity, in place, the IDs that their whole rows have."""
+    missing = blank(_identity(events, contract))
+    if missing is not None:
+        rows = events.filter(pa.array(missing))
+        ids[missing] = whole_row_ids(contract, _others(rows, contract), provider, key)
+
+
+def _identity(batch: pa.RecordBatch, contract: Contract) -> list[pa.Array]:
+    return [batch.column(name) for name, _ in contract.identity]
+
+
+def _others(batch: pa.RecordBatch, contract: Contract) -> list[tuple[str, pa.Array]]:
+    """The columns that tell an event without identity from others, as far as the input has them."""
+    here = [(name, kind) for name, kind in contract.others if name in batch.schema.names]
+    return [(name, _of_pinned_type(batch.column(name), name, kind)) for name, kind in here]
+
+
 def _of_pinned_type(column: pa.Array, name: str, kind: LogicalType) -> pa.Array:
     """`column`, which must have been cast to the contract's type: another one would give the event another ID."""
     found = logical_type(column.type)
@@ -130,8 +160,9 @@ def _refuse(chunk: Chunk, contract: Contract) -> tuple[Mask, list[Reject]]:
     return refused, rejects
 
 
-def _objections(batch: pa.RecordBatch, contract: Contract) -> Iterator[tuple[str, str, Mask]]:
+def _objections(batch: pa.RecordBatch, contract: Contract) -> Iterator[tuple[str | None, str, Mask]]:
     """Each rule that a row can break: the column, the reason, and which rows break it (only where any does)."""
+    yield from _against_missing(batch, contract)
     if contract.time is not None:
         yield from _against_times(contract.time, batch.column(contract.time), contract.layout)
     for name, kind in contract.identity:
@@ -146,6 +177,25 @@ def _objections(batch: pa.RecordBatch, contract: Contract) -> Iterator[tuple[str
             yield from _found(name, "the text holds a NUL character, which databases refuse", holds_nul)
 
 
+def _against_missing(batch: pa.RecordBatch, contract: Contract) -> Iterator[tuple[str | None, str, Mask]]:
+    """Rows without identity, or only those whose whole row tells nothing either, where that takes its place."""
+    missing = blank(_identity(batch, contract))
+    if missing is None:
+        return
+    names = list(dict(contract.identity))
+    column, are = (names[0], f"{names[0]} is empty") if len(names) == 1 else (None, f"{', '.join(names)} are empty")
+    others = _others(batch, contract)
+    if not others:
+        yield column, f"no identity: {are}", missing
+        return
+    nothing = blank([values for _, values in others])
+    if nothing is not None:
+        yield from _found(column, f"no identity: {are}, and so is the rest of the row", missing & nothing)
+    for name, values in others:
+        strange = missing & unencodable(values)
+        yield from _found(name, "NaN or infinity cannot identify an event, and it has no other identity", strange)
+
+
 def _beyond(column: pa.Array) -> Mask:
     """Which dates or times are before PostgreSQL's calendar, or in a year that Arrow cannot write for SQLite."""
     first, last, values = (
@@ -158,14 +208,14 @@ def _beyond(column: pa.Array) -> Mask:
     return _mask(pc.or_(pc.less(values, first), pc.greater(values, last)))
 
 
-def _against_times(name: str, times: pa.Array, layout: str) -> Iterator[tuple[str, str, Mask]]:
+def _against_times(name: str, times: pa.Array, layout: str) -> Iterator[tuple[str | None, str, Mask]]:
     yield from _found(name, "no event time: the time column is null", _mask(times.is_null()))
     if layout == "time":
         beyond = "the event time is outside the years 1 to 8920, which an ID can hold"
         yield from _found(name, beyond, unplaceable(times))
 
 
-def _found(column: str, reason: str, bad: Mask) -> Iterator[tuple[str, str, Mask]]:
+def _found(column: str | None, reason: str, bad: Mask) -> Iterator[tuple[str | None, str, Mask]]:
     if bad.any():
         yield column, reason, bad
 
@@ -175,7 +225,7 @@ def _mask(array: pa.BooleanArray) -> Mask:
     return filled
 
 
-def _reject(chunk: Chunk, at: int, column: str, reason: str) -> Reject:
+def _reject(chunk: Chunk, at: int, column: str | None, reason: str) -> Reject:
     record = json.dumps(_as_text(chunk.batch.slice(at, 1)), ensure_ascii=False)
     row = None if chunk.rows is None else int(chunk.rows[at])
     return Reject(chunk.address.source, row, None, column, reason, record, record, "prepare")

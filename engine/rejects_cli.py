@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from headrace.cli_options import (
+    MissingId,
     Out,
     RejectIds,
     RunId,
@@ -65,6 +66,7 @@ def rejects_replay(
     ] = None,
     select: Select = None,
     timezone: Timezone = None,
+    missing_id: MissingId = None,
     *,
     new_events: NewEventsGroup,
     output: Out = "text",
@@ -76,7 +78,7 @@ def rejects_replay(
     from headrace import reject_commands
     from headrace.commands import options
 
-    wanted = options(to=to, table=table, select=select, timezone=timezone, **vars(new_events))
+    wanted = options(to=to, table=table, select=select, timezone=timezone, missing_id=missing_id, **vars(new_events))
     leave(reject_commands.replay(wanted, ids or [], run, changes or [], raw, output))
 
 

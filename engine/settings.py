@@ -30,7 +30,18 @@ __all__ = ["DEFAULT_FILE", "Provider", "Settings", "Source", "read_settings"]
 DEFAULT_FILE = "headrace.toml"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _WATCHING = ("metrics", "slow_provider", "slow_chunk", "slow_query")
-_PASSED_ON = ("mode", "on_error", "hash", "scope", "time", "timezone", "revisions", "version_column", "window")
+_PASSED_ON = (
+    "mode",
+    "on_error",
+    "hash",
+    "scope",
+    "time",
+    "timezone",
+    "revisions",
+    "version_column",
+    "window",
+    "missing_id",
+)
 
 
 @dataclass(frozen=True, slots=True)

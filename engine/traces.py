@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.agreement import stored_contract
+from headrace.agreement import contract_for
 from headrace.config import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_packed
@@ -57,7 +57,7 @@ def occurrences(
     store: Store, table: str, event_id: bytes, inputs: Sequence[Input], options: LoadOptions
 ) -> list[Occurrence]:
     """The rows of `inputs` that are the event, in input order. Reads all of them."""
-    contract = stored_contract(store, table)
+    contract = contract_for(store, table, options)
     places = Places(inputs)
     found = [
         places.of(int(tag))
@@ -88,7 +88,7 @@ def receipts_with_duplicates(store: Store, table: str, event_id: bytes, since: R
 
 def rejects_of(store: Store, table: str, event_id: bytes, options: LoadOptions) -> tuple[list[StoredReject], int]:
     """The rejects of `table`, settled ones too, that are the event; and how many could not be identified."""
-    contract = stored_contract(store, table)
+    contract = contract_for(store, table, options)
     kept = store.rejects(table=table, state=None)
     found: list[StoredReject] = []
     identified_rows = 0

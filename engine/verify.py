@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.agreement import stored_contract
+from headrace.agreement import contract_for
 from headrace.audit import Audit, Difference, chunks_of
 from headrace.config import LoadOptions
 from headrace.ledger import inputs_key
@@ -79,7 +79,7 @@ class _Comparison:
         self._inputs = inputs
         self._options = options
         self._limit = limit
-        self._contract = stored_contract(store, table)
+        self._contract = contract_for(store, table, options)
         self._places = Places(inputs)
         self._found = Verification(table, options.provider)
         self._missing: list[tuple[bytes, int]] = []

@@ -30,6 +30,7 @@ Layout = Literal["time", "hash"]
 
 _VERSION = 1
 _TIME_TYPES = ("timestamp", "date")
+_TYPED = ("identity", "others")  # fields that are columns with their types
 _KEY_BYTES = 64  # the longest key that BLAKE2b takes (RFC 7693, section 2.1)
 
 _ARROW_TYPES: Mapping[LogicalType, pa.DataType] = {
@@ -51,8 +52,9 @@ class Contract:
     `identity` names the identity columns with their types, in the order in which they are encoded. `time` is the column
     that says when the event happened. `timezone` is how a timestamp without a zone is read. `key_check` is what
     `key_check` makes of a blake2b key; the key itself is never stored. `whole_row` says whether the identity is every
-    column because nobody named one; a contract that an older release stored does not know (``None``). Raises
-    `ContractError` if it contradicts itself.
+    column because nobody named one; a contract that an older release stored does not know (``None``).
+    `others` are the columns beside the identity with their types, where an event without identity is told by its whole
+    row; without any, it is rejected. Raises `ContractError` if it contradicts itself.
     """
 
     identity: tuple[tuple[str, LogicalType], ...]
@@ -63,10 +65,12 @@ class Contract:
     key_check: str | None = None
     version: int = _VERSION
     whole_row: bool | None = None
+    others: tuple[tuple[str, LogicalType], ...] = ()
 
     def __post_init__(self) -> None:
         _check_version(self.version)
         _check_identity(self.identity)
+        _check_types(self.others)
         _check_time(self)
         _check_choice("hash", self.hash, get_args(HashName))
         _check_choice("scope", self.scope, get_args(Scope))
@@ -83,6 +87,8 @@ class Contract:
         fields = asdict(self)
         if self.whole_row is None:
             del fields["whole_row"]
+        if not self.others:
+            del fields["others"]
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
@@ -148,7 +154,8 @@ def arrow_type(name: LogicalType) -> pa.DataType:
 
 def _fields(stored: dict[str, Any]) -> dict[str, Any]:
     _check_version(stored["version"])  # first: a newer version may have fields that this one does not know
-    return {**stored, "identity": tuple((name, kind) for name, kind in stored["identity"])}
+    typed = {name: tuple((column, kind) for column, kind in stored[name]) for name in _TYPED if name in stored}
+    return {**stored, **typed}
 
 
 def _facts(contract: Contract) -> dict[str, str]:
@@ -178,7 +185,11 @@ def _check_identity(identity: tuple[tuple[str, LogicalType], ...]) -> None:
         raise ContractError("the identity names no column", hint="name the identity columns with --id")
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ContractError(f"the identity names {', '.join(repeated)} twice", hint="name each column once in --id")
-    for name, kind in identity:
+    _check_types(identity)
+
+
+def _check_types(columns: tuple[tuple[str, LogicalType], ...]) -> None:
+    for name, kind in columns:
         _check_choice(f"type of column {name}", kind, get_args(LogicalType))
 
 

@@ -14,6 +14,7 @@ matrix; joining the pieces takes 14 ns a row and piece, which is why adjacent on
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from headrace.partitioning.contract import LogicalType, logical_type
 
-__all__ = ["decimal_text", "encode", "unencodable"]
+__all__ = ["blank", "decimal_text", "encode", "encode_named", "unencodable"]
 
 _NULL = b"\x00"
 _TAGS: dict[LogicalType, int] = {
@@ -39,6 +40,7 @@ _TAGS: dict[LogicalType, int] = {
     "string": 7,
     "bytes": 8,
 }
+_BLANK = " \t\r\n\f\v"  # white space that the cast layer ignores around a value
 _INT32_OFFSETS = 2**31 - 1  # the most bytes that one Arrow `binary` array can hold
 
 
@@ -67,6 +69,52 @@ def encode(columns: Sequence[pa.Array], provider: str | None) -> pa.Array:
     for column in columns:
         pieces.extend(_pieces(column, binary))
     return _join([_packed(piece, rows, binary) for piece in _merged(pieces)], binary)
+
+
+def encode_named(columns: Sequence[tuple[str, pa.Array]]) -> pa.Array:
+    """What tells a row without identity from others: of each column that has a value its name, as a string, and the
+    value, in the order of the names' code points. A ``binary`` array as long as the columns, of which there is one.
+
+    Columns without a value leave no trace, so that the rows of a table that gains columns stay what they are.
+    """
+    fields = []
+    for name, column in sorted(columns, key=lambda one: (unicodedata.normalize("NFC", one[0]), one[0])):
+        field = encode([pa.repeat(pa.scalar(name), len(column)), column], None)
+        fields.append(pc.if_else(column.is_valid(), field, pa.scalar(b"", field.type)))
+    binary = pa.large_binary() if any(field.type == pa.large_binary() for field in fields) else pa.binary()
+    return _join([field.cast(binary) for field in fields], binary)
+
+
+def blank(columns: Sequence[pa.Array]) -> NDArray[np.bool_] | None:
+    """Which rows have no value in any of `columns`: all are null, or text of white space, or no bytes. Shape (rows,);
+    ``None`` where no row is so.
+
+    The columns that are quickly asked come first: one of them mostly has a value everywhere.
+    """
+    rows: NDArray[np.bool_] | None = None
+    for column in sorted(columns, key=lambda one: _is_text(one) + (one.null_count > 0)):
+        empty = _blank(column)
+        if empty is None:
+            return None
+        rows = empty if rows is None else rows & empty
+        if not rows.any():
+            return None
+    return rows
+
+
+def _blank(column: pa.Array) -> NDArray[np.bool_] | None:
+    empty = column.is_null() if column.null_count else None
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        # what is less than "!" is empty, or begins with a blank or a control character: few texts, if any
+        if pc.any(pc.less(column, pa.scalar("!", column.type))).as_py():
+            empty = pc.fill_null(pc.equal(pc.ascii_trim(column, characters=_BLANK), ""), True)
+    elif _is_text(column):
+        empty = pc.fill_null(pc.equal(pc.binary_length(column), 0), True)
+    return None if empty is None else _numpy(empty)
+
+
+def _is_text(column: pa.Array) -> bool:
+    return logical_type(column.type) in ("string", "bytes")
 
 
 def unencodable(column: pa.Array) -> NDArray[np.bool_]:

@@ -21,12 +21,13 @@ from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from xxhash import xxh3_128_digest, xxh3_128_hexdigest
 
 from headrace.errors import ContractError, UsageError
-from headrace.partitioning.contract import Contract, key_check
-from headrace.partitioning.encoding import encode
+from headrace.partitioning.contract import Contract, arrow_type, key_check
+from headrace.partitioning.encoding import encode, encode_named
 
 __all__ = [
     "ID_BYTES",
@@ -41,6 +42,7 @@ __all__ = [
     "parse_id",
     "times_us",
     "unplaceable",
+    "whole_row_ids",
 ]
 
 ID_BYTES = 16
@@ -66,12 +68,33 @@ def event_ids(
     """
     _check_key(contract, key)
     encoded = encode(columns, provider if contract.scope == "provider" else None)
+    return _in_layout(contract, encoded, times, key)
+
+
+def _in_layout(contract: Contract, encoded: pa.Array, times: pa.Array | None, key: bytes | None) -> NDArray[np.uint8]:
+    """The digests of the encoded rows as event IDs."""
     ids = np.frombuffer(bytearray(_digests(contract, encoded, key)), dtype=np.uint8).reshape(-1, ID_BYTES)
     if contract.layout == "time":
         ids[:, :6] = _time_prefix(times)
     ids[:, 6] = ids[:, 6] & 0x0F | 0x80
     ids[:, 8] = ids[:, 8] & 0x3F | 0x80
     return ids
+
+
+def whole_row_ids(
+    contract: Contract, others: Sequence[tuple[str, pa.Array]], provider: str, key: bytes | None = None
+) -> NDArray[np.uint8]:
+    """The ID of each row that has no identity, told by its `others`: names and columns in the contract's types.
+
+    The identity's fields are nulls, and at least one other field follows, so that no row with an identity has this ID.
+    """
+    _check_key(contract, key)
+    rows = len(others[0][1])
+    nothing = [pa.nulls(rows, arrow_type(kind)) for _, kind in contract.identity]
+    encoded, told = encode(nothing, provider if contract.scope == "provider" else None), encode_named(others)
+    binary = pa.large_binary() if pa.large_binary() in (encoded.type, told.type) else pa.binary()
+    whole = pc.binary_join_element_wise(encoded.cast(binary), told.cast(binary), pa.scalar(b"", binary))
+    return _in_layout(contract, whole, None, key)
 
 
 def times_us(times: pa.Array) -> NDArray[np.int64]:

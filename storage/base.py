@@ -305,6 +305,10 @@ class Store(Outbox, Rejects, Protocol):
         """Store `contract` unless `table` has one already; return the one that is stored."""
         ...
 
+    def extend_contract(self, table: str, stored: str, contract: str) -> str:
+        """Put `contract` in the place of `stored`, unless another is there by now; return the one that is there."""
+        ...
+
     # Ledger -----------------------------------------------------------------------------------------------------
 
     def start_run(self, run: RunRecord) -> RunRecord:

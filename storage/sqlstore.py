@@ -193,6 +193,16 @@ class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
 
         return self._write(work, table)
 
+    def extend_contract(self, table: str, stored: str, contract: str) -> str:
+        of_table = CONTRACTS.c.table_name == table
+        extend = sa.update(CONTRACTS).where(of_table, CONTRACTS.c.contract == stored).values(contract=contract)
+
+        def work(connection: sa.Connection) -> str:
+            connection.execute(extend)
+            return str(connection.execute(sa.select(CONTRACTS.c.contract).where(of_table)).scalar_one())
+
+        return self._write(work, table)
+
     # Runs ---------------------------------------------------------------------------------------------------------
 
     def start_run(self, run: RunRecord) -> RunRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import zipfile
 from importlib.resources import files
@@ -148,3 +149,18 @@ def test_real_ids_of_both_layouts_fill_the_partitions_evenly(
         freedom = partitions - 1
         # a chi-squared variable has mean n and variance 2n; six deviations above is less than once in a million
         assert chi_squared < freedom + 6 * (2 * freedom) ** 0.5, f"{table}: {counts}"
+
+
+def test_rows_without_the_named_identity_are_rejects_or_their_whole_rows(headrace: Headrace, data: Path) -> None:
+    """`nst`, the number of stations, is blank in a third of the rows: blanks as they come, if no good identity."""
+    month = data / "usgs" / "all_month.csv"
+    with month.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    blank = [tuple(row.values()) for row in rows if not row["nst"].strip()]
+    counts = {row["nst"] for row in rows if row["nst"].strip()}
+    report = headrace.load(month, "--table", "quakes", "--id", "nst", expect=3)
+    assert (report["inserted"], report["rejected"]) == (len(counts), len(blank))
+    assert report["duplicate_in_input"] == len(rows) - len(blank) - len(counts)
+    kept = headrace.load(month, "--table", "quakes", "--missing-id", "keep-whole-row")
+    assert (kept["inserted"], kept["rejected"]) == (len(set(blank)), 0)
+    headrace.run("verify", month, "--table", "quakes")
