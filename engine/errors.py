@@ -93,6 +93,8 @@ class HeadraceError(Exception):
 
     exit_code: int = 1
     retryable: bool = False
+    run_id: str | None = None
+    """The run that it ended, where there was one."""
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
         super().__init__(concealed(what))
@@ -148,6 +150,10 @@ class RetryableStoreError(StoreError):
 
 class ConnectionLostError(RetryableStoreError):
     """The connection ended or could not be made: the server may be restarting, and is waited for (within bounds)."""
+
+
+class SettledError(StoreError):
+    """Rejects that were to be replayed are kept no more: somebody else has settled them meanwhile."""
 
 
 class LockTimeoutError(StoreError):

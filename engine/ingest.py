@@ -24,7 +24,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from threading import Event
@@ -50,6 +50,7 @@ from headrace.slicing import Slicing, alerting
 from headrace.source import Input
 from headrace.stages import Listener, PoolHealth, RunFacts, Stages
 from headrace.storage.base import Committed, Counts, RunRecord, RunStatus, Store
+from headrace.storage.rejects import StoredReject
 from headrace.strategy import SEQUENTIAL, Shape, parallel_shape
 from headrace.worker import alert_keys
 from headrace.workers import Task, Workers
@@ -67,15 +68,16 @@ def ingest(
     *,
     progress: Progress | None = None,
     stop: Event | None = None,
-    replayed: Sequence[int] = (),
+    replayed: Mapping[int, StoredReject] | None = None,
     session: Session | None = None,
     listener: Listener | None = None,
 ) -> Report:
     """Load `inputs` into `table`, each event once; returns the balanced books.
 
     Setting `stop` asks for an end after the chunks in hand, which raises `Interrupted`; the same call later resumes.
-    `replayed` are the rejects that this load settles, marked together with its first slice. `session` is one that is
-    open already, and `listener` hears what the run does, and the time that each stage takes. Raises `HeadraceError`.
+    `replayed` are the rejects whose rows these are, by row number: each is settled by the slice that carries its row.
+    `session` is one that is open already, and `listener` hears what the run does, and the time that each stage takes.
+    Raises `HeadraceError`.
     """
     began = time.monotonic()
     decision = decide(options.mode, options.provider, table)
@@ -93,8 +95,10 @@ def ingest(
         opened.enter_context(stages.telling_failure())
         stages.listener.began(run.facts(workers.health()))
         try:
-            run.load(inputs, workers, list(replayed))
+            run.load(inputs, workers, replayed or {})
         except BaseException as error:
+            if isinstance(error, HeadraceError):
+                error.run_id = going.run_id
             session.dismiss()
             session.forget()
             _record_failure(store, going, error, time.monotonic() - began)
@@ -181,7 +185,7 @@ class _Run:
         self.alerts = 0
         self._newest_us: int | None = None
 
-    def load(self, inputs: Sequence[Input], workers: Workers, replayed: list[int]) -> None:
+    def load(self, inputs: Sequence[Input], workers: Workers, replayed: Mapping[int, StoredReject]) -> None:
         """Take every chunk of every input to the table, in input order."""
         self._workers = self._began_with = workers
         self._replayed = replayed
@@ -308,8 +312,9 @@ class _Run:
             self._land()
 
     def _order(self, batch: MicroBatch, partition: int) -> CommitOrder:
-        """The order to commit one partition; the run's first settles the rejects that are replayed."""
-        replayed, self._replayed = self._replayed, []
+        """The order to commit one partition, with the rejects whose rows it carries, where some are replayed."""
+        carried = batch.numbers(partition) if self._replayed else ()
+        replayed = {number: self._replayed[number] for number in carried}
         return self._slicing.order(batch, partition, self._agreement, replayed)
 
     def _most_in_flight(self) -> int:

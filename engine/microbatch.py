@@ -91,6 +91,23 @@ class MicroBatch:
         """The rows of a partition, duplicates included."""
         return sum(len(rows[partition]) for rows in self._rows)
 
+    def numbers(self, partition: int) -> list[int]:
+        """The numbers of the rows of a partition in the input, those of its rejects too.
+
+        Where there is only one partition, those that a select has left out as well; where there are several, there must
+        be no select.
+        """
+        if self.partitions == 1:
+            spans = [chunk.address for chunk in self.chunks]
+            return [number for span in spans for number in range(span.first_row, span.first_row + span.rows)]
+        carried = [
+            int(number)
+            for chunk, rows in zip(self.chunks, self._rows, strict=True)
+            if chunk.rows is not None
+            for number in chunk.rows[rows[partition]]
+        ]
+        return carried + [reject.row for reject in self.rejects(partition) if reject.row is not None]
+
     @property
     def anything_again(self) -> bool:
         """Whether any row was met before, in this batch or an earlier one."""

@@ -10,13 +10,14 @@ from headrace.config import LoadOptions, database_url
 from headrace.database import open_existing
 from headrace.errors import UsageError
 from headrace.ledger_commands import whole_run_id
-from headrace.replay import mended, without_revisions
-from headrace.replay import replay as replay_rejects
+from headrace.replay import Outcome, mended, replay_all, without_revisions
 from headrace.showing import show
 from headrace.storage.base import Counts, Store
 from headrace.storage.rejects import StoredReject
 
 __all__ = ["discard", "listed", "replay", "shown"]
+
+SHOWN = 20  # new rejects of a replay
 
 
 def listed(to: str | None, table: str | None, run: str | None, *, settled: bool, limit: int, output: str) -> int:
@@ -33,10 +34,11 @@ def shown(to: str | None, ids: Sequence[int], output: str) -> int:
     """``headrace rejects show``."""
     with open_existing(database_url(to)) as store:
         found = _named(store, ids, any_state=True)
+        before = {one.reject_id: _earlier(store, one) for one in found}
     show(
         output,
         lambda: {"rejects": [_reject_object(one) for one in found]},
-        lambda: "\n\n".join(_reject_page(one) for one in found),
+        lambda: "\n\n".join(_reject_page(one, before[one.reject_id]) for one in found),
     )
     return 0
 
@@ -53,10 +55,20 @@ def replay(
         )
         chosen, left = without_revisions(chosen, wanted, named=bool(ids))
         given = _with_raw(store, chosen, raw)
-        reports = replay_rejects(store, given, wanted, changes=_changes(changes))
+        outcome = replay_all(store, given, wanted, changes=_changes(changes))
     unsplit = [one for one in given if one.reject.record is None]
-    total = sum((report.counts for report in reports), Counts(read=len(unsplit), rejected=len(unsplit)))
-    show(output, lambda: {**asdict(total), "revisions_left": left}, lambda: _replay_text(total, unsplit, left))
+    total = outcome.counts + Counts(read=len(unsplit), rejected=len(unsplit))
+    shown = {
+        **asdict(total),
+        "replayed": len(given) - len(unsplit) - outcome.settled,
+        "settled_meanwhile": outcome.settled,
+        "revisions_left": left,
+        "again": [_reject_object(one) for one in outcome.again],
+    }
+    if given or not outcome.errors:
+        show(output, lambda: shown, lambda: _replay_text(outcome, total, unsplit, left, len(given)))
+    if outcome.errors:
+        raise outcome.errors[0]
     return 3 if total.rejected else 0
 
 
@@ -113,12 +125,25 @@ def _reject_lines(found: Sequence[StoredReject]) -> str:
     return "\n".join(lines) if lines else "no rejects"
 
 
-def _reject_page(one: StoredReject) -> str:
+def _earlier(store: Store, one: StoredReject) -> list[StoredReject]:
+    """What the row was before, the newest first."""
+    found: list[StoredReject] = []
+    while one.reject.replaces is not None and (earlier := store.rejects(ids=[one.reject.replaces], state=None)):
+        one = earlier[0]
+        found.append(one)
+    return found
+
+
+def _reject_page(one: StoredReject, earlier: Sequence[StoredReject]) -> str:
     return (
         f"reject {one.reject_id} ({one.state}), table {one.table}, provider {one.provider}\n"
         f"  where   {_place(one)}\n  reason  {one.reject.reason}\n  run     {one.run_id}\n  raw     {one.reject.raw}"
-        f"{_differences(one)}"
+        f"{_differences(one)}{_history(earlier)}"
     )
+
+
+def _history(earlier: Sequence[StoredReject]) -> str:
+    return "".join(f"\n  before  reject {one.reject_id}: {one.reject.reason}" for one in earlier)
 
 
 def _differences(one: StoredReject) -> str:
@@ -143,20 +168,34 @@ def _reject_object(one: StoredReject) -> dict[str, object]:
     return {**asdict(one), "created_at": one.created_at.isoformat()}
 
 
-def _replay_text(total: Counts, unsplit: Sequence[StoredReject], left: int) -> str:
+def _replay_text(outcome: Outcome, total: Counts, unsplit: Sequence[StoredReject], left: int, given: int) -> str:
     kept = f"; {left:,} revisions were left (see --revisions)" if left else ""
-    if not total.read:
+    if outcome.settled:
+        kept = f"; {outcome.settled:,} were replayed or discarded by somebody else meanwhile{kept}"
+    if given == outcome.settled:
         return f"no rejects to replay{kept}"
     duplicates = total.duplicate_in_input + total.duplicate_in_store
     if total.revised:
         kept = f", {total.revised:,} of the duplicates with another payload{kept}"
+    rows = given - outcome.settled
+    if total.read != rows and not outcome.errors:
+        kept = f" ({total.read:,} rows behind the select){kept}"
     text = (
-        f"{total.read:,} replayed: {total.inserted:,} inserted, {duplicates:,} duplicate, "
+        f"{rows:,} replayed: {total.inserted:,} inserted, {duplicates:,} duplicate, "
         f"{total.rejected:,} rejected again{kept}"
     )
-    if not unsplit:
-        return text
-    return (
-        f"{text}\n{len(unsplit):,} of them could not be split into columns; give each as it should be: "
-        f"headrace rejects replay {unsplit[0].reject_id} --raw '…'"
-    )
+    lines = [text, *map(_again_line, outcome.again[:SHOWN])]
+    if len(outcome.again) > SHOWN:
+        runs = " or ".join(f"--run {one}" for one in dict.fromkeys(one.run_id[:8] for one in outcome.again))
+        lines.append(f"  … and {len(outcome.again) - SHOWN:,} more: headrace rejects list {runs}")
+    if unsplit:
+        lines.append(
+            f"{len(unsplit):,} of them could not be split into columns; give each as it should be: "
+            f"headrace rejects replay {unsplit[0].reject_id} --raw '…'"
+        )
+    return "\n".join(lines)
+
+
+def _again_line(one: StoredReject) -> str:
+    before = "" if one.reject.replaces is None else f" (was {one.reject.replaces})"
+    return f"  now reject {one.reject_id}{before}, {_place(one)}: {one.reject.reason}"

@@ -3,8 +3,10 @@
     kept rejects ──► grouped by source and stage ──► mended (--set, --raw) ──► ingest ──► marked ``replayed``
 
 A replayed row keeps its identity, because its values, provider and contract are the same. One that fails again becomes
-a new reject with the new reason, in the transaction that settles the old one: no reject is ever lost. A revision takes
-its event's row if it is newer, where ``revisions`` is ``update``; otherwise it is left alone.
+a new reject with the new reason, which says which one it replaces. A reject is settled by the transaction that commits
+its own row or its own new reject: killed anywhere, what is left is still kept, and replayed again. Of two replays at a
+time the second finds it settled, and takes what is left. A revision takes its event's row if it is newer, where
+``revisions`` is ``update``; otherwise it is left alone.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from typing import Any
 
@@ -21,18 +23,18 @@ import pyarrow as pa
 from headrace.agreement import in_stored_timezone
 from headrace.chunk import Chunk
 from headrace.config import LoadOptions
-from headrace.errors import UsageError
+from headrace.errors import HeadraceError, Interrupted, RetryableStoreError, SchemaError, SettledError, UsageError
 from headrace.ingest import ingest
 from headrace.partitioning.contract import LogicalType
 from headrace.reasons import restored
 from headrace.report import Report
 from headrace.source import Input, ReadOptions, open_inputs
-from headrace.storage.base import Store
-from headrace.storage.rejects import Reject, StoredReject
+from headrace.storage.base import Counts, Store
+from headrace.storage.rejects import StoredReject
 
-__all__ = ["BATCH", "batches", "mended", "replay", "reread", "without_revisions"]
+__all__ = ["BATCH", "Outcome", "batches", "mended", "replay", "replay_all", "reread", "without_revisions"]
 
-# One batch is one chunk, so that it is settled in one transaction.
+# one batch is one chunk
 BATCH = 10_000
 DELIMITERS = (",", "\t", ";", "|")
 
@@ -45,6 +47,19 @@ class _Reading:
     select: str | None
 
 
+@dataclass(slots=True)
+class Outcome:
+    """What became of rejects that were replayed: the `reports` of the runs, the books of all, how many were `settled`
+    by somebody else meanwhile, the new rejects (`again`), and the `errors` that ended some batches.
+    """
+
+    reports: list[Report] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+    settled: int = 0
+    again: list[StoredReject] = field(default_factory=list)
+    errors: list[HeadraceError] = field(default_factory=list)
+
+
 def replay(
     store: Store,
     rejects: Sequence[StoredReject],
@@ -54,9 +69,38 @@ def replay(
 ) -> list[Report]:
     """Load `rejects` again, with `changes` (column to text) applied to each; one report for each batch.
 
-    A reject that could not be split into columns stays as it is: see `mended`.
+    A reject that could not be split into columns stays as it is (see `mended`); so does one that is settled already.
+    Raises the first error that ended a batch, after the others.
     """
-    return [_replay_batch(store, batch, options, changes or {}) for batch in batches(rejects)]
+    outcome = replay_all(store, rejects, options, changes=changes)
+    if outcome.errors:
+        raise outcome.errors[0]
+    return outcome.reports
+
+
+def replay_all(
+    store: Store,
+    rejects: Sequence[StoredReject],
+    options: LoadOptions,
+    *,
+    changes: Mapping[str, str | None] | None = None,
+) -> Outcome:
+    """`replay`, with all that became of the rejects. One batch's error does not keep the others from their tables.
+
+    Raises `UsageError`, before anything is loaded, for a change of a column that a row does not have.
+    """
+    outcome, every = Outcome(), list(batches(rejects))
+    for batch in every:
+        _require_columns(store, batch, changes or {})
+    for batch in every:
+        try:
+            _replay_batch(store, batch, options, changes or {}, outcome)
+        except (Interrupted, RetryableStoreError):
+            raise  # of no use to go on
+        except HeadraceError as error:
+            _take_books(store, error.run_id, outcome)
+            outcome.errors.append(error)
+    return outcome
 
 
 def batches(rejects: Sequence[StoredReject]) -> Iterator[list[StoredReject]]:
@@ -105,10 +149,57 @@ def _group(stored: StoredReject) -> tuple[str, str, str, str, str]:
 
 
 def _replay_batch(
-    store: Store, batch: Sequence[StoredReject], options: LoadOptions, changes: Mapping[str, str | None]
-) -> Report:
-    item, options = reread(store, batch, options, changes)
-    return ingest(store, [item], batch[0].table, options, replayed=[one.reject_id for one in batch])
+    store: Store,
+    batch: Sequence[StoredReject],
+    options: LoadOptions,
+    changes: Mapping[str, str | None],
+    outcome: Outcome,
+) -> None:
+    """Replay those of a batch that are still kept, until none is left that somebody else settles meanwhile."""
+    while kept := _still_kept(store, batch):
+        item, wanted = reread(store, kept, options, changes)
+        try:
+            report = ingest(store, [item], batch[0].table, wanted, replayed=dict(enumerate(kept)))
+        except SettledError as error:
+            # slices of ours that were in before have settled as many as they have rows
+            outcome.settled += len(batch) - len(kept) - _take_books(store, error.run_id, outcome)
+            batch = kept
+        else:
+            outcome.reports.append(report)
+            _take_books(store, report.run_id, outcome)
+            break
+    outcome.settled += len(batch) - len(kept)
+
+
+def _still_kept(store: Store, batch: Sequence[StoredReject]) -> list[StoredReject]:
+    kept = {one.reject_id for one in store.rejects(ids=[one.reject_id for one in batch], state="kept")}
+    return [one for one in batch if one.reject_id in kept]
+
+
+def _take_books(store: Store, run_id: str | None, outcome: Outcome) -> int:
+    """Count what a run has committed, though it may have failed later; returns how many rows it read."""
+    run = None if run_id is None else store.run(run_id)
+    if run is None:
+        return 0
+    outcome.counts += run.counts
+    outcome.again += store.rejects(run_id=run.run_id, state="kept")
+    return run.counts.read
+
+
+def _require_columns(store: Store, batch: Sequence[StoredReject], changes: Mapping[str, str | None]) -> None:
+    """Raises `UsageError` for a change of a column that neither the row nor, without a select, the table has."""
+    first = batch[0]
+    known = set(_reading(store, first).columns) if first.reject.stage == "read" else set()
+    if not _selected(store, first):
+        known |= _columns_of(store, first.table)
+    for one in batch if changes else ():
+        own = json.loads(one.reject.record or "{}")
+        if unknown := sorted(set(changes) - known - set(own)):
+            raise UsageError(
+                f"its row has no column {unknown[0]!r}",
+                where=f"reject {one.reject_id}, {one.reject.source}, table {one.table}",
+                hint=f"its columns are {', '.join(dict.fromkeys([*own, *sorted(known)]))}; name the rejects to mend",
+            )
 
 
 def reread(
@@ -118,15 +209,23 @@ def reread(
     first = batch[0]
     reading = _reading(store, first)
     select = (options.read.select or reading.select) if first.reject.stage == "read" else None
+    # the types are those of the source's own columns, which the table may have by the same names in other types
     types = reading.columns if select else {}
-    read = replace(options.read, select=select, types=types, chunk_rows=BATCH, chunk_bytes=1 << 40)
-    options = replace(options, table=first.table, provider=first.provider, read=read)
+    # behind a select nobody knows whose row it was: one transaction takes all
+    mode = "sequential" if select else options.mode
+    read = replace(options.read, select=select, types={}, chunk_rows=BATCH, chunk_bytes=1 << 40)
+    options = replace(options, table=first.table, provider=first.provider, read=read, mode=mode)
     options = in_stored_timezone(store, first.table, options)
-    records = [{**_values(json.loads(one.reject.record or "{}")), **changes} for one in batch]
+    empty = dict.fromkeys(types)
+    records = [{**empty, **_values(json.loads(one.reject.record or "{}")), **changes} for one in batch]
     if select is None:
         records = _without_nothing(records, store.table_schema(first.table, keyed=False))
-    (inner,) = open_inputs([records], options.read, None)
-    return _Replayed(inner, [one.reject for one in batch]), options
+    (inner,) = open_inputs([records], replace(options.read, types=types), None)
+    return _Replayed(inner, first.reject.source, types), options
+
+
+def _selected(store: Store, stored: StoredReject) -> bool:
+    return stored.reject.stage == "read" and _reading(store, stored).select is not None
 
 
 def _without_nothing(records: list[dict[str, object]], present: pa.Schema | None) -> list[dict[str, object]]:
@@ -137,10 +236,25 @@ def _without_nothing(records: list[dict[str, object]], present: pa.Schema | None
 
 
 def _reading(store: Store, stored: StoredReject) -> _Reading:
+    """How the row was read when it was rejected for the first time."""
+    while stored.reject.replaces is not None:
+        earlier = store.rejects(ids=[stored.reject.replaces], state=None)
+        if not earlier:
+            break
+        stored = earlier[0]
     run = store.run(stored.run_id)
     inputs = [] if run is None else json.loads(run.inputs)
     found: dict[str, Any] = next((one for one in inputs if one["name"] == stored.reject.source), {})
     return _Reading(found.get("columns", {}), found.get("select"))
+
+
+def _columns_of(store: Store, table: str) -> set[str]:
+    """The table's columns; none where it is no table of events any more, which loading into it says better."""
+    try:
+        present = store.table_schema(table, keyed=False)
+    except SchemaError:
+        present = None
+    return set() if present is None else set(present.names)
 
 
 def _split(store: Store, stored: StoredReject, raw: str) -> dict[str, str | None]:
@@ -148,9 +262,10 @@ def _split(store: Store, stored: StoredReject, raw: str) -> dict[str, str | None
         parsed = json.loads(raw)
     except ValueError:
         parsed = None
-    if isinstance(parsed, dict):
-        return _texts(parsed)
     columns = _reading(store, stored).columns
+    if isinstance(parsed, dict):
+        _require_known(store, stored, parsed, columns)
+        return _texts(parsed)
     for delimiter in DELIMITERS:
         fields = next(csv.reader([raw], delimiter=delimiter), [])
         if columns and len(fields) == len(columns):
@@ -160,6 +275,22 @@ def _split(store: Store, stored: StoredReject, raw: str) -> dict[str, str | None
         where=f"reject {stored.reject_id}, {stored.reject.source}",
         hint='give a field for each of them, or a JSON object: --raw \'{"column": "value", …}\'',
     )
+
+
+def _require_known(
+    store: Store, stored: StoredReject, row: Mapping[str, object], columns: Mapping[str, LogicalType]
+) -> None:
+    """Raises `UsageError` for a member that is no column of the source, nor, without a select, of the table."""
+    known = {*columns, *json.loads(stored.reject.record or "{}")}
+    if not _selected(store, stored):
+        known |= _columns_of(store, stored.table)
+    unknown = sorted(set(row) - known)
+    if unknown and known:
+        raise UsageError(
+            f"its row has no column {unknown[0]!r}",
+            where=f"reject {stored.reject_id}, {stored.reject.source}",
+            hint=f"its columns are {', '.join(sorted(known))}",
+        )
 
 
 def _texts(record: Mapping[str, object]) -> dict[str, str | None]:
@@ -179,15 +310,15 @@ def _text(value: object) -> str | None:
 
 @dataclass(slots=True)
 class _Replayed:
-    """Kept rows as an input under the name of the source they came from."""
+    """Kept rows as an input under the name of the source they came from, its own columns of known `types`.
+
+    A row's number is its position in the batch: the store puts what is rejected again in its old place.
+    """
 
     inner: Input
-    rejects: list[Reject]
+    name: str
+    types: Mapping[str, LogicalType]
     durable: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.rejects[0].source
 
     @property
     def fingerprint(self) -> str:
@@ -206,7 +337,7 @@ class _Replayed:
         return self.inner.count
 
     def infer(self, options: ReadOptions) -> pa.Schema:
-        return self.inner.infer(options)
+        return self.inner.infer(replace(options, types=self.types))
 
     def columns(self) -> list[str]:
         return self.inner.columns()
@@ -214,14 +345,10 @@ class _Replayed:
     def is_empty(self) -> bool:
         return self.inner.is_empty()
 
-    def locate(self, rows: Sequence[int]) -> dict[int, tuple[int | None, str | None]]:
-        return {row: (self.rejects[row].line, self.rejects[row].raw) for row in rows}
+    def locate(self, rows: Sequence[int]) -> dict[int, tuple[int | None, str | None]]:  # noqa: ARG002 - see above
+        return {}
 
     def chunks(self, schema: pa.Schema, options: ReadOptions) -> Iterator[Chunk]:
-        for chunk in self.inner.chunks(schema, options):
+        for chunk in self.inner.chunks(schema, replace(options, types=self.types)):
             address = replace(chunk.address, source=self.name)
-            yield replace(chunk, address=address, rejects=[self._readdressed(one) for one in chunk.rejects])
-
-    def _readdressed(self, again: Reject) -> Reject:
-        before = self.rejects[again.row] if again.row is not None else self.rejects[0]
-        return replace(again, source=before.source, row=before.row, line=before.line, raw=before.raw)
+            yield replace(chunk, address=address, rejects=[replace(one, source=self.name) for one in chunk.rejects])

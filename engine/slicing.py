@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from headrace.revisions import revisions_for
 from headrace.rules import Alerting
 from headrace.storage.base import Receipt, Slice
 from headrace.storage.locks import lock_keys
+from headrace.storage.rejects import StoredReject
 
 __all__ = ["Slicing", "alerting"]
 
@@ -51,7 +52,7 @@ class Slicing:
         return receipt
 
     def order(
-        self, batch: MicroBatch, partition: int, agreement: Agreement, replayed: Sequence[int] = ()
+        self, batch: MicroBatch, partition: int, agreement: Agreement, replayed: Mapping[int, StoredReject]
     ) -> CommitOrder:
         """The order that commits one partition of `batch`, and with it marks the rejects `replayed` as settled."""
         shape, options = self.going.shape, self.options

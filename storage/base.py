@@ -17,6 +17,8 @@
    to date where that is asked for.
 5. Write the alerts of the events that were really inserted (`Slice.alerts`) and of the rows that have taken the table's
    row (`Repeats.alerts`), but for keys that are in the outbox already, and the rejects.
+   Settle those that are replayed (`Slice.replayed`): if one of them is kept no more, somebody else has loaded or
+   discarded its row; that is a `SettledError`, and the whole transaction is rolled back.
 6. Complete the receipt with the counts, and commit.
 
 Rows, alerts, rejects and receipt are therefore visible together or not at all. A transaction that fails for a reason
@@ -40,7 +42,7 @@ import pyarrow as pa
 from headrace.storage.held import HeldRows
 from headrace.storage.holdings import Holdings, LedgerEntry
 from headrace.storage.outbox import Outbox
-from headrace.storage.rejects import Reject, Rejects
+from headrace.storage.rejects import Reject, Rejects, StoredReject
 from headrace.storage.repeats import Repeats
 from headrace.storage.spans import Span
 from headrace.storage.stored_forms import StoredForms
@@ -131,7 +133,8 @@ class Slice:
     ``provider`` (string), not ``headrace_receipt``, which the store adds; only rows believed to be new, no ID twice,
     sorted by ``event_id``. `counts.inserted` is 0 and `counts.rejected` the number of rejects: the store fills in what
     the database decides (inserted, and further duplicates in the store). `digest` identifies the chunk's content on
-    resume. `replayed` are rejects that this slice settles, marked in the same transaction.
+    resume. `replayed` are the rejects that this slice settles, by the number that each has as a row of the replay.
+    All of them must be kept yet; they are marked in the same transaction, and what is rejected again gets their places.
 
     `locks` are signed 64-bit keys (`headrace.storage.locks.lock_keys`), each waited for `lock_timeout` seconds at most.
     `partition` is the one that the events belong to, 0 where there is only one. A slice that gathers several chunks (a
@@ -149,7 +152,7 @@ class Slice:
     existing: Existing
     counts: Counts
     rejects: Sequence[Reject] = ()
-    replayed: Sequence[int] = ()
+    replayed: Mapping[int, StoredReject] = field(default_factory=dict)
     partition: int = 0
     spans: Sequence[Address] = ()
     locks: Sequence[int] = ()

@@ -158,6 +158,7 @@ def reject_values(piece: Slice, reject: Reject, receipt_id: int) -> dict[str, An
         "record": None if reject.record is None else storable(reject.record),
         "stage": reject.stage,
         "differs": None if reject.differs is None else storable(reject.differs),
+        "replaces": reject.replaces,
     }
 
 
@@ -180,6 +181,7 @@ def reject_of(row: Row) -> StoredReject:
             record=row["record"],
             stage=row["stage"],
             differs=row["differs"],
+            replaces=row["replaces"],
         ),
     )
 

@@ -1,6 +1,6 @@
 """Rows that are kept aside, as they are read, kept and settled; what a `Store` does with them.
 
-    kept ──► replayed (by the slice that loads it, in its transaction)
+    kept ──► replayed (by the slice that loads its row, in its transaction) ──► perhaps a new reject, which replaces it
       └────► discarded
 
 A reject is written by `Store.commit`, in the transaction of its slice.
@@ -28,6 +28,7 @@ class Reject:
     into columns. `stage` says whether `record` is a row of the relation ``source`` (``read``) or one that came out of
     the user's ``select`` (``prepare``). A row of the stage ``revision`` is a duplicate that the books count as one;
     `differs` is a JSON object of the columns in which it differs from the table's row: [there, here], as text or null.
+    `replaces` is the number of the reject that this row was before it was replayed and failed again.
     """
 
     source: str
@@ -39,6 +40,7 @@ class Reject:
     record: str | None = None
     stage: RejectStage = "read"
     differs: str | None = None
+    replaces: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,7 @@ REJECTS = sa.Table(
     sa.Column("record", sa.Text),
     sa.Column("stage", sa.Text, nullable=False),
     sa.Column("differs", sa.Text),
+    sa.Column("replaces", sa.BigInteger),  # the reject of the same row that was replayed and failed again
     sa.Column("created_at", _MOMENT, nullable=False, server_default=sa.func.current_timestamp()),
     sa.Column("settled_at", _MOMENT),
 )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
+from headrace.errors import SettledError
 from headrace.storage import ledger
 from headrace.storage.base import Slice
-from headrace.storage.rejects import RejectStage, RejectState, StoredReject
+from headrace.storage.rejects import Reject, RejectStage, RejectState, StoredReject
 from headrace.storage.repeats import Difference
 from headrace.storage.schema import REJECTS
 from headrace.storage.transactions import Transactions, in_blocks
@@ -34,10 +36,21 @@ class SqlRejects(Transactions, ABC):
         revisions = [piece.repeats.reject(one) for one in differences] if piece.repeats else []
         if rejects := [*piece.rejects, *revisions]:
             with self._watch.stage("commit.rejects", rows=len(rejects)):
-                rows = [ledger.reject_values(piece, reject, receipt_id) for reject in rejects]
+                rows = [ledger.reject_values(piece, _again(piece, reject), receipt_id) for reject in rejects]
                 self._insert_rejects(connection, rows)
         if piece.replayed:
-            self._settle_rejects(connection, piece.replayed, "replayed")
+            self._settle_replayed(connection, piece)
+
+    def _settle_replayed(self, connection: sa.Connection, piece: Slice) -> None:
+        """Mark the rejects that the slice replays. Raises `SettledError` unless all of them were kept."""
+        numbers = [one.reject_id for one in piece.replayed.values()]
+        settled = self._settle_rejects(connection, numbers, "replayed")
+        if settled != len(numbers):
+            raise SettledError(
+                f"{len(numbers) - settled:,} of {len(numbers):,} rejects were replayed or discarded meanwhile",
+                where=f"{self._url}, table {piece.table}",
+                hint="run the same command again: it takes those that are still kept",
+            )
 
     def rejects(
         self,
@@ -77,3 +90,18 @@ class SqlRejects(Transactions, ABC):
             connection.execute(settle.where(REJECTS.c.reject_id.in_(block))).rowcount
             for block in in_blocks(sorted(ids))
         )
+
+
+def _again(piece: Slice, reject: Reject) -> Reject:
+    """`reject` under the place of the one that its row was before, where the slice replays that."""
+    if not piece.replayed:
+        return reject
+    before = piece.replayed.get(reject.row) if reject.row is not None else None
+    if before is None:  # behind a select nobody knows which row it was, unless there was only one
+        return replace(reject, row=None) if len(piece.replayed) > 1 else _in_place(reject, *piece.replayed.values())
+    return _in_place(reject, before)
+
+
+def _in_place(reject: Reject, before: StoredReject) -> Reject:
+    held = before.reject
+    return replace(reject, source=held.source, row=held.row, line=held.line, raw=held.raw, replaces=before.reject_id)

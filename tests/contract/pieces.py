@@ -14,7 +14,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from headrace.storage.base import EVENT_ID, PROVIDER, Address, Counts, Existing, RunRecord, Slice, Store
-from headrace.storage.rejects import Reject
+from headrace.storage.rejects import Reject, StoredReject
 
 __all__ = [
     "RUN",
@@ -120,7 +120,7 @@ def piece(
     existing: Existing = "snapshot",
     table: str = TABLE,
     rejects: Sequence[Reject] = (),
-    replayed: Sequence[int] = (),
+    replayed: Sequence[StoredReject] = (),
     digest: str = "digest",
     run_id: str = RUN,
     partition: int = 0,
@@ -140,7 +140,7 @@ def piece(
         existing=existing,
         counts=Counts(read=read, rejected=len(rejects)),
         rejects=rejects,
-        replayed=replayed,
+        replayed=dict(enumerate(replayed)),
         partition=partition,
         locks=locks,
         lock_timeout=lock_timeout,

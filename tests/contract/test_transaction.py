@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from contract.pieces import TABLE, WAYS, Stop, look, new_ids, packed, piece, prepared, reject, stored_ids
 
-from headrace.errors import BooksError, InputError
+from headrace.errors import BooksError, InputError, SettledError
 from headrace.storage import open_store
 from headrace.storage.base import Counts, Existing
 
@@ -117,10 +117,13 @@ def test_replayed_rejects_are_settled_in_the_same_transaction_once(store_url: st
     with open_store(store_url, on_statement=hook) as store:
         prepared(store)
         store.commit(piece([], rejects=[reject(0), reject(1), reject(2)]))
-        kept = [one.reject_id for one in store.rejects()]
-        assert store.discard_rejects(kept[2:]) == 1
+        kept = store.rejects()
+        assert store.discard_rejects([kept[2].reject_id]) == 1
         before = look(store_url, states)
-        replay = piece(new_ids(2), first_row=10, replayed=kept)
+        with pytest.raises(SettledError, match="1 of 3 rejects"):
+            store.commit(piece(new_ids(2), first_row=10, replayed=kept))
+        assert look(store_url, states) == before
+        replay = piece(new_ids(2), first_row=10, replayed=kept[:2])
         for step in range(3, 5):
             hook.arm(step)
             with pytest.raises(Stop):
