@@ -24,6 +24,7 @@ from headrace.partitioning.contract import HashName, LogicalType, Scope
 from headrace.pinned import MissingId
 from headrace.revisions import RevisionsName, require_choice
 from headrace.source import ReadOptions
+from headrace.storage.places import absolute
 from headrace.strategy import STRATEGIES, StrategyName
 
 __all__ = [
@@ -168,8 +169,11 @@ def _is_text(name: str) -> bool:
 
 
 def database_url(explicit: str | None) -> str:
-    """The database to write to: the argument, then ``HEADRACE_DATABASE_URL``, then a SQLite file in this folder."""
-    return explicit or os.environ.get(DATABASE_VARIABLE) or DEFAULT_DATABASE
+    """The database to write to: the argument, then ``HEADRACE_DATABASE_URL``, then a SQLite file in this folder.
+
+    A file is named absolutely from here on: workers open it later, and the process may have gone elsewhere by then.
+    """
+    return absolute(explicit or os.environ.get(DATABASE_VARIABLE) or DEFAULT_DATABASE)
 
 
 def hash_key() -> bytes | None:

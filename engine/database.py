@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from headrace.errors import ConfigurationError
 from headrace.settings import DEFAULT_FILE
 from headrace.storage import open_store, safe_url
+from headrace.storage.places import file_of
 from headrace.storage.state import ProviderStore
 
 __all__ = ["is_there", "open_existing"]
@@ -42,6 +43,7 @@ def is_there(url: str) -> bool:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):
         return True  # `open_store` says what is wrong with it
-    name = parsed.database or ":memory:"
-    special = name == ":memory:" or name.startswith("file:")
-    return parsed.get_backend_name() != "sqlite" or special or Path(name).exists()
+    if parsed.get_backend_name() != "sqlite":
+        return True
+    file = file_of(parsed)
+    return file is None or file.exists()

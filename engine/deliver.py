@@ -24,6 +24,7 @@ from uuid import uuid4
 
 from headrace.errors import RetryableStoreError
 from headrace.observe import tell_of_attempts, tell_of_outbox
+from headrace.storage.beliefs import LONGEST_WAIT
 from headrace.storage.outbox import Attempt, Outbox, StoredAlert
 
 __all__ = ["Delivered", "Dispatcher", "Sent", "Sink", "backoff", "message"]
@@ -101,12 +102,13 @@ def message(alert: StoredAlert) -> str:
 
 
 def backoff(attempts: int, wait: float = 0.0) -> float:
-    """Seconds until the next attempt after `attempts` of them, `wait` at least.
+    """Seconds until the next attempt after `attempts` of them, `wait` at least, but for a day at most: a receiver that
+    asks for a year is not believed.
 
     Jitter keeps alerts that failed together from coming again together.
     """
     pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (min(attempts, 64) - 1))
-    return max(wait, pause * random.uniform(0.5, 1.5))  # noqa: S311 - nothing secret hangs on it
+    return max(min(wait, LONGEST_WAIT), pause * random.uniform(0.5, 1.5))  # noqa: S311 - nothing secret hangs on it
 
 
 class Dispatcher:
@@ -171,16 +173,18 @@ class Dispatcher:
             self._outbox.release_alerts(lease, [one.alert_id for one in claimed])
             raise
         attempts = [self._attempt(alert, sent) for alert, sent in zip(sendable, answers, strict=True)]
-        return attempts + [Attempt(one.alert_id, "dead", "no dispatcher survived sending it") for one in fatal]
+        return attempts + [
+            Attempt(one.alert_id, "dead", "no dispatcher survived sending it", key=one.key) for one in fatal
+        ]
 
     def _attempt(self, alert: StoredAlert, sent: Sent) -> Attempt:
         if sent.result == "taken":
-            return Attempt(alert.alert_id, "delivered")
+            return Attempt(alert.alert_id, "delivered", key=alert.key)
         dead = sent.result == "never" or alert.attempts >= self._most_attempts
         log.warning("alert %s, attempt %d, %s: %s", alert.key, alert.attempts, "dead" if dead else "later", sent.error)
         if dead:
-            return Attempt(alert.alert_id, "dead", sent.error)
-        return Attempt(alert.alert_id, "pending", sent.error, backoff(alert.attempts, sent.wait))
+            return Attempt(alert.alert_id, "dead", sent.error, key=alert.key)
+        return Attempt(alert.alert_id, "pending", sent.error, backoff(alert.attempts, sent.wait), key=alert.key)
 
 
 def _outcome(attempt: Attempt) -> Literal["delivered", "later", "dead"]:

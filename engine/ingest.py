@@ -26,12 +26,12 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 
 from headrace.agreement import Agreement, agree, agree_on_input
 from headrace.config import LoadOptions
-from headrace.errors import BooksError, HeadraceError, Interrupted
+from headrace.errors import BooksError, ConfigurationError, HeadraceError, Interrupted
 from headrace.flags import Decision, decide
 from headrace.intake import Intake
 from headrace.known import KnownIds
@@ -50,6 +50,7 @@ from headrace.slicing import Slicing, alerting
 from headrace.source import Input
 from headrace.stages import Listener, PoolHealth, RunFacts, Stages
 from headrace.storage.base import Committed, Counts, RunRecord, RunStatus, Store
+from headrace.storage.places import in_memory
 from headrace.storage.rejects import StoredReject
 from headrace.strategy import SEQUENTIAL, Shape, parallel_shape
 from headrace.worker import alert_keys
@@ -80,7 +81,7 @@ def ingest(
     Raises `HeadraceError`.
     """
     began = time.monotonic()
-    decision = decide(options.mode, options.provider, table)
+    decision = _possible(decide(options.mode, options.provider, table), store)
     with ExitStack() as opened:
         session = session or opened.enter_context(Session(store, options.parallel))
         workers = _pool(session, options) if decision.mode == "parallel" else session.inline
@@ -109,6 +110,20 @@ def ingest(
         report = run.report(seconds)
         stages.listener.ended(report)
     return report
+
+
+def _possible(decision: Decision, store: Store) -> Decision:
+    """The decision, where workers can see the database; a flag that asks for what cannot be is not heeded."""
+    if decision.mode == "sequential" or not in_memory(store.url):
+        return decision
+    if decision.source == "argument":
+        raise ConfigurationError(
+            "workers of parallel mode cannot see a database in this process's memory",
+            where=store.url,
+            hint="--mode sequential, or a file: sqlite:///events.db",
+        )
+    log.warning("the database lies in this process's memory, where no worker can see it: the load is sequential")
+    return replace(decision, mode="sequential")
 
 
 def _pool(session: Session, options: LoadOptions) -> Workers:

@@ -236,7 +236,8 @@ class _Reader:
         fetch = {name: found[name] for name in ("headers", "timeout", "deadline", "max_size") if name in found}
         kind: Literal["url", "path", "function"] = "url" if way == "url" else "path" if way == "path" else "function"
         if kind == "path":
-            target = str(self._file.parent / Path(target).expanduser())
+            # absolute: a function of the user's may take the process to another folder
+            target = str((self._file.parent / Path(target).expanduser()).absolute())
         written = found.get(f"{way} as written", target)
         return Source(kind, target, shown_address(written) if kind == "url" else written, **fetch)
 

@@ -10,6 +10,7 @@ import psycopg
 import sqlalchemy.exc
 
 from headrace.errors import ConnectionLostError, HeadraceError, RetryableStoreError, StoreError
+from headrace.storage.numbers import NUMBERED, NumberTakenError
 
 __all__ = ["is_busy", "refused", "translated"]
 
@@ -20,6 +21,8 @@ _PASSING_STATES = {"40001", "40P01", "55P03", "57014", "25P04"}
 # that is not known, and the class of lost connections; one that may only be read: a standby that is about to take over
 _AWAY_STATES = {"57P01", "57P02", "57P03", "53300", "57P05", "25P03", "40003", "25006"}
 _AWAY_CLASS = "08"
+_UNIQUE = "23505"
+_NUMBERS = {(table.name, f"{table.name}_pkey") for table in NUMBERED}
 _SQLITE_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _PRIMARY_CODE = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
 
@@ -101,6 +104,8 @@ def _hint(state: str, name: str | None) -> str | None:
 
 
 def _kind_of(error: psycopg.Error, state: str | None) -> type[StoreError]:
+    if state == _UNIQUE and (error.diag.table_name, error.diag.constraint_name) in _NUMBERS:
+        return NumberTakenError
     if state is None:  # libpq's own: it lost the connection, or could not make one
         return ConnectionLostError if isinstance(error, psycopg.OperationalError) else StoreError
     if state in _AWAY_STATES or state.startswith(_AWAY_CLASS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from headrace.storage.rejects import Reject, StoredReject
 from headrace.storage.schema import RECEIPTS, REJECTS, RUNS
 
 __all__ = [
+    "bounded",
     "counts_of",
     "counts_values",
     "entries_of",
@@ -33,6 +35,7 @@ __all__ = [
     "sum_of_receipts",
 ]
 
+LONGEST_KEY = 1_000  # bytes of a source's name that is a key as it is
 _COUNTS = ("read", "inserted", "duplicate_in_input", "duplicate_in_store", "rejected", "revised")
 Row = sa.RowMapping
 
@@ -104,13 +107,27 @@ def finished_values(
     }
 
 
+def bounded(source: str) -> str:
+    """`source` as a key that fits into an index entry of PostgreSQL (2,704 bytes): itself, or its beginning with a
+    digest of the whole. No source is as long as a shortened one without being shortened itself, so none shares its key.
+    """
+    encoded = source.encode()
+    if len(encoded) <= LONGEST_KEY:
+        return source
+    digest = blake2b(encoded, digest_size=16).hexdigest()
+    return f"{encoded[:LONGEST_KEY].decode('utf-8', 'ignore')}\u2026{digest}"
+
+
 def receipt_values(piece: Slice, now: Any) -> dict[str, Any]:
     """The receipt that claims `piece`'s address; its counts come when they are known."""
+    source = storable(piece.address.source)
+    key = bounded(source)
     return {
         "run_id": piece.run_id,
         "table_name": piece.table,
         "provider": piece.provider,
-        "source": storable(piece.address.source),
+        "source": key,
+        "source_name": None if key == source else source,
         "first_row": piece.address.first_row,
         "row_count": piece.address.rows,
         "partition": piece.partition,
@@ -125,7 +142,7 @@ def receipt_of(row: Row) -> Receipt:
     return Receipt(
         receipt_id=row["receipt_id"],
         run_id=row["run_id"],
-        address=Address(row["source"], row["first_row"], row["row_count"]),
+        address=Address(row["source_name"] or row["source"], row["first_row"], row["row_count"]),
         digest=row["digest"],
         counts=counts_of(row),
         committed_at=moment(row["committed_at"]),

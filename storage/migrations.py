@@ -5,9 +5,9 @@
                       version ≤ ours, same digest                            ─► nothing to do: two short queries
                       version > ours                                         ─► `SchemaError`: install the newer one
 
-Changes only ever add: tables, indexes, and columns that are nullable or have a default. So a loader of the older
-release that is at work while the newer one adds them goes on undisturbed: it names the columns that it writes. Whatever
-cannot be done so needs a higher `SCHEMA_VERSION` and a step of its own in `migrate`.
+Changes only ever add: tables, indexes, columns that are nullable or have a default, and SQLite's AUTOINCREMENT. So a
+loader of the older release that is at work while the newer one adds them goes on undisturbed: it names the columns that
+it writes. Whatever cannot be done so needs a higher `SCHEMA_VERSION` and a step of its own in `migrate`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from headrace.errors import SchemaError
-from headrace.storage.schema import LEDGER, SCHEMA
+from headrace.storage.numbers import catch_up, give_each_once
+from headrace.storage.schema import LEDGER, RECEIPTS, SCHEMA
 
 __all__ = ["SCHEMA_VERSION", "is_current", "migrate"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with each release that changes Headrace's own tables. The first release had 1, and no ``headrace_schema``."""
 
 
@@ -41,13 +42,17 @@ def migrate(connection: sa.Connection, shown: str, now: Any) -> None:
     """Create what is missing and record the version. For who holds the lock on changes of tables."""
     if _has(connection, SCHEMA):
         _refuse_newer(_recorded(connection), shown)
+    counted = _has(connection, RECEIPTS)
     LEDGER.create_all(connection)
+    if not counted:
+        catch_up(connection)  # event tables may carry the numbers of a ledger that was dropped
     inspector = sa.inspect(connection)
     for table in LEDGER.sorted_tables:
         present = {column["name"] for column in inspector.get_columns(table.name)}
         for column in table.columns:
             if column.name not in present:
                 _add(connection, column, shown)
+        give_each_once(connection, table)
         indexes = {index["name"] for index in inspector.get_indexes(table.name)}
         for index in sorted(table.indexes, key=lambda index: str(index.name)):
             if index.name not in indexes:

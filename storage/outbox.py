@@ -67,12 +67,16 @@ class StoredAlert:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What came of sending one alert: `delivered`, `dead`, or `pending` again after `delay` seconds."""
+    """What came of sending one alert: `delivered`, `dead`, or `pending` again after `delay` seconds.
+
+    `key` is the alert's, so that what is said late of an alert that is gone is not said of another with its number.
+    """
 
     alert_id: int
     state: Literal["delivered", "pending", "dead"]
     error: str | None = None
     delay: float = 0.0
+    key: str | None = None
 
 
 class Outbox(Protocol):
@@ -83,16 +87,19 @@ class Outbox(Protocol):
     ) -> list[StoredAlert]:
         """Lease up to `limit` pending alerts that are due, those due first, to the holder `lease` for `seconds`.
 
-        No two holders get the same alert before its lease has ended, and none waits for another. Each claim counts as
-        an attempt: an alert that kills whoever sends it is not given out for ever.
+        What is put off or leased for longer than anything reasonable (`headrace.storage.beliefs`) was written under a
+        wrong clock, and is due. No two holders get the same alert before its lease has ended, and none waits for
+        another. Each claim counts as an attempt: an alert that kills whoever sends it is not given out for ever.
         """
         ...
 
     def settle_attempts(self, lease: str, attempts: Sequence[Attempt]) -> None:
         """Record what came of alerts claimed as `lease`.
 
-        What was delivered is so even if the lease has ended; a failure counts only for who still holds the alert. An
-        alert that was settled otherwise meanwhile is left alone.
+        What was delivered is so even if the lease has ended and another has claimed the alert since; a failure counts
+        only for who still holds it. An alert that was settled otherwise meanwhile is left alone, and so is one that
+        `lease` cannot have held: never given out, only to another, or of another `Attempt.key`. An empty `lease` is
+        for who settles by hand what nobody has claimed.
         """
         ...
 

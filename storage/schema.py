@@ -38,6 +38,7 @@ __all__ = [
     "REJECTS",
     "RUNS",
     "SCHEMA",
+    "WITNESSES",
     "arrow_of_postgres",
     "arrow_of_sqlite",
     "event_table",
@@ -102,7 +103,8 @@ RECEIPTS = sa.Table(
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("table_name", sa.Text, nullable=False),
     sa.Column("provider", sa.Text, nullable=False),
-    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),  # shortened where it is too long for an index
+    sa.Column("source_name", sa.Text),  # the whole name of a source that was shortened
     sa.Column("first_row", sa.BigInteger, nullable=False),
     sa.Column("row_count", sa.BigInteger, nullable=False),
     sa.Column("partition", sa.Integer, nullable=False, server_default="0"),
@@ -113,6 +115,7 @@ RECEIPTS = sa.Table(
     sa.Column("alerts", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("committed_at", _MOMENT, nullable=False),
     sa.UniqueConstraint(*RECEIPT_KEY, name="headrace_receipts_once"),
+    sqlite_autoincrement=True,  # a number that was given is never given again; see headrace.storage.numbers
 )
 
 REJECTS = sa.Table(
@@ -136,6 +139,7 @@ REJECTS = sa.Table(
     sa.Column("replaces", sa.BigInteger),  # the reject of the same row that was replayed and failed again
     sa.Column("created_at", _MOMENT, nullable=False, server_default=sa.func.current_timestamp()),
     sa.Column("settled_at", _MOMENT),
+    sqlite_autoincrement=True,
 )
 
 # a claim moves next_attempt_at to the end of its lease, so that what a dead dispatcher held comes due by itself
@@ -158,6 +162,7 @@ ALERTS = sa.Table(
     sa.Column("lease", sa.Text),  # who holds it, until next_attempt_at
     sa.Column("error", sa.Text),  # of the last attempt
     sa.Column("settled_at", _MOMENT),
+    sqlite_autoincrement=True,
 )
 _PENDING = ALERTS.c.state == "pending"
 sa.Index(
@@ -195,6 +200,17 @@ PROVIDERS = sa.Table(
     sa.Column("description", sa.Text),
     sa.Column("holder", sa.Text),
     sa.Column("held_until", _MOMENT),
+)
+
+# some IDs of what a provider's last load met, by which an unchanged delivery is believed in or not
+WITNESSES = sa.Table(
+    "headrace_witnesses",
+    LEDGER,
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("met", sa.BigInteger, nullable=False),
+    sa.Column("ids", postgresql.ARRAY(sa.Uuid()).with_variant(sa.LargeBinary(), "sqlite"), nullable=False),
 )
 
 # a ring: a provider's next load takes the place of its oldest, so that the table is bounded and nothing need be deleted

@@ -41,6 +41,8 @@ from headrace.storage.fit import require_fit, require_type
 from headrace.storage.held import HeldRows, rows_of
 from headrace.storage.holdings import NO_RECEIPT, Holdings
 from headrace.storage.locks import lock_timed_out
+from headrace.storage.numbers import NumberTakenError
+from headrace.storage.places import in_memory
 from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS, arrow_of_sqlite
 from headrace.storage.sqlstore import Opened, SqlStore, Written, in_packs
@@ -82,7 +84,7 @@ class SqliteStore(SqlStore):
             )
         connect = {"timeout": BUSY_SECONDS, "check_same_thread": False}
         # an in-memory database lives as long as its one connection
-        pool = sa.StaticPool if url.database in (None, "", ":memory:") else sa.QueuePool
+        pool = sa.StaticPool if in_memory(url) else sa.QueuePool
         engine = sa.create_engine(
             url.set(drivername="sqlite+pysqlite"),
             connect_args=connect,
@@ -206,7 +208,14 @@ class SqliteStore(SqlStore):
         if inserted == len(rows):
             return Written(path, None)
         with self._watch.stage("commit.query", rows=len(rows)):
-            return Written(path, self._which(connection, piece, receipt_id))
+            went_in = self._which(connection, piece, receipt_id)
+        if len(went_in) != 16 * inserted:
+            raise NumberTakenError(
+                f"rows of this table carry receipt {receipt_id} already, and the ledger does not know it",
+                where=f"{self._url}, table {piece.table}",
+                hint="the ledger was emptied or restored from an older copy: run the same command again",
+            )
+        return Written(path, went_in)
 
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
         connection.execute(sa.insert(REJECTS).values(created_at=self._now()), rows)

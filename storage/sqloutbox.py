@@ -7,7 +7,7 @@ has no such clause (SQLAlchemy leaves it out), and needs none: ``BEGIN IMMEDIATE
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from headrace.storage.base import EVENT_ID, Slice
+from headrace.storage.beliefs import LONGEST_WAIT, furthest
 from headrace.storage.ledger import moment, storable
 from headrace.storage.outbox import ALERT_COLUMNS, AlertState, Attempt, PrunedState, StoredAlert
 from headrace.storage.schema import ALERTS
@@ -90,37 +91,41 @@ class SqlOutbox(Transactions, ABC):
     def claim_alerts(
         self, lease: str, *, limit: int, seconds: float, table: str | None = None, rules: Sequence[str] = ()
     ) -> list[StoredAlert]:
-        due = (
-            _chosen(sa.select(A.alert_id), ("pending",), table, rules)
-            .where(A.next_attempt_at <= self._now())
-            .order_by(A.next_attempt_at, A.alert_id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-            .cte("due")
-        )
-        claim = (
-            sa.update(ALERTS)
-            .where(A.alert_id.in_(sa.select(due.c.alert_id)))
-            .values(lease=lease, next_attempt_at=self._later(seconds), attempts=A.attempts + 1)
-            .returning(*ALERTS.columns)
-        )
-        claimed = self._write(lambda connection: list(connection.execute(claim).mappings()))
-        return sorted(map(_alert_of, claimed), key=lambda one: one.alert_id)
+        pending = _chosen(sa.select(A.alert_id), ("pending",), table, rules).order_by(A.next_attempt_at, A.alert_id)
+
+        def claim(connection: sa.Connection, when: sa.ColumnElement[bool], most: int) -> list[sa.RowMapping]:
+            due = pending.where(when).limit(most).with_for_update(skip_locked=True).cte("due")
+            claimed = sa.update(ALERTS).where(A.alert_id.in_(sa.select(due.c.alert_id)))
+            claimed = claimed.values(lease=lease, next_attempt_at=self._later(seconds), attempts=A.attempts + 1)
+            return list(connection.execute(claimed.returning(*ALERTS.columns)).mappings())
+
+        def work(connection: sa.Connection) -> list[sa.RowMapping]:
+            found = claim(connection, A.next_attempt_at <= self._now(), limit)
+            if len(found) == limit:
+                return found
+            # two ranges of the index, each asked for itself: one condition over both would read all in between
+            far = self._later(furthest(seconds, LONGEST_WAIT))
+            return found + claim(connection, A.next_attempt_at > far, limit - len(found))
+
+        return sorted(map(_alert_of, self._write(work)), key=lambda one: one.alert_id)
 
     def settle_attempts(self, lease: str, attempts: Sequence[Attempt]) -> None:
-        delivered = [one.alert_id for one in attempts if one.state == "delivered"]
+        delivered = [one for one in attempts if one.state == "delivered"]
         failed = [one for one in attempts if one.state != "delivered"]
         pending = sa.update(ALERTS).where(A.state == "pending")
+        # claimed more than once: the other claim may have been ours
+        ours = (A.lease == lease) | (A.attempts > 1) if lease else sa.true()
 
         def work(connection: sa.Connection) -> None:
-            done = pending.values(state="delivered", lease=None, error=None, settled_at=self._now())
-            for block in in_blocks(delivered):
-                connection.execute(done.where(A.alert_id.in_(block)))
+            done = pending.where(ours).values(state="delivered", lease=None, error=None, settled_at=self._now())
+            for alike in _by_key(delivered):
+                connection.execute(done.where(alike))
             for one in failed:
-                mine = pending.where(A.alert_id == one.alert_id, A.lease == lease)
+                (alike,) = _by_key([one])
                 error = None if one.error is None else storable(one.error)
                 settled = self._now() if one.state == "dead" else None
                 values = {"state": one.state, "error": error, "settled_at": settled}
+                mine = pending.where(alike, A.lease == lease)
                 connection.execute(mine.values(lease=None, next_attempt_at=self._later(one.delay), **values))
 
         self._write(work)
@@ -199,6 +204,15 @@ class SqlOutbox(Transactions, ABC):
         return self._write(
             lambda connection: sum(connection.execute(change.where(A.alert_id.in_(block))).rowcount for block in blocks)
         )
+
+
+def _by_key(attempts: Sequence[Attempt]) -> Iterator[sa.ColumnElement[bool]]:
+    """Conditions that hold for the alerts of these attempts: of the number and, where it is known, of the key."""
+    for block in in_blocks([one.alert_id for one in attempts if one.key is None]):
+        yield A.alert_id.in_(block)
+    keyed = {one.alert_id: one.key for one in attempts if one.key is not None}
+    for block in in_blocks(sorted(keyed)):
+        yield A.alert_id.in_(block) & A.alert_key.in_([keyed[one] for one in block])
 
 
 def _of_inserted(piece: Slice, inserted: bytes | None) -> pa.RecordBatch | None:

@@ -41,6 +41,7 @@ from headrace.storage.fit import missing
 from headrace.storage.held import HeldRows
 from headrace.storage.holdings import Holdings, LedgerEntry
 from headrace.storage.migrations import is_current, migrate
+from headrace.storage.numbers import NumberTakenError, catch_up
 from headrace.storage.providers import ProviderTable
 from headrace.storage.revise import UNREVISED, Aside, Revised, candidates, revise
 from headrace.storage.schema import CONTRACTS, RECEIPT_KEY, RECEIPTS, RUNS, event_table
@@ -274,6 +275,13 @@ class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
     # Commit -------------------------------------------------------------------------------------------------------
 
     def commit(self, piece: Slice) -> Committed:
+        try:
+            return self._commit(piece)
+        except NumberTakenError:
+            self._write(catch_up)
+            return self._commit(piece)
+
+    def _commit(self, piece: Slice) -> Committed:
         self._watch = Stopwatch(piece.address.source, piece.address.first_row, piece.partition)
         with self._watch.stage("commit", rows=piece.events.num_rows, size=piece.events.nbytes):
             committed, retries = self._retried(
