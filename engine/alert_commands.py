@@ -17,9 +17,10 @@ from headrace.enrich import load_function
 from headrace.errors import ConfigurationError, UsageError
 from headrace.interrupt import StopSignal, stopping
 from headrace.partitioning.identity import id_text
+from headrace.renewed import Renewed
 from headrace.sinks import FunctionSink, Lines
 from headrace.storage.base import Store
-from headrace.storage.outbox import AlertState, PrunedState, StoredAlert
+from headrace.storage.outbox import AlertState, Outbox, PrunedState, StoredAlert
 from headrace.watching import Watching, watched
 from headrace.webhook import Webhook
 
@@ -85,15 +86,26 @@ def deliver(
         raise ConfigurationError("--every needs a pause", hint="for example --every 5s")
     with (
         watched(watching),
-        open_existing(database_url(to)) as store,
+        _outbox(database_url(to), forever=pause is not None) as outbox,
         receiver.sink(seconds) as sink,
         stopping(lambda: None) as stop,
     ):
-        dispatcher = Dispatcher(store, sink, most_attempts=most_attempts, lease=seconds, table=table, rules=rules)
+        dispatcher = Dispatcher(outbox, sink, most_attempts=most_attempts, lease=seconds, table=table, rules=rules)
         done = dispatcher.drain(stop) if pause is None else dispatcher.run(pause, stop)
     # on standard output the alerts themselves are the result
     _say(output, done, sys.stderr if isinstance(sink, Lines) else sys.stdout)
     return _exit_code(stop, done)
+
+
+@contextmanager
+def _outbox(url: str, *, forever: bool) -> Iterator[Outbox | Renewed[Outbox]]:
+    """The outbox, open; for who delivers `forever` as often as the database fails."""
+    if forever:
+        with Renewed[Outbox](lambda: open_existing(url)) as outbox:
+            yield outbox
+    else:
+        with open_existing(url) as store:
+            yield store
 
 
 def listed(to: str | None, table: str | None, rules: Sequence[str], state: str | None, limit: int, output: str) -> int:

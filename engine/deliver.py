@@ -17,13 +17,15 @@ import os
 import random
 import socket
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from threading import Event
 from typing import Literal, Protocol
 from uuid import uuid4
 
-from headrace.errors import RetryableStoreError
+from headrace.errors import HeadraceError
 from headrace.observe import tell_of_attempts, tell_of_outbox
+from headrace.renewed import Renewed
 from headrace.storage.beliefs import LONGEST_WAIT
 from headrace.storage.outbox import Attempt, Outbox, StoredAlert
 
@@ -72,6 +74,9 @@ class Delivered:
     def __add__(self, other: Delivered) -> Delivered:
         return Delivered(self.delivered + other.delivered, self.later + other.later, self.dead + other.dead)
 
+    def __sub__(self, other: Delivered) -> Delivered:
+        return Delivered(self.delivered - other.delivered, self.later - other.later, self.dead - other.dead)
+
     @property
     def exit_code(self) -> int:
         """0, or 1 when an attempt failed."""
@@ -116,7 +121,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: Outbox | Renewed[Outbox],
         sink: Sink,
         *,
         most_attempts: int = MOST_ATTEMPTS,
@@ -124,7 +129,9 @@ class Dispatcher:
         table: str | None = None,
         rules: Sequence[str] = (),
     ) -> None:
-        self._outbox = outbox
+        self._outbox = outbox if isinstance(outbox, Renewed) else Renewed(lambda: nullcontext(outbox))
+        self._done = Delivered()
+        self._unsettled: tuple[str, Sequence[StoredAlert], Sequence[Attempt]] | None = None
         self._sink = sink
         self._most_attempts = most_attempts
         self._lease = lease
@@ -132,45 +139,62 @@ class Dispatcher:
         self._rules = rules
 
     def run(self, every: float, stop: Event) -> Delivered:
-        """Deliver what is due every `every` seconds until `stop` is set, also when the database fails passingly."""
-        done = Delivered()
+        """Deliver what is due every `every` seconds until `stop` is set, also when the database fails passingly.
+
+        Raises what does not pass (see `headrace.renewed`), and what the sink raises.
+        """
+        before = self._done
         while not stop.is_set():
             try:
-                done += self.drain(stop)
-            except RetryableStoreError as error:
+                self.drain(stop)
+            except HeadraceError as error:
+                if not self._outbox.outlasts(error):
+                    raise
                 log.warning("the outbox cannot be reached, trying again in %g s: %s", every, error)
             stop.wait(every)
-        return done
+        return self._done - before
 
     def drain(self, stop: Event | None = None) -> Delivered:
         """Deliver until nothing is due, or `stop` is set. Raises `StoreError`, and what the sink raises."""
-        done = Delivered()
+        before = self._done
+        outbox = self._outbox.use()
+        self._settle(outbox)  # what was sent when the database failed
         while stop is None or not stop.is_set():
             lease = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex}"
-            claimed = self._outbox.claim_alerts(
+            claimed = outbox.claim_alerts(
                 lease, limit=self._sink.at_once, seconds=self._lease, table=self._table, rules=self._rules
             )
             if not claimed:
                 break
-            attempts = self._send(lease, claimed)
-            self._outbox.settle_attempts(lease, attempts)
+            self._unsettled = (lease, claimed, self._send(outbox, lease, claimed))
+            self._settle(outbox)
+        tell_of_outbox(outbox)
+        return self._done - before
+
+    def _settle(self, outbox: Outbox) -> None:
+        """Record what came of the last sending. Should the database fail, it is recorded before the next one."""
+        if self._unsettled is not None:
+            lease, claimed, attempts = self._unsettled
+            outbox.settle_attempts(lease, attempts)
+            self._unsettled = None
             self._tell(claimed, attempts)
-            done += _counted(attempts)
-        tell_of_outbox(self._outbox)
-        return done
+            self._done += _counted(attempts)
 
     def _tell(self, claimed: Sequence[StoredAlert], attempts: Sequence[Attempt]) -> None:
         alerts = {one.alert_id: one for one in claimed}
         tell_of_attempts([(alerts[one.alert_id], _outcome(one)) for one in attempts])
 
-    def _send(self, lease: str, claimed: Sequence[StoredAlert]) -> list[Attempt]:
+    def _send(self, outbox: Outbox, lease: str, claimed: Sequence[StoredAlert]) -> list[Attempt]:
         # whoever had these in hand died of it, or with it, as often as any alert may be tried
         fatal = [one for one in claimed if one.attempts > self._most_attempts]
         sendable = [one for one in claimed if one.attempts <= self._most_attempts]
         try:
             answers = self._sink.send(sendable) if sendable else []
-        except BaseException:
-            self._outbox.release_alerts(lease, [one.alert_id for one in claimed])
+        except BaseException as error:
+            try:
+                outbox.release_alerts(lease, [one.alert_id for one in claimed])
+            except HeadraceError as second:
+                error.add_note(f"(the alerts stay leased for a while: {second.what})")
             raise
         attempts = [self._attempt(alert, sent) for alert, sent in zip(sendable, answers, strict=True)]
         return attempts + [

@@ -9,6 +9,7 @@
     ├── StoreError            exit 1   the database refused or failed: final
     │   ├── RetryableStoreError        the same, but running the transaction again may succeed
     │   │   └── ConnectionLostError    the server is away: restarting, failing over, or cut off
+    │   ├── RefusedStoreError          what was asked for is not there, or not for this user
     │   └── LockTimeoutError           a partition's lock was not granted in time
     ├── BooksError            exit 1   the books do not balance: a defect in Headrace, never ignored
     ├── WorkerError           exit 1   a worker died, hung, or its user code raised
@@ -39,6 +40,7 @@ __all__ = [
     "InputError",
     "Interrupted",
     "LockTimeoutError",
+    "RefusedStoreError",
     "RetryableStoreError",
     "SchemaError",
     "StoreError",
@@ -140,6 +142,10 @@ class InputError(HeadraceError):
 
 class StoreError(HeadraceError):
     """The database refused or failed, and trying the same again will not help."""
+
+
+class RefusedStoreError(StoreError):
+    """What was asked for is not there, or not for this user: no waiting helps."""
 
 
 class RetryableStoreError(StoreError):

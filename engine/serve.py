@@ -32,6 +32,7 @@ from headrace.feeds import Delivery, describe
 from headrace.ingest import ingest
 from headrace.observe import tell_of_outbox
 from headrace.polls import Loaded, Poll, Round, after_delivery, after_failure, not_polled
+from headrace.renewed import Renewed
 from headrace.schedule import is_due
 from headrace.scratch import scratch_folder
 from headrace.session import Session
@@ -93,39 +94,39 @@ def serve(
 ) -> None:
     """Poll what is due, once, or every `every` seconds until `stop` is set; `tell` hears of each round.
 
-    A round that the database makes impossible raises `StoreError`; with `every` it is logged, and the next one tries
-    again. Raises `ConfigurationError` for a provider that is not in the file.
+    A round that the database makes impossible raises `StoreError`; with `every` what may pass is logged, the database
+    is opened anew, and the next round tries again (`headrace.renewed`). Raises `ConfigurationError` for a provider that
+    is not in the file.
     """
     clock, stop = clock or SystemClock(), stop or Event()
-    with ExitStack() as opened:
-        service: Service | None = None
+    holder = new_holder()  # kept: what it had claimed when the database failed is still its own
+    with Renewed(lambda: Service(settings, wanted, clock, stop, holder)) as service:
         while not stop.is_set():
             began = clock.now()
             try:
-                service = service or opened.enter_context(Service(settings, wanted, clock, stop))
-                tell(service.round())
-            except ConfigurationError:
-                raise
+                tell(service.use().round())
             except HeadraceError as error:
-                if every is None:
+                if every is None or not service.outlasts(error):
                     raise
                 log.error("this round failed, the next one tries again: %s", error)  # noqa: TRY400 - it says where
             if every is None:
                 return
             left = (began + timedelta(seconds=every) - clock.now()).total_seconds()
             if left > 0:
-                clock.wait(left, stop)
+                clock.wait(min(left, every), stop)  # more is left where the clock was set back
 
 
 class Service:
     """The providers of `settings` over one open database. One thread at a time."""
 
-    def __init__(self, settings: Settings, wanted: Wanted, clock: Clock, stop: Event) -> None:
+    def __init__(
+        self, settings: Settings, wanted: Wanted, clock: Clock, stop: Event, holder: str | None = None
+    ) -> None:
         self._settings = settings
         self._wanted = wanted
         self._clock = clock
         self._stop = stop
-        self._holder = new_holder()
+        self._holder = holder or new_holder()
         self._open = ExitStack()
         self._pruned: datetime | None = None
         self._providers = _chosen(settings, wanted.names)

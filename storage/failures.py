@@ -9,7 +9,13 @@ from contextlib import contextmanager
 import psycopg
 import sqlalchemy.exc
 
-from headrace.errors import ConnectionLostError, HeadraceError, RetryableStoreError, StoreError
+from headrace.errors import (
+    ConnectionLostError,
+    HeadraceError,
+    RefusedStoreError,
+    RetryableStoreError,
+    StoreError,
+)
 from headrace.storage.numbers import NUMBERED, NumberTakenError
 
 __all__ = ["is_busy", "refused", "translated"]
@@ -21,9 +27,15 @@ _PASSING_STATES = {"40001", "40P01", "55P03", "57014", "25P04"}
 # that is not known, and the class of lost connections; one that may only be read: a standby that is about to take over
 _AWAY_STATES = {"57P01", "57P02", "57P03", "53300", "57P05", "25P03", "40003", "25006"}
 _AWAY_CLASS = "08"
+# no such table, column, schema or database, no privilege, no such user: a statement that waiting makes no better
+_REFUSED_CLASSES = ("42", "3F", "3D", "28")
 _UNIQUE = "23505"
 _NUMBERS = {(table.name, f"{table.name}_pkey") for table in NUMBERED}
-_SQLITE_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_SQLITE_KINDS = {
+    **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), RetryableStoreError),
+    # SQLITE_ERROR is a statement that cannot be: most often of a table that is not there
+    **dict.fromkeys((sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT), RefusedStoreError),
+}
 _PRIMARY_CODE = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
 
 _HINTS = {
@@ -110,7 +122,9 @@ def _kind_of(error: psycopg.Error, state: str | None) -> type[StoreError]:
         return ConnectionLostError if isinstance(error, psycopg.OperationalError) else StoreError
     if state in _AWAY_STATES or state.startswith(_AWAY_CLASS):
         return ConnectionLostError
-    return RetryableStoreError if state in _PASSING_STATES else StoreError
+    if state in _PASSING_STATES:
+        return RetryableStoreError
+    return RefusedStoreError if state.startswith(_REFUSED_CLASSES) else StoreError
 
 
 def refused(error: StoreError, conninfo: str) -> StoreError:
@@ -119,7 +133,7 @@ def refused(error: StoreError, conninfo: str) -> StoreError:
     """
     answer = psycopg.pq.PGconn.ping(conninfo.encode())
     if answer == psycopg.pq.Ping.OK:
-        return StoreError(error.what, where=error.where, hint=_REFUSED)
+        return RefusedStoreError(error.what, where=error.where, hint=_REFUSED)
     return ConnectionLostError(error.what, where=error.where, hint=_UNREACHABLE)
 
 
@@ -135,7 +149,7 @@ def _primary_code(error: sqlite3.Error) -> int:
 
 def _from_sqlite(error: sqlite3.Error, where: str) -> HeadraceError:
     code = _primary_code(error)
-    kind = RetryableStoreError if code in _SQLITE_PASSING else StoreError
+    kind = _SQLITE_KINDS.get(code, StoreError)
     broken = _SQLITE_CONSTRAINTS.get(getattr(error, "sqlite_errorcode", 0))
     hint = _SQLITE_HINTS.get(code) if broken is None else _CONSTRAINT.format(broken)
     return kind(f"SQLite says: {error}", where=where, hint=hint)

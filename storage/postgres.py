@@ -85,10 +85,20 @@ class PostgresStore(SqlStore):
         super().__init__(engine, shown, on_statement)
         self._wire: dict[str, pa.Schema] = {}
         try:
-            with self._reading():
-                pass  # a database that cannot be reached is said now, not at the first chunk
+            self._reach()
         except RetryableStoreError as error:
-            raise refused(error, conninfo_of(engine)) from error
+            why = refused(error, conninfo_of(engine))
+            if isinstance(why, RetryableStoreError):
+                raise why from error
+            try:
+                self._reach()  # it may have come up between the two
+            except RetryableStoreError:
+                raise why from error
+
+    def _reach(self) -> None:
+        """A database that cannot be reached is said now, not at the first chunk."""
+        with self._reading():
+            pass
 
     def describe(self) -> dict[str, str]:
         asked = "SELECT version(), now(), current_setting('synchronous_commit'), current_setting('fsync')"
