@@ -37,6 +37,7 @@ NO_IDS = np.empty((0, 16), dtype=np.uint8)
 MOST_ASKED = 20_000  # IDs that a warm engine's call asks for one by one, at least, before it fetches all anew
 SHARE_ASKED = 8  # looking an ID up takes about eight times as long as fetching one of many
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,8 @@ class KnownIds:
         return self._snapshot.missing_segments(times_us)
 
     def _fetch_window(self, now: datetime) -> None:
-        if self._contract.time is None or self._window is None:
+        # a window that reaches back before the year 1 is all there is
+        if self._contract.time is None or self._window is None or self._window >= now - BEGINNING:
             self._fetch_all()
         else:
             self._fetch_segment(Segment(_floor_us(now - self._window), None))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from headrace.errors import HeadraceError, InputError, concealed
@@ -14,6 +14,7 @@ from headrace.report import Report
 from headrace.schedule import next_poll
 from headrace.settings import Provider
 from headrace.storage.base import Counts
+from headrace.storage.beliefs import LONGEST_WAIT
 from headrace.storage.state import ProviderState
 from headrace.tally import Tally
 
@@ -197,8 +198,15 @@ def _with_load(state: ProviderState, loaded: Loaded, now: datetime) -> ProviderS
         loads=loads,
         load=loaded.tally.past_load(report, loads, now),
         counts=state.counts + report.counts,
-        newest_event=max(filter(None, (state.newest_event, report.newest_event)), default=None),
+        newest_event=_newest(state.newest_event, report.newest_event, now),
     )
+
+
+def _newest(before: datetime | None, here: datetime | None, now: datetime) -> datetime | None:
+    """The latest event time so far; an earlier one that is far ahead of `now` hides no later ones for ever."""
+    if before is not None and here is not None and before > now + timedelta(seconds=LONGEST_WAIT):
+        return here
+    return max(filter(None, (before, here)), default=None)
 
 
 def _clock(moment: datetime | None) -> str:

@@ -6,6 +6,10 @@
     failed            after 30 s, 1 min, 2 min …, `slowest` at most, and not before the server's Retry-After
     events again      after `interval`, at once
 
+What lies further in the future than a poll can have put it was written under a clock that was wrong, or for a longer
+interval than the file has now. It is not believed, and the provider is due: a clock that was a year ahead for one poll
+costs that poll, not the year.
+
 The longer waits are jittered by a tenth, differently for each provider and poll, so that a hundred providers that went
 quiet together do not come back together.
 """
@@ -17,9 +21,10 @@ from datetime import datetime, timedelta
 
 from xxhash import xxh3_64_intdigest
 
+from headrace.storage.beliefs import LONGEST_WAIT
 from headrace.storage.state import ProviderState
 
-__all__ = ["EARLY", "EMPTY_POLLS", "FIRST_RETRY", "JITTER", "Pace", "is_due", "next_poll"]
+__all__ = ["EARLY", "EMPTY_POLLS", "FIRST_RETRY", "JITTER", "SKEW", "Pace", "horizon", "is_due", "next_poll"]
 
 EMPTY_POLLS = 3
 """Empty polls in a row from which on a provider is polled less often."""
@@ -30,6 +35,8 @@ JITTER = 0.1
 EARLY = 0.05
 """The share of the interval by which a poll may be early: a cron job that starts a second sooner than yesterday still
 polls today."""
+SKEW = 60.0
+"""Seconds by which the clocks of two hosts may differ: neither then takes the other's times for wrong."""
 SHORTEST_BASE = 60.0  # seconds: what is doubled where the interval is shorter
 MOST_DOUBLINGS = 32  # beyond any `slowest`, and small enough for a float
 
@@ -42,9 +49,21 @@ class Pace:
     slowest: float = 21_600.0
 
 
-def is_due(state: ProviderState | None, now: datetime) -> bool:
+def is_due(state: ProviderState | None, pace: Pace, now: datetime) -> bool:
     """Whether a provider in `state` (``None``: never polled) is to be polled at `now`."""
-    return state is None or state.next_at is None or state.next_at <= now
+    if state is None or state.next_at is None or state.next_at <= now:
+        return True
+    return state.next_at > horizon(state, pace, now)
+
+
+def horizon(state: ProviderState, pace: Pace, now: datetime) -> datetime:
+    """The latest time for the next poll that is believed at `now`."""
+    skew = timedelta(seconds=SKEW)
+    if state.polled_at is not None and state.polled_at > now + skew:
+        return now
+    wait = _wait(state, pace)
+    # a server that refused us may have asked for more
+    return now + skew + timedelta(seconds=max(wait, LONGEST_WAIT) if state.failures else wait)
 
 
 def next_poll(state: ProviderState, pace: Pace, now: datetime, *, not_before: float = 0.0) -> datetime:

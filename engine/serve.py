@@ -13,7 +13,7 @@ hosts should load the same events after all, the unique key on ``event_id`` keep
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -33,7 +33,7 @@ from headrace.ingest import ingest
 from headrace.observe import tell_of_outbox
 from headrace.polls import Loaded, Poll, Round, after_delivery, after_failure, not_polled
 from headrace.renewed import Renewed
-from headrace.schedule import is_due
+from headrace.schedule import horizon, is_due
 from headrace.scratch import scratch_folder
 from headrace.session import Session
 from headrace.settings import Provider, Settings
@@ -148,11 +148,13 @@ class Service:
 
     def round(self) -> Round:
         """Poll every provider that is due, once. Raises `StoreError` if their states cannot be read or written."""
+        if not self._store.is_in_place():
+            self._store.prepare_ledger()  # another file lies there now
         now, began = self._clock.now(), monotonic()
         states = self._store.provider_states()
         active = [one for one in self._providers if one.active]
-        due = [one for one in active if self._wanted.force or is_due(states.get(one.name), now)]
-        claimed = self._claim([one.name for one in due], now)
+        due = [one for one in active if self._wanted.force or is_due(states.get(one.name), one.pace, now)]
+        claimed = self._claim(due, states, now)
         polls = [not_polled(one, "inactive") for one in self._providers if not one.active]
         polls += [not_polled(one, "not due", states[one.name]) for one in active if one not in due]
         polls += [not_polled(one, "elsewhere") for one in due if one.name not in claimed]
@@ -169,7 +171,7 @@ class Service:
     def _prune(self, now: datetime) -> None:
         """Delete old alerts, now and then. A failure waits for the next time: events matter more."""
         keep = self._settings.keep_alerts
-        if keep is None or (self._pruned is not None and now - self._pruned < BETWEEN_PRUNINGS):
+        if keep is None or (self._pruned is not None and timedelta() <= now - self._pruned < BETWEEN_PRUNINGS):
             return
         self._pruned = now
         try:
@@ -177,11 +179,16 @@ class Service:
         except HeadraceError as error:
             log.warning("old alerts could not be deleted: %s", error)
 
-    def _claim(self, names: Sequence[str], now: datetime) -> dict[str, ProviderState]:
-        if not names:
+    def _claim(
+        self, due: Sequence[Provider], states: Mapping[str, ProviderState], now: datetime
+    ) -> dict[str, ProviderState]:
+        if not due:
             return {}
-        lease = self._settings.lease
-        return self._store.claim_providers(names, self._holder, lease, due=None if self._wanted.force else now)
+        names, lease = [one.name for one in due], self._settings.lease
+        if self._wanted.force:
+            return self._store.claim_providers(names, self._holder, lease, due=None)
+        believed = {one.name: horizon(states[one.name], one.pace, now) for one in due if one.name in states}
+        return self._store.claim_providers(names, self._holder, lease, due=now, believed=believed)
 
     def _poll_all(self, chosen: Sequence[Provider], states: dict[str, ProviderState], now: datetime) -> list[Poll]:
         """Poll the `chosen`, claimed as `states`; whatever happens, what became of them is saved, and let go."""

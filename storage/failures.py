@@ -33,8 +33,7 @@ _UNIQUE = "23505"
 _NUMBERS = {(table.name, f"{table.name}_pkey") for table in NUMBERED}
 _SQLITE_KINDS = {
     **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), RetryableStoreError),
-    # SQLITE_ERROR is a statement that cannot be: most often of a table that is not there
-    **dict.fromkeys((sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT), RefusedStoreError),
+    **dict.fromkeys((sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT), RefusedStoreError),
 }
 _PRIMARY_CODE = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
 

@@ -1,4 +1,5 @@
-"""Where an SQLite database lies: told once, when its URL is taken in.
+"""Where an SQLite database lies: told once, when its URL is taken in; and whether it is still the one that was
+opened.
 
     sqlite:///x.db              a file, relative to the folder that the process is in *now*
     sqlite:///file:x.db?uri=true   the same, as SQLite's own URI
@@ -9,15 +10,34 @@ A process may change its folder, and a worker, or the thread that renews claims,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote, unquote
 
 import sqlalchemy as sa
 
-__all__ = ["absolute", "file_of", "in_memory"]
+__all__ = ["PlacedFile", "absolute", "file_of", "in_memory"]
 
 _URI = "file:"
 _MEMORY = ":memory:"
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFile:
+    """The file behind a connection: its path, and what tells it from another file under the same path."""
+
+    path: Path
+    identity: tuple[int, int] | None
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """The file that lies there now; links are followed, and so one that is bent leads to another file."""
+        return cls(path, _identity(path))
+
+    def is_in_place(self) -> bool:
+        """Whether the path still leads to this file. Under Unix a file that was removed can be written to for ever."""
+        return _identity(self.path) == self.identity
 
 
 def absolute(url: str) -> str:
@@ -58,6 +78,14 @@ def file_of(url: sa.URL) -> Path | None:
     path = unquote(str(url.database).removeprefix(_URI).partition("?")[0])
     # an authority, of which SQLite takes none but localhost
     return Path(path.removeprefix("//localhost").replace("//", "/", 1) if path.startswith("//") else path)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _is_uri(url: sa.URL) -> bool:

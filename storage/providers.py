@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from headrace.storage import ledger
+from headrace.storage.beliefs import LONGEST_WAIT, furthest
 from headrace.storage.past_loads import PastLoad, kept_loads, past_load_of, ring_values
 from headrace.storage.schema import PAST_LOADS, PROVIDERS
 from headrace.storage.state import ProviderState
@@ -48,30 +49,40 @@ class ProviderTable(Transactions):
         return {row["provider"]: _state_of(row) for row in rows}
 
     def claim_providers(
-        self, names: Sequence[str], holder: str, seconds: float, *, due: datetime | None
+        self,
+        names: Sequence[str],
+        holder: str,
+        seconds: float,
+        *,
+        due: datetime | None,
+        believed: Mapping[str, datetime] | None = None,
     ) -> dict[str, ProviderState]:
         """Claim those that nobody else holds and that are due by `due`; returns their states."""
-        # a claim of our own is one whose COMMIT was not answered
+        claims = self._insert(PROVIDERS)
         free = sa.or_(
-            _COLUMNS.held_until.is_(None), _COLUMNS.held_until <= self._now(), _COLUMNS.holder == sa.literal(holder)
+            _COLUMNS.held_until.is_(None),
+            _COLUMNS.held_until <= self._now(),
+            _COLUMNS.held_until > self._after(furthest(seconds)),
+            _COLUMNS.holder == sa.literal(holder),  # one of our own, whose COMMIT was not answered
         )
-        may = free if due is None else free & sa.or_(_COLUMNS.next_at.is_(None), _COLUMNS.next_at <= self._moment(due))
+        latest, next_at = believed or {}, _COLUMNS.next_at
+        if due is not None:
+            free &= sa.or_(next_at.is_(None), next_at <= self._moment(due), next_at > claims.excluded.next_at)
         granted: dict[str, ProviderState] = {}
         for block in _blocks(sorted(set(names))):
-            rows = [{"provider": name, "holder": holder, "held_until": self._after(seconds)} for name in block]
-            claim = self._insert(PROVIDERS).values(rows)
-            claim = claim.on_conflict_do_update(
+            held = {"holder": holder, "held_until": self._after(seconds)}
+            rows = [{"provider": name, "next_at": self._moment(latest.get(name)), **held} for name in block]
+            claim = claims.values(rows).on_conflict_do_update(
                 index_elements=["provider"],
-                set_={"holder": claim.excluded.holder, "held_until": claim.excluded.held_until},
-                where=may,
-            ).returning(PROVIDERS)
-            granted |= {row["provider"]: _state_of(row) for row in self._rows(claim)}
+                set_={"holder": claims.excluded.holder, "held_until": claims.excluded.held_until},
+                where=free,
+            )
+            granted |= {row["provider"]: _state_of(row) for row in self._rows(claim.returning(PROVIDERS))}
         return granted
 
     def renew_claims(self, holder: str, seconds: float) -> set[str]:
         """Prolong what `holder` has; returns it."""
-        renew = sa.update(PROVIDERS).where(_COLUMNS.holder == holder, _COLUMNS.held_until > self._now())
-        renew = renew.values(held_until=self._after(seconds))
+        renew = sa.update(PROVIDERS).where(_COLUMNS.holder == holder).values(held_until=self._after(seconds))
         return {row["provider"] for row in self._rows(renew.returning(_COLUMNS.provider))}
 
     def save_providers(self, states: Collection[ProviderState], holder: str) -> set[str]:
@@ -108,7 +119,8 @@ class ProviderTable(Transactions):
 
     def claimed_providers(self) -> Mapping[str, str]:
         """Who holds which provider at this moment."""
-        held = sa.select(_COLUMNS.provider, _COLUMNS.holder).where(_COLUMNS.held_until > self._now())
+        lasting = (_COLUMNS.held_until > self._now()) & (_COLUMNS.held_until <= self._after(furthest(0, LONGEST_WAIT)))
+        held = sa.select(_COLUMNS.provider, _COLUMNS.holder).where(lasting)
         with self._reading() as connection:
             return {row["provider"]: row["holder"] for row in connection.execute(held).mappings()}
 

@@ -15,12 +15,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +40,7 @@ from headrace.storage.held import HeldRows, rows_of
 from headrace.storage.holdings import NO_RECEIPT, Holdings
 from headrace.storage.locks import lock_timed_out
 from headrace.storage.numbers import NumberTakenError
-from headrace.storage.places import in_memory
+from headrace.storage.places import PlacedFile, file_of, in_memory
 from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS, arrow_of_sqlite
 from headrace.storage.sqlstore import Opened, SqlStore, Written, in_packs
@@ -91,7 +89,8 @@ class SqliteStore(SqlStore):
             poolclass=pool,
             hide_parameters=True,  # a traceback is no place for the user's rows
         )
-        self._file: _File | None = None
+        self._path = file_of(url)
+        self._file: PlacedFile | None = None
         sa.event.listen(engine, "connect", partial(_prepare_connection, shown))
         sa.event.listen(engine, "connect", self._note_file)
         sa.event.listen(engine, "checkout", _require_file)
@@ -112,8 +111,8 @@ class SqliteStore(SqlStore):
     def is_in_place(self) -> bool:
         return self._file is None or self._file.is_in_place()
 
-    def _note_file(self, connection: sqlite3.Connection, record: sa.pool.ConnectionPoolEntry) -> None:
-        self._file = record.info[FILE] = _File.of(connection)
+    def _note_file(self, _driver: object, record: sa.pool.ConnectionPoolEntry) -> None:
+        self._file = record.info[FILE] = None if self._path is None else PlacedFile.at(self._path)
 
     # Tables -------------------------------------------------------------------------------------------------------
 
@@ -309,35 +308,10 @@ class SqliteStore(SqlStore):
                 yield b"".join(block)
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    """The file behind a connection: its path, and what tells it from another file under the same path."""
-
-    path: str
-    identity: tuple[int, int] | None
-
-    @classmethod
-    def of(cls, connection: sqlite3.Connection) -> Self:
-        """The file of `connection`; its path is empty where the database is in memory."""
-        path = next((row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main"), "") or ""
-        return cls(path, _identity(path))
-
-    def is_in_place(self) -> bool:
-        """Whether the path still leads to this file. Under Unix a file that was removed can be written to for ever."""
-        return not self.path or _identity(self.path) == self.identity
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        facts = Path(path).stat()
-    except OSError:
-        return None
-    return facts.st_dev, facts.st_ino
-
-
 def _require_file(_driver: object, record: sa.pool.ConnectionPoolEntry, _proxy: object) -> None:
     """Have the pool open the file anew if another has come to its place."""
-    if not record.info[FILE].is_in_place():
+    file = record.info[FILE]
+    if file is not None and not file.is_in_place():
         raise sa.exc.DisconnectionError("the file was removed or replaced")
 
 

@@ -64,17 +64,26 @@ class ProviderStore(Store, Protocol):
         ...
 
     def claim_providers(
-        self, names: Sequence[str], holder: str, seconds: float, *, due: datetime | None
+        self,
+        names: Sequence[str],
+        holder: str,
+        seconds: float,
+        *,
+        due: datetime | None,
+        believed: Mapping[str, datetime] | None = None,
     ) -> dict[str, ProviderState]:
         """Claim providers for `seconds`; returns the states, as they are now, of those that were granted.
 
-        Not granted are those that another holder has, and those whose `next_at` is after `due` (``None``: all are due).
-        One statement.
+        Not granted are those that another holder has, and those whose `next_at` is after `due` (``None``: all are due),
+        unless it is also after what is `believed` of it. A claim of another that reaches further into the future than
+        any (`headrace.storage.beliefs`) is not believed either. One statement.
         """
         ...
 
     def renew_claims(self, holder: str, seconds: float) -> set[str]:
-        """Prolong all claims of `holder` to `seconds` from now; returns what it still holds. One statement."""
+        """Prolong all claims of `holder` to `seconds` from now, also lapsed ones that nobody has taken since; returns
+        what it still holds. One statement.
+        """
         ...
 
     def save_providers(self, states: Collection[ProviderState], holder: str) -> set[str]:

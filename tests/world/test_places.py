@@ -151,7 +151,8 @@ def replaced(file: Path) -> None:
 
 
 def moved(file: Path) -> None:
-    file.rename(file.with_name("old.db"))
+    for one in file.parent.glob(f"{file.name}*"):
+        one.rename(one.with_name(one.name.replace("x.db", "old.db")))
 
 
 def folder_swapped(file: Path) -> None:

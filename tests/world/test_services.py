@@ -52,7 +52,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def until(there: Callable[[], bool]) -> None:
     end = time.monotonic() + WITHIN
     while not there():
-        assert time.monotonic() < end, "it did not come to that"
+        ended = [one.failed for one in threading.enumerate() if isinstance(one, Running) and one.failed]
+        assert time.monotonic() < end, f"it did not come to that: {ended}"
         time.sleep(0.02)
 
 
