@@ -18,7 +18,22 @@ from functools import cache
 from itertools import combinations
 from pathlib import Path
 
-__all__ = ["BEGIN", "COMPARED", "END", "Record", "keep", "keep_pairs", "table", "taken_now", "unkept", "write_page"]
+import world.record
+from world.record import keep_world
+
+__all__ = [
+    "BEGIN",
+    "COMPARED",
+    "END",
+    "Record",
+    "keep",
+    "keep_pairs",
+    "keep_world",
+    "table",
+    "taken_now",
+    "unkept",
+    "write_page",
+]
 
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 SEEDS_SHOWN = 2
@@ -150,10 +165,17 @@ def _most(measured: Sequence[float | None], form: str) -> str:
 
 def write_page(evidence: Path, page: Path) -> None:
     """Put the table of `evidence` between the markers of `page`."""
-    records = [Record(**json.loads(line)) for line in evidence.read_text().splitlines()]
-    text = page.read_text()
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    page.write_text(f"{before}\n\n{table(records)}\n\n{after}")
+    lines = [json.loads(line) for line in evidence.read_text().splitlines()]
+    records = [Record(**line) for line in lines if "world" not in line]
+    text = between(page.read_text(), BEGIN, table(records), END) if records else page.read_text()
+    if worlds := [line["world"] for line in lines if "world" in line]:
+        text = between(text, world.record.BEGIN, world.record.page(worlds), world.record.END)
+    page.write_text(text)
+
+
+def between(text: str, begin: str, new: str, end: str) -> str:
+    """`text` with `new` between two markers."""
+    return f"{text[: text.index(begin) + len(begin)]}\n\n{new}\n\n{text[text.index(end) :]}"
 
 
 if __name__ == "__main__":
