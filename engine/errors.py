@@ -6,11 +6,13 @@
     │   ├── ContractError              the run's contract differs from the one stored with the table
     │   └── SchemaError                the input's columns and the table's cannot be reconciled
     ├── InputError            exit 1   an input cannot be read, or not to its end
+    │   └── StaleReceiptsError         what an unfinished run says it has done does not hold any more
     ├── StoreError            exit 1   the database refused or failed: final
     │   ├── RetryableStoreError        the same, but running the transaction again may succeed
     │   │   └── ConnectionLostError    the server is away: restarting, failing over, or cut off
     │   ├── RefusedStoreError          what was asked for is not there, or not for this user
-    │   └── LockTimeoutError           a partition's lock was not granted in time
+    │   ├── LockTimeoutError           a partition's lock was not granted in time
+    │   └── LostCommitsError           the database has lost what it had confirmed
     ├── BooksError            exit 1   the books do not balance: a defect in Headrace, never ignored
     ├── WorkerError           exit 1   a worker died, hung, or its user code raised
     ├── Interrupted           exit 130/143   stopped by a signal; run again to resume
@@ -40,9 +42,11 @@ __all__ = [
     "InputError",
     "Interrupted",
     "LockTimeoutError",
+    "LostCommitsError",
     "RefusedStoreError",
     "RetryableStoreError",
     "SchemaError",
+    "StaleReceiptsError",
     "StoreError",
     "UsageError",
     "VerificationError",
@@ -140,6 +144,13 @@ class InputError(HeadraceError):
     retry_after: float = 0.0
 
 
+class StaleReceiptsError(InputError):
+    """The receipts of an unfinished run do not hold any more: other rows stand there now, or their events are gone.
+
+    The run is given up, and its input loaded by a new one.
+    """
+
+
 class StoreError(HeadraceError):
     """The database refused or failed, and trying the same again will not help."""
 
@@ -164,6 +175,10 @@ class SettledError(StoreError):
 
 class LockTimeoutError(StoreError):
     """A partition's lock was not granted in time: another loader holds it. It was waited for; nothing was changed."""
+
+
+class LostCommitsError(StoreError):
+    """The database has lost commits that it had confirmed."""
 
 
 class BooksError(HeadraceError):

@@ -25,17 +25,18 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from threading import Event
 
 from headrace.agreement import Agreement, agree, agree_on_input
+from headrace.closing import Confirmed, close, record_failure
 from headrace.config import LoadOptions
-from headrace.errors import BooksError, ConfigurationError, HeadraceError, Interrupted
+from headrace.errors import HeadraceError, Interrupted, StaleReceiptsError
 from headrace.flags import Decision, decide
 from headrace.intake import Intake
 from headrace.known import KnownIds
-from headrace.ledger import OpenRun, open_run
+from headrace.ledger import OpenRun, Superseded, open_run
 from headrace.logs import about
 from headrace.microbatch import MicroBatch
 from headrace.observe import audience
@@ -44,15 +45,15 @@ from headrace.prepare import latest, moment_of
 from headrace.progress import Progress, Quiet
 from headrace.report import Report
 from headrace.revisions import locate_revisions
-from headrace.session import Session
+from headrace.session import Session, possible, shape_for
 from headrace.shadow import Shadow
+from headrace.skipped import SkippedSlices
 from headrace.slicing import Slicing, alerting
 from headrace.source import Input
 from headrace.stages import Listener, PoolHealth, RunFacts, Stages
-from headrace.storage.base import Committed, Counts, RunRecord, RunStatus, Store
-from headrace.storage.places import in_memory
+from headrace.storage.base import Committed, Counts, Receipt, Store
 from headrace.storage.rejects import StoredReject
-from headrace.strategy import SEQUENTIAL, Shape, parallel_shape
+from headrace.strategy import SEQUENTIAL
 from headrace.worker import alert_keys
 from headrace.workers import Task, Workers
 
@@ -81,72 +82,38 @@ def ingest(
     Raises `HeadraceError`.
     """
     began = time.monotonic()
-    decision = _possible(decide(options.mode, options.provider, table), store)
+    decision = possible(decide(options.mode, options.provider, table), store)
     with ExitStack() as opened:
         session = session or opened.enter_context(Session(store, options.parallel))
-        workers = _pool(session, options) if decision.mode == "parallel" else session.inline
         stages = Stages(audience(listener))
-        with stages.stage("agree"):
-            agreement = agree(store, table, inputs, options)
-            going = open_run(store, agreement, inputs, options, _shape(decision, options), workers.count)
-        run = _Run(
-            store, agreement, going, options, session, decision, progress or Quiet(), stop or Event(), stages=stages
-        )
-        opened.enter_context(about(run=going.run_id, provider=options.provider, table=table))
-        opened.enter_context(stages.telling_failure())
-        stages.listener.began(run.facts(workers.health()))
-        try:
-            run.load(inputs, workers, replayed or {})
-        except BaseException as error:
-            if isinstance(error, HeadraceError):
-                error.run_id = going.run_id
-            session.dismiss()
-            session.forget()
-            _record_failure(store, going, error, time.monotonic() - began)
-            raise
-        seconds = time.monotonic() - began
-        finished = store.finish_run(going.run_id, status="done", seconds=seconds)
-        _check_books(run.counts, finished)
-        report = run.report(seconds)
-        stages.listener.ended(report)
-    return report
-
-
-def _possible(decision: Decision, store: Store) -> Decision:
-    """The decision, where workers can see the database; a flag that asks for what cannot be is not heeded."""
-    if decision.mode == "sequential" or not in_memory(store.url):
-        return decision
-    if decision.source == "argument":
-        raise ConfigurationError(
-            "workers of parallel mode cannot see a database in this process's memory",
-            where=store.url,
-            hint="--mode sequential, or a file: sqlite:///events.db",
-        )
-    log.warning("the database lies in this process's memory, where no worker can see it: the load is sequential")
-    return replace(decision, mode="sequential")
-
-
-def _pool(session: Session, options: LoadOptions) -> Workers:
-    """The pool, before anything is changed: what it cannot be sent is said now."""
-    if options.parallel.executor is None:
-        if options.enrichment is not None:
-            options.enrichment.require_sendable()
-        for rule in options.alerts:
-            rule.require_sendable()
-    return session.pool()
-
-
-def _shape(decision: Decision, options: LoadOptions) -> Shape:
-    if decision.mode == "sequential":
-        return SEQUENTIAL
-    how = options.parallel
-    return parallel_shape(
-        how.strategy,
-        workers=how.workers,
-        partitions=how.partitions,
-        chunk_rows=options.read.chunk_rows,
-        memory=how.memory,
-    )
+        stop, progress = stop or Event(), progress or Quiet()
+        given_up: Superseded | None = None
+        while True:
+            workers = session.workers(decision, options)
+            with stages.stage("agree"):
+                agreement = agree(store, table, inputs, options)
+                shape = shape_for(decision, options)
+                going = open_run(store, agreement, inputs, options, shape, workers.count, given_up=given_up)
+            run = _Run(store, agreement, going, options, session, decision, progress, stop, stages=stages)
+            run.given_up = given_up
+            with about(run=going.run_id, provider=options.provider, table=table), stages.telling_failure():
+                stages.listener.began(run.facts(workers.health()))
+                try:
+                    report = run.carried_out(inputs, workers, replayed or {}, began)
+                except BaseException as error:
+                    if isinstance(error, HeadraceError):
+                        error.run_id = going.run_id
+                    session.forget()
+                    run.end_with(error, time.monotonic() - began)
+                    if not isinstance(error, StaleReceiptsError) or going.job is None:
+                        raise
+                    given_up = Superseded.by(going, error, given_up)
+                    log.warning("%s", given_up)
+                    stages.tell()
+                    stages.listener.failed(error)
+                else:
+                    stages.listener.ended(report)
+                    return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +155,7 @@ class _Run:
         self._stop = stop
         self._stages = stages
         self._slicing = Slicing(going, options)
+        self._skipped_slices = SkippedSlices(store, going)
         self._known: KnownIds = session.known(agreement, options)
         self._shadow = self._shadowed() if decision.shadow and going.shape == SEQUENTIAL else None
         self._in_flight: deque[_Flight] = deque()
@@ -198,9 +166,29 @@ class _Run:
         self.retries = 0
         self.lock_seconds = 0.0
         self.alerts = 0
+        self.given_up: Superseded | None = None
+        self._confirmed = Confirmed()
         self._newest_us: int | None = None
 
-    def load(self, inputs: Sequence[Input], workers: Workers, replayed: Mapping[int, StoredReject]) -> None:
+    def carried_out(self, inputs: Sequence[Input], workers: Workers, replayed: Mapping[int, StoredReject], began: float) -> Report:
+        """Take everything to the table, and close the books; `began` is when the command did."""
+        self._load(inputs, workers, replayed)
+        self._slicing.require_all_matched()
+        seconds = time.monotonic() - began
+        close(self._store, self._going, self.counts, self._confirmed, seconds)
+        return self._report(seconds)
+
+    def end_with(self, error: BaseException, seconds: float) -> None:
+        """End what is in flight, and leave the reason in the ledger."""
+        if isinstance(error, StaleReceiptsError):
+            for flight in self._in_flight:  # what is on its way is of use to the run that does this one again
+                for _, task in flight.slices:
+                    with suppress(HeadraceError):
+                        task.result()
+        self._session.dismiss()
+        record_failure(self._store, self._going, error, seconds)
+
+    def _load(self, inputs: Sequence[Input], workers: Workers, replayed: Mapping[int, StoredReject]) -> None:
         """Take every chunk of every input to the table, in input order."""
         self._workers = self._began_with = workers
         self._replayed = replayed
@@ -243,7 +231,7 @@ class _Run:
             started=self._stages.started,
         )
 
-    def report(self, seconds: float) -> Report:
+    def _report(self, seconds: float) -> Report:
         """What the run did."""
         sequential = self._shape == SEQUENTIAL
         busiest, every = max(self._partition_rows), sum(self._partition_rows)
@@ -274,7 +262,11 @@ class _Run:
             seconds=seconds,
             stages=self._stages.seconds(),
             newest_event=moment_of(self._newest_us),
+            notes=self._notes(),
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        return () if self.given_up is None else (str(self.given_up),)
 
     def _shadowed(self) -> Shadow:
         partitions = self._options.parallel.partitions or self._options.parallel.workers
@@ -301,8 +293,13 @@ class _Run:
         """Give out the slices that no receipt speaks of, and wait for older ones until there is room."""
         partitions = self._slicing.partitions(batch)
         receipts = {one: self._slicing.receipt(batch, one) for one in partitions}
-        if to_judge := None in receipts.values() and self._shape.existing == "snapshot":
+        done = [receipt for receipt in receipts.values() if receipt is not None]
+        to_judge = len(done) < len(partitions) and self._shape.existing == "snapshot"
+        if to_judge or done:
             self._fetch_for(batch)
+        if done:
+            self._prove(batch, done)
+        if to_judge:
             with self._stages.stage("decide", about=batch.address):
                 batch.judge()
         if self._shadow is not None:
@@ -310,7 +307,6 @@ class _Run:
         if self._options.revisions != "ignore" and batch.anything_again:
             self._drain()  # what a row repeats must be in the table when the row is compared with it
         open_slices = [self._order(batch, one) for one in partitions if receipts[one] is None]
-        done = [receipt for receipt in receipts.values() if receipt is not None]
         flight = _Flight(
             batch,
             size,
@@ -350,6 +346,12 @@ class _Run:
             with self._stages.stage("snapshot", rows=len(believed)):
                 self._known.confirm(believed, times, self._going.started)
 
+    def _prove(self, batch: MicroBatch, done: Sequence[Receipt]) -> None:
+        """That what an earlier process has committed is in the table: nothing is skipped on a receipt's word alone."""
+        self._drain()
+        with self._stages.stage("snapshot", about=batch.address):
+            self._skipped_slices.require_there(batch, done, self._known)
+
     # From slices to books -------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
@@ -365,6 +367,7 @@ class _Run:
             with self._stages.stage("wait.commit"):
                 committed = task.result()
             self._stages.take(committed.spans)
+            self._confirmed.add(order.slice, committed)
             self._stages.listener.committed(order.slice, committed)
             counts += committed.counts
             self.retries += committed.retries
@@ -393,22 +396,3 @@ class _Run:
             log.warning("the feature flag was turned off: the rest of run %s is sequential", self._going.run_id)
             self._drain()
             self._workers = self._intake.workers = self._session.inline
-
-
-def _check_books(counts: Counts, finished: RunRecord) -> None:
-    if not counts.balanced or counts != finished.counts:
-        raise BooksError(
-            f"the books do not balance: this run counted {counts}, its receipts sum to {finished.counts}",
-            where=f"run {finished.run_id}",
-            hint="this is a defect in Headrace; `headrace verify` with the same arguments says what is in the table",
-        )
-
-
-def _record_failure(store: Store, going: OpenRun, error: BaseException, seconds: float) -> None:
-    """Leave the reason in the ledger; what went wrong first matters more than whether this could be written."""
-    stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
-    status: RunStatus = "interrupted" if stopped else "failed"
-    try:
-        store.finish_run(going.run_id, status=status, seconds=seconds, error=f"{type(error).__name__}: {error}")
-    except HeadraceError as second:
-        error.add_note(f"(the ledger could not be told: {second.what})")

@@ -100,6 +100,12 @@ class KnownIds:
         met = ids.where(first[ids.rows])
         return met.where(self._snapshot.known_sorted(met)).packed()
 
+    def held(self, ids: NDArray[np.uint8]) -> Mask:
+        """Which of `ids` (rows, 16), each there once, are in the store, by this call's own word. Shape (rows,)."""
+        found: Mask = np.zeros(len(ids), dtype=np.bool_) if self._is_old else self._snapshot.known(ids)
+        found[~found] = self._lookup.held(ids[~found])
+        return found
+
     def confirm(self, ids: NDArray[np.uint8], times_us: NDArray[np.int64] | None, now: datetime) -> None:
         """Ask the store which of the `believed` IDs it still holds; the others are then as good as new.
 

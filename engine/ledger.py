@@ -7,6 +7,10 @@ means that a receipt of the earlier run speaks about the same rows; the digest i
 Two processes that load the same job at the same time share its run: the receipt's key decides which of them commits a
 slice, and both report the books of the whole input.
 
+What its receipts say is a belief, and is checked for each slice that is skipped (`headrace.skipped`). Where it does not
+hold any more, the run is superseded: closed for good, and its input loaded by a new one, which the unique key and the
+snapshot make safe.
+
 The mode is no part of the job: a run begun in parallel can be finished sequentially, and the other way round. It keeps
 the shape it began with, for its receipts speak about slices of that shape.
 """
@@ -18,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 from xxhash import xxh3_128_hexdigest
@@ -26,41 +30,79 @@ from xxhash import xxh3_128_hexdigest
 from headrace.agreement import Agreement
 from headrace.alerts import AlertRule
 from headrace.config import LoadOptions
-from headrace.errors import InputError, StoreError
+from headrace.errors import HeadraceError, InputError, StoreError
+from headrace.holder import holder
 from headrace.source import Input, ReadOptions
 from headrace.storage.base import Receipt, RunRecord, Store
 from headrace.strategy import SEQUENTIAL, Shape
 from headrace.version import __version__
 
-__all__ = ["OpenRun", "inputs_key", "open_run"]
+__all__ = ["OpenRun", "Superseded", "inputs_key", "open_run"]
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRun:
     """A run that is going. `started` is the database server's clock; `shape` how it cuts its input; `receipts` what an
-    earlier process got done, by source, first row and partition.
+    earlier process got done, by source, first row and partition. `job` is the key under which it can be resumed,
+    `supersedes` the run that it does again.
     """
 
     run_id: str
     started: datetime
     shape: Shape
     receipts: Mapping[tuple[str, int, int], Receipt]
+    job: str | None = None
+    supersedes: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A run that is given up by this process, and why. `before` is how many were given up before it."""
+
+    going: OpenRun
+    because: str
+    before: int = 0
+
+    @classmethod
+    def by(cls, going: OpenRun, error: HeadraceError, earlier: Superseded | None) -> Self:
+        """Given up because of `error`, after `earlier`."""
+        because = f"superseded: {error.where}: {error.what}"
+        return cls(going, because, 0 if earlier is None else earlier.before + 1)
+
+    def __str__(self) -> str:
+        return f"run {self.going.run_id} is {self.because}; the input is loaded from its beginning by a new run"
 
 
 def open_run(
-    store: Store, agreement: Agreement, inputs: Sequence[Input], options: LoadOptions, shape: Shape, workers: int
+    store: Store,
+    agreement: Agreement,
+    inputs: Sequence[Input],
+    options: LoadOptions,
+    shape: Shape,
+    workers: int,
+    *,
+    given_up: Superseded | None = None,
 ) -> OpenRun:
-    """Resume the job's unfinished run if there is one (and `options.resume`), else start a new run of this `shape`."""
+    """Resume the job's unfinished run if there is one (and `options.resume`), else start a new run of this `shape`.
+
+    The run that is `given_up` is superseded by it. Another process may have done so already: then its run is joined,
+    once. What is given up after that is done again by a run that nobody shares.
+    """
     job = _job(agreement, inputs, options)
+    if given_up is not None and given_up.before:
+        job = None
     earlier = store.unfinished_run(agreement.table, job) if options.resume and job else None
-    if earlier is not None:
-        started = store.reopen_run(earlier.run_id)
+    if earlier is not None and (given_up is None or earlier.run_id != given_up.going.run_id):
+        started = store.reopen_run(earlier.run_id, holder())
         receipts = {(r.address.source, r.address.first_row, r.partition): r for r in store.receipts(earlier.run_id)}
-        return OpenRun(earlier.run_id, started, Shape.from_json(earlier.shape), receipts)
-    run = store.start_run(replace(_record(agreement, inputs, options, job), **_how(shape, workers)))
+        shape = Shape.from_json(earlier.shape)
+        return OpenRun(earlier.run_id, started, shape, receipts, job, earlier.supersedes)
+    before, because = (None, None) if given_up is None else (given_up.going.run_id, given_up.because)
+    record = replace(_record(agreement, inputs, options, job), supersedes=before, **_how(shape, workers))
+    run = store.start_run(record, because=because)
     if run.started_at is None:
         raise StoreError("the database gave no start time for the run")
-    return OpenRun(run.run_id, run.started_at, shape, {})
+    return OpenRun(run.run_id, run.started_at, shape, {}, job, before)
 
 
 def inputs_key(inputs: Sequence[Input], options: LoadOptions) -> str:
@@ -124,6 +166,7 @@ def _record(agreement: Agreement, inputs: Sequence[Input], options: LoadOptions,
         strategy="sequential",
         workers=1,
         version=__version__,
+        holder=holder(),
     )
 
 

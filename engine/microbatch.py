@@ -87,6 +87,18 @@ class MicroBatch:
         """The IDs of the new events, shape (rows, 16); before `judge`, of those met for the first time."""
         return np.concatenate([ids[new] for ids, new in zip(self._ids, self._new, strict=True)])
 
+    def first_events(self, partition: int) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+        """The events of a partition that were met for the first time: their IDs, shape (rows, 16), and the numbers of
+        their rows in the input, ``None`` where a select was applied.
+        """
+        ids, numbers = [], []
+        for chunk, every, rows, first in zip(self.chunks, self._ids, self._rows, self._first, strict=True):
+            own = rows[partition][first[rows[partition]]]
+            ids.append(every[own])
+            if chunk.rows is not None:
+                numbers.append(chunk.rows[own])
+        return np.concatenate(ids), np.concatenate(numbers) if len(numbers) == len(ids) else None
+
     def rows(self, partition: int) -> int:
         """The rows of a partition, duplicates included."""
         return sum(len(rows[partition]) for rows in self._rows)

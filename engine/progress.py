@@ -52,6 +52,7 @@ class Tally:
 
     def start(self, inputs: Sequence[Input]) -> None:
         """Begin to count over `inputs`."""
+        self.counts, self.chunks = Counts(), 0
         self._inputs = inputs
         self.began = time.monotonic()
 

@@ -77,7 +77,8 @@ class Recorder(Silent):
         self._sampler.join()
 
     def began(self, run: RunFacts) -> None:
-        """Keep the run's facts."""
+        """Keep the run's facts; what an earlier run did that was given up for this one is not of interest any more."""
+        self.error, self.batches, self.partition_rows, self._landing = None, [], {}, []
         self.facts = run
 
     def measured(self, spans: Sequence[Span]) -> None:

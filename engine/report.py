@@ -26,7 +26,8 @@ class Report:
     partition had. `fell_back` says why the rest of a parallel run was done sequentially, `shadow` what the comparison
     with the parallel way found; ``None`` where that did not happen. `seconds` is the wall time of this process alone.
     `stages` is the wall time by stage (`headrace.stages`), that of all workers together.
-    `newest_event` is the latest event time among the events read, ``None`` without a time column.
+    `newest_event` is the latest event time among the events read, ``None`` without a time column. `notes` are sentences
+    that tell what else happened: that an earlier run of this input was given up, for example, and why.
     """
 
     run_id: str
@@ -55,6 +56,7 @@ class Report:
     seconds: float
     stages: Mapping[str, float] = field(default_factory=dict)
     newest_event: datetime | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def rows_per_second(self) -> float:
@@ -115,6 +117,7 @@ class Report:
             lines.append(f"  compared with the parallel way: {self.shadow}")
         if self.resumed:
             lines.append(f"  resumed: {self.chunks_skipped} chunks were in already")
+        lines += [f"  {note}" for note in self.notes]
         if self.rejected:
             lines.append(f"  see the rejected rows: headrace rejects list --run {self.run_id[:8]}")
         return "\n".join(lines)

@@ -6,9 +6,11 @@ the existing IDs known.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,14 +19,20 @@ from headrace.agreement import Agreement
 from headrace.cluster import connected
 from headrace.config import LoadOptions, ParallelOptions
 from headrace.crew import ProcessCrew
+from headrace.errors import ConfigurationError
+from headrace.flags import Decision
 from headrace.known import KnownIds
 from headrace.logs import worker_logging
 from headrace.pool import PooledWorkers
 from headrace.scratch import scratch_folder
 from headrace.storage.base import Store
+from headrace.storage.places import in_memory
+from headrace.strategy import SEQUENTIAL, Shape, parallel_shape
 from headrace.workers import InlineWorkers, Workers
 
-__all__ = ["Session"]
+__all__ = ["Session", "possible", "shape_for"]
+
+log = logging.getLogger("headrace.session")
 
 
 class Session:
@@ -62,6 +70,17 @@ class Session:
                 self.dismiss()
         finally:
             self._open.__exit__(kind, error, trace)
+
+    def workers(self, decision: Decision, options: LoadOptions) -> Workers:
+        """Who carries a run out. What a pool cannot be sent is said now, before anything is changed."""
+        if decision.mode == "sequential":
+            return self.inline
+        if options.parallel.executor is None:
+            if options.enrichment is not None:
+                options.enrichment.require_sendable()
+            for rule in options.alerts:
+                rule.require_sendable()
+        return self.pool()
 
     def pool(self) -> Workers:
         """The pool, started if it is not running. Raises `ConfigurationError` where it cannot be."""
@@ -112,6 +131,34 @@ class Session:
         if self._known is not None:
             self._known[1].close()
             self._known = None
+
+
+def possible(decision: Decision, store: Store) -> Decision:
+    """The decision, where workers can see the database; a flag that asks for what cannot be is not heeded."""
+    if decision.mode == "sequential" or not in_memory(store.url):
+        return decision
+    if decision.source == "argument":
+        raise ConfigurationError(
+            "workers of parallel mode cannot see a database in this process's memory",
+            where=store.url,
+            hint="--mode sequential, or a file: sqlite:///events.db",
+        )
+    log.warning("the database lies in this process's memory, where no worker can see it: the load is sequential")
+    return replace(decision, mode="sequential")
+
+
+def shape_for(decision: Decision, options: LoadOptions) -> Shape:
+    """How a new run cuts its input."""
+    if decision.mode == "sequential":
+        return SEQUENTIAL
+    how = options.parallel
+    return parallel_shape(
+        how.strategy,
+        workers=how.workers,
+        partitions=how.partitions,
+        chunk_rows=options.read.chunk_rows,
+        memory=how.memory,
+    )
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from headrace.agreement import Agreement
 from headrace.config import LoadOptions
-from headrace.errors import InputError
+from headrace.errors import StaleReceiptsError
 from headrace.ledger import OpenRun
 from headrace.microbatch import MicroBatch
 from headrace.orders import CommitOrder
@@ -21,6 +21,7 @@ from headrace.storage.rejects import StoredReject
 
 __all__ = ["Slicing", "alerting"]
 
+NO_RESUME = "load it as a new run with --no-resume; events already loaded will be found again as duplicates"
 NO_EVENTS = pa.RecordBatch.from_arrays([], names=[])
 
 
@@ -30,6 +31,7 @@ class Slicing:
 
     going: OpenRun
     options: LoadOptions
+    _matched: set[tuple[str, int, int]] = field(default_factory=set)
 
     def partitions(self, batch: MicroBatch) -> list[int]:
         """The partitions that have rows. A batch without any still leaves a receipt, for the rows it has read."""
@@ -39,17 +41,30 @@ class Slicing:
     def receipt(self, batch: MicroBatch, partition: int) -> Receipt | None:
         """What an earlier process of this run left, if it committed the slice.
 
-        Raises `InputError` if that was a slice of another content.
+        Raises `StaleReceiptsError` if that was a slice of another content: the file is not the one that it was, or the
+        select gives its rows in no fixed order, or the table has got columns that make the slices others.
         """
         address = batch.address
-        receipt = self.going.receipts.get((address.source, address.first_row, partition))
+        key = (address.source, address.first_row, partition)
+        receipt = self.going.receipts.get(key)
         if receipt is not None and receipt.digest != batch.digest(partition):
-            raise InputError(
-                "the input is not what it was when this run began",
-                where=str(address),
-                hint="load it as a new run with --no-resume; events already loaded will be found again as duplicates",
+            raise StaleReceiptsError(
+                "the slice that begins there has other rows than when the run began", where=str(address), hint=NO_RESUME
             )
+        if receipt is not None:
+            self._matched.add(key)
         return receipt
+
+    def require_all_matched(self) -> None:
+        """At the end: raises `StaleReceiptsError` if a receipt speaks of a slice that the input does not have."""
+        strange = set(self.going.receipts) - self._matched
+        if strange:
+            address = self.going.receipts[min(strange)].address
+            raise StaleReceiptsError(
+                "the input has no slice there any more: it was cut otherwise when the run began",
+                where=str(address),
+                hint=NO_RESUME,
+            )
 
     def order(
         self, batch: MicroBatch, partition: int, agreement: Agreement, replayed: Mapping[int, StoredReject]

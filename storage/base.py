@@ -40,10 +40,11 @@ from typing import Literal, Protocol, Self
 import pyarrow as pa
 
 from headrace.storage.held import HeldRows
-from headrace.storage.holdings import Holdings, LedgerEntry
+from headrace.storage.holdings import Holdings
 from headrace.storage.outbox import Outbox
 from headrace.storage.rejects import Reject, Rejects, StoredReject
 from headrace.storage.repeats import Repeats
+from headrace.storage.runs import Address, Counts, Receipt, RunRecord, Runs, RunStatus
 from headrace.storage.spans import Span
 from headrace.storage.stored_forms import StoredForms
 
@@ -77,52 +78,8 @@ RESERVED_TABLES = ("headrace_slice", "headrace_repeats")
 
 Existing = Literal["snapshot", "conflict", "query"]
 """What says which events exist already: the snapshot, the database's own conflict resolution, a query under locks."""
-RunStatus = Literal["running", "done", "failed", "interrupted"]
 StatementHook = Callable[[str], None]
 """Called with the text of every statement sent to the database (``COPY`` included), just before it is sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a chunk stands in the input: `rows` rows of `source` from row `first_row` (0-based, header not counted)."""
-
-    source: str
-    first_row: int
-    rows: int
-
-    def __str__(self) -> str:
-        return f"{self.source}, rows {self.first_row}-{self.first_row + self.rows - 1}"
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """The books of a chunk or a run, in rows: ``read`` must equal the sum of the next four.
-
-    `revised` stands beside them: how many of the duplicates came with another payload than the row that they met, where
-    revisions are looked at.
-    """
-
-    read: int = 0
-    inserted: int = 0
-    duplicate_in_input: int = 0
-    duplicate_in_store: int = 0
-    rejected: int = 0
-    revised: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.read + other.read,
-            self.inserted + other.inserted,
-            self.duplicate_in_input + other.duplicate_in_input,
-            self.duplicate_in_store + other.duplicate_in_store,
-            self.rejected + other.rejected,
-            self.revised + other.revised,
-        )
-
-    @property
-    def balanced(self) -> bool:
-        """Whether promise 3 holds for these counts."""
-        return self.read == self.inserted + self.duplicate_in_input + self.duplicate_in_store + self.rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,48 +137,6 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """One row of the ledger: a chunk or, where `spans` names them, several; whole or only its `partition`."""
-
-    receipt_id: int
-    run_id: str
-    address: Address
-    digest: str
-    counts: Counts
-    committed_at: datetime
-    partition: int = 0
-    spans: tuple[Address, ...] = ()
-    alerts: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """One row of ``headrace_runs``. `job` is the key under which an unfinished run is resumed (``None``: never);
-    `inputs_key` identifies the content of the inputs; `inputs` is a JSON list that describes them; `shape` is JSON text
-    that the engine defines. `chunks` counts the slices committed.
-    """
-
-    run_id: str
-    table: str
-    provider: str
-    job: str | None
-    inputs_key: str
-    inputs: str
-    mode: str
-    strategy: str
-    workers: int
-    version: str
-    status: RunStatus = "running"
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    seconds: float = 0.0
-    chunks: int = 0
-    counts: Counts = field(default_factory=Counts)
-    error: str | None = None
-    shape: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class IdRange:
     """IDs with ``low <= event_id < high``, each 16 bytes; ``None`` is unbounded. For layout ``time``."""
 
@@ -247,7 +162,7 @@ class Origin:
     run: RunRecord | None
 
 
-class Store(Outbox, Rejects, Protocol):
+class Store(Outbox, Rejects, Runs, Protocol):
     """A database that keeps events, ledger, rejects and alerts. One instance serves one thread at a time.
 
     Every method raises `headrace.errors.StoreError` (final) or `RetryableStoreError`; `SchemaError` where noted.
@@ -312,44 +227,6 @@ class Store(Outbox, Rejects, Protocol):
         """Put `contract` in the place of `stored`, unless another is there by now; return the one that is there."""
         ...
 
-    # Ledger -----------------------------------------------------------------------------------------------------
-
-    def start_run(self, run: RunRecord) -> RunRecord:
-        """Insert `run`; returns it with `started_at` by the database server's clock (aware, UTC)."""
-        ...
-
-    def unfinished_run(self, table: str, job: str) -> RunRecord | None:
-        """The newest run of `job` on `table` whose status is not ``done``."""
-        ...
-
-    def reopen_run(self, run_id: str) -> datetime:
-        """Set an unfinished run to ``running``; returns the server's clock now (aware, UTC)."""
-        ...
-
-    def finish_run(self, run_id: str, *, status: RunStatus, seconds: float, error: str | None = None) -> RunRecord:
-        """Close the run, with its books summed from its receipts by the database; returns the row as stored."""
-        ...
-
-    def runs(self, *, table: str | None = None, limit: int = 50) -> list[RunRecord]:
-        """The newest runs first."""
-        ...
-
-    def run(self, run_id: str) -> RunRecord | None:
-        """One run by its ID, or by a prefix of it that is unique."""
-        ...
-
-    def receipts(self, run_id: str) -> list[Receipt]:
-        """The run's receipts, ordered by receipt ID."""
-        ...
-
-    def receipt(self, receipt_id: int) -> Receipt | None:
-        """One receipt by its ID."""
-        ...
-
-    def receipts_numbered(self, receipt_ids: Sequence[int]) -> Iterator[Receipt]:
-        """Receipts by their IDs, those that there are."""
-        ...
-
     # Existing IDs -----------------------------------------------------------------------------------------------
 
     def fetch_ids(
@@ -380,10 +257,6 @@ class Store(Outbox, Rejects, Protocol):
 
     def stored_forms(self, table: str) -> StoredForms:
         """What the table's own types make of the canonical values that are written into it."""
-        ...
-
-    def ledger(self, table: str) -> Iterator[LedgerEntry]:
-        """What every receipt of `table` says it inserted, ordered by receipt ID."""
         ...
 
     # Commit -----------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ __all__ = [
     "run_values",
     "storable",
     "sum_of_receipts",
+    "unfinished",
 ]
 
 LONGEST_KEY = 1_000  # bytes of a source's name that is a key as it is
@@ -64,6 +65,9 @@ def run_values(run: RunRecord, now: datetime | sa.ColumnElement[Any]) -> dict[st
         "workers": run.workers,
         "version": run.version,
         "shape": run.shape,
+        "holder": None if run.holder is None else storable(run.holder),
+        "asked": None if run.asked is None else storable(run.asked),
+        "supersedes": run.supersedes,
         "status": run.status,
         "started_at": now,
     }
@@ -90,6 +94,9 @@ def run_of(row: Row) -> RunRecord:
         counts=counts_of(row),
         error=row["error"],
         shape=row["shape"],
+        holder=row["holder"],
+        asked=row["asked"],
+        supersedes=row["supersedes"],
     )
 
 
@@ -225,6 +232,12 @@ def newest_unfinished(table: str, job: str) -> sa.Select[Any]:
     """The newest run of `job` on `table` that is not done."""
     same = (RUNS.c.table_name == table) & (RUNS.c.job == job) & (RUNS.c.status != "done")
     return sa.select(RUNS).where(same).order_by(RUNS.c.started_at.desc()).limit(1)
+
+
+def unfinished(table: str, limit: int) -> sa.Select[Any]:
+    """The newest runs on `table` that could be resumed."""
+    same = (RUNS.c.table_name == table) & (RUNS.c.status != "done") & RUNS.c.job.is_not(None)
+    return sa.select(RUNS).where(same).order_by(RUNS.c.started_at.desc()).limit(limit)
 
 
 def rejects_where(ids: Sequence[int] | None, limit: int | None, **wanted: str | None) -> sa.Select[Any]:

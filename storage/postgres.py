@@ -111,9 +111,6 @@ class PostgresStore(SqlStore):
             "durability": f"synchronous_commit {commit}, fsync {fsync}",
         }
 
-    def is_in_place(self) -> bool:
-        return True
-
     # Tables -------------------------------------------------------------------------------------------------------
 
     def _reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> pa.Schema | None:

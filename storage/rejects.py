@@ -76,6 +76,10 @@ class Rejects(Protocol):
         """Mark kept rejects as discarded; returns how many changed."""
         ...
 
+    def mark_replayed(self, ids: Sequence[int]) -> int:
+        """Mark kept rejects as replayed: their rows were read again by another run. Returns how many changed."""
+        ...
+
     def place_rejects(self, places: Mapping[int, tuple[int | None, str | None]]) -> None:
         """Set the line and, where it is known, the raw text of rejects, by their numbers."""
         ...

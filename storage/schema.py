@@ -92,8 +92,13 @@ RUNS = sa.Table(
     sa.Column("chunks", sa.BigInteger, nullable=False, server_default="0"),  # slices committed
     *_counts(),
     sa.Column("error", sa.Text),
+    sa.Column("holder", sa.Text),  # the process that works at it, or did last
+    sa.Column("asked", sa.Text),  # what the load was told, as JSON: in what another of the same inputs differs
+    sa.Column("supersedes", sa.Text),  # the run that this one does again
     sa.Index("headrace_runs_by_job", "job", "table_name"),
 )
+_UNFINISHED = (RUNS.c.status != "done") & RUNS.c.job.is_not(None)
+sa.Index("headrace_runs_unfinished", RUNS.c.table_name, postgresql_where=_UNFINISHED, sqlite_where=_UNFINISHED)
 
 RECEIPT_KEY = ("run_id", "source", "first_row", "partition")
 RECEIPTS = sa.Table(

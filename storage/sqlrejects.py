@@ -84,6 +84,9 @@ class SqlRejects(Transactions, ABC):
     def discard_rejects(self, ids: Sequence[int]) -> int:
         return self._write(lambda connection: self._settle_rejects(connection, ids, "discarded"))
 
+    def mark_replayed(self, ids: Sequence[int]) -> int:
+        return self._write(lambda connection: self._settle_rejects(connection, ids, "replayed"))
+
     def _settle_rejects(self, connection: sa.Connection, ids: Sequence[int], state: RejectState) -> int:
         settle = sa.update(REJECTS).where(REJECTS.c.state == "kept").values(state=state, settled_at=self._now())
         return sum(

@@ -13,14 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from headrace.errors import BooksError, InputError
+from headrace.errors import BooksError, StaleReceiptsError
 from headrace.storage import ledger
 from headrace.storage.base import (
     EVENT_ID,
@@ -29,9 +28,6 @@ from headrace.storage.base import (
     Committed,
     IdRange,
     Origin,
-    Receipt,
-    RunRecord,
-    RunStatus,
     Slice,
     TimeRange,
 )
@@ -39,17 +35,17 @@ from headrace.storage.checks import Checks
 from headrace.storage.digest import NOTHING, Digest
 from headrace.storage.fit import missing
 from headrace.storage.held import HeldRows
-from headrace.storage.holdings import Holdings, LedgerEntry
+from headrace.storage.holdings import Holdings
 from headrace.storage.migrations import is_current, migrate
 from headrace.storage.numbers import NumberTakenError, catch_up
 from headrace.storage.providers import ProviderTable
 from headrace.storage.revise import UNREVISED, Aside, Revised, candidates, revise
-from headrace.storage.schema import CONTRACTS, RECEIPT_KEY, RECEIPTS, RUNS, event_table
+from headrace.storage.schema import CONTRACTS, RECEIPT_KEY, RECEIPTS, event_table
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sqloutbox import SqlOutbox
 from headrace.storage.sqlrejects import SqlRejects
+from headrace.storage.sqlruns import SqlRuns
 from headrace.storage.stored_forms import StoredForms
-from headrace.storage.transactions import in_blocks
 
 __all__ = ["Opened", "SqlStore", "Written", "in_packs"]
 
@@ -70,7 +66,7 @@ class Opened(NamedTuple):
     waited: float = 0.0
 
 
-class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
+class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
     """The half of a `Store` that is the same text on PostgreSQL and SQLite."""
 
     # What each database does its own way --------------------------------------------------------------------------
@@ -119,6 +115,9 @@ class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
         """Keep other processes from changing tables until this transaction ends."""
 
     # Tables -------------------------------------------------------------------------------------------------------
+
+    def is_in_place(self) -> bool:
+        return True
 
     def prepare_ledger(self) -> None:
         with self._reading() as connection:
@@ -204,74 +203,6 @@ class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
 
         return self._write(work, table)
 
-    # Runs ---------------------------------------------------------------------------------------------------------
-
-    def start_run(self, run: RunRecord) -> RunRecord:
-        insert = self._insert(RUNS).values(ledger.run_values(run, self._now()))
-        # the same run again is one whose COMMIT was not answered
-        once = insert.on_conflict_do_update(index_elements=["run_id"], set_={"status": insert.excluded.status})
-        started: datetime | str = self._write(
-            lambda connection: connection.execute(once.returning(RUNS.c.started_at)).scalar_one()
-        )
-        return replace(run, started_at=ledger.moment(started))
-
-    def unfinished_run(self, table: str, job: str) -> RunRecord | None:
-        with self._reading() as connection:
-            row = connection.execute(ledger.newest_unfinished(table, job)).mappings().first()
-        return None if row is None else ledger.run_of(row)
-
-    def reopen_run(self, run_id: str) -> datetime:
-        values = {"status": "running", "finished_at": self._now(), "error": None}
-        again = sa.update(RUNS).where(RUNS.c.run_id == run_id).values(values).returning(RUNS.c.finished_at)
-        return ledger.moment(self._write(lambda connection: connection.execute(again).scalar_one()))
-
-    def finish_run(self, run_id: str, *, status: RunStatus, seconds: float, error: str | None = None) -> RunRecord:
-        def work(connection: sa.Connection) -> RunRecord:
-            books = connection.execute(ledger.sum_of_receipts(run_id)).mappings().one()
-            values = ledger.finished_values(books, status, seconds, error, self._now())
-            finish = sa.update(RUNS).where(RUNS.c.run_id == run_id).values(values).returning(*RUNS.columns)
-            return ledger.run_of(connection.execute(finish).mappings().one())
-
-        return self._write(work)
-
-    def runs(self, *, table: str | None = None, limit: int = 50) -> list[RunRecord]:
-        newest = sa.select(RUNS).order_by(RUNS.c.started_at.desc()).limit(limit)
-        if table is not None:
-            newest = newest.where(RUNS.c.table_name == table)
-        with self._reading() as connection:
-            return [ledger.run_of(row) for row in connection.execute(newest).mappings()]
-
-    def run(self, run_id: str) -> RunRecord | None:
-        alike = sa.select(RUNS).where(RUNS.c.run_id.startswith(run_id, autoescape=True))
-        # a whole ID is the shortest that begins with itself
-        shortest_first = alike.order_by(sa.func.length(RUNS.c.run_id)).limit(2)
-        with self._reading() as connection:
-            rows = connection.execute(shortest_first).mappings().all()
-        unique = len(rows) == 1 or (bool(rows) and rows[0]["run_id"] == run_id)
-        return ledger.run_of(rows[0]) if unique else None
-
-    def receipts(self, run_id: str) -> list[Receipt]:
-        ordered = sa.select(RECEIPTS).where(RECEIPTS.c.run_id == run_id).order_by(RECEIPTS.c.receipt_id)
-        with self._reading() as connection:
-            return [ledger.receipt_of(row) for row in connection.execute(ordered).mappings()]
-
-    def receipt(self, receipt_id: int) -> Receipt | None:
-        with self._reading() as connection:
-            found = connection.execute(sa.select(RECEIPTS).where(RECEIPTS.c.receipt_id == receipt_id)).mappings()
-            row = found.first()
-        return None if row is None else ledger.receipt_of(row)
-
-    def receipts_numbered(self, receipt_ids: Sequence[int]) -> Iterator[Receipt]:
-        with self._reading() as connection:
-            for block in in_blocks(receipt_ids):
-                found = connection.execute(sa.select(RECEIPTS).where(RECEIPTS.c.receipt_id.in_(block)))
-                yield from map(ledger.receipt_of, found.mappings())
-
-    def ledger(self, table: str) -> Iterator[LedgerEntry]:
-        with self._reading() as connection:
-            streaming = connection.execution_options(yield_per=LEDGER_ROWS)
-            yield from map(ledger.entry_of, streaming.execute(ledger.entries_of(table)).mappings())
-
     # Commit -------------------------------------------------------------------------------------------------------
 
     def commit(self, piece: Slice) -> Committed:
@@ -327,7 +258,7 @@ class SqlStore(SqlOutbox, SqlRejects, ProviderTable, Checks, ABC):
         same = [RECEIPTS.c[name] == values[name] for name in RECEIPT_KEY]
         receipt = ledger.receipt_of(connection.execute(sa.select(RECEIPTS).where(*same)).mappings().one())
         if receipt.digest != piece.digest:
-            raise InputError(
+            raise StaleReceiptsError(
                 "the input is not what it was when this run began",
                 where=str(piece.address),
                 hint="load it as a new run with --no-resume; events already loaded will be found again as duplicates",

@@ -222,8 +222,8 @@ def test_whatever_is_added_to_the_first_releases_tables_leaves_its_inserts_alone
 NEXT_RELEASE = [  # what a later release might do: a column, a table, a higher version
     (
         "storage/schema.py",
-        'sa.Column("error", sa.Text),\n    sa.Index(',
-        'sa.Column("error", sa.Text), sa.Column("later", sa.Text, server_default="x"),\n    sa.Index(',
+        'sa.Column("error", sa.Text),\n    sa.Column("holder"',
+        'sa.Column("error", sa.Text), sa.Column("later", sa.Text, server_default="x"),\n    sa.Column("holder"',
     ),
     (
         "storage/schema.py",

@@ -1,0 +1,81 @@
+"""What a resumed run skips is proven first: a receipt says that events were loaded, not that they are still there.
+
+    slice with a receipt ──► its events, identified anew ──► in the snapshot of this run, or in the table when asked?
+                                                                  │ no
+                                                                  ▼
+                                             kept as a reject by the user's own code? ──no──► the receipt is stale
+
+The rows may have been deleted, the table emptied, dropped or restored since; an unfinished run may be of last year.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.errors import StaleReceiptsError
+from headrace.known import KnownIds
+from headrace.ledger import OpenRun
+from headrace.microbatch import MicroBatch
+from headrace.partitioning.identity import id_text
+from headrace.slicing import NO_RESUME
+from headrace.storage.base import Receipt, Store
+
+__all__ = ["SkippedSlices"]
+
+Ids = NDArray[np.uint8]
+
+
+class SkippedSlices:
+    """The slices of the run `going` that an earlier process committed."""
+
+    def __init__(self, store: Store, going: OpenRun) -> None:
+        self._store = store
+        self._going = going
+
+    def require_there(self, batch: MicroBatch, receipts: Iterable[Receipt], known: KnownIds) -> Ids:
+        """Prove that the events which `receipts` speak of are in the table, but for those that were rejected, whose IDs
+        are returned, shape (rows, 16). Raises `StaleReceiptsError` if others are not there.
+        """
+        speaking = list(receipts)
+        events = [batch.first_events(one.partition) for one in speaking]
+        there = known.held(np.concatenate([ids for ids, _ in events]))
+        rejected, start = [], 0
+        for receipt, (ids, numbers) in zip(speaking, events, strict=True):
+            absent = ~there[start : start + len(ids)]
+            start += len(ids)
+            if absent.any():
+                self._require_rejected(batch, receipt, ids[absent], None if numbers is None else numbers[absent])
+                rejected.append(ids[absent])
+        return np.concatenate([np.empty((0, 16), dtype=np.uint8), *rejected])
+
+    def _require_rejected(
+        self, batch: MicroBatch, receipt: Receipt, ids: Ids, numbers: NDArray[np.int64] | None
+    ) -> None:
+        """Events with an ID may have been refused by the user's code: they are rejects of the run, not in the table."""
+        by_users_code = receipt.counts.rejected - batch.counts(receipt.partition).rejected
+        if len(ids) <= by_users_code and self._are_rejects(receipt, len(ids), numbers):
+            return
+        shown = f"{len(ids):,} of its events are" if len(ids) > 1 else "one of its events is"
+        raise StaleReceiptsError(
+            f"{shown} not in the table any more (for example {id_text(ids[0].tobytes())})",
+            where=str(receipt.address),
+            hint=NO_RESUME,
+        )
+
+    def _are_rejects(self, receipt: Receipt, count: int, numbers: NDArray[np.int64] | None) -> bool:
+        rows = self._rejected_rows
+        sources = {span.source for span in receipt.spans} or {receipt.address.source}
+        if numbers is not None:
+            return all(any((source, row) in rows for source in sources) for row in numbers.tolist())
+        return count <= sum(rows[source, None] for source in sources)
+
+    @cached_property
+    def _rejected_rows(self) -> Counter[tuple[str, int | None]]:
+        """The rows of the run's rejects that were not loaded since, by source and number."""
+        stored = self._store.rejects(run_id=self._going.run_id, state=None)
+        return Counter((one.reject.source, one.reject.row) for one in stored if one.state != "replayed")
