@@ -170,7 +170,9 @@ class _Run:
         self._confirmed = Confirmed()
         self._newest_us: int | None = None
 
-    def carried_out(self, inputs: Sequence[Input], workers: Workers, replayed: Mapping[int, StoredReject], began: float) -> Report:
+    def carried_out(
+        self, inputs: Sequence[Input], workers: Workers, replayed: Mapping[int, StoredReject], began: float
+    ) -> Report:
         """Take everything to the table, and close the books; `began` is when the command did."""
         self._load(inputs, workers, replayed)
         self._slicing.require_all_matched()
@@ -262,11 +264,8 @@ class _Run:
             seconds=seconds,
             stages=self._stages.seconds(),
             newest_event=moment_of(self._newest_us),
-            notes=self._notes(),
+            notes=() if self.given_up is None else (str(self.given_up),),
         )
-
-    def _notes(self) -> tuple[str, ...]:
-        return () if self.given_up is None else (str(self.given_up),)
 
     def _shadowed(self) -> Shadow:
         partitions = self._options.parallel.partitions or self._options.parallel.workers
