@@ -53,6 +53,7 @@ OLDEST = (3, 35, 0)  # RETURNING
 IDS_PER_BLOCK = 10_000
 BUSY_SECONDS = 30.0
 SECONDS_BETWEEN_TRIES = 0.01
+FILE = "headrace_file"  # where the pool keeps which file a connection is to
 WAITED = "headrace_waited"  # where a connection keeps how long its BEGIN IMMEDIATE waited
 LONGEST_TIMEOUT = 2**31 - 1  # milliseconds, as busy_timeout takes them
 _COLUMNS = (
