@@ -25,7 +25,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -34,13 +33,15 @@ import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 from numpy.typing import NDArray
 
+from headrace.answers import require_no_markup
 from headrace.errors import InputError
 from headrace.locate import Locator, csv_places
 from headrace.pacing import Paced, Readable
 from headrace.reading import Hint, Piece, Place, require_few
 from headrace.records import Careful, records_of
+from headrace.steady import Steady
 from headrace.storage.rejects import Reject
-from headrace.streams import ESCAPED, TAIL, Progress, Utf8, open_bytes, readable, unescape
+from headrace.streams import ESCAPED, TAIL, Progress, Utf8, open_text, readable, unescape
 
 __all__ = ["CsvReader", "Dialect", "settle_dialect"]
 
@@ -77,14 +78,14 @@ class CsvReader:
 
     declared = False
 
-    def __init__(self, path: Path, name: str, delimiter: str) -> None:
-        self._path = path
+    def __init__(self, file: Steady, name: str, delimiter: str) -> None:
+        self._file = file
         self._name = name
         self._progress = Progress()
         self.dialect = self._settle(delimiter)
         dialect = self.dialect
         places = partial(csv_places, name=name, delimiter=dialect.delimiter, header=dialect.header)
-        self._locator = Locator(path, places)
+        self._locator = Locator(file, places)
 
     def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:  # noqa: ARG002 the protocol's signature
         """The header's names; any of them may turn out to be of any type."""
@@ -113,18 +114,20 @@ class CsvReader:
     def _pieces(
         self, records: _Records, feed: Callable[[Utf8, _Records], Iterator[pa.RecordBatch]]
     ) -> Generator[Piece, None, None]:
-        with open_bytes(self._path, self._progress) as stream, readable(self._name):
-            text = Utf8(stream)
+        with open_text(self._file, self._progress) as text, readable(self._name):
             last: Piece | None = None
             try:
                 for batch in feed(text, records):
                     if last is not None:
+                        text.check()
                         yield last
                     last = records.piece(batch, escaped=text.escaped)
             except _TooLong:
                 if last is not None:
+                    text.check()
                     yield last
                 raise
+            text.finish(lines=True)
             yield from records.finish(last, text.tail)
 
     def _all(self, text: Utf8, records: _Records) -> Iterator[pa.RecordBatch]:
@@ -175,12 +178,13 @@ class CsvReader:
         )
 
     def _settle(self, delimiter: str) -> Dialect:
-        with open_bytes(self._path) as stream, readable(self._name):
-            text = Utf8(stream)
+        with open_text(self._file) as text, readable(self._name):
             sample = b""
             while len(sample) < _SAMPLE and (block := text.read(_SAMPLE - len(sample))):
                 sample += block
+            require_no_markup(sample, self._name)
             dialect = settle_dialect(sample.decode(errors="ignore"), delimiter, whole=not text.read(1))
+            text.check()
         if not dialect.columns:
             raise InputError("the file is empty", where=self._name, hint="a CSV file begins with its columns' names")
         require_few(len(dialect.columns), self._name)

@@ -14,7 +14,7 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
@@ -100,6 +100,7 @@ def fetch(
             read = _Limits(response, shown, deadline, max_size, stop).read
             spooled = spool(read, shown, hint, folder)
             announced = response.headers.get("Content-Length")
+            vouched = announced is not None or bool(getattr(response, "chunked", False))
     # http.client tells of an answer cut short only to those who read it in one piece
     if announced is not None and announced.isdigit() and spooled.size != int(announced):
         raise InputError(
@@ -107,6 +108,11 @@ def fetch(
             where=shown,
             hint="run the same command again",
         )
+    if not vouched and not spooled.size and response.status == http.client.OK:
+        raise InputError(
+            "the connection was closed before anything came", where=shown, hint="run the same command again"
+        )
+    spooled = replace(spooled, vouched=vouched, media=response.headers.get_content_type())
     return Answer(spooled, _validators(response.headers, spooled.fingerprint, None))
 
 

@@ -6,7 +6,8 @@
     │   ├── ContractError              the run's contract differs from the one stored with the table
     │   └── SchemaError                the input's columns and the table's cannot be reconciled
     ├── InputError            exit 1   an input cannot be read, or not to its end
-    │   └── StaleReceiptsError         what an unfinished run says it has done does not hold any more
+    │   ├── StaleReceiptsError         what an unfinished run says it has done does not hold any more
+    │   └── InputChangedError          it is not any more what it was when the command began
     ├── StoreError            exit 1   the database refused or failed: final
     │   ├── RetryableStoreError        the same, but running the transaction again may succeed
     │   │   └── ConnectionLostError    the server is away: restarting, failing over, or cut off
@@ -39,6 +40,7 @@ __all__ = [
     "ConnectionLostError",
     "ContractError",
     "HeadraceError",
+    "InputChangedError",
     "InputError",
     "Interrupted",
     "LockTimeoutError",
@@ -149,6 +151,10 @@ class StaleReceiptsError(InputError):
 
     The run is given up, and its input loaded by a new one.
     """
+
+
+class InputChangedError(InputError):
+    """An input is not any more what it was when the command looked at it: running it again reads what is there now."""
 
 
 class StoreError(HeadraceError):

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from glob import has_magic
 from pathlib import Path
+from stat import S_ISREG
 from typing import Literal, get_args
 
+from headrace.answers import require_data
 from headrace.errors import ConfigurationError, InputError
-from headrace.spool import is_remote, spool_stdin, spool_url
+from headrace.spool import is_remote, spool_file, spool_stdin, spool_url
 from headrace.spooled import Spooled
-from headrace.streams import Utf8, open_bytes, readable
+from headrace.steady import Steady
+from headrace.streams import Utf8, open_text, readable
 
 __all__ = ["Format", "Located", "locate_inputs", "locate_spooled"]
 
@@ -35,6 +38,8 @@ _SUFFIXES: dict[str, Format] = {
 }
 _COMPRESSED = {".gz", ".zst", ".zip"}
 _HEAD = 1 << 16
+# files that stay open from the beginning: they are read as they were, whatever takes their place before their turn
+_MOST_HELD = 128
 _GEOJSON = re.compile(rb'"features"\s*:\s*\[')
 
 
@@ -43,7 +48,7 @@ class Located:
     """One file to read. `name` is what the user calls it, `fingerprint` tells its content from another's."""
 
     name: str
-    path: Path
+    file: Steady
     format: Format
     fingerprint: str
     size: int
@@ -57,17 +62,21 @@ def locate_inputs(text: str, forced: str | None, spool: Path | None) -> list[Loc
     if forced is not None and forced not in get_args(Format):
         raise ConfigurationError(f"there is no format {forced!r}", hint=f"one of {', '.join(get_args(Format))}")
     if text == "-" or is_remote(text):
-        if spool is None:
-            raise ConfigurationError(f"{text} needs a folder to be spooled to", hint="give a file instead")
-        spooled = spool_stdin(spool) if text == "-" else spool_url(text, spool)
+        folder = _folder(spool, text)
+        spooled = spool_stdin(folder) if text == "-" else spool_url(text, folder)
         return [locate_spooled(spooled, forced)]
-    return [_located(path, forced, text) for path in _files(text, forced)]
+    found = _files(text, forced)
+    return [_located(path, forced, text, spool, hold=len(found) <= _MOST_HELD) for path in found]
 
 
 def locate_spooled(spooled: Spooled, forced: str | None) -> Located:
     """A file that was spooled already. Raises `InputError` if it cannot be read."""
-    kind = _format(spooled.path, spooled.name_hint, forced, spooled.name)
-    return Located(spooled.name, spooled.path, kind, spooled.fingerprint, spooled.size)
+    with readable(spooled.name):
+        file = Steady(spooled.path, spooled.name, hold=True, vouched=spooled.vouched)
+    if spooled.media is not None:
+        require_data(_head(file), spooled.name, spooled.media)
+    kind = _format(file, spooled.name_hint, forced)
+    return Located(spooled.name, file, kind, spooled.fingerprint, spooled.size)
 
 
 def _files(text: str, forced: str | None) -> list[Path]:
@@ -106,13 +115,30 @@ def _hidden(path: Path, base: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(base).parts)
 
 
-def _located(path: Path, forced: str | None, text: str) -> Located:
+def _located(path: Path, forced: str | None, text: str, folder: Path | None, *, hold: bool) -> Located:
     name = text if str(path) == text else str(path)
     with readable(name):
-        facts = path.stat()
-        kind = _format(path, path.name, forced, name)
-    key = f"{path.resolve()}:{facts.st_size}:{facts.st_mtime_ns}"
-    return Located(name, path, kind, key, facts.st_size)
+        if _is_read_once(path):
+            return locate_spooled(spool_file(path, name, _folder(folder, name)), forced)
+        file = Steady(path, name, hold=hold)
+    kind = _format(file, path.name, forced)
+    key = f"{path.resolve()}:{file.size}:{file.facts.modified}"
+    return Located(name, file, kind, key, file.size)
+
+
+def _is_read_once(path: Path) -> bool:
+    """Whether `path` is a pipe or the like: what was read of it is gone, or its length says nothing."""
+    facts = path.stat()
+    if S_ISREG(facts.st_mode) and not facts.st_size:
+        with path.open("rb") as file:
+            return bool(file.read(1))
+    return not S_ISREG(facts.st_mode)
+
+
+def _folder(folder: Path | None, name: str) -> Path:
+    if folder is None:
+        raise ConfigurationError(f"{name} needs a folder to be spooled to", hint="give a file instead")
+    return folder
 
 
 def _by_suffix(name: str) -> Format | None:
@@ -122,16 +148,16 @@ def _by_suffix(name: str) -> Format | None:
     return _SUFFIXES.get(path.suffix)
 
 
-def _format(path: Path, hint: str, forced: str | None, name: str) -> Format:
+def _format(file: Steady, hint: str, forced: str | None) -> Format:
     """The format forced, or the suffix's, or the content's. ``json`` is told apart by content in any case."""
-    kind: str = forced or _by_suffix(hint) or _by_content(path, name)
+    kind: str = forced or _by_suffix(hint) or _by_content(file)
     if kind == "json":
-        return _json_shape(_head(path, name))
+        return _json_shape(_head(file))
     return next(known for known in get_args(Format) if known == kind)
 
 
-def _by_content(path: Path, name: str) -> Format:
-    head = _head(path, name)
+def _by_content(file: Steady) -> Format:
+    head = _head(file)
     if head.startswith(b"PAR1"):
         return "parquet"
     if head.lstrip()[:1] in (b"{", b"["):
@@ -150,12 +176,12 @@ def _json_shape(head: bytes) -> Format:
     return "jsonl" if first.endswith(b"}") or b"\n" not in start else "json"
 
 
-def _head(path: Path, name: str) -> bytes:
-    with readable(name), path.open("rb") as file:
-        if file.read(4) == b"PAR1":
+def _head(file: Steady) -> bytes:
+    with readable(file.name), file.opened() as source:
+        if source.peek(4) == b"PAR1":
             return b"PAR1"
-    with open_bytes(path) as stream, readable(name):
-        return b"".join(_blocks(Utf8(stream)))
+    with open_text(file) as text, readable(file.name):
+        return b"".join(_blocks(text))
 
 
 def _blocks(text: Utf8) -> Iterator[bytes]:

@@ -19,13 +19,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from headrace.answers import require_no_markup
 from headrace.casting import Caster
 from headrace.elements import elements
 from headrace.errors import InputError
@@ -33,8 +33,9 @@ from headrace.expressions import literal
 from headrace.jsonplain import plain_kind, plain_objects, type_within
 from headrace.locate import Locator
 from headrace.reading import Hint, Piece, Place, require_few
+from headrace.steady import Steady
 from headrace.storage.rejects import Reject
-from headrace.streams import ESCAPED, LONGEST, Progress, Utf8, open_bytes, readable, unescape
+from headrace.streams import ESCAPED, LONGEST, Progress, Utf8, open_text, readable, unescape
 
 __all__ = ["JsonReader"]
 
@@ -66,13 +67,13 @@ class JsonReader:
 
     declared = False
 
-    def __init__(self, path: Path, name: str, shape: str, caster: Caster) -> None:
-        self._path = path
+    def __init__(self, file: Steady, name: str, shape: str, caster: Caster) -> None:
+        self._file = file
         self._name = name
         self._progress = Progress()
         self._shape = shape
         self._caster = caster
-        self._locator = Locator(path, self._places)
+        self._locator = Locator(file, self._places)
         self._sampled: set[str] = set()
         self._sampled_rows = 0
         self._plain: dict[str, pa.DataType] = {}
@@ -132,14 +133,20 @@ class JsonReader:
 
     def pieces(self) -> Iterator[Piece]:
         """The objects' texts in order, in one column."""
-        with open_bytes(self._path, self._progress) as stream, readable(self._name):
-            text = Utf8(stream)
+        with open_text(self._file, self._progress) as text, readable(self._name):
+            last: Piece | None = None
             first = 0
             for lines, texts in self._blocks(text):
                 rows = np.arange(first, first + len(texts), dtype=np.int64)
+                if last is not None:
+                    text.check()
+                    yield last
                 piece = Piece(first, len(texts), pa.table({_JSON: texts}), rows, [], lines)
-                yield self._without_escaped(piece) if text.escaped else piece
+                last = self._without_escaped(piece) if text.escaped else piece
                 first += len(texts)
+            text.finish(lines=self._shape == "lines")
+            if last is not None:
+                yield last
 
     def tabulate(
         self, piece: Piece, names: Sequence[str], *, late: bool = False, wanted: pa.Schema | None = None
@@ -312,6 +319,8 @@ def _line_blocks(stream: Utf8, name: str) -> Iterator[tuple[NDArray[np.int64], p
     """The lines that are not blank, a block of the file at a time. Here a line ends with LF alone, as NDJSON has it."""
     rest, first = b"", 1
     while block := stream.read(_BLOCK):
+        if first == 1 and not rest:
+            require_no_markup(block, name)
         text = rest + block
         end = text.rfind(b"\n") + 1
         rest = text[end:]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
-from headrace.errors import InputError
+from headrace.errors import InputChangedError, InputError
 from headrace.reading import Place
 from headrace.records import records_of
-from headrace.streams import Utf8, open_bytes, unescape
+from headrace.steady import Steady
+from headrace.streams import Utf8, open_text, unescape
 
 __all__ = ["Locator", "csv_places"]
 
@@ -25,16 +25,19 @@ class Locator(threading.local):
     Each thread walks on its own: one asks for rows as they are read, another for those that are refused later.
     """
 
-    def __init__(self, path: Path, places: Callable[[Utf8], Iterator[Place]]) -> None:
-        self._path = path
+    def __init__(self, file: Steady, places: Callable[[Utf8], Iterator[Place]]) -> None:
+        self._file = file
+        self._text: Utf8 | None = None
         self._places = places
         self._open = ExitStack()
         self._walk: Iterator[Place] = iter(())
         self._next: int | None = None
 
     def locate(self, rows: Sequence[int]) -> dict[int, Place]:
-        """The places of `rows`; a row that is not found again is left out."""
+        """The places of `rows`; a row that is not found again is left out. Raises `InputChangedError`."""
         found = {row: self._seek(row) for row in sorted(set(rows))}
+        if self._text is not None:
+            self._text.check()
         return {row: place for row, place in found.items() if place is not None}
 
     def _seek(self, row: int) -> Place | None:
@@ -45,13 +48,17 @@ class Locator(threading.local):
                 self._next = (self._next or 0) + 1
                 if self._next == row + 1:
                     return place
+        except InputChangedError:
+            self._next = None
+            raise
         except (InputError, OSError):  # the pass that delivers the rows will say so, or has
             self._next = None
         return None
 
     def _restart(self) -> None:
         self._open.close()
-        self._walk, self._next = self._places(Utf8(self._open.enter_context(open_bytes(self._path)))), 0
+        self._text = self._open.enter_context(open_text(self._file))
+        self._walk, self._next = self._places(self._text), 0
 
 
 def csv_places(stream: Utf8, delimiter: str, *, header: bool, name: str = "") -> Iterator[Place]:

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from headrace.agreement import in_stored_timezone
+from headrace.answers import require_header
 from headrace.claims import Claims, new_holder
 from headrace.collecting import Collected, collecting
 from headrace.download import Validators
@@ -255,6 +256,8 @@ class Service:
                 options = in_stored_timezone(self._store, provider.table, options)
             items = open_inputs(delivery.inputs, options.read, folder) if delivery.inputs else []
             if all(item.is_empty() for item in items):
+                for item in items:
+                    require_header(item.columns(), [*(options.identity or ()), *_named(options.time)], item.name)
                 return None
             settled = in_stored_timezone(self._store, provider.table, options)
             if settled.read.timezone != options.read.timezone:
@@ -272,6 +275,10 @@ class Service:
             return Loaded(report, tally)
         finally:
             delivery.discard()
+
+
+def _named(column: str | None) -> tuple[str, ...]:
+    return () if column is None else (column,)
 
 
 def _chosen(settings: Settings, names: Collection[str]) -> list[Provider]:

@@ -163,14 +163,14 @@ def _open_file(located: Located, options: ReadOptions) -> Input:
 
 
 def _reader(located: Located, options: ReadOptions) -> Reader:
-    path, name = located.path, located.name
+    file, name = located.file, located.name
     match located.format:
         case "csv":
-            return CsvReader(path, name, ",")
+            return CsvReader(file, name, ",")
         case "tsv":
-            return CsvReader(path, name, "\t")
+            return CsvReader(file, name, "\t")
         case "parquet":
-            return ParquetReader(path, name)
+            return ParquetReader(file, name)
         case "jsonl":
             shape = "lines"
         case "geojson":
@@ -178,7 +178,7 @@ def _reader(located: Located, options: ReadOptions) -> Reader:
         case "json":
             shape = "values"
     connection = cache(partial(connect, options.threads, options.timezone))
-    return JsonReader(path, name, shape, Caster(connection, options.timezone, name))
+    return JsonReader(file, name, shape, Caster(connection, options.timezone, name))
 
 
 class _Source:

@@ -16,7 +16,7 @@ from headrace.download import fetch
 from headrace.errors import ConfigurationError, InputError
 from headrace.spooled import Spooled, spool
 
-__all__ = ["is_remote", "spool_stdin", "spool_url"]
+__all__ = ["is_remote", "spool_file", "spool_stdin", "spool_url"]
 
 
 def is_remote(text: str) -> bool:
@@ -30,6 +30,12 @@ def spool_stdin(folder: Path) -> Spooled:
         return spool(sys.stdin.buffer.read, "-", "-", folder)
     except OSError as error:
         raise InputError(f"standard input cannot be read ({error})", where="-", hint="pipe the data in") from error
+
+
+def spool_file(path: Path, name: str, folder: Path) -> Spooled:
+    """A pipe or another file that can be read once, to its end. Raises `OSError`."""
+    with path.open("rb") as file:
+        return spool(file.read, name, path.name, folder)
 
 
 def spool_url(url: str, folder: Path, *, shown: str | None = None) -> Spooled:
@@ -48,13 +54,16 @@ def _from_s3(url: str, name: str, folder: Path) -> Spooled:
         raise ConfigurationError("reading s3:// needs an extra", hint="pip install 'headrace[s3]'") from None
     try:
         with fsspec.open(url, "rb") as file:
-            return spool(file.read, name, urlsplit(url).path, folder)
+            spooled, size = spool(file.read, name, urlsplit(url).path, folder), getattr(file, "size", None)
     except FileNotFoundError:
         raise InputError("there is no such object", where=name, hint="check the bucket and the key") from None
     except Exception as error:  # whatever the S3 client underneath raises: its classes are not ours to know
         raise InputError(
             f"the object cannot be read ({error})", where=name, hint="check the credentials and the network"
         ) from error
+    if size is not None and spooled.size != size:
+        raise InputError("the object was cut short", where=name, hint="run the same command again")
+    return spooled
 
 
 def _without_credentials(url: str) -> str:

@@ -17,13 +17,19 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """A file in the spool: what the user calls it, a name that tells its format, and the hash of its content."""
+    """A file in the spool: what the user calls it, a name that tells its format, and the hash of its content.
+
+    `vouched` says that nothing is missing at its end, as far as the sender said how long it is; `media` is the type
+    that a server gave it.
+    """
 
     name: str
     path: Path
     name_hint: str
     fingerprint: str
     size: int
+    vouched: bool = True
+    media: str | None = None
 
 
 def spool(read: Callable[[int], bytes], name: str, name_hint: str, folder: Path) -> Spooled:

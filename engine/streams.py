@@ -14,15 +14,15 @@ import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 
 from headrace.errors import InputError
-from headrace.pacing import ReadOnly
+from headrace.pacing import Readable, ReadOnly
+from headrace.steady import Pass, Steady
 
-__all__ = ["ESCAPED", "LONGEST", "TAIL", "Progress", "Utf8", "compression_of", "open_bytes", "readable", "unescape"]
+__all__ = ["ESCAPED", "LONGEST", "TAIL", "Progress", "Utf8", "open_text", "readable", "unescape"]
 
 _PLANE = 0x10FF00
 ESCAPED = f"[{chr(_PLANE + 0x80)}-{chr(_PLANE + 0xFF)}]"
@@ -47,13 +47,6 @@ codecs.register_error("headrace-escape", _escape)
 def unescape(text: str) -> str:
     r"""`text` with escaped bytes shown as ``\xff``."""
     return re.sub(ESCAPED, lambda match: f"\\x{ord(match[0]) - _PLANE:02x}", text)
-
-
-def compression_of(path: Path) -> str | None:
-    """``gzip``, ``zstd``, ``zip`` or ``None``, by the file's first bytes: names lie."""
-    with readable(str(path)), path.open("rb") as file:
-        start = file.read(4)
-    return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
 
 
 @contextmanager
@@ -95,35 +88,33 @@ class Progress:
 
 
 @contextmanager
-def open_bytes(path: Path, progress: Progress | None = None) -> Iterator[pa.NativeFile]:
-    """The decompressed bytes of `path`, as a stream. A zip must hold exactly one file."""
-    progress = progress or Progress()
-    compression = compression_of(path)
-    with readable(str(path)):
-        if compression == "zip":
-            with _open_zip(path, progress) as file:
-                yield file
-        elif compression is None:
-            with pa.OSFile(str(path)) as file:
-                progress.watch(file, file.size())
-                yield file
+def open_text(file: Steady, progress: Progress | None = None) -> Iterator[Utf8]:
+    """The decompressed bytes of `file` as text. A zip must hold exactly one file."""
+    with readable(file.name), file.opened() as source:
+        (progress or Progress()).watch(source, file.size)
+        start = source.peek(4)
+        # names lie
+        compression = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
+        if compression is None:
+            yield Utf8(source, source)
+        elif compression == "zip":
+            with _open_zip(source, file.name) as stream:
+                yield Utf8(stream, source)
         else:
-            with pa.OSFile(str(path)) as file, pa.CompressedInputStream(file, compression) as stream:
-                progress.watch(file, file.size())
-                yield stream
+            with pa.CompressedInputStream(pa.PythonFile(source, mode="r"), compression) as stream:
+                yield Utf8(stream, source)
 
 
 @contextmanager
-def _open_zip(path: Path, progress: Progress) -> Iterator[pa.NativeFile]:
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        progress.watch(file, path.stat().st_size)
+def _open_zip(source: Pass, name: str) -> Iterator[Readable]:
+    with zipfile.ZipFile(cast("IO[bytes]", source)) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
         if len(names) != 1:
             raise InputError(
-                f"the archive holds {len(names)} files, and one is wanted", where=str(path), hint="unpack it first"
+                f"the archive holds {len(names)} files, and one is wanted", where=name, hint="unpack it first"
             )
         with archive.open(names[0]) as member:
-            yield pa.PythonFile(member, mode="r")
+            yield member
 
 
 class Utf8(ReadOnly):
@@ -132,8 +123,9 @@ class Utf8(ReadOnly):
     `escaped` says whether a byte had to be escaped so far, `tail` is the end of what was read.
     """
 
-    def __init__(self, stream: pa.NativeFile) -> None:
+    def __init__(self, stream: Readable, source: Pass | None = None) -> None:
         self._stream = stream
+        self._source = source
         self._ready = b""
         self._cut = b""
         self._first = True
@@ -146,6 +138,18 @@ class Utf8(ReadOnly):
             self._ready = self._next(size if size > 0 else _BLOCK)
         part, self._ready = (self._ready, b"") if size < 0 else (self._ready[:size], self._ready[size:])
         return part
+
+    def check(self) -> None:
+        """Before something of it is handed on. Raises `InputChangedError` if the file is not what was read."""
+        if self._source is not None:
+            self._source.check()
+
+    def finish(self, *, lines: bool) -> None:
+        """At the end: `check`, and where `lines` count, that the last one is whole if it has no end."""
+        if self._source is not None:
+            self._source.check(last=True)
+            if lines and self.tail and not self.tail.endswith((b"\n", b"\r")):
+                self._source.require_finished()
 
     def _next(self, size: int) -> bytes:
         while True:

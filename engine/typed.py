@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +21,7 @@ from headrace.errors import ConfigurationError, InputError
 from headrace.expressions import is_text
 from headrace.reading import Hint, Piece, Place
 from headrace.reasons import as_text
+from headrace.steady import Steady
 from headrace.storage.rejects import Reject
 from headrace.streams import readable
 
@@ -89,18 +89,31 @@ class ParquetReader(_TypedReader):
 
     declared = True
 
-    def __init__(self, path: Path, name: str) -> None:
-        self._path = path
+    def __init__(self, file: Steady, name: str) -> None:
+        self._file = file
         self._name = name
-        with readable(name), pq.ParquetFile(path) as file:
-            schema, rows = file.schema_arrow, file.metadata.num_rows
+        with readable(name), file.opened() as source, pq.ParquetFile(pa.PythonFile(source, mode="r")) as parquet:
+            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+            source.check()
         super().__init__(_distinct(schema, name))
         self._rows = rows
 
     def pieces(self) -> Iterator[Piece]:
         """The rows in the file's order."""
-        with readable(self._name), pq.ParquetFile(self._path, pre_buffer=False) as file:
-            yield from self._count(numbered(file.iter_batches(batch_size=_BATCH_ROWS), self._name))
+        with (
+            readable(self._name),
+            self._file.opened() as source,
+            pq.ParquetFile(pa.PythonFile(source, mode="r"), pre_buffer=False) as parquet,
+        ):
+            last: Piece | None = None
+            for piece in self._count(numbered(parquet.iter_batches(batch_size=_BATCH_ROWS), self._name)):
+                if last is not None:
+                    source.check()
+                    yield last
+                last = piece
+            source.check(last=True)
+            if last is not None:
+                yield last
 
 
 class ArrowReader(_TypedReader):

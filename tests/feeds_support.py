@@ -14,13 +14,16 @@ __all__ = ["Answer", "Asked", "Feeds", "feeds_server"]
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer: with `conditional`, an ETag that goes with it and a 304 for who has it already."""
+    """An answer: with `conditional`, an ETag that goes with it and a 304 for who has it already; a `silent` one does
+    not say how long it is, and ends with its connection.
+    """
 
     body: bytes = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     conditional: bool = False
     cut: int = 0
+    silent: bool = False
     wait: threading.Event | None = None
 
 
@@ -68,7 +71,8 @@ def _handler(feeds: Feeds) -> type[http.server.BaseHTTPRequestHandler]:
                 # no body goes with it
                 self.end_headers()
                 return
-            self.send_header("Content-Length", str(len(answer.body)))
+            if not answer.silent:
+                self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
             with suppress(BrokenPipeError):  # who asked is gone: killed, as some tests have it
                 self.wfile.write(answer.body[: len(answer.body) - answer.cut])

@@ -11,6 +11,7 @@ import pytest
 
 from headrace.locate import Locator, csv_places
 from headrace.source import ReadOptions, open_inputs
+from headrace.steady import Steady
 
 RECORDS = ['"a","b"', "1,x", "", '"2\n\n3",y', "too,many,fields", "\r", "4,é", '5,"z""\n"']
 
@@ -26,7 +27,7 @@ def test_csv_rows_are_found_in_any_order(tmp_path: Path, compressed: bool, seed:
     wanted = dict(enumerate(start for start in starts[1:] if start[1].strip("\r")))
     path = tmp_path / "x.csv"
     path.write_bytes(gzip.compress(text.encode()) if compressed else text.encode())
-    locator = Locator(path, partial(csv_places, delimiter=",", header=True))
+    locator = Locator(Steady(path, path.name), partial(csv_places, delimiter=",", header=True))
     rows = rng.sample(sorted(wanted), 50)
     for row in rows:
         assert locator.locate([row]) == {row: wanted[row]}, f"seed {seed}, row {row}"

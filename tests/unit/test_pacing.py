@@ -13,6 +13,7 @@ import pytest
 
 from headrace.csvtext import CsvReader
 from headrace.pacing import BLOCKS, Paced
+from headrace.steady import Steady
 
 BLOCK = 1 << 16
 ROWS = b"".join(b"%d,some words that make up for length\n" % number for number in range(200_000))
@@ -115,7 +116,7 @@ def test_blocks_that_yield_nothing_do_not_stop_the_reader(tmp_path: Path) -> Non
     path = tmp_path / "refused.csv"
     record = b"1,2,3,%s\n" % (b"x" * 1_000)
     path.write_bytes(b"a,b\n1,2\n" + record * 30_000 + b"3,4\n")  # seven blocks of four MiB, refused to the last row
-    pieces = list(CsvReader(path, "refused.csv", ",").pieces())
+    pieces = list(CsvReader(Steady(path, path.name), "refused.csv", ",").pieces())
     assert sum(len(piece.rows) for piece in pieces) == 2
     assert sum(len(piece.rejects) for piece in pieces) == 30_000
 
@@ -125,6 +126,6 @@ def test_a_consumer_that_stops_early_leaves_no_thread_waiting(tmp_path: Path) ->
     path = tmp_path / "long.csv"
     path.write_bytes(b"n,words\n" + ROWS * 8)
     for _ in range(5):
-        pieces = CsvReader(path, "long.csv", ",").pieces()
+        pieces = CsvReader(Steady(path, path.name), "long.csv", ",").pieces()
         next(pieces)
         pieces.close()  # type: ignore[attr-defined]  # a generator

@@ -1,0 +1,232 @@
+"""A local file, read as it was when this command first looked at it, or not at all.
+
+    looked at ─► opened ─► the same file? ─► bytes, as far as it went then ─► still the same? ─► the next piece goes on
+    facts         one                          hashed on the way                └ no: is what was read
+                  descriptor                                                          still what is there?
+
+The facts (inode, size, times) are compared before a piece of the file is handed on. A file whose facts differ is read
+again as far as it was read, and goes on where the content is the same: so it may be touched, renamed, removed or
+appended to meanwhile, and what is appended is left for the next command. Any other change ends the command, before the
+last piece is handed on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from signal import SIGURG
+from threading import Lock
+from typing import NamedTuple
+
+import xxhash
+
+from headrace.errors import InputChangedError, InputError
+from headrace.pacing import ReadOnly
+
+__all__ = ["Pass", "Steady"]
+
+_EDGE = 1 << 16
+_BLOCK = 4 << 20
+_TICK = 0.012  # seconds: two changes within one tick of the kernel's clock bear the same time
+_QUIET = 0.5  # seconds without a change, where it cannot be told whether a file is open for writing
+_AGAIN = "run the same command again"
+
+
+class _Facts(NamedTuple):
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> _Facts:
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+class Steady:
+    """The file at `path`, which messages call `name`.
+
+    With `hold` it stays open from now on, so that it can be read even if it is removed. `vouched` says that nothing is
+    missing at its end: its length is known, or somebody closed it.
+    """
+
+    def __init__(self, path: Path, name: str, *, hold: bool = False, vouched: bool = True) -> None:
+        self.path = path
+        self.name = name
+        self.vouched = vouched
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        closing = weakref.finalize(self, os.close, number)
+        self.facts = _Facts.of(os.fstat(number))
+        if 0 <= time.time() - self.facts.changed / 1e9 < _TICK:
+            time.sleep(_TICK)
+            self.facts = _Facts.of(os.fstat(number))
+        self._edges = self.edges(number)
+        self._held = number if hold else None
+        if not hold:
+            closing()
+
+    @property
+    def size(self) -> int:
+        """How long it was when it was looked at; no more is read."""
+        return self.facts.size
+
+    @contextmanager
+    def opened(self) -> Iterator[Pass]:
+        """The file from its beginning. Raises `InputChangedError` if it is another one by now; `OSError`."""
+        if self._held is not None:
+            yield self._pass(self._held)
+            return
+        number = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield self._pass(number)
+        finally:
+            os.close(number)
+
+    def edges(self, number: int) -> bytes:
+        """A digest of the file's beginning and end, as far as it went when it was looked at."""
+        tail = max(0, self.size - _EDGE)
+        return xxhash.xxh3_128_digest(
+            os.pread(number, min(_EDGE, self.size), 0) + os.pread(number, self.size - tail, tail)
+        )
+
+    def is_as_before(self, number: int, now: _Facts) -> bool:
+        """Whether the open file has the beginning and end that it had, and is no shorter."""
+        return now.size >= self.size and self.edges(number) == self._edges
+
+    def changed(self, what: str = "the file changed while it was read") -> InputChangedError:
+        """The error for it."""
+        return InputChangedError(what, where=self.name, hint=f"what was read until then is of no use: {_AGAIN}")
+
+    def _pass(self, number: int) -> Pass:
+        now = _Facts.of(os.fstat(number))
+        if now[:2] != self.facts[:2]:
+            raise self.changed("the file was replaced after this command had begun")
+        # what is longer was appended to; of what is as long, and newer, nobody can tell
+        same = now.size != self.size or now.modified == self.facts.modified
+        if now != self.facts and not (same and self.is_as_before(number, now)):
+            raise self.changed("the file changed after this command had begun")
+        return Pass(self, number, now)
+
+
+class Pass(ReadOnly):
+    """One reading of a `Steady` file: a file object, for one reader, in whatever thread."""
+
+    def __init__(self, file: Steady, number: int, facts: _Facts) -> None:
+        self._file = file
+        self._number = number
+        self._seen = facts
+        self._at = 0
+        self._digest = xxhash.xxh3_128()  # of all before `_hashed`
+        self._hashed = self._compared = 0
+        self._lock = Lock()
+
+    def seekable(self) -> bool:
+        """Whether it can go back: yes."""
+        return True
+
+    def tell(self) -> int:
+        """Where it is."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to another place."""
+        self._at = offset + (0, self._at, self._file.size)[whence]
+        return self._at
+
+    def peek(self, size: int) -> bytes:
+        """The file's first bytes."""
+        return os.pread(self._number, min(size, self._file.size), 0)
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes; ``b""`` at the end. Raises `InputChangedError` if the file has become shorter."""
+        with self._lock:
+            left = max(0, self._file.size - self._at)
+            wanted = left if size < 0 else min(size, left)
+            block = os.pread(self._number, wanted, self._at)
+            while len(block) < wanted:
+                more = os.pread(self._number, wanted - len(block), self._at + len(block))
+                if not more:
+                    raise self._file.changed("the file was cut while it was read")
+                block += more
+            if self._at == self._hashed:
+                self._digest.update(block)
+                self._hashed += len(block)
+            self._at += len(block)
+            return block
+
+    def check(self, *, last: bool = False) -> None:
+        """Before something of it is handed on, and the `last` time at its end.
+
+        Raises `InputChangedError` if what was read so far is not what is in the file.
+        """
+        now = _Facts.of(os.fstat(self._number))
+        # one that is appended to all the time is looked at again when twice as much was read
+        if now == self._seen or (not last and self._compared and self._hashed < 2 * self._compared):
+            return
+        with self._lock:
+            if not self._file.is_as_before(self._number, now) or self._prefix() != self._digest.digest():
+                raise self._file.changed()
+            self._seen, self._compared = now, self._hashed
+
+    def require_finished(self) -> None:
+        """For a file whose last line has no end. Raises `InputError` if somebody is still writing to it, or if nobody
+        said that it ends there: the line may be cut.
+        """
+        if not self._file.vouched:
+            raise InputError(
+                "the answer ends within a line, and without having said how long it is: it may be cut short",
+                where=self._file.name,
+                hint=f"{_AGAIN}; a server that sends Content-Length, or a last line with its end, is believed",
+            )
+        if self._is_written_to():
+            raise InputError(
+                "the last line has no end, and the file is still being written: the line may be cut",
+                where=self._file.name,
+                hint=f"{_AGAIN} when it is finished; what is in the table stays there once",
+            )
+
+    def _is_written_to(self) -> bool:
+        if self._seen.size > self._file.size:
+            return True
+        writers = _open_for_writing(self._number)
+        if writers is None:
+            left = _QUIET - (time.time() - self._seen.modified / 1e9)
+            if 0 < left <= _QUIET:
+                time.sleep(left)
+            writers = _Facts.of(os.fstat(self._number)) != self._seen
+        return writers
+
+    def _prefix(self) -> bytes:
+        digest, at = xxhash.xxh3_128(), 0
+        while at < self._hashed and (block := os.pread(self._number, min(_BLOCK, self._hashed - at), at)):
+            digest.update(block)
+            at += len(block)
+        return digest.digest()
+
+
+def _open_for_writing(number: int) -> bool | None:
+    """Whether anybody has the file open for writing; ``None`` where that cannot be told.
+
+    The kernel grants a lease on reading if nobody has. A writer that opens the file in the instant in which it is held
+    waits for its end, and the signal that tells of it is one that is ignored.
+    """
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return None
+    try:
+        fcntl.fcntl(number, fcntl.F_SETSIG, SIGURG)
+        fcntl.fcntl(number, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except OSError:  # not our file, or a file system without leases
+        return None
+    else:
+        return False
+    finally:
+        with suppress(OSError):
+            fcntl.fcntl(number, fcntl.F_SETLEASE, fcntl.F_UNLCK)
