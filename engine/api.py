@@ -66,6 +66,7 @@ class Plain(TypedDict, total=False):
     revisions: RevisionsName
     version_column: str | None
     missing_id: MissingId | None
+    prove: bool
 
 
 class Named(Plain, total=False):
@@ -93,6 +94,9 @@ class Named(Plain, total=False):
 
     `missing_id` says what becomes of rows whose identity columns are all empty: ``"reject"`` or ``"keep-whole-row"``,
     where all columns of the row are its identity (default: as stored with the table, on a first load ``"reject"``).
+
+    With `prove` the load ends with a look at the table for every event that it met. What is missing is brought again
+    where the input can be read again; otherwise `headrace.errors.VerificationError` names it.
     """
 
     id: Sequence[str] | None
@@ -150,6 +154,7 @@ def options_of(named: Named) -> LoadOptions:
         revisions=named.get("revisions", "ignore"),
         version_column=named.get("version_column"),
         missing_id=named.get("missing_id"),
+        prove=named.get("prove", False),
     )
 
 

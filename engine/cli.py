@@ -30,6 +30,7 @@ from headrace.cli_options import (
     Out,
     PageFile,
     Progress,
+    Prove,
     Resume,
     To,
     TraceFile,
@@ -70,6 +71,7 @@ def load(
     *,
     description: InputGroup,
     resume: Resume = True,
+    prove: Prove = False,
     mode: Mode = None,
     parallel: ParallelGroup,
     new_events: NewEventsGroup,
@@ -91,7 +93,8 @@ def load(
         send_ahead()  # it imports what workers need while this process imports what it needs itself
     from headrace import commands
 
-    wanted = commands.options(**vars(description), **vars(parallel), **vars(new_events), resume=resume, mode=mode)
+    how = vars(description) | vars(parallel) | vars(new_events)
+    wanted = commands.options(**how, resume=resume, prove=prove, mode=mode)
     watched = commands.Watching(**vars(watching))
     leave(commands.load(wanted, inputs, output, progress, watched, page=report, trace=trace, flames=flamegraph))
 

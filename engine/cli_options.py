@@ -36,6 +36,7 @@ __all__ = [
     "Partitions",
     "Progress",
     "ProgressName",
+    "Prove",
     "Provider",
     "RejectIds",
     "Resume",
@@ -155,6 +156,13 @@ Format = Annotated[
 ]
 ChunkRows = Annotated[int, typer.Option("--chunk-rows", min=1, help="Rows in a chunk, committed together.")]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on where a killed run of this input stopped.")]
+Prove = Annotated[
+    bool,
+    typer.Option(
+        "--prove/--no-prove",
+        help="At the end, look every event of the input up in the table; what is missing is brought again, or named.",
+    ),
+]
 Out = Annotated[Output, typer.Option("--output", help="text, or json: one object.")]
 Progress = Annotated[ProgressName, typer.Option("--progress", help="On stderr; auto is off when that is no terminal.")]
 Mode = Annotated[

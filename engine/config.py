@@ -114,7 +114,8 @@ class LoadOptions:
     events, and `on_error` says what becomes of rows that make one of them fail. `revisions` says what becomes of rows
     that come again with another payload; for ``update``, `version_column` says which is newer. `missing_id` says what
     becomes of rows whose identity columns are all empty, ``None`` where that is left to the stored contract (or, on a
-    first load, to the default: they are rejected).
+    first load, to the default: they are rejected). With `prove` the load ends with a look at the table for every event
+    that it met.
     """
 
     to: str = field(default=DEFAULT_DATABASE, repr=False)  # it may hold a password
@@ -137,6 +138,7 @@ class LoadOptions:
     revisions: RevisionsName = "ignore"
     version_column: str | None = None
     missing_id: MissingId | None = None
+    prove: bool = False
 
     def __post_init__(self) -> None:
         if not self.provider:

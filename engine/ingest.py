@@ -43,6 +43,7 @@ from headrace.observe import audience
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.prepare import latest, moment_of
 from headrace.progress import Progress, Quiet
+from headrace.proof import Proof
 from headrace.report import Report
 from headrace.revisions import locate_revisions
 from headrace.session import Session, possible, shape_for
@@ -168,6 +169,7 @@ class _Run:
         self.alerts = 0
         self.given_up: Superseded | None = None
         self._confirmed = Confirmed()
+        self._proof = Proof(store, agreement, session.folder, stages, wanted=options.prove)
         self._newest_us: int | None = None
 
     def carried_out(
@@ -176,9 +178,10 @@ class _Run:
         """Take everything to the table, and close the books; `began` is when the command did."""
         self._load(inputs, workers, replayed)
         self._slicing.require_all_matched()
+        proved = self._proof.carried_out(self._known.seen, self._going, [item.name for item in inputs])
         seconds = time.monotonic() - began
         close(self._store, self._going, self.counts, self._confirmed, seconds)
-        return self._report(seconds)
+        return self._report(seconds, proved)
 
     def end_with(self, error: BaseException, seconds: float) -> None:
         """End what is in flight, and leave the reason in the ledger."""
@@ -211,6 +214,7 @@ class _Run:
                     rows = sum(chunk.read for chunk in chunks)
                     with self._stages.stage("decide", rows=rows, about=chunks[0].address):
                         batch = MicroBatch(chunks, self._known, self._shape.partitions)
+                        self._proof.meet(batch)
                     self._dispatch(batch, size)
             finally:
                 self._intake.close()
@@ -233,7 +237,7 @@ class _Run:
             started=self._stages.started,
         )
 
-    def _report(self, seconds: float) -> Report:
+    def _report(self, seconds: float, proved: int | None) -> Report:
         """What the run did."""
         sequential = self._shape == SEQUENTIAL
         busiest, every = max(self._partition_rows), sum(self._partition_rows)
@@ -264,6 +268,7 @@ class _Run:
             seconds=seconds,
             stages=self._stages.seconds(),
             newest_event=moment_of(self._newest_us),
+            proved=proved,
             notes=() if self.given_up is None else (str(self.given_up),),
         )
 
@@ -349,7 +354,7 @@ class _Run:
         """That what an earlier process has committed is in the table: nothing is skipped on a receipt's word alone."""
         self._drain()
         with self._stages.stage("snapshot", about=batch.address):
-            self._skipped_slices.require_there(batch, done, self._known)
+            self._proof.refuse(self._skipped_slices.require_there(batch, done, self._known))
 
     # From slices to books -------------------------------------------------------------------------------------
 
@@ -367,6 +372,7 @@ class _Run:
                 committed = task.result()
             self._stages.take(committed.spans)
             self._confirmed.add(order.slice, committed)
+            self._proof.hear(committed)
             self._stages.listener.committed(order.slice, committed)
             counts += committed.counts
             self.retries += committed.retries

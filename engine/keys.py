@@ -77,6 +77,7 @@ PROVIDER: dict[str, Key] = {
     "window": Key("window", "How far back existing IDs are fetched ahead; all is everything.", "30d"),
     "chunk_rows": Key("count", "Rows in a chunk, committed together.", 131_072),
     "mode": Key("choice", "Default: as the feature flag says.", "sequential", get_args(Mode)),
+    "prove": Key("flag", "Whether each load ends with a look at the table for every event that it met.", True),
     "enrich": Key("function", "Your function that adds columns to new events.", "geo:add_country"),
     "on_error": Key(
         "choice", "When enrich or an alert rule fails: fail the poll, or reject those rows.", "fail", get_args(OnError)

@@ -147,6 +147,11 @@ class KnownIds:
         """IDs the snapshot holds."""
         return len(self._snapshot)
 
+    @property
+    def seen(self) -> IdRuns:
+        """The IDs met in this run."""
+        return self._seen
+
     def meet(self, ids: SortedIds) -> Mask:
         """Note `ids` as met in this run; returns which rows of the chunk are met for the first time. Shape (rows,)."""
         first = ids.first() & ~self._seen.contains_sorted(ids)

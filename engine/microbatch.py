@@ -87,6 +87,12 @@ class MicroBatch:
         """The IDs of the new events, shape (rows, 16); before `judge`, of those met for the first time."""
         return np.concatenate([ids[new] for ids, new in zip(self._ids, self._new, strict=True)])
 
+    def first_ids(self) -> NDArray[np.uint8]:
+        """The IDs met for the first time, shape (rows, 16)."""
+        return np.concatenate(
+            [ids if first.all() else ids[first] for ids, first in zip(self._ids, self._first, strict=True)]
+        )
+
     def first_events(self, partition: int) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
         """The events of a partition that were met for the first time: their IDs, shape (rows, 16), and the numbers of
         their rows in the input, ``None`` where a select was applied.

@@ -27,7 +27,8 @@ class Report:
     with the parallel way found; ``None`` where that did not happen. `seconds` is the wall time of this process alone.
     `stages` is the wall time by stage (`headrace.stages`), that of all workers together.
     `newest_event` is the latest event time among the events read, ``None`` without a time column. `notes` are sentences
-    that tell what else happened: that an earlier run of this input was given up, for example, and why.
+    that tell what else happened: that an earlier run of this input was given up, for example, and why. `proved` is how
+    many events were looked up in the table when the load had ended, ``None`` where that was not asked for.
     """
 
     run_id: str
@@ -57,6 +58,7 @@ class Report:
     stages: Mapping[str, float] = field(default_factory=dict)
     newest_event: datetime | None = None
     notes: tuple[str, ...] = ()
+    proved: int | None = None
 
     @property
     def rows_per_second(self) -> float:
@@ -106,6 +108,7 @@ class Report:
             f"  duplicate in store  {self.duplicate_in_store:>12,}",
             f"  rejected            {self.rejected:>12,}",
             *([f"  revised             {self.revised:>12,}  of the duplicates"] if self.revised else []),
+            *([] if self.proved is None else [f"  proved              {self.proved:>12,}  events are in the table"]),
             *([f"  alerts raised       {self.alerts:>12,}"] if self.alerts else []),
             f"  {self.chunks} {'chunk' if self.chunks == 1 else 'chunks'} in {self.seconds:.2f} s, "
             f"{self.rows_per_second:,.0f} rows/s, "

@@ -41,6 +41,7 @@ _PASSED_ON = (
     "version_column",
     "window",
     "missing_id",
+    "prove",
 )
 
 

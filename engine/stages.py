@@ -14,7 +14,7 @@
                                                                                     ├ alerts    into the outbox
                                                                                     ├ rejects
                                                                                     ├ commit    COMMIT
-                                                                                    └ pause     between two tries
+    prove         the end: is all that was met there?                               └ pause     between two tries
 
 A stage's parts (``commit.copy``) are in the stage's own seconds already. Workers work at the same time, so that all
 stages together may take longer than the run.

@@ -185,7 +185,8 @@ def _carried_out(order: CommitOrder, events: pa.RecordBatch, store: Store) -> Co
         with watch.stage("gather"):
             piece = with_repeats(order, order.revisions, piece, store)
     committed = _written(order, piece, store, watch)
-    return replace(committed, spans=(*watch.spans, *committed.spans))
+    spans = (*watch.spans, *committed.spans)
+    return replace(committed, refused=_refused(events, piece.events), spans=spans)
 
 
 def _with_users_code(order: CommitOrder, piece: Slice, store: Store, watch: Stopwatch) -> Slice:
@@ -198,6 +199,14 @@ def _with_users_code(order: CommitOrder, piece: Slice, store: Store, watch: Stop
         with watch.stage("alerts", rows=piece.events.num_rows):
             piece = _judged(order, piece, without_value)
     return piece
+
+
+def _refused(events: pa.RecordBatch, left: pa.RecordBatch) -> bytes:
+    """The packed IDs of those of `events` that are not `left`."""
+    if left.num_rows == events.num_rows:
+        return b""
+    ids = events.column(EVENT_ID)
+    return b"".join(ids.filter(pc.invert(pc.is_in(ids, value_set=left.column(EVENT_ID)))).to_pylist())
 
 
 def _written(order: CommitOrder, piece: Slice, store: Store, watch: Stopwatch) -> Committed:

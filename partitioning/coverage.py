@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK_US", "EVERYTHING", "Coverage", "Segment"]
+__all__ = ["BLOCK_US", "EVERYTHING", "Coverage", "Segment", "stretches"]
 
 BLOCK_US = 30 * 86_400_000_000
 """Late times are fetched by the 30-day block, counted from 1970-01-01."""
@@ -84,7 +84,7 @@ class Coverage:
         """
         late = times[~self.covers(times)]
         blocks = np.unique(late // BLOCK_US)
-        return list(_without([_of_blocks(first, last) for first, last in _stretches(blocks)], self._segments))
+        return list(_without([_of_blocks(first, last) for first, last in stretches(blocks)], self._segments))
 
 
 def _low(segment: Segment) -> int:
@@ -125,7 +125,7 @@ def _without(segments: Iterable[Segment], covered: Sequence[Segment]) -> Iterato
             yield Segment(low, segment.high)
 
 
-def _stretches(blocks: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+def stretches(blocks: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """Runs of consecutive block numbers as (first, last), at most 16 of them."""
     if len(blocks) == 0:
         return

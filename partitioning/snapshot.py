@@ -28,7 +28,7 @@ from headrace.partitioning.dedup import SortedIds
 from headrace.partitioning.presence import Presence
 from headrace.partitioning.runs import FileRun, MemoryRun, Run, found_in, merged
 
-__all__ = ["BLOCK_US", "EVERYTHING", "IdRuns", "Segment", "Snapshot"]
+__all__ = ["BLOCK_US", "EVERYTHING", "IdRuns", "Segment", "Snapshot", "gathered"]
 
 _FAN_OUT = 8  # runs of one size that are merged into one of the next
 _IN_MEMORY = 1 << 18  # runs of fewer IDs than this (4 MiB) stay on the heap
@@ -95,6 +95,12 @@ class IdRuns:
         self._length += len(run)
         self._remember(run)
         self._merge_equals()
+
+    def blocks(self) -> Iterator[NDArray[np.uint8]]:
+        """All IDs, some of them at a time, each block of shape (rows, 16). Nothing may be added meanwhile."""
+        self._check_open()
+        for low, high in merged(self._runs) if self._runs else ():
+            yield SortedIds(low, high, np.arange(len(low))).packed()
 
     def close(self) -> None:
         """Remove the set and its files. Idempotent."""
@@ -180,7 +186,7 @@ class Snapshot:
 
         `blocks` is read to its end; if it fails, its error is passed on and nothing is claimed to be covered.
         """
-        for packed in _gathered(blocks):
+        for packed in gathered(blocks):
             self.add(np.frombuffer(packed, dtype=np.uint8).reshape(-1, 16))
         if covers is not None:
             self._coverage.add(covers)
@@ -225,7 +231,7 @@ def _joined(
     return np.concatenate([low for low, _ in parts]), np.concatenate([high for _, high in parts])
 
 
-def _gathered(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def gathered(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """The same bytes in larger pieces: a sort costs less for each ID than many small ones and their merges."""
     pieces: list[bytes] = []
     for block in blocks:

@@ -123,6 +123,8 @@ class Committed:
     """What a commit did. `counts` are the slice's complete, balanced books; `inserted_ids` is ``None`` when all of
     `Slice.events` went in, else the packed 16-byte IDs of those that did. `lock_seconds` is how long the slice's
     locks were waited for, `alerts` how many were raised, `spans` what its stages took, tries that failed included.
+    `refused` are the packed IDs of events that the user's code kept out; `server_was_away` says that a connection was
+    lost.
     """
 
     receipt_id: int
@@ -133,6 +135,8 @@ class Committed:
     retries: int = 0
     lock_seconds: float = 0.0
     alerts: int = 0
+    refused: bytes = b""
+    server_was_away: bool = False
     spans: tuple[Span, ...] = field(default=(), repr=False, compare=False)
 
 

@@ -215,10 +215,11 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
     def _commit(self, piece: Slice) -> Committed:
         self._watch = Stopwatch(piece.address.source, piece.address.first_row, piece.partition)
         with self._watch.stage("commit", rows=piece.events.num_rows, size=piece.events.nbytes):
-            committed, retries = self._retried(
+            tried = self._retried(
                 lambda connection: self._commit_in(connection, piece), piece.table, lambda: self._timed(piece)
             )
-        return replace(committed, retries=retries, spans=tuple(self._watch.spans))
+        spans = tuple(self._watch.spans)
+        return replace(tried.value, retries=tried.failures, server_was_away=tried.away, spans=spans)
 
     @contextmanager
     def _timed(self, piece: Slice) -> Iterator[sa.Connection]:

@@ -13,8 +13,9 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import sqlalchemy as sa
 
@@ -34,6 +35,15 @@ IDS_IN_A_STATEMENT = 10_000
 READING = "headrace_reading"  # the execution option that marks a transaction that only reads
 T = TypeVar("T")
 K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True)
+class Retried(Generic[T]):
+    """What a transaction came to: its result, how often it had to be run again, whether a connection was lost."""
+
+    value: T
+    failures: int
+    away: bool
 
 
 class Transactions:
@@ -72,17 +82,17 @@ class Transactions:
 
     def _write(self, work: Callable[[sa.Connection], T], table: str | None = None) -> T:
         """`_retried` for who does not ask how often."""
-        return self._retried(work, table)[0]
+        return self._retried(work, table).value
 
     def _retried(
         self,
         work: Callable[[sa.Connection], T],
         table: str | None,
         begun: Callable[[], AbstractContextManager[sa.Connection]] | None = None,
-    ) -> tuple[T, int]:
+    ) -> Retried[T]:
         """Run `work` in a transaction of its own (as `begun` begins it), and again whole while the failure may pass.
 
-        Returns what `work` returned and how often it had to be run again. `work` must be safe to run again after a
+        `work` must be safe to run again after a
         COMMIT whose answer was lost.
         """
         where = self._url if table is None else f"{self._url}, table {table}"
@@ -90,7 +100,8 @@ class Transactions:
         while True:
             try:
                 with translated(where), (begun or self._engine.begin)() as connection:
-                    return work(connection), patience.failures
+                    value = work(connection)
+                return Retried(value, patience.failures, patience.away)
             except RetryableStoreError as error:
                 if not patience.allows(error):
                     error.add_note(f"given up after {patience.failures} tries")
@@ -116,6 +127,11 @@ class _Patience:
         self.failures = 0
         self._conflicts = 0
         self._away_since: float | None = None
+
+    @property
+    def away(self) -> bool:
+        """Whether the server was away."""
+        return self._away_since is not None
 
     def allows(self, error: RetryableStoreError) -> bool:
         """Count a failure; returns whether to try again."""
