@@ -15,8 +15,7 @@ Counters move only when a commit has returned.
 
 Where a chunk passes, in order: `source` (rows), `intake` (read ahead, gathered), `worker` and `prepare` (event IDs),
 `microbatch` and `known` (first seen? in the snapshot?), `slicing` (orders), `workers` and `pool` (who carries them
-out), `worker` again (enrichment, alert rules), `storage.sqlstore` (the transaction). The last two thirds here are the
-coordinator.
+out), `worker` again (enrichment, alert rules), `storage.sqlstore` (the transaction), `closing` (the books).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 
 from headrace.agreement import Agreement, agree, agree_on_input
@@ -89,6 +88,7 @@ def ingest(
         stages = Stages(audience(listener))
         stop, progress = stop or Event(), progress or Quiet()
         given_up: Superseded | None = None
+        notes: tuple[str, ...] = ()
         while True:
             workers = session.workers(decision, options)
             with stages.stage("agree"):
@@ -96,24 +96,22 @@ def ingest(
                 shape = shape_for(decision, options)
                 going = open_run(store, agreement, inputs, options, shape, workers.count, given_up=given_up)
             run = _Run(store, agreement, going, options, session, decision, progress, stop, stages=stages)
-            run.given_up = given_up
             with about(run=going.run_id, provider=options.provider, table=table), stages.telling_failure():
                 stages.listener.began(run.facts(workers.health()))
                 try:
                     report = run.carried_out(inputs, workers, replayed or {}, began)
                 except BaseException as error:
-                    if isinstance(error, HeadraceError):
-                        error.run_id = going.run_id
                     session.forget()
                     run.end_with(error, time.monotonic() - began)
                     if not isinstance(error, StaleReceiptsError) or going.job is None:
                         raise
                     given_up = Superseded.by(going, error, given_up)
+                    notes = (*notes, str(given_up))
                     log.warning("%s", given_up)
                     stages.tell()
                     stages.listener.failed(error)
                 else:
-                    stages.listener.ended(report)
+                    stages.listener.ended(report := replace(report, notes=notes))
                     return report
 
 
@@ -167,7 +165,6 @@ class _Run:
         self.retries = 0
         self.lock_seconds = 0.0
         self.alerts = 0
-        self.given_up: Superseded | None = None
         self._confirmed = Confirmed()
         self._proof = Proof(store, agreement, session.folder, stages, wanted=options.prove)
         self._newest_us: int | None = None
@@ -190,6 +187,8 @@ class _Run:
                 for _, task in flight.slices:
                     with suppress(HeadraceError):
                         task.result()
+        if isinstance(error, HeadraceError):
+            error.run_id = self._going.run_id
         self._session.dismiss()
         record_failure(self._store, self._going, error, seconds)
 
@@ -269,7 +268,6 @@ class _Run:
             stages=self._stages.seconds(),
             newest_event=moment_of(self._newest_us),
             proved=proved,
-            notes=() if self.given_up is None else (str(self.given_up),),
         )
 
     def _shadowed(self) -> Shadow:

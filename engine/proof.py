@@ -199,7 +199,7 @@ class Proof:
 
 
 def require_proven(missing: Missing, going: OpenRun, sources: Sequence[str]) -> None:
-    """Raises `StaleReceiptsError` where a new run can bring what is missing, else `VerificationError` with its names."""
+    """Raises `StaleReceiptsError` where a new run can bring what is missing, else `VerificationError`."""
     if not missing.count:
         return
     named = ", ".join(id_text(one.tobytes()) for one in missing.some)
