@@ -42,6 +42,7 @@ from uuid import uuid4
 from headrace.errors import ConfigurationError
 from headrace.forking import METHOD, send_ahead
 from headrace.logs import Channel, connect_logging, working_on
+from headrace.partitioning.folders import private_folder
 from headrace.scratch import live_folders, private_file, remove_folders
 from headrace.worker import Outcome, attempt
 
@@ -80,8 +81,7 @@ class ProcessCrew:
 
     def __init__(self, count: int, scratch: Path, *, task_timeout: float, channel: Channel | None = None) -> None:
         self.count = count
-        folder = scratch / "crew"
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder = private_folder(scratch / "crew")
         self._terms = _Terms(folder, live_folders(), task_timeout, PULSE, channel)
         self._members: list[BaseProcess] = []
         self._context = _context(self._members)
@@ -94,6 +94,7 @@ class ProcessCrew:
 
         Raises `ConfigurationError` where no process can be started, as in a process that is a worker itself.
         """
+        private_folder(self._terms.folder)
         pool = ProcessPoolExecutor(self.count, self._context, enlist, (self._terms,))
         try:
             for _ in range(self.count):  # a process for each, which loads its libraries while the first rows are read
@@ -178,6 +179,7 @@ class ProcessCrew:
 
     def _read_pulses(self) -> dict[int, int]:
         """When each worker last showed its pulse, 0 for one that has not yet."""
+        private_folder(self._terms.folder)
         pulses = {member.pid: 0 for member in self._started() if member.pid}
         for pid in pulses:
             with suppress(FileNotFoundError):
@@ -279,7 +281,10 @@ def _sent(outcome: Outcome[Result], folder: Path) -> Outcome[Result] | InFile[Re
     if len(content) <= _WHOLE:
         return outcome
     path = folder / f"outcome-{uuid4().hex}"
-    private_file(path).write_bytes(content)
+    try:
+        private_file(path).write_bytes(content)
+    except FileNotFoundError:  # a cleaner has taken the folder: it is made again by who has made it
+        return outcome
     return InFile(path)
 
 
@@ -323,11 +328,13 @@ def _beat(pulse: Path, terms: _Terms) -> None:
         if began is not None and time.monotonic() - began > terms.task_timeout:
             log.error("%s took longer than %g s: this worker ends itself", _duty.order, terms.task_timeout)
             late = terms.folder / f"late-{os.getpid()}"
-            late.touch(mode=0o600)
-            late.write_text(_duty.order)
+            with suppress(FileNotFoundError):
+                late.touch(mode=0o600)
+                late.write_text(_duty.order)
             os._exit(LATE)
-        with suppress(FileNotFoundError):  # the folder is gone: the run is over, and so is this worker soon
-            os.utime(pulse)
+        # if the folder is gone, the run is over, and so is this worker soon, or a cleaner was there
+        with suppress(FileNotFoundError):
+            pulse.touch(mode=0o600)
 
 
 def _parent_is_gone() -> bool:

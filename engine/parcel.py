@@ -49,8 +49,18 @@ class Parcel(Protocol):
 Pack = Callable[[pa.RecordBatch], Parcel]
 
 
-class SpoolUnseen(Exception):  # noqa: N818 - a fact about the place, answered by sending bytes instead
-    """A worker does not see the coordinator's spool folder."""
+class SpoolUnseen(HeadraceError):  # noqa: N818 - a fact about the place, answered by sending bytes instead
+    """A worker does not see the coordinator's spool folder. Where the coordinator does not see it, it was removed."""
+
+    @classmethod
+    def at(cls, path: Path) -> SpoolUnseen:
+        """`path` is not there."""
+        return cls(
+            "rows that lay in the temporary folder are gone",
+            where=str(path),
+            hint="something removes files there while they are in use; set TMPDIR to another folder, and run the same "
+            "command again to resume",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,7 @@ class FileParcel:
         try:
             source = pa.memory_map(str(self.path))
         except FileNotFoundError:
-            raise SpoolUnseen(str(self.path)) from None
+            raise SpoolUnseen.at(self.path) from None
         return pa.ipc.open_file(source).get_batch(0)
 
     def discard(self) -> None:
@@ -130,7 +140,7 @@ def _pack_file(batch: pa.RecordBatch, spool: Path) -> FileParcel:
         with pa.OSFile(str(private_file(path)), "wb") as sink:
             _write(sink, batch)
     except FileNotFoundError:
-        raise SpoolUnseen(str(spool)) from None
+        raise SpoolUnseen.at(spool) from None
     except OSError as error:
         path.unlink(missing_ok=True)
         raise HeadraceError(

@@ -29,6 +29,7 @@ from headrace.crew import InFile, Packed, ProcessCrew, run
 from headrace.errors import ConfigurationError, WorkerError
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.parcel import Parcel, SpoolUnseen, Unchanged, pack_bytes, packer
+from headrace.partitioning.folders import private_folder
 from headrace.prepare import Prepared
 from headrace.stages import PoolHealth
 from headrace.storage.base import Committed
@@ -90,6 +91,7 @@ class PooledWorkers:
         self._moved = time.monotonic()
         self._over = False
         self._spool: Path | None = spool
+        self._folder = spool
         self._pack = packer(spool)
         self._outstanding: list[_Given[Any]] = []
         self._failures = 0
@@ -120,7 +122,11 @@ class PooledWorkers:
 
     def pack(self, batch: pa.RecordBatch) -> Parcel:
         """Into the spool; where the workers do not see it, only the coordinator reads it again."""
-        return self._pack(batch)
+        try:
+            return self._pack(batch)
+        except SpoolUnseen:
+            private_folder(self._folder)
+            return self._pack(batch)
 
     def prepare(self, order: PrepareOrder) -> Task[Prepared]:
         """By any worker."""
@@ -200,7 +206,10 @@ class PooledWorkers:
             self._start_again(task, future, passing)
             return
         with self._lock:
-            if self._spool is not None:
+            if not self._folder.is_dir():
+                log.warning("the folder %s was removed while it was in use: it is made again", self._folder)
+                private_folder(self._folder)
+            elif self._spool is not None:
                 log.warning("the workers do not see the folder %s: rows travel as bytes", self._spool)
                 self._spool = None
             elif task.tries >= MOST_TRIES:

@@ -4,7 +4,8 @@
 
 A process that was killed removes nothing, but no longer holds its lock: the next run takes that for the sign to remove
 its folder (`sweep_abandoned`). Removal is done under the lock, and takes the lock file last: cut short, it is taken up
-again. What bears no lock file is somebody else's, or a folder just being made, and is left.
+again. A cleaner of the temporary folder knows no locks: what it takes is made again (`restore`). What bears no lock
+file is somebody else's, or a folder just being made, and is left.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 
-__all__ = ["live_folders", "private_file", "remove_folders", "scratch_folder", "sweep", "sweep_abandoned"]
+from headrace.partitioning.folders import private_folder
+
+__all__ = ["live_folders", "private_file", "remove_folders", "restore", "scratch_folder", "sweep", "sweep_abandoned"]
 
 _PREFIX = "headrace-"
 _LOCK = ".lock"
@@ -37,6 +40,19 @@ def scratch_folder() -> Iterator[Path]:
         yield folder
     finally:
         _drop(folder)
+
+
+def restore(folder: Path) -> None:
+    """Make a folder of this process again, with its lock, if a cleaner of the temporary folder has taken either."""
+    held = _live.get(folder)
+    if held is None or (_in_place(held) and folder.is_dir()):
+        return
+    private_folder(folder)
+    with suppress(OSError):
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        _live[folder] = lock
+        os.close(held)
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def private_file(path: Path) -> Path:

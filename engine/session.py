@@ -23,8 +23,9 @@ from headrace.errors import ConfigurationError
 from headrace.flags import Decision
 from headrace.known import KnownIds
 from headrace.logs import worker_logging
+from headrace.partitioning.folders import private_folder
 from headrace.pool import PooledWorkers
-from headrace.scratch import scratch_folder
+from headrace.scratch import restore, scratch_folder
 from headrace.storage.base import Store
 from headrace.storage.places import in_memory
 from headrace.strategy import SEQUENTIAL, Shape, parallel_shape
@@ -84,11 +85,12 @@ class Session:
 
     def pool(self) -> Workers:
         """The pool, started if it is not running. Raises `ConfigurationError` where it cannot be."""
+        restore(self.folder)
         if self._pool is not None and self._pool.fell_back is None:
             return self._pool
         self._pool_open.close()
         spool = self.folder / "spool"
-        spool.mkdir(mode=0o700, exist_ok=True)
+        private_folder(spool)
         self._pool = self._pool_open.enter_context(
             PooledWorkers(
                 self._pool_open.enter_context(_source(self._parallel, self.folder)),
@@ -109,6 +111,7 @@ class Session:
 
     def known(self, agreement: Agreement, options: LoadOptions) -> KnownIds:
         """The known IDs for a run: those of the last one over the same table and contract, if they were kept."""
+        restore(self.folder)
         about = (agreement.table, agreement.contract, options.window)
         if self._known is not None and self._known[0] == about and not agreement.created:
             self._known[1].begin_again(in_doubt=not self._one_command)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import xxhash
 
+from headrace.partitioning.folders import private_folder
+
 __all__ = ["Spooled", "spool"]
 
 _BLOCK = 1 << 20
@@ -34,7 +36,7 @@ class Spooled:
 
 def spool(read: Callable[[int], bytes], name: str, name_hint: str, folder: Path) -> Spooled:
     """Write all that `read` gives to a new file that only this user can read."""
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     number, path = tempfile.mkstemp(dir=folder, prefix="input-")  # created with mode 0600
     digest = xxhash.xxh3_128()
     with os.fdopen(number, "wb") as file:

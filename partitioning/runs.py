@@ -58,11 +58,12 @@ class FileRun:
 
     def __init__(self, folder: Path, name: str, parts: Iterator[tuple[Words, Words]]) -> None:
         self._paths = (folder / f"{name}.low", folder / f"{name}.high")
-        with _create(self._paths[0]) as low, _create(self._paths[1]) as high:
-            for part_low, part_high in parts:
-                low.write(part_low.data)
-                high.write(part_high.data)
-        self._maps = tuple(_mapped(path) for path in self._paths)
+        # they stay open: what is removed while it is in use can still be read
+        self._files = tuple(_create(path) for path in self._paths)
+        for part in parts:
+            for file, half in zip(self._files, part, strict=True):
+                file.write(half.data)
+        self._maps = tuple(_mapped(file) for file in self._files)
         self.low, self.high = (np.frombuffer(area, dtype=np.uint64) for area in self._maps)
 
     def __len__(self) -> int:
@@ -70,9 +71,8 @@ class FileRun:
 
     def read(self, start: int, stop: int) -> tuple[Words, Words]:
         """The halves of IDs `start` to `stop`, copied without mapping them."""
-        low, high = (
-            np.fromfile(path, dtype=np.uint64, count=stop - start, offset=start * _WORD) for path in self._paths
-        )
+        size, offset = (stop - start) * _WORD, start * _WORD
+        low, high = (np.frombuffer(_read(file, size, offset), dtype=np.uint64) for file in self._files)
         return low, high
 
     def release(self, start: int, stop: int) -> None:
@@ -84,8 +84,9 @@ class FileRun:
 
     def close(self) -> None:
         """Remove the files; the mapping goes with the last array that views it."""
-        for path in self._paths:
+        for path, file in zip(self._paths, self._files, strict=True):
             path.unlink(missing_ok=True)
+            file.close()
 
 
 Run = MemoryRun | FileRun
@@ -170,9 +171,17 @@ def _sorted_together(parts: Sequence[tuple[Words, Words]]) -> tuple[Words, Words
 
 
 def _create(path: Path) -> BinaryIO:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b")
 
 
-def _mapped(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+def _mapped(file: BinaryIO) -> mmap.mmap:
+    file.flush()
+    return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+
+
+def _read(file: BinaryIO, size: int, offset: int) -> bytes:
+    blocks: list[bytes] = []
+    while size and (block := os.pread(file.fileno(), size, offset)):
+        blocks.append(block)
+        size, offset = size - len(block), offset + len(block)
+    return blocks[0] if len(blocks) == 1 else b"".join(blocks)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from headrace.errors import HeadraceError
 from headrace.partitioning.coverage import BLOCK_US, EVERYTHING, Coverage, Segment
 from headrace.partitioning.dedup import SortedIds
+from headrace.partitioning.folders import private_folder
 from headrace.partitioning.presence import Presence
 from headrace.partitioning.runs import FileRun, MemoryRun, Run, found_in, merged
 
@@ -43,7 +44,7 @@ class IdRuns:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="ids-", dir=folder))
+        self._folder = Path(tempfile.mkdtemp(prefix="ids-", dir=private_folder(folder)))
         self._runs: list[Run] = []
         self._presence = Presence(0)
         self._length = 0
@@ -105,6 +106,8 @@ class IdRuns:
     def close(self) -> None:
         """Remove the set and its files. Idempotent."""
         self._closed = True
+        for run in self._runs:
+            run.close()
         self._runs = []
         self._presence = Presence(0)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -138,7 +141,7 @@ class IdRuns:
             return runs[0] if len(runs) == 1 else MemoryRun(*_joined(list(merged(runs))))
         self._made += 1
         try:
-            return FileRun(self._folder, str(self._made), merged(runs))
+            return FileRun(private_folder(self._folder), str(self._made), merged(runs))
         except OSError as error:
             raise HeadraceError(
                 f"cannot keep {length:,} event IDs in temporary files ({error})",
