@@ -48,7 +48,7 @@ from headrace.revisions import locate_revisions
 from headrace.session import Session, possible, shape_for
 from headrace.shadow import Shadow
 from headrace.skipped import SkippedSlices
-from headrace.slicing import Slicing, alerting
+from headrace.slicing import Slicing, alerting, may_reject
 from headrace.source import Input
 from headrace.stages import Listener, PoolHealth, RunFacts, Stages
 from headrace.storage.base import Committed, Counts, Receipt, Store
@@ -175,7 +175,7 @@ class _Run:
         """Take everything to the table, and close the books; `began` is when the command did."""
         self._load(inputs, workers, replayed)
         self._slicing.require_all_matched()
-        proved = self._proof.carried_out(self._known.seen, self._going, [item.name for item in inputs])
+        proved = self._proof.carried_out(self._known, self._going, [item.name for item in inputs])
         seconds = time.monotonic() - began
         close(self._store, self._going, self.counts, self._confirmed, seconds)
         return self._report(seconds, proved)
@@ -308,6 +308,7 @@ class _Run:
             self._shadow.compare(batch, judged=to_judge)
         if self._options.revisions != "ignore" and batch.anything_again:
             self._drain()  # what a row repeats must be in the table when the row is compared with it
+        self._give_chances(batch, receipts, to_judge=to_judge)
         open_slices = [self._order(batch, one) for one in partitions if receipts[one] is None]
         flight = _Flight(
             batch,
@@ -323,6 +324,21 @@ class _Run:
             self._partition_rows[one] += batch.rows(one)
         while len(self._in_flight) > self._most_in_flight():
             self._land()
+
+    def _give_chances(self, batch: MicroBatch, receipts: Mapping[int, Receipt | None], *, to_judge: bool) -> None:
+        """Let rows of the batch be tried that repeat a refused event."""
+        if may_reject(self._options) and batch.anything_before:
+            self._drain()  # what they repeat may be refused just now
+        if not batch.reconsider():
+            return
+        if to_judge:
+            self._fetch_for(batch)
+            batch.judge()
+        for partition, receipt in receipts.items():
+            if receipt is not None and receipt.counts.rejected > len(batch.rejects(partition)):
+                self._drain()  # an earlier process has tried these, and may have refused them again
+                ids = batch.first_events(partition)
+                self._known.refuse(ids[~self._known.held(ids)].tobytes())
 
     def _order(self, batch: MicroBatch, partition: int) -> CommitOrder:
         """The order to commit one partition, with the rejects whose rows it carries, where some are replayed."""
@@ -352,7 +368,8 @@ class _Run:
         """That what an earlier process has committed is in the table: nothing is skipped on a receipt's word alone."""
         self._drain()
         with self._stages.stage("snapshot", about=batch.address):
-            self._proof.refuse(self._skipped_slices.require_there(batch, done, self._known))
+            rejected = self._skipped_slices.require_there(batch, done, self._known)
+        self._known.refuse(rejected.tobytes())
 
     # From slices to books -------------------------------------------------------------------------------------
 
@@ -373,6 +390,7 @@ class _Run:
             self._proof.hear(committed)
             self._stages.listener.committed(order.slice, committed)
             counts += committed.counts
+            self._known.refuse(committed.refused)
             self.retries += committed.retries
             self.lock_seconds += committed.lock_seconds
             self.alerts += committed.alerts

@@ -71,6 +71,7 @@ class KnownIds:
         self._budget = budget
         self._folder = folder
         self._seen = IdRuns(folder)
+        self._refused: set[bytes] = set()
         self._snapshot = Snapshot(folder)
         self._is_old = False
         self._asked = 0
@@ -84,6 +85,7 @@ class KnownIds:
         """For another run: nothing is met yet, and the snapshot is still there, to be confirmed if it is `in_doubt`."""
         self._seen.close()
         self._seen = IdRuns(self._folder)
+        self._refused.clear()
         self._forget_gone()
         self._is_old = self._is_old or in_doubt
         self._asked = 0
@@ -158,6 +160,30 @@ class KnownIds:
         self._seen.add_sorted(ids.where(first))
         return _by_row(ids, first)
 
+    def refuse(self, packed: bytes) -> None:
+        """Note the events of the packed IDs: met, but the user's code has rejected every row of them so far."""
+        self._refused.update(packed[at : at + 16] for at in range(0, len(packed), 16))
+
+    @property
+    def refused(self) -> NDArray[np.uint8]:
+        """The events that are noted so at this moment, shape (rows, 16)."""
+        return np.frombuffer(b"".join(self._refused), dtype=np.uint8).reshape(-1, 16)
+
+    def reconsider(self, ids: SortedIds, first: Mask) -> Mask:
+        """Which rows of the chunk get their event's next chance: the first in it of each that was refused so far.
+
+        They are refused no more, until it is known what became of them. Shape (rows,).
+        """
+        chance = np.zeros(len(ids), dtype=np.bool_)
+        if self._refused:
+            again = np.flatnonzero(ids.first() & ~first[ids.rows])
+            packed = ids.where(_at(again, len(ids))).packed().tobytes()
+            for number, place in enumerate(again.tolist()):
+                if (one := packed[16 * number : 16 * number + 16]) in self._refused:
+                    self._refused.discard(one)
+                    chance[place] = True
+        return _by_row(ids, chance)
+
     def needs_fetch(self, times_us: NDArray[np.int64] | None) -> bool:
         """Whether `judge` would have to query the store for events of these times first."""
         if not self._fetched:
@@ -226,6 +252,12 @@ class KnownIds:
         if column is None:
             raise ValueError("a time range needs a time column")
         return TimeRange(column, *(_or_none(_moment, edge) for edge in (segment.low, segment.high)))
+
+
+def _at(places: NDArray[np.int64], rows: int) -> Mask:
+    mask = np.zeros(rows, dtype=np.bool_)
+    mask[places] = True
+    return mask
 
 
 def _by_row(ids: SortedIds, mask: Mask) -> Mask:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from headrace.known import KnownIds, Mask
 from headrace.orders import Piece
-from headrace.partitioning.dedup import SortedIds
+from headrace.partitioning.dedup import SortedIds, among
 from headrace.partitioning.identity import digest_of
 from headrace.partitioning.partition import rows_by_partition
 from headrace.prepare import Prepared
@@ -93,17 +93,10 @@ class MicroBatch:
             [ids if first.all() else ids[first] for ids, first in zip(self._ids, self._first, strict=True)]
         )
 
-    def first_events(self, partition: int) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-        """The events of a partition that were met for the first time: their IDs, shape (rows, 16), and the numbers of
-        their rows in the input, ``None`` where a select was applied.
-        """
-        ids, numbers = [], []
-        for chunk, every, rows, first in zip(self.chunks, self._ids, self._rows, self._first, strict=True):
-            own = rows[partition][first[rows[partition]]]
-            ids.append(every[own])
-            if chunk.rows is not None:
-                numbers.append(chunk.rows[own])
-        return np.concatenate(ids), np.concatenate(numbers) if len(numbers) == len(ids) else None
+    def first_events(self, partition: int) -> NDArray[np.uint8]:
+        """The events of a partition that were met for the first time: their IDs, shape (rows, 16)."""
+        every = zip(self._ids, self._first, self._rows, strict=True)
+        return np.concatenate([ids[rows[partition]][first[rows[partition]]] for ids, first, rows in every])
 
     def rows(self, partition: int) -> int:
         """The rows of a partition, duplicates included."""
@@ -127,6 +120,37 @@ class MicroBatch:
         return carried + [reject.row for reject in self.rejects(partition) if reject.row is not None]
 
     @property
+    def anything_before(self) -> bool:
+        """Whether any row was perhaps met in an earlier batch: its chunk's first of an event, not the first of all."""
+        return any(
+            bool((ids.first() & ~first[ids.rows]).any())
+            for ids, first in zip(self._sorted, self._first, strict=True)
+            if not first.all()
+        )
+
+    def reconsider(self) -> bool:
+        """Let the next row of each event count as its first of which the user's code has refused all rows so far.
+
+        Returns whether there is one: then the batch is to be judged again.
+        """
+        pairs = zip(self._sorted, self._first, strict=True)
+        chances = [self._known.reconsider(ids, first) for ids, first in pairs]
+        if not any(chance.any() for chance in chances):
+            return False
+        self._first = self._new = [first | chance for first, chance in zip(self._first, chances, strict=True)]
+        return True
+
+    def numbers_of(self, partition: int, events: NDArray[np.uint8]) -> NDArray[np.int64] | None:
+        """The numbers of all rows of a partition that are of `events` (rows, 16); ``None`` behind a select."""
+        found = []
+        for chunk, ids, rows in zip(self.chunks, self._ids, self._rows, strict=True):
+            if chunk.rows is None:
+                return None
+            own = rows[partition]
+            found.append(chunk.rows[own[among(ids[own], events)]])
+        return np.concatenate(found)
+
+    @property
     def anything_again(self) -> bool:
         """Whether any row was met before, in this batch or an earlier one."""
         return not all(first.all() for first in self._first)
@@ -138,6 +162,17 @@ class MicroBatch:
     def repeats(self, partition: int) -> tuple[Piece, ...]:
         """Where the other rows of a partition lie."""
         return self._pieces(partition, [~new for new in self._new])
+
+    def spares(self, partition: int) -> tuple[Piece, ...]:
+        """Where the rows of a partition lie that repeat one of its new events."""
+        if not self.anything_again:
+            return ()
+        new = self.new_ids()
+        again = [
+            ~first & among(ids, new) if not first.all() else ~first
+            for ids, first in zip(self._ids, self._first, strict=True)
+        ]
+        return self._pieces(partition, again)
 
     def _pieces(self, partition: int, masks: Sequence[Mask]) -> tuple[Piece, ...]:
         found = []

@@ -65,7 +65,8 @@ class Piece:
 @dataclass(frozen=True, slots=True)
 class CommitOrder:
     """Commit one slice. `slice` has everything but the events, which are those of `pieces`, and the `repeats`, the rows
-    that are no new events, which are sent along where `revisions` says how to compare them.
+    that are no new events, which are sent along where `revisions` says how to compare them. `spares` are the rows that
+    repeat one of `pieces`: where the user's code may reject that, the next is no duplicate.
     """
 
     slice: Slice
@@ -76,6 +77,7 @@ class CommitOrder:
     alerting: Alerting | None = None
     revisions: Revisions | None = None
     repeats: tuple[Piece, ...] = ()
+    spares: tuple[Piece, ...] = ()
 
     @property
     def users_code(self) -> str | None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from headrace.agreement import Agreement
 from headrace.errors import StaleReceiptsError, VerificationError
+from headrace.known import KnownIds
 from headrace.ledger import OpenRun
 from headrace.microbatch import MicroBatch
 from headrace.partitioning.coverage import stretches
@@ -106,31 +107,25 @@ class Proof:
         self._stages = stages
         self._wanted = wanted
         self._met = Met(self._timed) if wanted else None
-        self._refused: list[Ids] = []
 
     def meet(self, batch: MicroBatch) -> None:
         """Note what `batch` has for the first time."""
         if self._met is not None:
             self._met.add(batch.first_ids())
 
-    def refuse(self, ids: Ids) -> None:
-        """`ids` (rows, 16) are not in the table, and need not be: they are rejects."""
-        if len(ids):
-            self._refused.append(ids)
-
     def hear(self, done: Committed) -> None:
         """A slice is in."""
-        self.refuse(np.frombuffer(done.refused, dtype=np.uint8).reshape(-1, 16))
         self._wanted = self._wanted or done.server_was_away
 
-    def carried_out(self, seen: IdRuns, going: OpenRun, sources: Sequence[str]) -> int | None:
-        """How many events were proven to be there, those `seen` but for the refused; ``None`` where nobody asks.
+    def carried_out(self, known: KnownIds, going: OpenRun, sources: Sequence[str]) -> int | None:
+        """How many events were proven to be there: those seen, but for the refused, which are rejects; ``None`` where
+        nobody asks.
 
         Raises `StaleReceiptsError` where something is missing that a new run can bring, else `VerificationError`.
         """
         if not self._wanted:
             return None
-        refused = np.concatenate([_NONE, *self._refused])
+        seen, refused = known.seen, known.refused
         with self._stages.stage("prove", rows=len(seen)):
             missing = self._missing(seen, refused)
         self._stages.tell()

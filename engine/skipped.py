@@ -43,21 +43,22 @@ class SkippedSlices:
         """
         speaking = list(receipts)
         events = [batch.first_events(one.partition) for one in speaking]
-        there = known.held(np.concatenate([ids for ids, _ in events]))
+        there = known.held(np.concatenate(events))
         rejected, start = [], 0
-        for receipt, (ids, numbers) in zip(speaking, events, strict=True):
-            absent = ~there[start : start + len(ids)]
+        for receipt, ids in zip(speaking, events, strict=True):
+            absent = ids[~there[start : start + len(ids)]]
             start += len(ids)
-            if absent.any():
-                self._require_rejected(batch, receipt, ids[absent], None if numbers is None else numbers[absent])
-                rejected.append(ids[absent])
+            if len(absent):
+                self._require_rejected(batch, receipt, absent)
+                rejected.append(absent)
         return np.concatenate([np.empty((0, 16), dtype=np.uint8), *rejected])
 
-    def _require_rejected(
-        self, batch: MicroBatch, receipt: Receipt, ids: Ids, numbers: NDArray[np.int64] | None
-    ) -> None:
-        """Events with an ID may have been refused by the user's code: they are rejects of the run, not in the table."""
+    def _require_rejected(self, batch: MicroBatch, receipt: Receipt, ids: Ids) -> None:
+        """Events with an ID may have been refused by the user's code: all their rows are rejects of the run then, and
+        none is in the table.
+        """
         by_users_code = receipt.counts.rejected - batch.counts(receipt.partition).rejected
+        numbers = batch.numbers_of(receipt.partition, ids)
         if len(ids) <= by_users_code and self._are_rejects(receipt, len(ids), numbers):
             return
         shown = f"{len(ids):,} of its events are" if len(ids) > 1 else "one of its events is"

@@ -19,7 +19,7 @@ from headrace.storage.base import Receipt, Slice
 from headrace.storage.locks import lock_keys
 from headrace.storage.rejects import StoredReject
 
-__all__ = ["Slicing", "alerting"]
+__all__ = ["Slicing", "alerting", "may_reject"]
 
 NO_RESUME = "load it as a new run with --no-resume; events already loaded will be found again as duplicates"
 NO_EVENTS = pa.RecordBatch.from_arrays([], names=[])
@@ -99,7 +99,14 @@ class Slicing:
             alerting(options, agreement),
             revisions,
             batch.repeats(partition) if revisions else (),
+            batch.spares(partition) if may_reject(options) else (),
         )
+
+
+def may_reject(options: LoadOptions) -> bool:
+    """Whether the user's code may turn an event into a reject, after its other rows were taken for duplicates."""
+    enrich = options.enrichment is not None and options.enrichment.on_error == "reject"
+    return enrich or (bool(options.alerts) and options.on_error == "reject")
 
 
 def alerting(options: LoadOptions, agreement: Agreement) -> Alerting | None:

@@ -19,26 +19,22 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from headrace.chunk import Chunk
-from headrace.enrich import apply, rejects_of
 from headrace.errors import HeadraceError, WorkerError, no_room
+from headrace.gathering import addresses, gathered
 from headrace.logs import about, working_on
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.parcel import SpoolUnseen, Unchanged, packer
-from headrace.partitioning.dedup import id_order
-from headrace.partitioning.identity import ids_to_arrow
 from headrace.prepare import Prepared, prepare
 from headrace.repeats import with_repeats
 from headrace.rules import Alerting, judge
 from headrace.storage import open_store
-from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Address, Committed, Slice, Store
+from headrace.storage.base import Address, Committed, Slice, Store
 from headrace.storage.locks import RedisLocks
 from headrace.storage.spans import Span, Stopwatch
+from headrace.user_code import with_users_code
 
 __all__ = [
     "Gathered",
@@ -48,13 +44,11 @@ __all__ = [
     "carry_out",
     "commit",
     "gather",
-    "gathered",
     "identify",
     "prepare_apart",
 ]
 
 log = logging.getLogger("headrace.worker")
-SHOWN = 3  # addresses in a message
 Order = TypeVar("Order")
 Result = TypeVar("Result")
 
@@ -177,36 +171,15 @@ def carry_out(order: CommitOrder, store: Store, ready: Gathered | None = None) -
 
 
 def _carried_out(order: CommitOrder, events: pa.RecordBatch, store: Store) -> Committed:
-    piece = replace(order.slice, events=events)
+    piece, refused = replace(order.slice, events=events), b""
     watch = _watch(piece.address, piece.partition)
     if order.pieces:
-        piece = _with_users_code(order, piece, store, watch)
+        order, piece, refused = with_users_code(order, piece, store, watch)
     if order.revisions is not None:
         with watch.stage("gather"):
             piece = with_repeats(order, order.revisions, piece, store)
     committed = _written(order, piece, store, watch)
-    spans = (*watch.spans, *committed.spans)
-    return replace(committed, refused=_refused(events, piece.events), spans=spans)
-
-
-def _with_users_code(order: CommitOrder, piece: Slice, store: Store, watch: Stopwatch) -> Slice:
-    """The slice enriched, and with the alerts that its events raise."""
-    without_value: Sequence[str] = ()
-    if order.enrichment is not None:
-        with watch.stage("enrich", rows=piece.events.num_rows):
-            piece, without_value = _enriched(order, piece, store)
-    if order.alerting is not None:
-        with watch.stage("alerts", rows=piece.events.num_rows):
-            piece = _judged(order, piece, without_value)
-    return piece
-
-
-def _refused(events: pa.RecordBatch, left: pa.RecordBatch) -> bytes:
-    """The packed IDs of those of `events` that are not `left`."""
-    if left.num_rows == events.num_rows:
-        return b""
-    ids = events.column(EVENT_ID)
-    return b"".join(ids.filter(pc.invert(pc.is_in(ids, value_set=left.column(EVENT_ID)))).to_pylist())
+    return replace(committed, refused=refused, spans=(*watch.spans, *committed.spans))
 
 
 def _written(order: CommitOrder, piece: Slice, store: Store, watch: Stopwatch) -> Committed:
@@ -219,101 +192,12 @@ def _written(order: CommitOrder, piece: Slice, store: Store, watch: Stopwatch) -
     return replace(committed, lock_seconds=committed.lock_seconds + waited)
 
 
-def gathered(pieces: Sequence[Piece], provider: str) -> pa.RecordBatch:
-    """The rows of `pieces` sorted by ID, with ID and provider added.
-
-    Sorted inserts keep the index cheap and deadlocks away.
-    """
-    events, ids = _taken(pieces[0]) if len(pieces) == 1 else _taken_together(pieces)
-    added = {EVENT_ID: ids_to_arrow(ids), PROVIDER: pa.repeat(provider, len(ids))}
-    return pa.RecordBatch.from_arrays([*events.columns, *added.values()], names=[*events.schema.names, *added])
-
-
-def _taken(piece: Piece) -> tuple[pa.RecordBatch, NDArray[np.uint8]]:
-    """One piece's rows, sorted by ID. Rows that stand so already are not copied."""
-    ids = piece.ids
-    order = id_order(ids)
-    rows = piece.rows[order]
-    batch = piece.events.open()
-    if len(rows) == batch.num_rows and bool((rows[:-1] < rows[1:]).all()):
-        return batch, ids
-    return batch.take(pa.array(rows)), ids[order]
-
-
-def _taken_together(pieces: Sequence[Piece]) -> tuple[pa.RecordBatch, NDArray[np.uint8]]:
-    """The rows of all pieces, sorted by ID, by one gather over the whole chunks: half the copies of one for each."""
-    tables = [pa.Table.from_batches([piece.events.open()]) for piece in pieces]
-    starts = np.cumsum([0, *(table.num_rows for table in tables[:-1])])
-    rows = np.concatenate([piece.rows + start for piece, start in zip(pieces, starts, strict=True)])
-    ids = np.concatenate([piece.ids for piece in pieces])
-    order = id_order(ids)
-    # a column that one of the chunks lacks is null there
-    whole = pa.concat_tables(tables, promote_options="default")
-    return whole.take(pa.array(rows[order])).combine_chunks().to_batches()[0], ids[order]
-
-
-def _enriched(order: CommitOrder, piece: Slice, store: Store) -> tuple[Slice, Sequence[str]]:
-    """The slice with the user's columns, and the names of those without any value.
-
-    The table gets the columns that it lacks, before the transaction begins.
-    """
-    if order.enrichment is None:
-        return piece, ()
-    done = apply(order.enrichment, piece.events, _where(order))
-    data = [column for column in done.events.schema if column.name not in RESERVED_COLUMNS]
-    if done.events.num_rows and len(data) + 2 > len(piece.events.schema):
-        store.create_or_widen(piece.table, pa.schema(data), time_index=None)
-    return _without(order, piece, done.events, done.failed), done.without_value
-
-
-def _judged(order: CommitOrder, piece: Slice, without_value: Sequence[str]) -> Slice:
-    """The slice with what its events raise."""
-    if order.alerting is None or not piece.events.num_rows:
-        return piece
-    judged = judge(order.alerting, piece.events, without_value, _where(order))
-    return replace(_without(order, piece, judged.events, judged.failed), alerts=judged.alerts)
-
-
 def alert_keys(alerting: Alerting | None, pieces: Sequence[Piece], provider: str) -> frozenset[str]:
     """The keys of what the events of `pieces` raise, as `carry_out` would find them."""
     if alerting is None or not any(len(piece.rows) for piece in pieces):
         return frozenset()
-    alerts = judge(alerting, gathered(pieces, provider), (), _places(pieces)).alerts
+    alerts = judge(alerting, gathered(pieces, provider), (), addresses(pieces)).alerts
     return frozenset() if alerts is None else frozenset(alerts.column("alert_key").to_pylist())
-
-
-def _without(order: CommitOrder, piece: Slice, events: pa.RecordBatch, failed: Sequence[tuple[int, str]]) -> Slice:
-    """The slice with `events` for its own, and with rejects for those of its own that the user's code `failed` on."""
-    if not failed:
-        return replace(piece, events=events)
-    rejects = rejects_of(piece.events, failed, _places_of(order, piece.events, [at for at, _ in failed]))
-    counts = replace(piece.counts, rejected=piece.counts.rejected + len(rejects))
-    return replace(piece, events=events, rejects=[*piece.rejects, *rejects], counts=counts)
-
-
-def _where(order: CommitOrder) -> str:
-    return f"partition {order.slice.partition}, {_places(order.pieces)}"
-
-
-def _places_of(order: CommitOrder, events: pa.RecordBatch, at: Sequence[int]) -> list[tuple[str, int | None]]:
-    """The source and the row number of some events: found again by their IDs, since only a failure asks."""
-    ids = ids_to_arrow(np.concatenate([piece.ids for piece in order.pieces]))
-    found = pc.index_in(events.column(EVENT_ID).take(pa.array(at, pa.int64())), value_set=ids)
-    starts = np.cumsum([0, *(len(piece.rows) for piece in order.pieces)])
-    return [_place(order.pieces, starts, place) for place in found.to_pylist()]
-
-
-def _place(pieces: Sequence[Piece], starts: NDArray[np.int64], place: int) -> tuple[str, int | None]:
-    """The source and the row number of what stands at `place` in `pieces`, one after the other."""
-    which = int(np.searchsorted(starts, place, side="right")) - 1
-    piece = pieces[which]
-    number = None if piece.numbers is None else int(piece.numbers[piece.rows[place - starts[which]]])
-    return piece.address.source, number
-
-
-def _places(pieces: Sequence[Piece]) -> str:
-    shown = [str(piece.address) for piece in pieces[:SHOWN]]
-    return "; ".join(shown) + (f" and {len(pieces) - SHOWN} chunks more" if len(pieces) > SHOWN else "")
 
 
 # This process's connections -------------------------------------------------------------------------------------

@@ -121,10 +121,10 @@ class Slice:
 @dataclass(frozen=True, slots=True)
 class Committed:
     """What a commit did. `counts` are the slice's complete, balanced books; `inserted_ids` is ``None`` when all of
-    `Slice.events` went in, else the packed 16-byte IDs of those that did. `lock_seconds` is how long the slice's
-    locks were waited for, `alerts` how many were raised, `spans` what its stages took, tries that failed included.
-    `refused` are the packed IDs of events that the user's code kept out; `server_was_away` says that a connection was
-    lost.
+    `Slice.events` went in, else the packed 16-byte IDs of those that did. `refused` are the packed IDs of the events of
+    which the user's code has rejected every row; whoever commits a slice fills them in. `lock_seconds` is how long the
+    slice's locks were waited for, `alerts` how many were raised, `spans` what its stages took, tries that failed
+    included. `server_was_away` says that a connection was lost.
     """
 
     receipt_id: int
