@@ -1,35 +1,43 @@
 """What a provider delivers at a poll: inputs to load, nothing at all, or the same as the last time.
 
 url       downloaded, unless the server or the content's digest says that nothing changed
-path      the files that are there, unless they are the same files as the last time
+path      the files that are there, unless they are the same files as the last time, or have the same content
 function  called; the rows or Arrow batches that it yields
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from glob import has_magic
+from hashlib import blake2b
 from itertools import chain, dropwhile
 from pathlib import Path
 from threading import Event
 from urllib.parse import urlsplit
 
 import pyarrow as pa
-from xxhash import xxh3_128_hexdigest
+from xxhash import xxh3_128, xxh3_128_hexdigest
 
+from headrace.alerts import AlertRule
 from headrace.config import LoadOptions
 from headrace.download import Validators, fetch
-from headrace.enrich import load_function
+from headrace.enrich import Enrichment, load_function
 from headrace.errors import ConfigurationError, InputError
-from headrace.inputs import locate_inputs
-from headrace.settings import Provider
+from headrace.inputs import Located, locate_inputs
+from headrace.settings import Provider, Source
+from headrace.source import ReadOptions
 from headrace.spool import spool_url
 from headrace.spooled import Spooled
+from headrace.streams import readable
 from headrace.version import __version__
 
 __all__ = ["Delivery", "collect", "describe"]
+
+SETTLED = 2  # seconds: no file system's clock is coarser
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +80,41 @@ def describe(provider: Provider) -> str:
     """A digest of everything that decides what becomes of a delivery: while it is the same, the same content need not
     be read again.
     """
-    options = provider.options
     described = {
-        "source": [provider.source.kind, provider.source.shown],
-        "read": [options.read.select, options.read.format, options.read.timezone, dict(options.read.types)],
-        "contract": [options.table, options.identity, options.time, options.hash, options.scope],
-        "missing_id": options.missing_id,
-        "enrich": _enrich(options),
-        "revisions": [options.revisions, options.version_column],
-        "alerts": [[rule.name, rule.where, rule.function, rule.revisions] for rule in options.alerts],
+        "source": [provider.source.kind, provider.source.shown, _asked(provider.source)],
+        "options": {name: _plain(getattr(provider.options, name)) for name in _MATTERS},
         "version": __version__,
     }
-    return xxh3_128_hexdigest(json.dumps(described, sort_keys=True).encode())
+    return xxh3_128_hexdigest(json.dumps(described, sort_keys=True, default=str).encode())
 
 
-def _enrich(options: LoadOptions) -> list[str] | None:
-    return None if options.enrichment is None else [options.enrichment.name, options.enrichment.on_error]
+def _asked(source: Source) -> str:
+    """A digest of what a server is asked, query and headers included, which nobody is shown; not of the password."""
+    head, _, rest = source.target.partition("://")
+    host, slash, path = rest.partition("/")
+    bare = [head, host.rpartition("@")[2], slash, path, sorted(source.headers.items())]
+    return blake2b(json.dumps(bare).encode(), digest_size=16).hexdigest()
+
+
+def _plain(value: object) -> object:
+    """An option as plain data, without what only decides how fast it is carried out."""
+    match value:
+        case ReadOptions():
+            named = {field.name: getattr(value, field.name) for field in fields(value) if field.name not in _PACE}
+            return {**named, "types": sorted(value.types.items())}
+        case Enrichment():
+            return [value.name, value.on_error]
+        case tuple():
+            return [_plain(one) for one in value]
+        case AlertRule():
+            return [value.name, value.where, value.function, value.revisions]
+    return value
+
+
+# How fast a delivery is loaded, and where to: of no matter, like the database, which keeps this itself.
+_PACE = ("threads", "chunk_rows", "chunk_bytes", "first_rows", "even")
+_NO_MATTER = ("to", "parallel", "mode", "resume", "window", "snapshot_budget")
+_MATTERS = tuple(field.name for field in fields(LoadOptions) if field.name not in _NO_MATTER)
 
 
 # By address -----------------------------------------------------------------------------------------------------
@@ -110,6 +137,8 @@ def _downloaded(provider: Provider, known: Validators, folder: Path, stop: Event
         stop=stop,
     )
     if answer.file is None:
+        if known.etag is None and known.last_modified is None:
+            return _delivered(answer.spooled, known, answer.validators)  # it was not asked: that is said
         return Delivery(unchanged=True, validators=answer.validators)
     return _delivered(answer.file, known, answer.validators)
 
@@ -128,11 +157,37 @@ def _files(provider: Provider, known: Validators) -> Delivery:
     text, forced = provider.source.target, provider.options.read.format
     if _nothing_there(Path(text)):
         return Delivery()
-    found = [f"{one.name}\0{one.fingerprint}" for one in locate_inputs(text, forced, None)]
-    content = xxh3_128_hexdigest("\0".join(found).encode())
-    if content == known.content:
+    found = locate_inputs(text, forced, None)
+    # looked at before they are read: what changes from here on is seen at the next poll
+    facts = _facts(found)
+    if facts is not None and facts == known.etag:
         return Delivery(unchanged=True, validators=known)
-    return Delivery([text], validators=Validators(content=content))
+    content = _content(found)
+    validators = Validators(etag=facts, content=content)
+    if content == known.content:
+        return Delivery(unchanged=True, validators=validators)
+    return Delivery([text], validators=validators)
+
+
+def _facts(found: Sequence[Located]) -> str | None:
+    """What the file system knows of these files, as a digest; ``None`` while one of them is so new that it could change
+    once more without a trace. Size and time of change can be set by anybody, the time of *that* and the number cannot.
+    """
+    settled = time.time_ns() - SETTLED * 1_000_000_000
+    if any(one.file.facts.changed > settled for one in found):
+        return None
+    return xxh3_128_hexdigest(json.dumps([[one.name, *one.file.facts] for one in found]).encode())
+
+
+def _content(found: Sequence[Located]) -> str:
+    """The digest of the files' names and contents."""
+    digest = xxh3_128()
+    for one in found:
+        digest.update(f"{one.name}\0{one.format}\0{one.size}\0".encode("utf-8", "surrogateescape"))
+        with readable(one.name), one.file.opened() as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    return str(digest.hexdigest())
 
 
 def _nothing_there(path: Path) -> bool:

@@ -16,6 +16,7 @@ from headrace.settings import Provider
 from headrace.storage.base import Counts
 from headrace.storage.beliefs import LONGEST_WAIT
 from headrace.storage.state import ProviderState
+from headrace.storage.witnesses import Witness
 from headrace.tally import Tally
 
 __all__ = ["Loaded", "Outcome", "Poll", "Round", "after_delivery", "after_failure", "not_polled"]
@@ -27,10 +28,11 @@ _BOOKS = ("inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A load's report, and the tally of what it took."""
+    """A load's report, the tally of what it took, and the witness of what it met."""
 
     report: Report
     tally: Tally
+    witness: Witness | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,7 @@ def _with_load(state: ProviderState, loaded: Loaded, now: datetime) -> ProviderS
         run_id=report.run_id,
         loads=loads,
         load=loaded.tally.past_load(report, loads, now),
+        witness=loaded.witness,
         counts=state.counts + report.counts,
         newest_event=_newest(state.newest_event, report.newest_event, now),
     )

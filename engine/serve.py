@@ -1,9 +1,9 @@
 """``headrace run``: polls the providers that are due and loads what they deliver, once or again and again.
 
-    read all states ──► due? ──► claim those ──► collect ──► empty or unchanged? ──► state
-      1 statement                 1 statement     (ahead)     └─ no ──► ingest ──────► state
-                                                                                        └─► save all: 1 statement,
-                                                                    and 1 for what the loads took, if any was loaded
+    read all states ──► due? ──► claim those ──► what did they bring? ──► collect ──► empty or unchanged? ──► state
+      1 statement                 1 statement     is it still there?       (ahead)     └─ no ──► ingest ──────► state
+                                                  1, and 1 for each table                         save all: 1 statement,
+                                                                     and 2 for what the loads took and met, if any was
 
 The store, the workers and, for providers of the same table, the existing IDs stay warm from one provider to the next.
 A provider that fails is noted and tried again later; the others go on. Nothing here decides what is a duplicate: if two
@@ -25,15 +25,17 @@ from typing import Protocol, Self
 
 from headrace.agreement import in_stored_timezone
 from headrace.answers import require_header
+from headrace.believing import believed
 from headrace.claims import Claims, new_holder
 from headrace.collecting import Collected, collecting
 from headrace.download import Validators
 from headrace.errors import ConfigurationError, HeadraceError, Interrupted
-from headrace.feeds import Delivery, describe
+from headrace.feeds import Delivery
 from headrace.ingest import ingest
 from headrace.observe import tell_of_outbox
 from headrace.polls import Loaded, Poll, Round, after_delivery, after_failure, not_polled
 from headrace.renewed import Renewed
+from headrace.report import Report
 from headrace.schedule import horizon, is_due
 from headrace.scratch import scratch_folder
 from headrace.session import Session
@@ -41,6 +43,7 @@ from headrace.settings import Provider, Settings
 from headrace.source import open_inputs
 from headrace.storage import open_store
 from headrace.storage.state import ProviderState
+from headrace.storage.witnesses import MOST, Witness
 from headrace.tally import Tally
 
 __all__ = ["Clock", "Service", "SystemClock", "serve"]
@@ -209,7 +212,8 @@ class Service:
     def _polled(
         self, chosen: Sequence[Provider], states: dict[str, ProviderState], now: datetime, claims: Claims
     ) -> Iterator[tuple[Poll, ProviderState]]:
-        known = {one.name: self._known(one, states[one.name]) for one in chosen}
+        trusted = frozenset[str]() if self._wanted.reread else believed(self._store, chosen, states)
+        known = {one.name: _said(states[one.name]) if one.name in trusted else Validators() for one in chosen}
         with (
             scratch_folder() as folder,
             collecting(chosen, known, folder, self._settings.downloads, self._stop) as all_,
@@ -224,12 +228,6 @@ class Service:
                     yield self._one(provider, states[provider.name], collected, now, folder)
                 except Interrupted:
                     return
-
-    def _known(self, provider: Provider, state: ProviderState) -> Validators:
-        """What the last delivery said about itself, if it was treated as the next one will be."""
-        if self._wanted.reread or state.description != describe(provider):
-            return Validators()
-        return Validators(state.etag, state.last_modified, state.content)
 
     def _one(
         self, provider: Provider, state: ProviderState, collected: Collected, now: datetime, folder: Path
@@ -272,9 +270,24 @@ class Service:
                     session=self._session,
                     listener=tally,
                 )
-            return Loaded(report, tally)
+            return Loaded(report, tally, self._witness(provider, report))
         finally:
             delivery.discard()
+
+    def _witness(self, provider: Provider, report: Report) -> Witness | None:
+        """What the next poll asks for, should the delivery be the same: what was met and is in the table."""
+        found = self._session.met(MOST)
+        if found is None:
+            return None
+        met, ids = found
+        if report.rejected:
+            ids = b"".join(self._store.held(provider.table, ids))
+        return Witness(provider.name, report.run_id, provider.table, met, ids)
+
+
+def _said(state: ProviderState) -> Validators:
+    """What the last delivery that was taken in said about itself."""
+    return Validators(state.etag, state.last_modified, state.content)
 
 
 def _named(column: str | None) -> tuple[str, ...]:

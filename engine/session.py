@@ -129,6 +129,16 @@ class Session:
         self._known = (about, known)
         return known
 
+    def met(self, most: int) -> tuple[int, bytes] | None:
+        """How many distinct events the last run met, and the packed IDs of all or `most` of them.
+
+        ``None`` where that is not known any more.
+        """
+        if self._known is None:
+            return None
+        seen = self._known[1].seen
+        return len(seen), seen.sample(most).tobytes()
+
     def forget(self) -> None:
         """Let the known IDs go."""
         if self._known is not None:

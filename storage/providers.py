@@ -17,9 +17,10 @@ import sqlalchemy as sa
 from headrace.storage import ledger
 from headrace.storage.beliefs import LONGEST_WAIT, furthest
 from headrace.storage.past_loads import PastLoad, kept_loads, past_load_of, ring_values
-from headrace.storage.schema import PAST_LOADS, PROVIDERS
+from headrace.storage.schema import PAST_LOADS, PROVIDERS, WITNESSES
 from headrace.storage.state import ProviderState
 from headrace.storage.transactions import Transactions
+from headrace.storage.witnesses import Witness, kept_witnesses, witness_of, witness_values
 
 __all__ = ["ProviderTable"]
 
@@ -96,21 +97,33 @@ class ProviderTable(Transactions):
             )
             every = {column.name: save.excluded[column.name] for column in PROVIDERS.columns if not column.primary_key}
             save = save.on_conflict_do_update(index_elements=["provider"], set_=every, where=ours)
-            loads = [state.load for state in block if state.load is not None]
-            written |= self._write(partial(self._save_in, save=save.returning(_COLUMNS.provider), loads=loads))
+            written |= self._write(partial(self._save_in, save=save.returning(_COLUMNS.provider), states=block))
         return written
 
-    def _save_in(self, connection: sa.Connection, save: Any, loads: Sequence[PastLoad]) -> set[str]:
+    def _save_in(self, connection: sa.Connection, save: Any, states: Sequence[ProviderState]) -> set[str]:
         written = {row["provider"] for row in connection.execute(save).mappings()}
-        values = [ring_values(load, self._stored(load.polled_at)) for load in loads if load.provider in written]
-        if values:
-            keep = self._insert(PAST_LOADS).values(values)
-            keys = [column.name for column in PAST_LOADS.primary_key]
-            every = {
-                column.name: keep.excluded[column.name] for column in PAST_LOADS.columns if column.name not in keys
-            }
-            connection.execute(keep.on_conflict_do_update(index_elements=keys, set_=every))
+        ours = [state for state in states if state.provider in written]
+        loads = [ring_values(one.load, self._stored(one.load.polled_at)) for one in ours if one.load is not None]
+        self._put(connection, PAST_LOADS, loads)
+        self._put(connection, WITNESSES, [witness_values(one.witness) for one in ours if one.witness is not None])
         return written
+
+    def _put(self, connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+        """Write `rows`, each in the place of the one with its key."""
+        if rows:
+            put = self._insert(table).values(rows)
+            keys = [column.name for column in table.primary_key]
+            others = {column.name: put.excluded[column.name] for column in table.columns if column.name not in keys}
+            connection.execute(put.on_conflict_do_update(index_elements=keys, set_=others))
+
+    def witnesses(self, providers: Collection[str]) -> dict[str, Witness]:
+        """What the last loads of `providers` met."""
+        found: dict[str, Witness] = {}
+        with self._reading() as connection:
+            for block in _blocks(sorted(providers)):
+                rows = connection.execute(kept_witnesses(block)).mappings()
+                found |= {row["provider"]: witness_of(row) for row in rows}
+        return found
 
     def past_loads(self, providers: Collection[str] | None = None) -> list[PastLoad]:
         """What the last loads took, by provider, the oldest first."""

@@ -215,7 +215,7 @@ WITNESSES = sa.Table(
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("table_name", sa.Text, nullable=False),
     sa.Column("met", sa.BigInteger, nullable=False),
-    sa.Column("ids", postgresql.ARRAY(sa.Uuid()).with_variant(sa.LargeBinary(), "sqlite"), nullable=False),
+    sa.Column("ids", sa.LargeBinary, nullable=False),  # packed; see headrace.storage.witnesses
 )
 
 # a ring: a provider's next load takes the place of its oldest, so that the table is bounded and nothing need be deleted

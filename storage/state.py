@@ -17,6 +17,7 @@ from typing import Protocol
 
 from headrace.storage.base import Counts, Store
 from headrace.storage.past_loads import PastLoad
+from headrace.storage.witnesses import Witness
 
 __all__ = ["ProviderState", "ProviderStore"]
 
@@ -28,8 +29,8 @@ class ProviderState:
     `polled_at` is the last poll, `next_at` the earliest time for the next, `delivered_at` the last poll that had
     events, `newest_event` the latest event time seen so far. `outcome` is what the last poll came to, `error` why it
     failed. `empty_polls` and `failures` count without a break up to now; `polls`, `loads` (polls that loaded something)
-    and `counts` are totals. `load` is what the load of this poll took, to be kept with those before it; it is not read
-    back with the state.
+    and `counts` are totals. `load` is what the load of this poll took, to be kept with those before it, and `witness`
+    what it met, to be kept in the place of the one before; they are not read back with the state.
 
     `etag`, `last_modified` and `content` are what the last download that was taken in said about itself and the digest
     of its content; they are worth something only while `description` (a digest of what is done with it) is the same.
@@ -54,6 +55,7 @@ class ProviderState:
     content: str | None = None
     description: str | None = None
     load: PastLoad | None = None
+    witness: Witness | None = None
 
 
 class ProviderStore(Store, Protocol):
@@ -89,8 +91,12 @@ class ProviderStore(Store, Protocol):
     def save_providers(self, states: Collection[ProviderState], holder: str) -> set[str]:
         """Write `states` and end their claims, except where another holder has taken over; returns the names written.
 
-        One statement, and one more for what the loads took, if there were any.
+        One statement, and if there were any loads, one more for what they took and one for what they met.
         """
+        ...
+
+    def witnesses(self, providers: Collection[str]) -> dict[str, Witness]:
+        """What the last loads of `providers` met, by their names. One statement."""
         ...
 
     def past_loads(self, providers: Collection[str] | None = None) -> list[PastLoad]:

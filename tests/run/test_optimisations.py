@@ -68,12 +68,12 @@ def looks(url: str) -> int:
 
 
 def cost_of_a_round(url: str) -> int:
-    """All states, the claim, the save, what the loads took; the existing IDs, once; and for each of the ten a look at
-    the table, which takes as many statements as the database has catalogues, the load, and in PostgreSQL a savepoint
-    before the events.
+    """All states, the claim, the save, what the loads took and met; what the ten brought before, and whether the table
+    still has it; the existing IDs, once; and for each of the ten a look at the table, which takes as many statements as
+    the database has catalogues, the load, and in PostgreSQL a savepoint before the events.
     """
     savepoint = 1 if url.startswith("postgresql") else 0
-    return 4 + 1 + len(BUSY) * (looks(url) + STATEMENTS_OF_A_LOAD + savepoint)
+    return 5 + 2 + 1 + len(BUSY) * (looks(url) + STATEMENTS_OF_A_LOAD + savepoint)
 
 
 def test_a_hundred_providers_ninety_of_them_empty_cost_an_exact_number_of_statements(
@@ -86,8 +86,10 @@ def test_a_hundred_providers_ninety_of_them_empty_cost_an_exact_number_of_statem
     assert [one.split()[0] for one in states] == ["SELECT", "INSERT", "INSERT"]  # read all, claim, save all
     kept = [one for one in statements if "headrace_past_loads" in one]
     assert [one.split()[0] for one in kept] == ["INSERT"]  # what ten loads took, in one statement
-    existing = [one for one in statements if "event_id" in one and one.startswith("SELECT")]
-    assert len(existing) == 1  # ten providers, one table, one question
+    met = [one for one in statements if "headrace_witnesses" in one]
+    assert [one.split()[0] for one in met] == ["SELECT", "INSERT"]
+    existing = [one for one in statements if "event_id" in one and one.startswith(("SELECT", "WITH"))]
+    assert len(existing) == 2  # ten providers, one table: is it still there, and what else is
     kinds = Counter(" ".join(one.split()[:2]) for one in statements)
     assert len(statements) == cost_of_a_round(store_url), kinds
 
@@ -183,7 +185,7 @@ def test_an_unchanged_download_is_not_parsed(
         assert (go.one().outcome, len(parsed)) == ("loaded", 1)
         heard.take()
         assert (go.one(300).outcome, len(parsed)) == ("unchanged", 1)
-        assert len(heard.take()) == 3
+        assert len(heard.take()) == 3 + 2  # what it brought, and whether it is still there
         assert feeds.statuses("/p.csv")[-1] == (200 if how == "content" else 304)
     # another select makes other events of the same content: it is parsed again
     with feeds_server() as feeds:

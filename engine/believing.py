@@ -1,0 +1,82 @@
+"""Whether what a provider delivered last is still in the table, before a poll leaves the same out.
+
+    states ──► who has anything to believe in? ──► their witnesses ──► held? ──► those of whom nothing is missing
+                 none: no statement                  1 statement        1 for each table and 10,000 IDs
+
+A provider that is not believed is asked as if for the first time: whatever it delivers is loaded, and what the table
+still has of it counts as duplicates.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from headrace.errors import RetryableStoreError, StoreError
+from headrace.feeds import describe
+from headrace.settings import Provider
+from headrace.storage.state import ProviderState, ProviderStore
+from headrace.storage.witnesses import Witness
+
+__all__ = ["believed"]
+
+log = logging.getLogger("headrace.run")
+ID_BYTES = 16
+
+
+def believed(
+    store: ProviderStore, providers: Sequence[Provider], states: Mapping[str, ProviderState]
+) -> frozenset[str]:
+    """The names of those of `providers` whose last delivery need not be read again while it is the same.
+
+    Raises `RetryableStoreError` where the database cannot be asked.
+    """
+    alike = [one for one in providers if _has_word(one, states[one.name])]
+    # of a delivery without events nothing can be missing
+    loaded = {one.name: one.table for one in alike if not states[one.name].empty_polls}
+    return frozenset(one.name for one in alike) - (loaded.keys() - _held(store, loaded, states))
+
+
+def _has_word(provider: Provider, state: ProviderState) -> bool:
+    """Whether the last delivery said anything about itself, and was treated as the next one will be."""
+    said = state.etag or state.last_modified or state.content
+    return said is not None and state.description == describe(provider)
+
+
+def _held(store: ProviderStore, loaded: Mapping[str, str], states: Mapping[str, ProviderState]) -> frozenset[str]:
+    """Those of `loaded` (with their tables) of whom the table has every event that it is asked for."""
+    if not loaded:
+        return frozenset()
+    found = store.witnesses(loaded.keys())
+    asked: defaultdict[str, list[Witness]] = defaultdict(list)
+    for name, table in loaded.items():
+        witness = found.get(name)
+        if witness is not None and (witness.run_id, witness.table) == (states[name].run_id, table):
+            asked[table].append(witness)
+    return frozenset(name for table, some in asked.items() for name in _complete(store, table, some))
+
+
+def _complete(store: ProviderStore, table: str, witnesses: Sequence[Witness]) -> list[str]:
+    ids = {one.provider: set(_cut(one.ids)) for one in witnesses}
+    wanted: set[bytes] = set().union(*ids.values())
+    try:
+        held = (
+            {one for block in store.held(table, b"".join(sorted(wanted))) for one in _cut(block)} if wanted else set()
+        )
+    except RetryableStoreError:
+        raise
+    except StoreError as error:  # most often: there is no such table any more
+        log.debug("%s cannot be asked: %s", table, error)
+        return []
+    missing = {name: len(some - held) for name, some in ids.items()}
+    for name, lacking in missing.items():
+        if lacking:
+            log.warning(
+                "%d events of the last delivery of %s are not in %s any more: it is read again", lacking, name, table
+            )
+    return [name for name, lacking in missing.items() if not lacking]
+
+
+def _cut(packed: bytes) -> list[bytes]:
+    return [packed[at : at + ID_BYTES] for at in range(0, len(packed), ID_BYTES)]
