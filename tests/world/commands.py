@@ -5,15 +5,20 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import typer
-from world.database import EVENTS
+from world.database import EVENTS, Key, Picture
 from world.judge import Said, reject_key
 from world.judging import Outcome, judged
-from world.loads import read_of
-from world.oracle import Input, expected
+from world.loads import TYPES, read_of
+from world.oracle import Input, expected, matches
 from world.receiver import TAKEN
 from world.world import Act, World, act
 
@@ -63,9 +68,21 @@ def verify(world: World, *, file: str, provider: str) -> Outcome | None:
         outcome.rules += 1
         if codes[0] == 0 and missing:
             outcome.wrong.append(f"verified, and {len(missing)} events of the input are not in the table")
+        if codes[0] == 0 and (false := _falsified(world, picture, expected(read, picture))):
+            outcome.wrong.append(f"verified, and {len(false)} events have values that no input has brought")
         if codes[0] != 0 and not missing and not world.moved:
             outcome.wrong.append("a difference is told of, and there is none")
     return outcome
+
+
+def _falsified(world: World, picture: Picture, keys: Iterable[Key]) -> list[Key]:
+    """The events whose row in the table is none that any command has read."""
+    return [
+        key
+        for key in keys
+        for row in picture.events.get(key, [])
+        if not any(matches(row, one, picture.columns) for one in world.brought.get(key, []))
+    ]
 
 
 @act(
@@ -139,3 +156,38 @@ def deliver(world: World, *, at: Act | None = None) -> Outcome | None:
     if outcome.how == "done" and set(TAKEN) - picture.alerts.keys():
         outcome.wrong.append("alerts were delivered that nobody raised")
     return outcome
+
+
+def draw_kill(chance: random.Random) -> Act:
+    """Before which statement it dies, and what it loads in which pieces."""
+    return {
+        "number": chance.randrange(1, 50),
+        "files": [chance.choice(("f0.csv", "f2.jsonl"))],
+        "chunk_rows": chance.choice((3, 5, 8)),
+    }
+
+
+@act("headrace", weight=0.06, draw=draw_kill)
+def load_killed(world: World, *, number: int, files: list[str], chunk_rows: int) -> Outcome | None:
+    """A load in a process of its own, ended by SIGKILL, or by its end."""
+    opened = [world.files[name] for name in files]
+    how = {"provider": "p", "policy": "ignore", "mode": "sequential", "window": "30d", "typed": False, "named": True}
+    words = ["load", *(str(one.path) for one in opened), "--to", world.database.url, "--table", EVENTS]
+    words += ["--provider", "p", "--mode", "sequential", "--chunk-rows", str(chunk_rows), "--output", "json"]
+    words += ["--id", ",".join(world.setup.identity), *(["--time", world.setup.time] if world.setup.time else [])]
+    if not world.database.has(EVENTS):
+        words += [word for name, kind in TYPES.items() if name != "x" for word in ("--type", f"{name}={kind}")]
+    contents = [[str(one.path), list(one.rows)] for one in opened]
+
+    def work() -> Said:
+        program = [sys.executable, "-m", "world.victim", str(number), *words]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+        done = subprocess.run(program, capture_output=True, text=True, check=False, env=environment)
+        if done.returncode == -signal.SIGKILL:
+            return Said(killed=True)
+        if done.returncode not in (0, 3):
+            return Said(refusal=done.stderr.strip())
+        said = json.loads(done.stdout)
+        return Said(said["read"], said["inserted"], said["rejected"], said["alerts"], said["run_id"], resumed=True)
+
+    return judged(world, how, work, lambda: [read_of(world, how, contents)], refusable=not all(f.there for f in opened))

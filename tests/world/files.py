@@ -1,7 +1,7 @@
 """The inputs: rows as texts, written by the standard library, and remembered as they were written.
 
 ``k`` is the identity, and ``at`` its time, which hangs on ``k`` alone. ``v`` is a number, ``w`` a text and ``ver`` a
-version. A *bad* row has words where ``v`` should be a number. A *nameless* row has no ``k``.
+version. A *bad* row has words where ``v`` should be a number. A *nameless* row has neither ``k`` nor ``at``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def make_rows(pick: int, count: int, *, extra: bool = False, bad: float = 0.0, n
         if chance.random() < bad:
             row["v"] = "oops"
         if chance.random() < nameless:
-            row["k"] = ""
+            row["k"] = row["at"] = ""
         rows.append(row)
     return rows
 

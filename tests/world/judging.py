@@ -11,7 +11,7 @@ from threading import Event
 from tests_support import Crash
 from world.judge import Said, always, done, inserted
 from world.moments import wrong_clocks
-from world.oracle import Input
+from world.oracle import Input, expected
 from world.world import Act, World
 
 from headrace.errors import HeadraceError
@@ -49,6 +49,9 @@ def judged(
         said, words = _carried_out(world, how, work, stop)
     inputs = reads()
     wrong = [] if words is None else [words]
+    for read in inputs:
+        for key, rows in expected(read, watch.pictures[-1]).items():
+            world.brought.setdefault(key, []).extend(rows)
     outcome = Outcome("done", wrong=wrong, rules=6)
     outcome.wrong += always(watch, inputs)
     if said.killed or said.refusal is not None:

@@ -23,13 +23,28 @@ def draw_file(chance: random.Random) -> dict[str, Any]:
     return {"file": chance.choice(NAMES), "pick": chance.randrange(10_000), "count": chance.choice((1, 7, 20))}
 
 
-@act(
-    "files",
-    weight=4,
-    draw=lambda chance: {**draw_file(chance), "bad": chance.random() < 0.3, "extra": chance.random() < 0.2},
-)
-def replace_file(world: World, *, file: str, pick: int, count: int, bad: bool, extra: bool) -> None:
-    world.files[file].write(make_rows(pick, count, bad=0.15 if bad else 0.0, extra=extra))
+def draw_new(chance: random.Random) -> dict[str, Any]:
+    """A file's new rows: how many, and what is odd about them."""
+    return {**draw_file(chance), "odd": chance.choice(("", "", "bad", "extra", "nameless"))}
+
+
+@act("files", weight=4, draw=draw_new)
+def replace_file(world: World, *, file: str, pick: int, count: int, odd: str) -> None:
+    rare = 0.15
+    world.files[file].write(
+        make_rows(
+            pick,
+            count,
+            extra=odd == "extra",
+            bad=rare if odd == "bad" else 0.0,
+            nameless=rare if odd == "nameless" else 0.0,
+        )
+    )
+
+
+@act("files", weight=0.5, draw=lambda chance: {"file": chance.choice(NAMES)})
+def remove_file(world: World, *, file: str) -> None:
+    world.files[file].remove()
 
 
 @act("files", weight=2, draw=draw_file)

@@ -117,6 +117,8 @@ class World:
     stop: Event = field(default_factory=Event)
     engine_options: dict[str, Any] = field(default_factory=dict)
     watch: Watch | None = None
+    brought: dict[Key, list[dict[str, str | None]]] = field(default_factory=dict)
+    """Every row that any command has read, by event: what the table may hold of it."""
     unfinished: set[Key] = field(default_factory=set)
     """What commands have inserted that did not come to their end: a resumed run counts it as its own."""
     copies: dict[str, Any] = field(default_factory=dict)
