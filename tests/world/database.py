@@ -140,6 +140,9 @@ class Database:
         """Whether there is such a table."""
         return bool(self.columns(table))
 
+    def may_look(self) -> None:
+        """Raises `Blocked` where a lock keeps neighbours from reading the table."""
+
     def look(self) -> Picture:
         """A picture of this moment."""
         columns = self.columns(EVENTS)
@@ -216,7 +219,7 @@ class Postgres(Database):
             self._connection = psycopg.connect(
                 self.admin, autocommit=True, row_factory=dict_row, prepare_threshold=None
             )
-            self._connection.execute("SET lock_timeout = '60ms'; SET client_min_messages = error")
+            self._connection.execute("SET lock_timeout = '3s'; SET client_min_messages = error")
         return self._connection
 
     def query(self, statement: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
@@ -227,11 +230,14 @@ class Postgres(Database):
         # who owns what is made here is the user whose table it is
         try:
             with self._open.transaction():
-                self._open.execute(f"SET LOCAL ROLE {USER}")
+                self._open.execute(f"SET LOCAL ROLE {USER}; SET LOCAL lock_timeout = '60ms'")  # type: ignore[call-overload]
                 for statement in statements:
                     self._open.execute(statement)  # type: ignore[call-overload]
         except psycopg.Error as error:
             raise Blocked(str(error)) from error
+
+    def may_look(self) -> None:
+        self.run(f"LOCK TABLE {EVENTS} IN ACCESS SHARE MODE" if self.has(EVENTS) else "SELECT")
 
     def command(self, statement: str) -> None:
         """A superuser's statement, in no transaction."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import shifted_cli
 from tests_support import Crash
 
-from headrace import source, storage, workers
+from headrace import intake, source, storage, workers
 from headrace.storage import transactions
 
 __all__ = ["Kind", "Moments", "listen", "wrong_clocks"]
@@ -91,13 +91,16 @@ def listen(moments: Moments) -> Iterator[None]:
                 replaced.enter_context(_with(module, "open_store", open_store))
         replaced.enter_context(_with(source._Source, "chunks", told))
         replaced.enter_context(_with(workers.InlineWorkers, "commit", _one_at_a_time(workers.InlineWorkers.commit)))
+        replaced.enter_context(_with(intake, "ahead", lambda items, depth: items))
         for name, seconds in (("FIRST_PAUSE", 0.002), ("LONGEST_PAUSE", 0.01), ("SERVER_AWAY", 0.3)):
             replaced.enter_context(_with(transactions, name, seconds))
         yield
 
 
 def _one_at_a_time(commit: Callable[..., Any]) -> Callable[..., Any]:
-    """A load commits in a thread while it reads on: here it waits, so that a history goes the same way each time."""
+    """A load reads and commits in threads of their own: here each waits for the other, so that a history goes the same
+    way each time.
+    """
 
     def waited(self: Any, order: Any) -> Any:
         task = commit(self, order)

@@ -153,8 +153,11 @@ class World:
         """Carry out an act of the world. Returns why it could not be, ``None`` if it was."""
         known = ACTS[one["do"]]
         parameters = {name: value for name, value in one.items() if name not in ("do", "at")}
-        before = self.database.look() if self.watch is not None else None
+        before = None
         try:
+            if self.watch is not None:
+                self.database.may_look()
+                before = self.database.look()
             known.do(self, **parameters)
         except Blocked as error:
             return str(error).split("\n", 1)[0]
