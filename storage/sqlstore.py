@@ -50,6 +50,7 @@ from headrace.storage.stored_forms import StoredForms
 __all__ = ["Opened", "SqlStore", "Written", "in_packs"]
 
 LEDGER_ROWS = 10_000  # fetched at once
+LONGEST_USUAL = 50  # of an index's name, so that a number fits behind it
 
 
 class Written(NamedTuple):
@@ -161,7 +162,21 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
         events = event_table(table, schema, self._engine.dialect.name)
         events.create(connection)
         if time_index is not None:
-            sa.Index(None, events.c[time_index]).create(connection)
+            index = sa.Index(None, events.c[time_index])
+            # a table of this name that was renamed keeps its index, and the index its name
+            names = self._engine.dialect.identifier_preparer
+            usual, taken = names.format_index(index).strip('"'), 1
+            while self._has_index(connection, names.format_index(index).strip('"')):
+                taken += 1
+                index.name = sa.sql.quoted_name(f"{usual[:LONGEST_USUAL]}_{taken}", quote=None)
+            index.create(connection)
+
+    def _has_index(self, connection: sa.Connection, name: str) -> bool:
+        """Whether a new index cannot have this name."""
+        postgres = "SELECT 1 FROM pg_class WHERE relname = :name AND pg_table_is_visible(oid)"
+        sqlite = "SELECT 1 FROM sqlite_master WHERE name = :name COLLATE NOCASE"
+        asked = postgres if self._engine.dialect.name == "postgresql" else sqlite
+        return connection.execute(sa.text(asked), {"name": name}).first() is not None
 
     def _widen(self, connection: sa.Connection, table: str, added: pa.Schema) -> None:
         for column in event_table(table, added, self._engine.dialect.name).columns:

@@ -1,4 +1,4 @@
-"""The command line in a process of its own, which kills itself before a statement: ``python -m world.victim NUMBER WORD...``."""
+"""The command line, which kills itself before its NUMBER-th statement: ``python -m world.victim NUMBER WORD...``."""
 
 from __future__ import annotations
 
