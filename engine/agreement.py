@@ -11,7 +11,7 @@ Types are inferred on the first load and pinned afterwards by the table and its 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -98,7 +98,11 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
         schema = pa.schema([column for column in schema if column.name in there])
     if len(sampled) == len(inputs) and options.read.select is None:
         _require_known_types(options.read.types, schema)
-    wanted = _settle_contract(held, table, schema, options)
+    brought = {name for own in found for name in own.names}
+    filled = store.filled_columns(table) - brought if actual is not None else frozenset()
+    for names in {tuple(own.names): None for own in found if actual is not None}:
+        store.require_writable(table, names, whole=options.enrichment is None)
+    wanted = _settle_contract(held, table, schema, options, filled)
     whole_row = options.identity is None and identity_is_whole_row(wanted, actual)
     check_rules(options.alerts, schema, all_known=options.enrichment is None)
     for item, own in zip(sampled, found, strict=True):
@@ -134,6 +138,7 @@ def agree_on_input(store: Store, agreement: Agreement, item: Input, options: Loa
     found = _columns_of(item, agreement.schema, options)
     _require_shape(item.name, found.names, agreement.contract, whole_row=agreement.whole_row)
     require_version(options.version_column, agreement.schema, agreement.contract, [(item.name, found.names)])
+    store.require_writable(agreement.table, found.names, whole=options.enrichment is None)
     wider, contract = agreement.schema, agreement.contract
     if not set(found.names) <= set(wider.names):
         wider = _settle_types(agreement.table, wider, found, options.read.types)
@@ -284,9 +289,15 @@ def _refuse_unwritable(names: Iterable[str]) -> None:
 # Contract -------------------------------------------------------------------------------------------------------
 
 
-def _settle_contract(held: Contract | None, table: str, schema: pa.Schema, options: LoadOptions) -> Contract:
-    """The stored contract, which what was asked for must not contradict; without one, what was asked for."""
-    wanted = _asked(options, schema, held or _by_default(options, schema))
+def _settle_contract(
+    held: Contract | None, table: str, schema: pa.Schema, options: LoadOptions, filled: Collection[str]
+) -> Contract:
+    """The stored contract, which what was asked for must not contradict; without one, what was asked for.
+
+    `filled` are columns that no input has and the database fills: no part of what makes an event the same event.
+    """
+    own = pa.schema([column for column in schema if column.name not in filled])
+    wanted = _asked(options, schema, held or _by_default(options, own))
     if held is not None:
         _refuse_difference(table, held, wanted)
     require_time_type(held or wanted, schema)

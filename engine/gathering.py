@@ -13,7 +13,7 @@ from headrace.partitioning.dedup import id_order
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.storage.base import EVENT_ID, PROVIDER
 
-__all__ = ["addresses", "gathered"]
+__all__ = ["addresses", "gathered", "lacking"]
 
 SHOWN = 3  # addresses in a message
 
@@ -55,3 +55,20 @@ def addresses(pieces: Sequence[Piece]) -> str:
     """Where `pieces` stand, for a message."""
     shown = [str(piece.address) for piece in pieces[:SHOWN]]
     return "; ".join(shown) + (f" and {len(pieces) - SHOWN} chunks more" if len(pieces) > SHOWN else "")
+
+
+def lacking(pieces: Sequence[Piece], events: pa.RecordBatch) -> dict[str, NDArray[np.bool_]]:
+    """For each column that some of the `pieces` lack and others have, which of `events` come from those without it."""
+    owned = [frozenset(piece.events.open().schema.names) for piece in pieces]
+    names = sorted(frozenset().union(*owned) - frozenset.intersection(*owned)) if len(set(owned)) > 1 else []
+    if not names or not events.num_rows:
+        return {}
+    every = ids_to_arrow(np.concatenate([piece.ids for piece in pieces]))
+    found = pa.compute.index_in(events.column(EVENT_ID), value_set=every).to_numpy()
+    of_each = np.repeat(np.arange(len(pieces)), [len(piece.rows) for piece in pieces])[found]
+    # the user's function may have given it a value
+    return {
+        name: np.array([name not in one for one in owned])[of_each] & events.column(name).is_null().to_numpy(False)
+        for name in names
+        if name in events.schema.names
+    }

@@ -10,7 +10,7 @@ Where a micro-batch ends depends on the input and the options alone, so that a r
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -115,7 +115,9 @@ class Intake:
         while waiting and self._fits(waiting[0]):
             item = waiting.popleft()
             options = replace(self._options.read, first_rows=self._first_rows)
-            for chunk in self._stages.reading(item.chunks(self._columns_for(item), options)):
+            own = frozenset(item.columns())
+            for read in self._stages.reading(item.chunks(self._columns_for(item), options)):
+                chunk = _without_absent(read, own)
                 self._first_rows = None
                 with self._stages.stage("wait.memory"):
                     self._allowance.take(chunk.batch.nbytes)
@@ -149,6 +151,21 @@ class Intake:
             key=self._key,
             run_id=self._run_id,
         )
+
+
+def _without_absent(chunk: Chunk, own: Collection[str]) -> Chunk:
+    """The chunk without columns that its input does not have: what they hold is the database's to say.
+
+    One that came up behind the sample may have values all the same.
+    """
+    batch = chunk.batch
+    absent = [
+        field.name
+        for field, column in zip(batch.schema, batch.columns, strict=True)
+        if field.name not in own and column.null_count == batch.num_rows
+    ]
+    # a batch without columns has no rows
+    return replace(chunk, batch=batch.drop_columns(absent)) if 0 < len(absent) < batch.num_columns else chunk
 
 
 def first_rows(read: ReadOptions, shape: Shape) -> int | None:

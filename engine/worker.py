@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from headrace.chunk import Chunk
 from headrace.errors import HeadraceError, WorkerError, no_room
-from headrace.gathering import addresses, gathered
+from headrace.gathering import addresses, gathered, lacking
 from headrace.logs import about, working_on
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.parcel import SpoolUnseen, Unchanged, packer
@@ -175,6 +175,7 @@ def _carried_out(order: CommitOrder, events: pa.RecordBatch, store: Store) -> Co
     watch = _watch(piece.address, piece.partition)
     if order.pieces:
         order, piece, refused = with_users_code(order, piece, store, watch)
+    piece = replace(piece, lacking=lacking(order.pieces, piece.events))
     if order.revisions is not None:
         with watch.stage("gather"):
             piece = with_repeats(order, order.revisions, piece, store)

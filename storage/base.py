@@ -2,7 +2,8 @@
 
 **The transaction contract.** `Store.commit` takes one `Slice` and makes it durable in exactly one transaction:
 
-1. Insert the receipt first. Its key is (run, source, first row, partition). If it exists, the slice is already in:
+0. Lock the table against changes of what it is (types, keys, triggers), and read what it is like now.
+1. Insert the receipt. Its key is (run, source, first row, partition). If it exists, the slice is already in:
    change nothing, return the counts that receipt holds with ``already_done=True``. Idempotency needs no other
    machinery.
 2. Take the slice's locks (`Slice.locks`), ascending, before anything is read. They end with the transaction, so that
@@ -19,7 +20,8 @@
    row (`Repeats.alerts`), but for keys that are in the outbox already, and the rejects.
    Settle those that are replayed (`Slice.replayed`): if one of them is kept no more, somebody else has loaded or
    discarded its row; that is a `SettledError`, and the whole transaction is rolled back.
-6. Complete the receipt with the counts, and commit.
+6. Where triggers or children act on the table's rows, look for every event that was sent (`headrace.storage.proof`).
+7. Complete the receipt with the counts, and commit.
 
 Rows, alerts, rejects and receipt are therefore visible together or not at all. A transaction that fails for a reason
 that passes (serialization failure, deadlock, a table's lock, a lost connection) is run again whole, with jitter and a
@@ -37,7 +39,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from headrace.storage.held import HeldRows
 from headrace.storage.holdings import Holdings
@@ -98,6 +102,8 @@ class Slice:
     micro-batch) names them in `spans`; its `address` is the first chunk's source and first row with all their rows.
     `alerts` (`headrace.storage.outbox.ALERT_COLUMNS`) are what its events raise if they are new.
     `repeats` are its rows that are no new events, ``None`` where revisions are not looked at.
+    `lacking` tells of columns that some of the slice's inputs do not have which events come from those: there such a
+    column is left to the database, if it fills it.
     """
 
     run_id: str
@@ -116,6 +122,7 @@ class Slice:
     lock_timeout: float = 30.0
     alerts: pa.RecordBatch | None = None
     repeats: Repeats | None = None
+    lacking: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +211,24 @@ class Store(Outbox, Rejects, Runs, Protocol):
         ...
 
     def table_schema(self, table: str, *, keyed: bool = True) -> pa.Schema | None:
-        """The data columns of `table` in canonical Arrow types (reserved columns left out), ``None`` if absent.
+        """The data columns of `table` in canonical Arrow types (without reserved columns, and those of types that no
+        canonical one maps to), ``None`` if absent.
 
-        Raises `SchemaError` if the table exists but lacks a reserved column, or a column has a type that no canonical
-        type maps to, or, unless `keyed` is false, it has no unique key on ``event_id``.
+        Raises `SchemaError` if the table exists but lacks a reserved column or, unless `keyed` is false, no events can
+        be written to it under a unique key on ``event_id``.
+        """
+        ...
+
+    def filled_columns(self, table: str) -> frozenset[str]:
+        """The data columns to which the database itself gives a value where a row has none: by DEFAULT, an identity, or
+        because they are generated.
+        """
+        ...
+
+    def require_writable(self, table: str, columns: Sequence[str], *, whole: bool = True) -> None:
+        """Raise `SchemaError` where rows with these data columns cannot be written to `table`, if it exists: one is
+        generated or of a type that Headrace does not write, or, where they are the `whole` row, one is missing that
+        may not be null and has no default.
         """
         ...
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic
 from typing import Any, cast
 from uuid import UUID
@@ -26,15 +27,16 @@ import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
-from pgpq import ArrowToPostgresBinaryEncoder
 from psycopg import sql
 
 from headrace.errors import RetryableStoreError, SchemaError, StoreError
-from headrace.storage.base import EVENT_ID, RECEIPT, RESERVED_COLUMNS, IdRange, Slice, StatementHook, TimeRange
+from headrace.storage.base import EVENT_ID, RECEIPT, IdRange, Slice, StatementHook, TimeRange
+from headrace.storage.catalogue import Look, adding, facts_of, lock_of, look_at, watchers_of
 from headrace.storage.connecting import conninfo_of, how_to_connect, read_dates, replace_the_dead
 from headrace.storage.copied import copied_rows, copy_out
+from headrace.storage.copy_in import copy_in, copy_rows_in, names_of
+from headrace.storage.facts import Facts, fitted, gone, parted, require_columns, require_fit
 from headrace.storage.failures import refused
-from headrace.storage.fit import require_fit, require_type
 from headrace.storage.held import HeldRows
 from headrace.storage.holdings import Holdings
 from headrace.storage.locks import lock_timed_out
@@ -49,24 +51,22 @@ from headrace.storage.packing import (
     packed_by_key,
     packed_by_number,
 )
+from headrace.storage.proof import FRESH, astray, meddled, sent_ids
 from headrace.storage.revise import Aside
-from headrace.storage.schema import ALERTS, REJECTS, arrow_of_postgres, event_table
+from headrace.storage.schema import ALERTS, REJECTS
 from headrace.storage.sqlstore import Opened, SqlStore, Written, in_packs
 from headrace.storage.stored_forms import DECLARED_IN_POSTGRES, StoredForms, forms_of_postgres
 from headrace.storage.together import BEGIN, COMMIT, Cursor, Rows, Statement, alone, plain, together
-from headrace.storage.wire import narrowed, wire_type
 
 __all__ = ["PostgresStore"]
 
-# Rows encoded at once: the server works on one block while the next is encoded. Measured from 1,024 to 16,384, all
-# within the noise of COPYing bytes encoded beforehand; small blocks also bound memory and let other threads run.
-ROWS_PER_BLOCK = 4_096
 NAME_BYTES = 63
 # One lock for all changes of tables by Headrace: "headrace" in ASCII, as a 64-bit key.
 DDL_LOCK = int.from_bytes(b"headrace", "big", signed=True)
 LONGEST_TIMEOUT = 2**31 - 1  # milliseconds, as lock_timeout takes them
 ASIDE = sql.Identifier("pg_temp", "headrace_slice")
 SAVEPOINT = Statement(sql.SQL("SAVEPOINT headrace_events"))
+NO_FACTS = Facts({})
 TO_SAVEPOINT = Statement(sql.SQL("ROLLBACK TO SAVEPOINT headrace_events"))
 
 
@@ -83,7 +83,7 @@ class PostgresStore(SqlStore):
         read_dates(engine)
         replace_the_dead(engine)
         super().__init__(engine, shown, on_statement)
-        self._wire: dict[str, pa.Schema] = {}
+        self._looks: dict[str, tuple[Look, Rows]] = {}
         try:
             self._reach()
         except RetryableStoreError as error:
@@ -113,32 +113,29 @@ class PostgresStore(SqlStore):
 
     # Tables -------------------------------------------------------------------------------------------------------
 
-    def _reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> pa.Schema | None:
+    def _reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> Facts | None:
         if len(table.encode()) > NAME_BYTES:
             raise SchemaError(
                 f"the table's name has {len(table.encode())} bytes, PostgreSQL cuts it at {NAME_BYTES}",
                 where=table,
                 hint="choose a shorter --table",
             )
-        inspector = sa.inspect(connection)
-        if not inspector.has_table(table):
+        answers = self._together(connection, *look_at(table))
+        if not answers[0]:
             return None
-        columns = inspector.get_columns(table)
-        keys = [inspector.get_pk_constraint(table)["constrained_columns"]]
-        keys += [unique["column_names"] for unique in inspector.get_unique_constraints(table)]
-        keys += [_plain(index) for index in inspector.get_indexes(table) if index["unique"]]
-        require_fit(table, [column["name"] for column in columns], keys if keyed else None, self._cure(table))
-        self._wire[table] = pa.schema([(c["name"], wire_type(c["type"])) for c in columns if wire_type(c["type"])])
-        data = [column for column in columns if column["name"] not in RESERVED_COLUMNS]
-        return pa.schema(
-            [(c["name"], require_type(table, c["name"], arrow_of_postgres(c["type"]), c["type"])) for c in data]
-        )
+        facts = self._learned(connection, table, answers)
+        require_fit(table, facts, partial(adding, table), keyed=keyed)
+        return facts
 
-    def _create(self, connection: sa.Connection, table: str, schema: pa.Schema, time_index: str | None) -> None:
-        super()._create(connection, table, schema, time_index)
-        # what was just made need not be looked up, which would take longer than writing 16,000 rows
-        made = event_table(table, schema, self._engine.dialect.name).columns
-        self._wire[table] = pa.schema([(column.name, wire_type(column.type)) for column in made])
+    def _learned(self, connection: sa.Connection, table: str, answers: Sequence[Rows]) -> Facts:
+        """What the answers to `look_at` mean; nothing is made of those that are as they were."""
+        (relation,), columns, keys = answers
+        look = Look(relation, tuple(columns), tuple(keys))
+        acting = self._together(connection, watchers_of(table))[0] if look.crowded else []
+        if table not in self._facts or self._looks.get(table) != (look, acting):
+            self._facts[table] = facts_of(table, look, acting, lambda asked: self._together(connection, asked)[0])
+            self._looks[table] = (look, acting)
+        return self._facts[table]
 
     def _require_names(self, table: str, columns: Sequence[str]) -> None:
         for name in columns:
@@ -148,13 +145,6 @@ class PostgresStore(SqlStore):
                     where=f"{table}, column {name}",
                     hint="rename it with --select",
                 )
-
-    def _cure(self, table: str) -> str:
-        quoted = self._engine.dialect.identifier_preparer.quote(table)
-        return (
-            f"ALTER TABLE {quoted} ADD COLUMN {EVENT_ID} uuid PRIMARY KEY, ADD COLUMN provider text, "
-            f"ADD COLUMN {RECEIPT} bigint; or load into another table"
-        )
 
     def _now(self) -> Any:
         return sa.func.now()
@@ -180,16 +170,33 @@ class PostgresStore(SqlStore):
             yield connection
 
     def _opened(self, connection: sa.Connection, piece: Slice) -> Opened:
-        """BEGIN, the receipt, a first try for the locks and the fast path's savepoint, in one round trip."""
+        """BEGIN, the table's lock, the receipt, a first try for the slice's locks, what the table is like now and the
+        fast path's savepoint, in one round trip. The table's lock is the first: who waits for another holds it already,
+        and nobody who wants the table for himself can come between.
+        """
         keys, may_be_refused = sorted(set(piece.locks)), piece.existing != "conflict"
-        locks = [_first_refused(keys)] if keys else []
+        claim, locks = plain(self._claim(piece), self._engine.dialect), [_first_refused(keys)] if keys else []
+        sent = [BEGIN, lock_of(piece.table), claim, *locks, *look_at(piece.table), *[SAVEPOINT] * may_be_refused]
         with self._watch.stage("commit.receipt"):
-            sent = [BEGIN, plain(self._claim(piece), self._engine.dialect), *locks, *[SAVEPOINT] * may_be_refused]
-            _, claimed, *tried = self._together(connection, *sent)
-        if not claimed or not keys:
-            return Opened(claimed[0][0] if claimed else None)
+            try:
+                _, _, claimed, *answers = self._together(connection, *sent)
+            except (psycopg.errors.UndefinedTable, psycopg.errors.WrongObjectType):
+                self._require_table(piece.table)
+                raise
+        if not claimed:
+            return Opened(None)
+        facts = self._learned(connection, piece.table, answers[len(locks) : len(locks) + 3])
+        require_fit(piece.table, facts, partial(adding, piece.table))
+        if not keys:
+            return Opened(claimed[0][0])
         with self._watch.stage("commit.locks"):
-            return Opened(claimed[0][0], self._waited(connection, piece, keys, tried[0]))
+            return Opened(claimed[0][0], self._waited(connection, piece, keys, answers[0]))
+
+    def _require_table(self, table: str) -> None:
+        """Raise `StoreError` where the table is gone, `SchemaError` where something else has its name."""
+        with self._reading() as connection:
+            if self._reflect(connection, table) is None:
+                raise gone(table)
 
     def _complete(self, connection: sa.Connection, books: sa.Update) -> None:
         """The receipt's books and COMMIT, in one round trip; the server skips COMMIT where the books fail."""
@@ -225,13 +232,14 @@ class PostgresStore(SqlStore):
 
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written:
         with self._watch.stage("commit.encode", rows=piece.events.num_rows):
-            events = self._on_the_wire(connection, piece, receipt_id)
+            parts = self._on_the_wire(piece, receipt_id)
         if piece.existing == "conflict":
-            return Written("safe", self._copy_safely(connection, piece.table, events))
-        absent = self._absent(connection, piece.table, events) if piece.existing == "query" else events
-        written = self._copy_fast(connection, piece.table, absent)
-        if written.inserted is None and absent.num_rows < events.num_rows:
-            return Written(written.path, _packed_ids(absent))
+            return Written("safe", self._copied_safely(connection, piece.table, parts))
+        if piece.existing == "query":
+            parts = [self._absent(connection, piece.table, part) for part in parts]
+        written = self._copy_fast(connection, piece.table, [part for part in parts if part.num_rows])
+        if written.inserted is None and sum(part.num_rows for part in parts) < piece.events.num_rows:
+            return Written(written.path, b"".join(map(_packed_ids, parts)))
         return written
 
     def _absent(self, connection: sa.Connection, table: str, events: pa.RecordBatch) -> pa.RecordBatch:
@@ -244,30 +252,33 @@ class PostgresStore(SqlStore):
         present = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(packed) // 16, [None, pa.py_buffer(packed)])
         return events.filter(pc.invert(pc.is_in(ids.column(0), value_set=present))) if packed else events
 
-    def _copy_fast(self, connection: sa.Connection, table: str, events: pa.RecordBatch) -> Written:
+    def _copy_fast(self, connection: sa.Connection, table: str, parts: Sequence[pa.RecordBatch]) -> Written:
         """The fast path and, for events that the unique key refuses, the safe path."""
-        if not events.num_rows:
-            return Written("fast", None)
         try:
-            self._copy(connection, sql.Identifier(table), events, "commit.copy")
+            for part in parts:
+                self._copy(connection, sql.Identifier(table), part, "commit.copy")
         except psycopg.errors.UniqueViolation:
             self._ask(connection, TO_SAVEPOINT)
-            return Written("safe", self._copy_safely(connection, table, events))
+            return Written("safe", self._copied_safely(connection, table, parts))
         return Written("fast", None)  # COMMIT releases the savepoint
+
+    def _copied_safely(self, connection: sa.Connection, table: str, parts: Sequence[pa.RecordBatch]) -> bytes | None:
+        """The safe path. Returns the packed IDs that went in, ``None`` for all."""
+        every = [self._copy_safely(connection, table, part) for part in parts]
+        return None if sum(map(len, every)) == 16 * sum(part.num_rows for part in parts) else b"".join(every)
 
     def _put_aside(self, connection: sa.Connection, table: str, events: pa.RecordBatch) -> None:
         """COPY the events (or some columns of them) into a temporary table of the target's column types."""
         drop = sql.SQL("DROP TABLE IF EXISTS {}").format(ASIDE)
         create = sql.SQL(
             "CREATE TEMPORARY TABLE headrace_slice ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA"
-        ).format(_names(events.schema.names), sql.Identifier(table))
+        ).format(names_of(events.schema.names), sql.Identifier(table))
         self._together(connection, Statement(drop), Statement(create))
         self._copy(connection, ASIDE, events, "commit.aside")
 
-    def _copy_safely(self, connection: sa.Connection, table: str, events: pa.RecordBatch) -> bytes | None:
-        """The safe path. Returns the packed IDs that went in, ``None`` for all."""
+    def _copy_safely(self, connection: sa.Connection, table: str, events: pa.RecordBatch) -> bytes:
         self._put_aside(connection, table, events)
-        columns = _names(events.schema.names)
+        columns = names_of(events.schema.names)
         insert = sql.SQL(
             "WITH inserted AS (INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY event_id "
             "ON CONFLICT (event_id) DO NOTHING RETURNING event_id) "
@@ -276,44 +287,41 @@ class PostgresStore(SqlStore):
         with self._watch.stage("commit.conflict", rows=events.num_rows):
             into = insert.format(sql.Identifier(table), columns, columns, ASIDE)
             (inserted,) = self._ask(connection, Statement(into)).fetchone() or (b"",)
-        return None if len(inserted) == 16 * events.num_rows else inserted
+        return bytes(inserted)
 
     def _put_repeats_aside(self, connection: sa.Connection, table: str, aside: Aside) -> sa.TableClause:
         names, added = aside.rows.schema.names, [aside.at, aside.group]
         data = [name for name in names if name not in added]
-        fitted = self._fitted(connection, table, aside.rows.select(data))
-        rows = pa.RecordBatch.from_pydict(fitted | {name: aside.rows.column(name) for name in added})
+        held = fitted(table, self._facts[table], aside.rows.select(data))
+        rows = pa.RecordBatch.from_pydict(held | {name: aside.rows.column(name) for name in added})
         create = sql.SQL(
             "CREATE TEMPORARY TABLE headrace_repeats ON COMMIT DROP AS "
             "SELECT {}, 0::bigint AS {}, 0::bigint AS {} FROM {} WITH NO DATA"
-        ).format(_names(data), *map(sql.Identifier, added), sql.Identifier(table))
+        ).format(names_of(data), *map(sql.Identifier, added), sql.Identifier(table))
         self._ask(connection, Statement(create))
         self._copy(connection, sql.Identifier("pg_temp", "headrace_repeats"), rows, "commit.aside")
         return sa.table("headrace_repeats", *map(sa.column, names), schema="pg_temp")
 
-    def _copy(self, connection: sa.Connection, table: sql.Composable, events: pa.RecordBatch, stage: str) -> None:
-        cursor = _driver(connection).cursor()
-        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, _names(events.schema.names))
-        self._say(statement.as_string(cursor))
-        encoder = ArrowToPostgresBinaryEncoder(events.schema)
-        with self._watch.stage(stage, rows=events.num_rows, size=events.nbytes), cursor.copy(statement) as copy:
-            copy.write(encoder.write_header())
-            for start in range(0, events.num_rows, ROWS_PER_BLOCK):
-                copy.write(encoder.write_batch(events.slice(start, ROWS_PER_BLOCK)))
-            copy.write(encoder.finish())
+    def _copy(self, connection: sa.Connection, table: sql.Identifier, events: pa.RecordBatch, stage: str) -> None:
+        with self._watch.stage(stage, rows=events.num_rows, size=events.nbytes):
+            taken = copy_in(_driver(connection), table, events, self._say)
+        self._require_all(taken, events.num_rows, table)
 
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
         # a bad column can reject a whole chunk: COPY takes a tenth of the time of INSERTs
-        cursor = _driver(connection).cursor()
-        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(REJECTS.name), _names(list(rows[0])))
-        self._say(statement.as_string(cursor))
-        with cursor.copy(statement) as copy:
-            for row in rows:
-                copy.write_row(tuple(row.values()))
+        table = sql.Identifier(REJECTS.name)
+        self._require_all(copy_rows_in(_driver(connection), table, rows, self._say), len(rows), table)
+
+    def _require_all(self, taken: int, sent: int, table: sql.Identifier) -> None:
+        """Raise `StoreError` unless the server took every row of a COPY, as it says itself."""
+        if taken != sent:
+            facts = self._facts.get(table.as_string(None).strip('"'), NO_FACTS)
+            where = f"{self._url}, table {table.as_string(None)}"
+            raise meddled(f"of {sent:,} rows sent to the table it took {taken:,}", where, facts)
 
     def _insert_alerts(self, connection: sa.Connection, alerts: pa.RecordBatch) -> int:
         self._put_aside(connection, ALERTS.name, alerts)
-        columns = _names(alerts.schema.names)
+        columns = names_of(alerts.schema.names)
         insert = sql.SQL(
             "INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY event_id, alert_key ON CONFLICT (alert_key) DO NOTHING"
         )
@@ -321,28 +329,43 @@ class PostgresStore(SqlStore):
             into = insert.format(sql.Identifier(ALERTS.name), columns, columns, ASIDE)
             return self._ask(connection, Statement(into)).rowcount
 
-    def _on_the_wire(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> pa.RecordBatch:
-        """The events with their receipt, each column as wide as the table's: binary COPY takes no other width."""
+    def _on_the_wire(self, piece: Slice, receipt_id: int) -> list[pa.RecordBatch]:
+        """The events with their receipt, each column as wide as the table's: binary COPY takes no other width.
+
+        Those of inputs that lack a column which the database fills are a part of their own, without it.
+        """
         receipts = pa.repeat(pa.scalar(receipt_id, pa.int64()), piece.events.num_rows)
         names = [*piece.events.schema.names, RECEIPT]
         events = pa.RecordBatch.from_arrays([*piece.events.columns, receipts], names=names)
-        return pa.RecordBatch.from_pydict(self._fitted(connection, piece.table, events))
+        facts = self._facts[piece.table]
+        parts = []
+        for part in parted(events, piece.lacking, facts.filled):
+            wide = fitted(piece.table, facts, part)
+            require_columns(piece.table, facts, wide)
+            parts.append(pa.RecordBatch.from_pydict(wide))
+        return parts
 
-    def _fitted(self, connection: sa.Connection, table: str, rows: pa.RecordBatch) -> dict[str, pa.Array]:
-        """The columns of `rows` in the table's types."""
-        names = rows.schema.names
-        wire = self._wire_of(connection, table, names)
-        return {name: narrowed(rows.column(name), wire.field(name).type, name, table) for name in names}
-
-    def _wire_of(self, connection: sa.Connection, table: str, names: Sequence[str]) -> pa.Schema:
-        """The table's types on the wire, looked up once, and again when another process has widened the table."""
-        if table not in self._wire or not set(names) <= set(self._wire[table].names):
-            self._reflect(connection, table)
-        wire = self._wire.get(table, pa.schema([]))
-        lacking = [name for name in names if name not in wire.names]
-        if lacking:
-            raise SchemaError(f"the table has no column {', '.join(lacking)}", where=table, hint="run the load again")
-        return wire
+    def _prove(self, connection: sa.Connection, piece: Slice, written: Written, receipt_id: int) -> None:
+        facts, where = self._facts[piece.table], f"{self._url}, table {piece.table}"
+        sent, strange = sent_ids(piece.events, written.inserted)
+        if strange:
+            raise meddled(f"{strange:,} events went in under other IDs than were sent", where, facts)
+        drop = sql.SQL("DROP TABLE IF EXISTS {}").format(ASIDE)
+        create = sql.SQL("CREATE TEMPORARY TABLE headrace_slice ({} uuid, {} boolean) ON COMMIT DROP").format(
+            sql.Identifier(EVENT_ID), sql.Identifier(FRESH)
+        )
+        # what was put off to the end of the transaction acts before the look
+        now = [Statement(sql.SQL("SET CONSTRAINTS ALL IMMEDIATE"))] if any(w.deferred for w in facts.watchers) else []
+        self._together(connection, *now, Statement(drop), Statement(create))
+        self._copy(connection, ASIDE, sent, "commit.aside")
+        with self._watch.stage("commit.prove", rows=sent.num_rows):
+            found = self._together(connection, astray(piece.table, facts, ASIDE, receipt_id, piece.provider))[0]
+        if found:
+            ids = ", ".join(str(one) for one, _ in found)
+            what = (
+                f"of {sent.num_rows:,} events sent to the table {found[0][1]:,} are not in it as they were sent ({ids})"
+            )
+            raise meddled(what, where, facts)
 
     # Existing IDs -------------------------------------------------------------------------------------------------
 
@@ -410,15 +433,5 @@ def _first_refused(keys: Sequence[int]) -> Statement:
     return Statement(sql.SQL(attempt).format(sql.Literal(list(keys))))
 
 
-def _names(names: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, names))
-
-
 def _packed_ids(events: pa.RecordBatch) -> bytes:
     return b"".join(events.column(EVENT_ID).to_pylist())
-
-
-def _plain(index: Any) -> list[str]:
-    """The columns of a unique index that holds for every row; a partial one guarantees nothing."""
-    partial = index.get("dialect_options", {}).get("postgresql_where")
-    return [] if partial else list(index["column_names"])

@@ -27,6 +27,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Slice
+from headrace.storage.facts import Facts
+from headrace.storage.proof import meddled
 from headrace.storage.repeats import Difference, Repeats
 
 __all__ = ["UNREVISED", "Aside", "Revised", "candidates", "revise"]
@@ -53,11 +55,15 @@ UNREVISED = Revised(0, ())
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """Rows with their position (column `at`) and group of compared columns (column `group`), for a temporary table."""
+    """Rows with their position (column `at`) and group of compared columns (column `group`), for a temporary table.
+
+    `lacking` are columns of the table that none of them has: they are null here.
+    """
 
     rows: pa.RecordBatch
     at: str
     group: str
+    lacking: tuple[str, ...] = ()
 
 
 def candidates(piece: Slice, repeats: Repeats, inserted: bytes | None) -> Aside:
@@ -83,14 +89,16 @@ def candidates(piece: Slice, repeats: Repeats, inserted: bytes | None) -> Aside:
     added = {name: pa.nulls(whole.num_rows) for name in lacking}
     added |= {at: pa.array(positions), group: pa.array(repeats.groups[positions])}
     names = [*whole.schema.names, *added]
-    return Aside(pa.RecordBatch.from_arrays([*whole.columns, *added.values()], names=names), at, group)
+    return Aside(pa.RecordBatch.from_arrays([*whole.columns, *added.values()], names=names), at, group, tuple(lacking))
 
 
-def revise(connection: sa.Connection, table: str, place: sa.TableClause, aside: Aside, repeats: Repeats) -> Revised:
+def revise(
+    connection: sa.Connection, table: str, place: sa.TableClause, aside: Aside, repeats: Repeats, facts: Facts
+) -> Revised:
     """Compare the rows of `aside`, which lie in the temporary table `place`, with those of `table`, and bring that up
-    to date where `repeats` has a version.
+    to date where `repeats` has a version. Raises `StoreError` where a trigger keeps it from that.
     """
-    work = _Comparison(connection, table, place, aside, repeats)
+    work = _Comparison(connection, table, place, aside, repeats, facts)
     return work.report() if repeats.version is None else work.update(repeats.version)
 
 
@@ -98,9 +106,16 @@ class _Comparison:
     """The rows set aside (`came`) beside those of the table (`held`)."""
 
     def __init__(
-        self, connection: sa.Connection, table: str, place: sa.TableClause, aside: Aside, repeats: Repeats
+        self,
+        connection: sa.Connection,
+        table: str,
+        place: sa.TableClause,
+        aside: Aside,
+        repeats: Repeats,
+        facts: Facts,
     ) -> None:
         self._connection = connection
+        self._facts = facts
         self._aside = aside
         self._repeats = repeats
         names = dict.fromkeys([*repeats.columns, *aside.rows.schema.names])
@@ -118,7 +133,7 @@ class _Comparison:
 
     def update(self, version: str) -> Revised:
         """Let the newest have the table's row; keep aside what has no place there, or is neither newer nor older."""
-        self._lock()
+        there = self._lock()
         identity = self._differ(self._came, self._held, self._repeats.identity)
         strange = [one for one in self._outsiders(identity, "revision") if one.kind != "revision"]
         self._leave_out(strange)
@@ -129,14 +144,15 @@ class _Comparison:
         count = self._connection.execute(other).scalar_one()
         ties = self._ties(ranked)
         steps = self._steps(ranked) if count and self._repeats.alerts is not None else []
-        taken = self._take_over(ranked, version) if count else set()
+        taken = self._take_over(ranked, version, there) if count else set()
         newer = np.array([at for event_id, at in steps if event_id in taken], dtype=np.int64)
         return Revised(count + len(ties) + len(strange), [*strange, *ties], newer)
 
-    def _lock(self) -> None:
+    def _lock(self) -> int:
+        """Lock the table's rows that are met again; returns how many they are."""
         rows = sa.select(self._held.c[EVENT_ID]).where(self._held.c[EVENT_ID].in_(sa.select(self._came.c[EVENT_ID])))
         locked = rows.order_by(self._held.c[EVENT_ID]).with_for_update(key_share=True).subquery()
-        self._connection.execute(sa.select(sa.func.count()).select_from(locked))
+        return self._connection.execute(sa.select(sa.func.count()).select_from(locked)).scalar_one()
 
     def _outsiders(self, differ: sa.ColumnElement[bool], otherwise: str) -> list[Difference]:
         """The rows that `differ` from the table's, or have none there."""
@@ -197,8 +213,9 @@ class _Comparison:
         found = sa.select(ranked.c.id, ranked.c.at).where(ranked.c.at != HELD, ranked.c.version.is_not(None), newer)
         return [(event_id, at) for event_id, at in self._connection.execute(found)]
 
-    def _take_over(self, ranked: sa.Subquery, version: str) -> set[Any]:
-        """Write the newest row of each ID over the table's, whole: what it does not have becomes null.
+    def _take_over(self, ranked: sa.Subquery, version: str, there: int) -> set[Any]:
+        """Write the newest row of each ID over the table's, whole: what it does not have becomes null, but for columns
+        that the database fills, which stay.
 
         The receipt stays: it says who brought the event. Returns the IDs of the rows that were written, if anybody
         asks.
@@ -207,17 +224,42 @@ class _Comparison:
         newest = sa.select(ranked.c.at).where(
             ranked.c.at != HELD, ranked.c.version == ranked.c.top, ranked.c.at == ranked.c.first
         )
-        values = {name: came.c[name] if name in came.c else sa.null() for name in self._data}
+        values = {name: value for name in self._data if (value := self._value(name)) is not None}
         values[PROVIDER] = came.c[PROVIDER]
         before, now = (self._order(table.c[version]) for table in (held, came))
         # looked at once more under the row's own lock: one that came into the table since `_lock` may be newer
         newer = before.element.is_(None) | (now.element > before.element)
-        taken = sa.update(held).values(values).where(held.c[EVENT_ID] == came.c[EVENT_ID], newer)
-        taken = taken.where(came.c[self._aside.at].in_(newest))
+        written = (held.c[EVENT_ID] == came.c[EVENT_ID]) & newer & came.c[self._aside.at].in_(newest)
+        taken = sa.update(held).values(values).where(written)
+        told: set[Any] = set()
         if self._repeats.alerts is None:
             self._connection.execute(taken)
-            return set()
-        return set(self._connection.scalars(taken.returning(held.c[EVENT_ID])))
+        else:
+            told = set(self._connection.scalars(taken.returning(held.c[EVENT_ID])))
+        if self._facts.watchers:
+            self._prove(written, there)
+        return told
+
+    def _value(self, name: str) -> sa.ColumnElement[Any] | None:
+        """What the table's column gets from the row that takes it, ``None`` where it stays as it is."""
+        came, own = self._came, self._repeats.own
+        if name not in self._facts.filled:
+            return came.c[name] if name in came.c else sa.null()
+        if name not in came.c or name in self._aside.lacking:
+            return None
+        having = [number for number, columns in enumerate(own) if name in columns]
+        if not having or len(having) == len(own):  # without any it is a column of the user's function
+            return came.c[name]
+        return sa.case((came.c[self._aside.group].in_(having), came.c[name]), else_=self._held.c[name])
+
+    def _prove(self, written: sa.ColumnElement[bool], there: int) -> None:
+        """Raise `StoreError` where a row that was to be written is as old as before, or is not there any more."""
+        left = sa.select(sa.func.count()).select_from(self._came).where(written)
+        older, found = self._connection.execute(left).scalar_one(), self._lock()
+        if older or found < there:
+            what = f"{older:,} rows are as they were after a newer version was written over them"
+            gone = f"of {there:,} rows that were met again {found:,} are left"
+            raise meddled(what if older else gone, str(self._held.name), self._facts)
 
     def _leave_out(self, kept: Sequence[Difference]) -> None:
         for start in range(0, len(kept), IN_A_STATEMENT):

@@ -39,7 +39,6 @@ __all__ = [
     "RUNS",
     "SCHEMA",
     "WITNESSES",
-    "arrow_of_postgres",
     "arrow_of_sqlite",
     "event_table",
     "kind",
@@ -320,23 +319,6 @@ _KINDS: dict[str, Callable[[pa.DataType], bool]] = {
     "bytes": lambda arrow: pa.types.is_binary(arrow) or pa.types.is_large_binary(arrow),
 }
 _UTC = pa.timestamp("us", tz="UTC")
-_DEFAULT_SCALE = 9
-
-
-def arrow_of_postgres(found: TypeEngine[Any]) -> pa.DataType | None:
-    """The canonical Arrow type of a reflected PostgreSQL column, widened to ours; ``None`` where there is none."""
-    if isinstance(found, sa.Numeric) and not isinstance(found, sa.Float):
-        return pa.decimal128(38, _DEFAULT_SCALE if found.scale is None else found.scale)
-    ways: list[tuple[type[TypeEngine[Any]], pa.DataType]] = [
-        (sa.Boolean, pa.bool_()),
-        (sa.Integer, pa.int64()),
-        (sa.Float, pa.float64()),
-        (sa.DateTime, _UTC),
-        (sa.Date, pa.date32()),
-        (sa.String, pa.string()),
-        (sa.LargeBinary, pa.binary()),
-    ]
-    return next((arrow for base, arrow in ways if isinstance(found, base)), None)
 
 
 def arrow_of_sqlite(declared: str) -> pa.DataType | None:

@@ -27,22 +27,24 @@ import sqlalchemy as sa
 from headrace.errors import SchemaError, StoreError
 from headrace.storage.base import (
     EVENT_ID,
+    PROVIDER,
     RECEIPT,
-    RESERVED_COLUMNS,
     IdRange,
     Slice,
     StatementHook,
     TimeRange,
 )
+from headrace.storage.facts import Facts, fitted, gone, parted, require_columns, require_fit
 from headrace.storage.failures import is_busy, translated
-from headrace.storage.fit import require_fit, require_type
 from headrace.storage.held import HeldRows, rows_of
 from headrace.storage.holdings import NO_RECEIPT, Holdings
 from headrace.storage.locks import lock_timed_out
 from headrace.storage.numbers import NumberTakenError
 from headrace.storage.places import PlacedFile, file_of, in_memory
+from headrace.storage.pragmas import adding, facts_of
+from headrace.storage.proof import meddled
 from headrace.storage.revise import Aside
-from headrace.storage.schema import ALERTS, REJECTS, arrow_of_sqlite
+from headrace.storage.schema import ALERTS, REJECTS
 from headrace.storage.sqlstore import Opened, SqlStore, Written, in_packs
 from headrace.storage.stored_forms import StoredForms, forms_of_sqlite
 from headrace.storage.transactions import READING, in_blocks
@@ -56,10 +58,6 @@ SECONDS_BETWEEN_TRIES = 0.01
 FILE = "headrace_file"  # where the pool keeps which file a connection is to
 WAITED = "headrace_waited"  # where a connection keeps how long its BEGIN IMMEDIATE waited
 LONGEST_TIMEOUT = 2**31 - 1  # milliseconds, as busy_timeout takes them
-_COLUMNS = (
-    "SELECT its.name, of.name, of.type, of.pk FROM sqlite_master AS its, pragma_table_info(its.name) AS of "
-    "WHERE its.type IN ('table', 'view') AND its.name = :t COLLATE NOCASE"
-)
 
 
 # CROSS JOIN keeps the order: each ID is looked up in the key
@@ -96,6 +94,7 @@ class SqliteStore(SqlStore):
         sa.event.listen(engine, "checkout", _require_file)
         sa.event.listen(engine, "begin", _begin)
         super().__init__(engine, shown, on_statement)
+        self._known: dict[str, int] = {}  # the file's schema_version when `_facts` were read in a commit
         with self._reading():
             pass  # a file that cannot be opened is said now, not at the first chunk
 
@@ -116,24 +115,21 @@ class SqliteStore(SqlStore):
 
     # Tables -------------------------------------------------------------------------------------------------------
 
-    def _reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> pa.Schema | None:
-        found = connection.execute(sa.text(_COLUMNS), {"t": table}).all()
-        if not found:
+    def _reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> Facts | None:
+        facts = facts_of(connection, table)
+        if facts is None:
             return None
-        if found[0][0] != table:
-            raise SchemaError(
-                f"SQLite does not tell upper from lower case, and has this table as {found[0][0]!r}",
-                where=table,
-                hint=f"--table {found[0][0]}, or another name",
-            )
-        columns = [column for _, *column in found]
-        keys = [[name for name, _, rank in columns if rank], *_unique_keys(connection, table)]
-        cure = (
-            f"create it with {EVENT_ID} BLOB PRIMARY KEY, provider TEXT, {RECEIPT} BIGINT; or load into another table"
-        )
-        require_fit(table, [name for name, _, _ in columns], keys if keyed else None, cure)
-        data = [(name, kind) for name, kind, _ in columns if name not in RESERVED_COLUMNS]
-        return pa.schema([(name, require_type(table, name, arrow_of_sqlite(kind), kind)) for name, kind in data])
+        require_fit(table, facts, partial(adding, table), keyed=keyed)
+        self._facts[table] = facts
+        return facts
+
+    def _learn(self, connection: sa.Connection, table: str) -> None:
+        """What the table is like now: this transaction holds the only write lock, and so it stays."""
+        version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
+        if self._known.get(table) != version:
+            if self._reflect(connection, table) is None:
+                raise gone(table)
+            self._known[table] = version
 
     def _require_names(self, table: str, columns: Sequence[str]) -> None:
         spelt: dict[bytes, str] = {}
@@ -185,6 +181,8 @@ class SqliteStore(SqlStore):
     def _opened(self, connection: sa.Connection, piece: Slice) -> Opened:
         with self._watch.stage("commit.receipt"):
             receipt_id = connection.execute(self._claim(piece)).scalar()
+            if receipt_id is not None:
+                self._learn(connection, piece.table)
         if not piece.locks:
             return Opened(receipt_id)
         with self._watch.stage("commit.locks"):  # BEGIN has waited for them
@@ -197,30 +195,31 @@ class SqliteStore(SqlStore):
             connection.commit()
 
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written:
-        names = [*piece.events.schema.names, RECEIPT]
-        with self._watch.stage("commit.encode", rows=piece.events.num_rows):
-            columns = [_stored(column) for column in piece.events.columns]
-            rows = list(zip(*columns, [receipt_id] * piece.events.num_rows, strict=True))
-        with self._watch.stage("commit.insert", rows=len(rows), size=piece.events.nbytes):
-            inserted = connection.exec_driver_sql(self._insert_sql(piece.table, names), rows).rowcount
+        facts, inserted = self._facts[piece.table], 0
+        for part in parted(piece.events, piece.lacking, facts.filled):
+            inserted += self._insert_events(connection, piece.table, part, receipt_id)
         path: Any = "safe" if piece.existing == "conflict" else "fast"
-        if inserted == len(rows):
+        if inserted == piece.events.num_rows:
             return Written(path, None)
-        with self._watch.stage("commit.query", rows=len(rows)):
-            went_in = self._which(connection, piece, receipt_id)
-        if len(went_in) != 16 * inserted:
-            raise NumberTakenError(
-                f"rows of this table carry receipt {receipt_id} already, and the ledger does not know it",
-                where=f"{self._url}, table {piece.table}",
-                hint="the ledger was emptied or restored from an older copy: run the same command again",
-            )
-        return Written(path, went_in)
+        with self._watch.stage("commit.query", rows=piece.events.num_rows):
+            return Written(path, self._which(connection, piece, receipt_id, inserted))
+
+    def _insert_events(self, connection: sa.Connection, table: str, events: pa.RecordBatch, receipt_id: int) -> int:
+        """Insert those that are not there. Returns how many SQLite says went in."""
+        with self._watch.stage("commit.encode", rows=events.num_rows):
+            columns = fitted(table, self._facts[table], events)
+            require_columns(table, self._facts[table], columns)
+            receipts = [receipt_id] * events.num_rows
+            rows = list(zip(*map(_stored, columns.values()), receipts, strict=True))
+        with self._watch.stage("commit.insert", rows=len(rows), size=events.nbytes):
+            return connection.exec_driver_sql(self._insert_sql(table, [*columns, RECEIPT]), rows).rowcount
 
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
         connection.execute(sa.insert(REJECTS).values(created_at=self._now()), rows)
 
     def _put_repeats_aside(self, connection: sa.Connection, table: str, aside: Aside) -> sa.TableClause:
-        names, added = aside.rows.schema.names, [aside.at, aside.group]
+        added = [aside.at, aside.group]
+        names = [*aside.rows.drop_columns(added).schema.names, *added]
         place = sa.table("headrace_repeats", *map(sa.column, names), schema="temp")
         target = sa.table(table, *(sa.column(name) for name in names if name not in added))
         columns = [*target.c, *(sa.literal_column("0").label(name) for name in added)]
@@ -230,7 +229,9 @@ class SqliteStore(SqlStore):
         position = self._engine.dialect.identifier_preparer.quote(aside.at)
         # without it, joins by position take time in the square of the rows
         connection.exec_driver_sql(f"CREATE UNIQUE INDEX temp.headrace_repeats_at ON headrace_repeats ({position})")
-        rows = list(zip(*map(_stored, aside.rows.columns), strict=True))
+        held = fitted(table, self._facts[table], aside.rows.drop_columns(added))
+        columns = [*held.values(), *map(aside.rows.column, added)]
+        rows = list(zip(*map(_stored, columns), strict=True))
         connection.exec_driver_sql(str(sa.insert(place).compile(connection)), rows)
         return place
 
@@ -248,20 +249,46 @@ class SqliteStore(SqlStore):
         # every name is quoted by SQLAlchemy, every value is a parameter
         return f"INSERT INTO {quote(table)} ({columns}) VALUES ({marks}) ON CONFLICT({unique}) DO NOTHING"  # noqa: S608
 
-    def _which(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> bytes:
-        """The packed IDs among the slice's that carry its receipt: those that went in just now."""
+    def _which(self, connection: sa.Connection, piece: Slice, receipt_id: int, inserted: int) -> bytes:
+        """The packed IDs among the slice's that carry its receipt: those that went in just now.
+
+        Raises `StoreError` where they are not as many as SQLite has `inserted`, or one of the others is not there: a
+        trigger has acted on them.
+        """
+        events = self._beside_sent(connection, piece)
+        mine = events.c[RECEIPT].is_not_distinct_from(receipt_id) & (events.c[PROVIDER] == piece.provider)
+        went_in = b"".join(connection.scalars(self._sent_and(events).with_only_columns(events.c[EVENT_ID]).where(mine)))
+        if len(went_in) > 16 * inserted:
+            raise NumberTakenError(
+                f"rows of this table carry receipt {receipt_id} already, and the ledger does not know it",
+                where=f"{self._url}, table {piece.table}",
+                hint="the ledger was emptied or restored from an older copy: run the same command again",
+            )
+        found = connection.scalar(self._sent_and(events).with_only_columns(sa.func.count(events.c[EVENT_ID]))) or 0
+        if found < piece.events.num_rows or len(went_in) != 16 * inserted:
+            what = (
+                f"of {piece.events.num_rows:,} events sent to the table SQLite inserted {inserted:,}; "
+                f"{found:,} are in it, {len(went_in) // 16:,} of them as they were sent"
+            )
+            raise meddled(what, f"{self._url}, table {piece.table}", self._facts[piece.table])
+        return went_in
+
+    def _beside_sent(self, connection: sa.Connection, piece: Slice) -> sa.TableClause:
+        """The events' table; the slice's IDs lie in a temporary one beside it."""
         ids = _stored(piece.events.column(EVENT_ID))
         connection.exec_driver_sql("CREATE TEMP TABLE IF NOT EXISTS headrace_slice (event_id BLOB PRIMARY KEY)")
         connection.exec_driver_sql("DELETE FROM temp.headrace_slice")
         connection.exec_driver_sql("INSERT INTO temp.headrace_slice VALUES (?)", [(one,) for one in ids])
-        events = sa.table(piece.table, sa.column(EVENT_ID), sa.column(RECEIPT))
-        offered = sa.table("headrace_slice", sa.column(EVENT_ID), schema="temp")
-        went_in = (
-            sa.select(events.c[EVENT_ID])
-            .select_from(offered.join(events, events.c[EVENT_ID] == offered.c[EVENT_ID]))
-            .where(events.c[RECEIPT] == receipt_id)
-        )
-        return b"".join(connection.scalars(went_in))
+        return sa.table(piece.table, sa.column(EVENT_ID), sa.column(PROVIDER), sa.column(RECEIPT))
+
+    def _sent_and(self, events: sa.TableClause) -> sa.Select[Any]:
+        sent = sa.table("headrace_slice", sa.column(EVENT_ID), schema="temp")
+        return sa.select(events).select_from(sent.join(events, events.c[EVENT_ID] == sent.c[EVENT_ID]))
+
+    def _prove(self, connection: sa.Connection, piece: Slice, written: Written, receipt_id: int) -> None:
+        inserted = piece.events.num_rows if written.inserted is None else len(written.inserted) // 16
+        with self._watch.stage("commit.prove", rows=piece.events.num_rows):
+            self._which(connection, piece, receipt_id, inserted)
 
     # Existing IDs -------------------------------------------------------------------------------------------------
 
@@ -355,17 +382,6 @@ def _busy_timeout(connection: sa.Connection, seconds: float) -> Iterator[None]:
         yield
     finally:
         driver.execute(f"PRAGMA busy_timeout = {before}")
-
-
-def _unique_keys(connection: sa.Connection, table: str) -> list[list[str]]:
-    listed = sa.text(
-        "SELECT list.name, info.name FROM pragma_index_list(:t) AS list, pragma_index_info(list.name) AS info "
-        'WHERE list."unique" = 1 AND list.partial = 0 ORDER BY list.seq, info.seqno'
-    )
-    keys: dict[str, list[str]] = {}
-    for index, column in connection.execute(listed, {"t": table}):
-        keys.setdefault(index, []).append(column)
-    return list(keys.values())
 
 
 def _condition(events: sa.TableClause, where: IdRange | TimeRange | None) -> sa.ColumnElement[bool]:

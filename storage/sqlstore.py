@@ -29,10 +29,12 @@ from headrace.storage.base import (
     IdRange,
     Origin,
     Slice,
+    StatementHook,
     TimeRange,
 )
 from headrace.storage.checks import Checks
 from headrace.storage.digest import NOTHING, Digest
+from headrace.storage.facts import Facts, require_columns
 from headrace.storage.fit import missing
 from headrace.storage.held import HeldRows
 from headrace.storage.holdings import Holdings
@@ -70,11 +72,16 @@ class Opened(NamedTuple):
 class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
     """The half of a `Store` that is the same text on PostgreSQL and SQLite."""
 
+    def __init__(self, engine: sa.Engine, url: str, on_statement: StatementHook | None) -> None:
+        super().__init__(engine, url, on_statement)
+        # what each table is like; in a commit, what it is like under that commit's lock (`_opened`)
+        self._facts: dict[str, Facts] = {}
+
     # What each database does its own way --------------------------------------------------------------------------
 
     @abstractmethod
-    def _reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> pa.Schema | None:
-        """`table_schema` as `connection` sees it, its own uncommitted changes included."""
+    def _reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> Facts | None:
+        """What `table` is like as `connection` sees it, its own uncommitted changes included; ``None`` if absent."""
 
     @abstractmethod
     def fetch_ids(
@@ -98,7 +105,9 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
 
     @abstractmethod
     def _opened(self, connection: sa.Connection, piece: Slice) -> Opened:
-        """Claim the receipt, then take the slice's locks until the transaction ends."""
+        """Keep the table as it is until the transaction ends, claim the receipt, take the slice's locks, and learn what
+        the table is like now (`_facts`).
+        """
 
     @abstractmethod
     def _complete(self, connection: sa.Connection, books: sa.Update) -> None:
@@ -106,6 +115,10 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
 
     @abstractmethod
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written: ...
+
+    @abstractmethod
+    def _prove(self, connection: sa.Connection, piece: Slice, written: Written, receipt_id: int) -> None:
+        """Raise `StoreError` unless the table has every event of the slice as it was sent."""
 
     @abstractmethod
     def _put_repeats_aside(self, connection: sa.Connection, table: str, aside: Aside) -> sa.TableClause:
@@ -133,7 +146,23 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
 
     def table_schema(self, table: str, *, keyed: bool = True) -> pa.Schema | None:
         with self._reading() as connection:
-            return self._reflect(connection, table, keyed=keyed)
+            facts = self._reflect(connection, table, keyed=keyed)
+        return None if facts is None else facts.schema
+
+    def filled_columns(self, table: str) -> frozenset[str]:
+        facts = self._lately(table)
+        return frozenset() if facts is None else facts.filled - {*RESERVED_COLUMNS}
+
+    def require_writable(self, table: str, columns: Sequence[str], *, whole: bool = True) -> None:
+        facts = self._lately(table)
+        if facts is not None:
+            require_columns(table, facts, columns, whole=whole)
+
+    def _lately(self, table: str) -> Facts | None:
+        """What the table was like when it was looked at last: who asks early is asked again by the commit."""
+        if table not in self._facts:
+            self.table_schema(table)
+        return self._facts.get(table)
 
     def create_or_widen(self, table: str, schema: pa.Schema, *, time_index: str | None) -> bool:
         present = self.table_schema(table)
@@ -146,12 +175,14 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
     ) -> bool:
         self._exclusive(connection)
         # another process may have been quicker while we waited for the lock
-        present = self._reflect(connection, table)
-        self._require_names(table, [*RESERVED_COLUMNS, *(present.names if present is not None else ()), *schema.names])
-        if present is None:
+        facts = self._reflect(connection, table)
+        self._require_names(table, [*RESERVED_COLUMNS, *(facts.columns if facts is not None else ()), *schema.names])
+        if facts is None:
             self._create(connection, table, schema, time_index)
             return True
-        self._widen(connection, table, pa.schema(missing(table, schema, present)))
+        lacking = missing(table, schema, facts.schema)
+        require_columns(table, facts, [field.name for field in lacking], whole=False)
+        self._widen(connection, table, pa.schema(lacking))
         return False
 
     @abstractmethod
@@ -256,6 +287,8 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
         revised = self._revise(connection, piece, written)
         alerts = self._raise_alerts(connection, piece, written.inserted, revised.newer, receipt_id)
         self._keep_rejects(connection, piece, receipt_id, revised.kept)
+        if piece.events.num_rows and self._facts[piece.table].watchers:
+            self._prove(connection, piece, written, receipt_id)
         committed = replace(_settled(piece, written, receipt_id, revised.rows), lock_seconds=waited, alerts=alerts)
         complete = sa.update(RECEIPTS).where(RECEIPTS.c.receipt_id == receipt_id)
         books = ledger.counts_values(committed.counts)
@@ -289,7 +322,7 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
             return UNREVISED
         place = self._put_repeats_aside(connection, piece.table, aside)
         with self._watch.stage("commit.revise", rows=aside.rows.num_rows):
-            return revise(connection, piece.table, place, aside, piece.repeats)
+            return revise(connection, piece.table, place, aside, piece.repeats, self._facts[piece.table])
 
     def _insert(self, table: sa.Table) -> Any:
         return (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)

@@ -178,7 +178,7 @@ def test_a_lock_that_is_not_granted_in_time_is_asked_for_again(postgres_url: str
             blocker.rollback()
 
     seen: list[int] = []
-    hook = Once("COPY", release, times=10)
+    hook = Once("LOCK TABLE", release, times=10)
     with open_store(url, on_statement=hook) as store, blocker:
         prepared(store)
         blocker.execute("LOCK TABLE events")

@@ -29,7 +29,6 @@ from contract.pieces import (
 from headrace.errors import SchemaError, StoreError
 from headrace.storage import open_store
 from headrace.storage.base import Existing, Store
-from headrace.storage.postgres import PostgresStore
 
 UTC = dt.UTC
 DAY_ONE, LAST_MOMENT = dt.datetime(1, 1, 1, tzinfo=UTC), dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
@@ -53,16 +52,6 @@ def test_every_type_comes_back_as_the_same_type(store: Store) -> None:
     assert store.create_or_widen(TABLE, EVERY_TYPE, time_index="moment") is True
     assert store.create_or_widen(TABLE, EVERY_TYPE, time_index="moment") is False
     assert store.table_schema(TABLE) == EVERY_TYPE
-
-
-def test_a_table_just_made_has_the_types_that_looking_it_up_would_give(postgres_url: str) -> None:
-    with open_store(postgres_url) as store, open_store(postgres_url) as other:
-        assert isinstance(store, PostgresStore)
-        assert isinstance(other, PostgresStore)
-        store.create_or_widen(TABLE, EVERY_TYPE, time_index=None)
-        other.table_schema(TABLE)
-        assert store._wire == other._wire
-        assert set(EVERY_TYPE.names) < set(store._wire[TABLE].names)
 
 
 @pytest.mark.parametrize("existing", WAYS)

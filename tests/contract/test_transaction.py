@@ -145,10 +145,12 @@ def test_an_event_points_at_the_receipt_that_brought_it(store_url: str, existing
     assert look(store_url, counted) == [(one.receipt_id, 4), (two.receipt_id, 3)]
 
 
-FAST = ["BEGIN", "INSERT INTO headrace_receipts", "SAVEPOINT", "COPY", "UPDATE headrace_receipts", "COMMIT"]
+LOCKED = ["BEGIN", 'LOCK TABLE "events"', "INSERT INTO headrace_receipts"]
+LOOK = ["SELECT c.oid", "SELECT attnum", "SELECT indexrelid"]
+FAST = [*LOCKED, *LOOK, "SAVEPOINT", "COPY", "UPDATE headrace_receipts", "COMMIT"]
 SAFE = [
-    "BEGIN",
-    "INSERT INTO headrace_receipts",
+    *LOCKED,
+    *LOOK,
     "DROP",
     "CREATE TEMPORARY",
     "COPY",
@@ -157,9 +159,9 @@ SAFE = [
     "COMMIT",
 ]
 QUERY = [
-    "BEGIN",
-    "INSERT INTO headrace_receipts",
+    *LOCKED,
     "SELECT key",
+    *LOOK,
     "SAVEPOINT",
     "DROP",
     "CREATE TEMPORARY",
@@ -180,7 +182,7 @@ def test_a_commit_sends_no_statement_more_than_it_needs(
     statements: list[str] = []
     with open_store(postgres_url, on_statement=statements.append) as store:
         prepared(store)
-        store.commit(piece(new_ids(5, seed=1), first_row=90))  # the first commit also asks for the table's types
+        store.commit(piece(new_ids(5, seed=1), first_row=90))
         statements.clear()
         store.commit(piece(new_ids(5), existing=existing, locks=locks))
     assert len(statements) == len(expected), statements
