@@ -19,6 +19,8 @@ __all__ = ["Cast", "identifier", "is_bytes", "is_text", "literal", "logical_name
 
 _BLANK = " \t\r\n\f\v"
 _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+# as Headrace writes the days of years that have not four digits, in ISO 8601: those before the year 0 with a minus
+_FAR_DAY = r"(-[0-9]{4}|-?[0-9]{5})-[0-9]{2}-[0-9]{2}"
 _TIME = r"[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6}0*)?)?"
 _ZONE = r" ?(Z|z|UTC|[+-]([01][0-9]|2[0-3])(:?[0-5][0-9])?)"
 # regular expressions, not IN lists: DuckDB makes a join of a long list, and evaluates its side of it for every row
@@ -151,18 +153,21 @@ def _text_to_timestamp(c: str, t: str, cast: Cast) -> str:
     # a cast to TIMESTAMP ignores the offset, which is right for these and costs a third of TIMESTAMPTZ
     plain = literal(f"{_DAY}{_TIME}{utc}")
     zoned, local = literal(f"{_DAY}{_TIME}{_ZONE}"), literal(f"{_DAY}({_TIME})?")
+    far = literal(rf"{_FAR_DAY}{_TIME}\+00:00")
     return (
         f"CASE WHEN regexp_full_match({c}, {plain}) THEN try_cast({c} AS TIMESTAMP)"
         f" WHEN regexp_full_match({t}, {zoned}) THEN timezone('UTC', try_cast(upper({t}) AS TIMESTAMPTZ))"
-        f" WHEN regexp_full_match({t}, {local}) THEN {cast.instant(f'try_cast({t} AS TIMESTAMP)')} END"
+        f" WHEN regexp_full_match({t}, {local}) THEN {cast.instant(f'try_cast({t} AS TIMESTAMP)')}"
+        f" WHEN regexp_full_match({t}, {far}) THEN try_cast({t} AS TIMESTAMP) END"
     )
 
 
 def _text_to_date(c: str, t: str, _cast: Cast) -> str:
-    day = literal(_DAY)
+    day, far = literal(_DAY), literal(_FAR_DAY)
     return (
         f"CASE WHEN regexp_full_match({c}, {day}) THEN try_cast({c} AS DATE)"
-        f" WHEN regexp_full_match({t}, {day}) THEN try_cast({t} AS DATE) END"
+        f" WHEN regexp_full_match({t}, {day}) THEN try_cast({t} AS DATE)"
+        f" WHEN regexp_full_match({t}, {far}) THEN try_cast({t} AS DATE) END"
     )
 
 

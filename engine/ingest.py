@@ -267,6 +267,7 @@ class _Run:
             seconds=seconds,
             stages=self._stages.seconds(),
             newest_event=moment_of(self._newest_us),
+            newest_event_us=self._newest_us,
             proved=proved,
         )
 

@@ -33,8 +33,8 @@ _POSSIBLE: dict[LogicalType, str] = {
     "bool": rf"(?i)^{_BLANKS}(true|false){_BLANKS}$",
     "integer": rf"^{_BLANKS}[+-]?[0-9]+{_BLANKS}$",
     "float": rf"^{_BLANKS}[+-]*((?i:nan|inf|infinity)|[0-9a-fA-FxX._]*([eE][+-]*[0-9_]*)?){_BLANKS}$",
-    "date": rf"^{_BLANKS}[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}{_BLANKS}$",
-    "timestamp": rf"^{_BLANKS}[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}",
+    "date": rf"^{_BLANKS}-?[0-9]{{4,5}}-[0-9]{{2}}-[0-9]{{2}}{_BLANKS}$",
+    "timestamp": rf"^{_BLANKS}-?[0-9]{{4,5}}-[0-9]{{2}}-[0-9]{{2}}",
 }
 # digits that name something: an account, a telephone; inference leaves them text
 FALSE_NUMBER = r"^\s*([+-]?(0[0-9].*|[0-9]{16,})|\+[0-9]{7,})\s*$"

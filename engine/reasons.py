@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from headrace.expressions import is_bytes
 from headrace.partitioning.contract import LogicalType
+from headrace.storage.moments import date_text, moment_text
 
 __all__ = ["as_text", "kept", "reason", "restored", "text_of"]
 
@@ -71,11 +72,11 @@ def _is_number(value: object) -> TypeGuard[np.generic]:
 
 
 def as_text(value: pa.Scalar) -> str | None:
-    """An Arrow value as text. Times that Python has no objects for are shown as their integers."""
+    """An Arrow value as text, also a time that Python has no object for."""
     try:
         return text_of(value.as_py())
     except (OverflowError, ValueError):
-        return str(value.value)
+        return _far_text(value)
 
 
 def kept(value: pa.Scalar) -> str | dict[str, str] | None:
@@ -91,6 +92,17 @@ def kept(value: pa.Scalar) -> str | dict[str, str] | None:
 def restored(value: object) -> object:
     """What `kept` made of bytes as bytes again; anything else as it is."""
     return b64decode(value[_BASE64]) if isinstance(value, dict) and value.keys() == {_BASE64} else value
+
+
+def _far_text(value: pa.Scalar) -> str:
+    """A time or date that is beyond Python's calendar, or finer than its microseconds (shown as an integer)."""
+    if pa.types.is_date32(value.type):
+        return date_text(value.value)
+    try:
+        us = value.cast(pa.timestamp("us", value.type.tz)).value if pa.types.is_timestamp(value.type) else None
+    except pa.ArrowInvalid:
+        us = None
+    return str(value.value) if us is None else moment_text(us).removesuffix("" if value.type.tz else "+00:00")
 
 
 def _detail(text: str, wanted: LogicalType) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 from headrace.storage.base import Counts
+from headrace.storage.moments import moment_text
 
 __all__ = ["Report"]
 
@@ -26,7 +27,8 @@ class Report:
     partition had. `fell_back` says why the rest of a parallel run was done sequentially, `shadow` what the comparison
     with the parallel way found; ``None`` where that did not happen. `seconds` is the wall time of this process alone.
     `stages` is the wall time by stage (`headrace.stages`), that of all workers together.
-    `newest_event` is the latest event time among the events read, ``None`` without a time column. `notes` are sentences
+    `newest_event` is the latest event time among the events read, ``None`` without a time column, and for a year that
+    Python's calendar does not have; `newest_event_us` has that too, in microseconds since 1970 UTC. `notes` are sentences
     that tell what else happened: that an earlier run of this input was given up, for example, and why. `proved` is how
     many events were looked up in the table when the load had ended, ``None`` where that was not asked for.
     """
@@ -59,6 +61,7 @@ class Report:
     newest_event: datetime | None = None
     notes: tuple[str, ...] = ()
     proved: int | None = None
+    newest_event_us: int | None = None
 
     @property
     def rows_per_second(self) -> float:
@@ -84,14 +87,14 @@ class Report:
     def to_dict(self) -> dict[str, object]:
         """The report as plain data, ``rows_per_second`` and ``resumed`` included."""
         return {
-            **asdict(self),
+            **{name: value for name, value in asdict(self).items() if name != "newest_event_us"},
             "seconds": round(self.seconds, 3),
             "lock_seconds": round(self.lock_seconds, 3),
             "skew": round(self.skew, 3),
             "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
             "rows_per_second": round(self.rows_per_second),
             "resumed": self.resumed,
-            "newest_event": None if self.newest_event is None else self.newest_event.isoformat(),
+            "newest_event": None if self.newest_event_us is None else moment_text(self.newest_event_us),
         }
 
     def to_json(self) -> str:

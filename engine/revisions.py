@@ -25,8 +25,8 @@ if TYPE_CHECKING:  # a worker reads no inputs
 __all__ = ["Revisions", "RevisionsName", "locate_revisions", "require_choice", "require_version", "revisions_for"]
 
 RevisionsName = Literal["ignore", "report", "update"]
-# the types that both databases order alike; a decimal is a text in SQLite
-ORDERED = ("integer", "float", "timestamp", "date", "string")
+# the types that both databases order alike
+ORDERED = ("integer", "float", "decimal", "timestamp", "date", "string")
 LOCATED_AT_ONCE = 10_000
 
 

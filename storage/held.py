@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from headrace.storage.holdings import NO_RECEIPT
 from headrace.storage.moments import BEFORE_ALL, BEHIND_ALL, date_text, days_of, moment_text, moment_us
+from headrace.storage.told import plain_number
 
 __all__ = ["HeldColumn", "HeldRows", "column_of", "decimals", "rows_of", "shown"]
 
@@ -164,14 +164,7 @@ def _decimals_of(values: Values, kind: pa.DataType) -> HeldColumn:
 
 def _plainly(text: str) -> str:
     """A number without an exponent, and without the zeros that say nothing; anything else as it is."""
-    if "E" in text:
-        try:
-            number = Decimal(text)
-        except InvalidOperation:
-            return text
-        if not number.is_finite() or abs(number.adjusted()) > _MOST_DIGITS:
-            return text
-        text = format(number, "f")
+    text = plain_number(text)
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

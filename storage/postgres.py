@@ -57,6 +57,7 @@ from headrace.storage.schema import ALERTS, REJECTS
 from headrace.storage.sqlstore import Opened, SqlStore, Written, in_packs
 from headrace.storage.stored_forms import DECLARED_IN_POSTGRES, StoredForms, forms_of_postgres
 from headrace.storage.together import BEGIN, COMMIT, Cursor, Rows, Statement, alone, plain, together
+from headrace.storage.whole_rows import RowForm, form_of_postgres
 
 __all__ = ["PostgresStore"]
 
@@ -395,9 +396,15 @@ class PostgresStore(SqlStore):
                 yield from copied_rows(copy, columns)
 
     def stored_forms(self, table: str) -> StoredForms:
-        name = self._engine.dialect.identifier_preparer.quote(table)
         with self._reading() as connection:
-            return forms_of_postgres(connection.execute(DECLARED_IN_POSTGRES, {"table": name}).all())
+            return forms_of_postgres(self._declared(connection, table))
+
+    def _row_form(self, connection: sa.Connection, table: str) -> RowForm:
+        return form_of_postgres(self._declared(connection, table))
+
+    def _declared(self, connection: sa.Connection, table: str) -> Sequence[Any]:
+        name = self._engine.dialect.identifier_preparer.quote(table)
+        return connection.execute(DECLARED_IN_POSTGRES, {"table": name}).all()
 
     def _packed(
         self, statement: sql.Composed, values: Mapping[str, str] | None = None, *, first: sql.SQL | None = None

@@ -17,7 +17,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +29,7 @@ from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Slice
 from headrace.storage.facts import Facts
 from headrace.storage.proof import meddled
 from headrace.storage.repeats import Difference, Repeats
+from headrace.storage.told import asked, differing, sortable, told
 
 __all__ = ["UNREVISED", "Aside", "Revised", "candidates", "revise"]
 
@@ -120,6 +120,8 @@ class _Comparison:
         self._repeats = repeats
         names = dict.fromkeys([*repeats.columns, *aside.rows.schema.names])
         self._data = [name for name in names if name not in (*RESERVED_COLUMNS, aside.at, aside.group)]
+        self._kinds = {field.name: field.type for field in aside.rows.schema}
+        self._kinds |= {one.name: one.arrow for one in facts.columns.values() if one.arrow is not None}
         self._held = sa.table(table, *map(sa.column, [*self._data, *RESERVED_COLUMNS]))
         self._came = place
         own = {name for columns in repeats.own for name in columns}
@@ -184,13 +186,13 @@ class _Comparison:
 
     def _order(self, version: sa.ColumnElement[Any]) -> sa.Label[Any]:
         """A version as both databases order it alike; a NaN is as old as a null."""
-        arrow = self._aside.rows.schema.field(str(version.key)).type
+        arrow = self._kinds[str(version.key)]
         dialect = self._connection.dialect.name
         if pa.types.is_string(arrow):
             version = sa.cast(version, sa.Text).collate(COLLATIONS[dialect])
-        elif pa.types.is_floating(arrow) and dialect == "postgresql":
-            version = sa.func.nullif(version, sa.cast("NaN", sa.Double))
-        return version.label("version")
+        elif dialect == "postgresql" and (pa.types.is_floating(arrow) or pa.types.is_decimal(arrow)):
+            version = sa.func.nullif(version, sa.cast("NaN", sa.Double if pa.types.is_floating(arrow) else sa.Numeric))
+        return sortable(version, arrow, dialect).label("version")
 
     def _ties(self, ranked: sa.Subquery) -> list[Difference]:
         """The rows that differ from an earlier one of the same version."""
@@ -268,9 +270,9 @@ class _Comparison:
 
     def _differ(self, came: Any, other: Any, names: Sequence[str]) -> sa.ColumnElement[bool]:
         """Whether any of the columns that count for the row is not the same in both."""
-        return sa.or_(
-            sa.false(), *(self._counts(name) & came.c[name].is_distinct_from(other.c[name]) for name in names)
-        )
+        dialect = self._connection.dialect.name
+        unlike = {name: differing(came.c[name], other.c[name], self._kinds[name], dialect) for name in names}
+        return sa.or_(sa.false(), *(self._counts(name) & unlike[name] for name in names))
 
     def _counts(self, name: str) -> sa.ColumnElement[bool]:
         own = [number for number, columns in enumerate(self._repeats.own) if name in columns or name == PROVIDER]
@@ -279,11 +281,16 @@ class _Comparison:
     def _both(self, other: Any) -> list[sa.ColumnElement[Any]]:
         """Position, group, then the compared columns of `other` and of what came."""
         where = [self._came.c[self._aside.at], self._came.c[self._aside.group]]
-        return [*where, *(table.c[name].label(None) for table in (other, self._came) for name in self._shown)]
+        dialect = self._connection.dialect.name
+        both = [
+            asked(table.c[name], self._kinds[name], dialect) for table in (other, self._came) for name in self._shown
+        ]
+        return [*where, *(one.label(None) for one in both)]
 
     def _difference(self, values: Sequence[Any], otherwise: Any, *, absent: bool) -> Difference:
         at, group, *both = values
-        texts = [_text(value) for value in both]
+        kinds = [self._kinds[name] for name in self._shown] * 2
+        texts = [told(value, kind) for value, kind in zip(both, kinds, strict=True)]
         pairs = dict(zip(self._shown, zip(texts, texts[len(self._shown) :], strict=False), strict=True))
         counting = {*self._repeats.own[group], PROVIDER}
         columns = {name: pair for name, pair in pairs.items() if name in counting and pair[0] != pair[1]}
@@ -297,17 +304,6 @@ def _composed(pair: tuple[str | None, str | None]) -> bool:
     """Whether two identities differ in more than the Unicode form, which the encoding does away with."""
     one, other = (None if text is None else unicodedata.normalize("NFC", text) for text in pair)
     return one != other
-
-
-def _text(value: object) -> str | None:
-    """A value from the database as the text from which its column's type can be read again."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _unused(name: str, names: Sequence[str]) -> str:

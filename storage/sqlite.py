@@ -47,7 +47,9 @@ from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS
 from headrace.storage.sqlstore import Opened, SqlStore, Written, in_packs
 from headrace.storage.stored_forms import StoredForms, forms_of_sqlite
+from headrace.storage.told import SORTED_FORMS
 from headrace.storage.transactions import READING, in_blocks
+from headrace.storage.whole_rows import RowForm, form_of_sqlite
 
 __all__ = ["SqliteStore"]
 
@@ -326,6 +328,10 @@ class SqliteStore(SqlStore):
                 while cursor is not None and (block := cursor.fetchmany(IDS_PER_BLOCK)):
                     yield rows_of(block, columns)
 
+    def _row_form(self, connection: sa.Connection, table: str) -> RowForm:
+        facts = facts_of(connection, table)
+        return form_of_sqlite([] if facts is None else [(one.name, one.said) for one in facts.columns.values()])
+
     def stored_forms(self, table: str) -> StoredForms:
         return forms_of_sqlite(self.table_schema(table, keyed=False))
 
@@ -349,6 +355,8 @@ def _prepare_connection(shown: str, connection: sqlite3.Connection, _record: obj
         _use_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA temp_store = MEMORY")
+        for name, form in SORTED_FORMS.items():
+            connection.create_function(name, 1, form, deterministic=True)
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -48,6 +48,7 @@ from headrace.storage.sqloutbox import SqlOutbox
 from headrace.storage.sqlrejects import SqlRejects
 from headrace.storage.sqlruns import SqlRuns
 from headrace.storage.stored_forms import StoredForms
+from headrace.storage.whole_rows import RowForm
 
 __all__ = ["Opened", "SqlStore", "Written", "in_packs"]
 
@@ -96,6 +97,10 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
 
     @abstractmethod
     def rows(self, table: str, columns: pa.Schema, *, ids: Sequence[bytes] | None = None) -> Iterator[HeldRows]: ...
+
+    @abstractmethod
+    def _row_form(self, connection: sa.Connection, table: str) -> RowForm:
+        """How a whole row of `table` is fetched and told."""
 
     @abstractmethod
     def stored_forms(self, table: str) -> StoredForms: ...
@@ -330,19 +335,19 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
     # Reading back -------------------------------------------------------------------------------------------------
 
     def origin(self, table: str, event_id: bytes) -> Origin | None:
-        events = sa.table(table, sa.column(EVENT_ID), sa.column(RECEIPT))
-        found: sa.Select[Any] = (
-            sa.select(sa.literal_column("*")).select_from(events).where(events.c[EVENT_ID] == self._id(event_id))
-        )
+        events = sa.table(table, sa.column(EVENT_ID))
         with self._reading() as connection:
-            row = connection.execute(found).mappings().first()
-            if row is None:
+            form = self._row_form(connection, table)
+            found = sa.select(*form.columns).select_from(events).where(events.c[EVENT_ID] == self._id(event_id))
+            held = connection.execute(found).mappings().first()
+            if held is None:
                 return None
+            row = form.row(held)
             receipt = connection.execute(sa.select(RECEIPTS).where(RECEIPTS.c.receipt_id == row[RECEIPT])).mappings()
             brought = receipt.first()
         if brought is None:
-            return Origin(dict(row), None, None)
-        return Origin(dict(row), ledger.receipt_of(brought), self.run(brought["run_id"]))
+            return Origin(row, None, None)
+        return Origin(row, ledger.receipt_of(brought), self.run(brought["run_id"]))
 
 
 def in_packs(ids: bytes, size: int) -> Iterator[bytes]:
