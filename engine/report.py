@@ -28,9 +28,9 @@ class Report:
     with the parallel way found; ``None`` where that did not happen. `seconds` is the wall time of this process alone.
     `stages` is the wall time by stage (`headrace.stages`), that of all workers together.
     `newest_event` is the latest event time among the events read, ``None`` without a time column, and for a year that
-    Python's calendar does not have; `newest_event_us` has that too, in microseconds since 1970 UTC. `notes` are sentences
-    that tell what else happened: that an earlier run of this input was given up, for example, and why. `proved` is how
-    many events were looked up in the table when the load had ended, ``None`` where that was not asked for.
+    Python's calendar does not have; `newest_event_us` has that too, in microseconds since 1970 UTC. `notes` tell what
+    else happened: that an earlier run of this input was given up, for example, and why. `proved` is how many events
+    were looked up in the table when the load had ended, ``None`` where that was not asked for.
     """
 
     run_id: str

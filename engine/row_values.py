@@ -36,10 +36,11 @@ MOST_SUSPECTS = 4_000_000
 
 
 class OwnColumns:
-    """The sets of columns that inputs have, numbered as they come."""
+    """The sets of columns that inputs have, numbered as they come; `lacking` are those that the table does not have."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
+        self.lacking: dict[str, None] = {}
         self.sets: dict[tuple[str, ...], int] = {}
 
     def number(self, item: Input, rows: pa.RecordBatch) -> int:
@@ -47,6 +48,7 @@ class OwnColumns:
         own = set(item.columns())
         late = (name for name in rows.schema.names if rows.column(name).null_count < rows.num_rows)
         own.update(late)
+        self.lacking.update(dict.fromkeys(name for name in item.columns() if name not in self.schema.names))
         return self.sets.setdefault(tuple(name for name in self.schema.names if name in own), len(self.sets))
 
     def of(self, number: int) -> tuple[str, ...]:
@@ -109,16 +111,18 @@ class Groups(NamedTuple):
     stored: NDArray[np.int64]
 
     @classmethod
-    def of(cls, read: Records, held: Records, *, newest: bool) -> Groups:
-        """The records of the input and of the table; the input's `newest` count, or its first."""
-        group, first = groups(np.concatenate([read["id"], held["id"]]))
+    def of(cls, read: Records, held: Records, *, newest: bool, group: NDArray[np.int64] | None = None) -> Groups:
+        """The records of the input and of the table; the input's `newest` count, or its first. `group` is that of each
+        record, the table's after the input's, where it is known.
+        """
+        if group is None:
+            group, _ = groups(np.concatenate([read["id"], held["id"]]))
+        count = int(group.max(initial=-1)) + 1
         of_read, of_held = group[: len(read)], group[len(read) :]
         order = np.arange(len(read))
         if newest:
             order = np.lexsort((-order, read["more"]["version"]))[::-1]
-        return cls(
-            of_read, of_held, _first(of_read, order, len(first)), _first(of_held, np.arange(len(held)), len(first))
-        )
+        return cls(of_read, of_held, _first(of_read, order, count), _first(of_held, np.arange(len(held)), count))
 
     @property
     def both(self) -> NDArray[np.int64]:
@@ -164,9 +168,9 @@ class RowValues:
             kept["prints"][:, number] = row_prints(prints, names, len(rows.ids))
         return kept
 
-    def compare(self, read: Records, held: Records) -> None:
-        """One bucket of both sides."""
-        found = Groups.of(read, held, newest=self._newest)
+    def compare(self, read: Records, held: Records, group: NDArray[np.int64]) -> None:
+        """One bucket of both sides, with the group of each record by ID, the table's after the input's."""
+        found = Groups.of(read, held, newest=self._newest, group=group)
         both = found.both
         one, other = read[found.expected[both]], held[found.stored[both]]
         own = one["more"]["own"]

@@ -65,7 +65,8 @@ class ValueCheck:
     def told(self, folder: Path, limit: int) -> Values:
         """What came out, up to `limit` events of each kind named."""
         compared = self._own.compared.names
-        found = Values(compared, [name for name in self._own.schema.names if name not in compared], self._rows.agreed)
+        left_out = [name for name in self._own.schema.names if name not in compared]
+        found = Values(compared, left_out, list(self._own.lacking), self._rows.agreed)
         if self._rows.suspected:
             suspects = Suspects(self._own, self._side, self._provenance, self._rows.suspects, folder)
             try:

@@ -62,12 +62,15 @@ class ValuesOfAKind:
 class Values:
     """What was compared: the events of the input that the table has, by `columns`; the others were `left_out`.
 
+    `lacking` are columns of the input that the table does not have: none of their values is there.
+
     `changed` is a difference. `elsewhere` and `revised` are told apart from it: the ledger knows that another load
     brought those values.
     """
 
     columns: Sequence[str] = ()
     left_out: Sequence[str] = ()
+    lacking: Sequence[str] = ()
     agreed: int = 0
     changed: ValuesOfAKind = field(default_factory=ValuesOfAKind)
     elsewhere: ValuesOfAKind = field(default_factory=ValuesOfAKind)
@@ -75,13 +78,13 @@ class Values:
 
     @property
     def ok(self) -> bool:
-        """Whether no row was found changed."""
-        return not self.changed.events
+        """Whether no row was found changed, and no column is gone."""
+        return not self.changed.events and not self.lacking
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, for JSON."""
         kinds = {name: one.to_dict() for name, one in self._kinds().items()}
-        columns = {"columns": list(self.columns), "not_compared": list(self.left_out)}
+        columns = {"columns": list(self.columns), "not_compared": list(self.left_out), "lacking": list(self.lacking)}
         return {**columns, "agreed": self.agreed, **kinds}
 
     def counts(self) -> list[str]:
@@ -91,6 +94,8 @@ class Values:
         for name, one in self._kinds().items():
             if one.events or name == "changed":
                 lines.append(f"  {name:<20}{one.events:>12,}" + _by_column(name, one))
+        if self.lacking:
+            lines.append(f"  the table has no column {', '.join(self.lacking)}, which the input has")
         return lines
 
     def findings(self) -> list[str]:

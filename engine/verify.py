@@ -121,15 +121,22 @@ class _Comparison:
 
     def _compare(self, read: NDArray[Any], held: NDArray[Any]) -> None:
         """One bucket: the input's records, tagged with their places, and the table's, tagged with their receipts."""
+        every = np.concatenate([read["id"], held["id"]])
+        group, first = groups(every)
         if self._values is not None:
-            self._values.compare(read, held)
-        self._compare_ids(read["id"], read["tag"], np.ascontiguousarray(held["id"]), held["tag"])
+            self._values.compare(read, held, group)
+        self._compare_ids(every, group, first, read["tag"], held["tag"])
 
     def _compare_ids(
-        self, ids: NDArray[np.uint8], places: NDArray[np.int64], held: NDArray[np.uint8], receipts: NDArray[np.int64]
+        self,
+        every: NDArray[np.uint8],
+        group: NDArray[np.int64],
+        first: NDArray[np.int64],
+        places: NDArray[np.int64],
+        receipts: NDArray[np.int64],
     ) -> None:
-        every = np.concatenate([ids, held])
-        group, first = groups(every)
+        """The IDs of both sides, the table's behind, with the group of each and the first of each group."""
+        ids, held = every[: len(places)], every[len(places) :]
         read, stored = group[: len(ids)], group[len(ids) :]
         is_expected = np.bincount(read, minlength=len(first)) > 0
         times_stored = np.bincount(stored, minlength=len(first))

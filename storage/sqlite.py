@@ -330,7 +330,9 @@ class SqliteStore(SqlStore):
 
     def _row_form(self, connection: sa.Connection, table: str) -> RowForm:
         facts = facts_of(connection, table)
-        return form_of_sqlite([] if facts is None else [(one.name, one.said) for one in facts.columns.values()])
+        if facts is None:
+            return RowForm([sa.literal_column("*")], {})  # SQLite says that there is no such table
+        return form_of_sqlite((one.name, one.said) for one in facts.columns.values())
 
     def stored_forms(self, table: str) -> StoredForms:
         return forms_of_sqlite(self.table_schema(table, keyed=False))

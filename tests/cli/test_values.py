@@ -313,6 +313,33 @@ def test_more_kinds_of_rows_than_prints_are_kept_for_are_compared_all_the_same(w
     assert kinds(world.values(*names)) == (19, 1, 0, 0)
 
 
+def test_a_column_that_was_dropped_is_a_difference(world: World) -> None:
+    path = world.write("a.csv", numbered(5))
+    world.load("a.csv")
+    world.sql("ALTER TABLE t DROP COLUMN s")
+    said = Headrace(world.url, world.folder).run("verify", path, "--table", "t", expect=4).stdout
+    assert "the table has no column s, which the input has" in said
+    # a select says what of the input is to be there
+    chosen = world.values("a.csv", select="SELECT k, v FROM source")
+    assert (kinds(chosen), chosen.lacking) == ((5, 0, 0, 0), [])
+    world.sql("UPDATE t SET v = 0 WHERE k = 3")
+    (found,) = world.values("a.csv", select="SELECT k, v FROM source").changed.sample
+    assert (found.place.row, found.columns) == (None, {"v": ("3.5", "0.0")})
+
+
+@pytest.mark.either_store
+def test_values_that_come_up_late_in_json_are_compared(world: World) -> None:
+    first = world.write("a.jsonl", '{"k": 1, "late": "x"}\n')
+    world.load(first.name)
+    rows = [f'{{"k": {k}}}' for k in range(2, 250_000)]
+    world.write("b.jsonl", "\n".join([*rows, '{"k": 250000, "late": "y"}']) + "\n")
+    assert world.load("b.jsonl").rejected == 0
+    world.sql("UPDATE t SET late = 'z'")
+    found = world.values("b.jsonl")
+    assert found.changed.columns["late"] >= 1
+    assert found.changed.sample[-1].columns["late"] == ("y", "z") or len(found.changed.sample) == 10
+
+
 def test_any_mixture_of_changes_is_counted_exactly(world: World) -> None:
     seed = secrets.randbits(32)
     print(f"seed {seed}")
