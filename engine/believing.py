@@ -1,7 +1,8 @@
 """Whether what a provider delivered last is still in the table, before a poll leaves the same out.
 
     states ──► who has anything to believe in? ──► their witnesses ──► held? ──► those of whom nothing is missing
-                 none: no statement                  1 statement        1 for each table and 10,000 IDs
+                 none: no statement                  1 statement        1 for each table and 10,000 IDs, and under
+                                                                        `revisions = "update"` a look at their versions
 
 A provider that is not believed is asked as if for the first time: whatever it delivers is loaded, and what the table
 still has of it counts as duplicates.
@@ -11,15 +12,19 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+from xxhash import xxh3_128_hexdigest
 
 from headrace.errors import RetryableStoreError, StoreError
 from headrace.feeds import describe
 from headrace.settings import Provider
+from headrace.storage.held import HeldRows
 from headrace.storage.state import ProviderState, ProviderStore
 from headrace.storage.witnesses import Witness
 
-__all__ = ["believed"]
+__all__ = ["believed", "versions"]
 
 log = logging.getLogger("headrace.run")
 ID_BYTES = 16
@@ -34,7 +39,7 @@ def believed(
     """
     alike = [one for one in providers if _has_word(one, states[one.name])]
     # of a delivery without events nothing can be missing
-    loaded = {one.name: one.table for one in alike if not states[one.name].empty_polls}
+    loaded = {one.name: one for one in alike if not states[one.name].empty_polls}
     return frozenset(one.name for one in alike) - (loaded.keys() - _held(store, loaded, states))
 
 
@@ -44,16 +49,46 @@ def _has_word(provider: Provider, state: ProviderState) -> bool:
     return said is not None and state.description == describe(provider)
 
 
-def _held(store: ProviderStore, loaded: Mapping[str, str], states: Mapping[str, ProviderState]) -> frozenset[str]:
-    """Those of `loaded` (with their tables) of whom the table has every event that it is asked for."""
+def versions(store: ProviderStore, provider: Provider, ids: bytes) -> str | None:
+    """A digest of the versions that the table has of the events `ids`, for a provider whose rows take newer ones.
+
+    A table of an older day has the events, and not the newest versions of them.
+    """
+    column = provider.options.version_column
+    if provider.options.revisions != "update" or column is None:
+        return None
+    try:
+        schema = store.table_schema(provider.table, keyed=False)
+        if schema is None or column not in schema.names:
+            return None
+        found = store.rows(provider.table, pa.schema([schema.field(column)]), ids=_cut(ids)) if ids else ()
+        rows = [pair for block in found for pair in _versions_in(block, column)]
+    except RetryableStoreError:
+        raise
+    except StoreError as error:
+        log.debug("the versions in %s cannot be asked for: %s", provider.table, error)
+        return None
+    return xxh3_128_hexdigest(b"".join(sorted(rows)))
+
+
+def _versions_in(block: HeldRows, column: str) -> Iterator[bytes]:
+    values = block.columns[column]
+    for at, row in enumerate(block.ids):
+        yield row.tobytes() + repr(values.shown(at)).encode()
+
+
+def _held(store: ProviderStore, loaded: Mapping[str, Provider], states: Mapping[str, ProviderState]) -> frozenset[str]:
+    """Those of `loaded` of whom the table has every event that it is asked for."""
     if not loaded:
         return frozenset()
-    found = store.witnesses(loaded.keys())
+    found = store.witnesses(loaded)
     asked: defaultdict[str, list[Witness]] = defaultdict(list)
-    for name, table in loaded.items():
+    for name, provider in loaded.items():
         witness = found.get(name)
-        if witness is not None and (witness.run_id, witness.table) == (states[name].run_id, table):
-            asked[table].append(witness)
+        if witness is None or (witness.run_id, witness.table) != (states[name].run_id, provider.table):
+            continue
+        if witness.versions is None or witness.versions == versions(store, provider, witness.ids):
+            asked[provider.table].append(witness)
     return frozenset(name for table, some in asked.items() for name in _complete(store, table, some))
 
 

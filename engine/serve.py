@@ -25,7 +25,7 @@ from typing import Protocol, Self
 
 from headrace.agreement import in_stored_timezone
 from headrace.answers import require_header
-from headrace.believing import believed
+from headrace.believing import believed, versions
 from headrace.claims import Claims, new_holder
 from headrace.collecting import Collected, collecting
 from headrace.download import Validators
@@ -280,9 +280,14 @@ class Service:
         if found is None:
             return None
         met, ids = found
-        if report.rejected:
-            ids = b"".join(self._store.held(provider.table, ids))
-        return Witness(provider.name, report.run_id, provider.table, met, ids)
+        try:
+            if report.rejected:
+                ids = b"".join(self._store.held(provider.table, ids))
+            newest = versions(self._store, provider, ids)
+        except HeadraceError as error:  # what was loaded is loaded: the next poll reads it once more
+            log.debug("nobody bears witness to %s: %s", provider.name, error)
+            return None
+        return Witness(provider.name, report.run_id, provider.table, met, ids, newest)
 
 
 def _said(state: ProviderState) -> Validators:

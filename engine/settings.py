@@ -28,6 +28,7 @@ from headrace.spool import is_remote
 __all__ = ["DEFAULT_FILE", "Provider", "Settings", "Source", "read_settings"]
 
 DEFAULT_FILE = "headrace.toml"
+LONGEST_NAME = 1_000  # bytes: the names of providers are keys in the database
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _WATCHING = ("metrics", "slow_provider", "slow_chunk", "slow_query")
 _PASSED_ON = (
@@ -191,6 +192,9 @@ class _Reader:
 
     def _provider(self, name: str, found: dict[str, Any], database: str, parallel: ParallelOptions) -> Provider | None:
         place = f"providers.{name}"
+        if len(name.encode()) > LONGEST_NAME:
+            self._problem(f"{place[:40]}…", f"its name has more than {LONGEST_NAME:,} bytes", "choose a shorter one")
+            return None
         source = self._source(place, found)
         try:
             options = LoadOptions(

@@ -55,7 +55,11 @@ def absolute(url: str) -> str:
         return url
     else:
         placed = f"{_URI}{quote(str(Path.cwd()))}/{path}"
-    return url if placed == name else parsed.set(database=placed).render_as_string(hide_password=False)
+    if placed == name:
+        return url
+    if "?" in placed:  # which would begin the query: only SQLite's own URI can spell it
+        parsed, placed = parsed.update_query_dict({"uri": "true"}), f"{_URI}{quote(placed)}"
+    return parsed.set(database=placed).render_as_string(hide_password=False)
 
 
 def in_memory(url: sa.URL | str) -> bool:

@@ -215,6 +215,7 @@ WITNESSES = sa.Table(
     sa.Column("table_name", sa.Text, nullable=False),
     sa.Column("met", sa.BigInteger, nullable=False),
     sa.Column("ids", sa.LargeBinary, nullable=False),  # packed; see headrace.storage.witnesses
+    sa.Column("versions", sa.Text),  # a digest of their versions
 )
 
 # a ring: a provider's next load takes the place of its oldest, so that the table is bounded and nothing need be deleted

@@ -23,13 +23,17 @@ MOST = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """What the load `run_id` of a provider met in `table`: how many distinct events, and the packed IDs of some."""
+    """What the load `run_id` of a provider met in `table`: how many distinct events, and the packed IDs of some.
+
+    `versions` is a digest of the versions that the table had of these, where rows take newer ones.
+    """
 
     provider: str
     run_id: str
     table: str
     met: int
     ids: bytes = field(repr=False)
+    versions: str | None = None
 
 
 def witness_values(witness: Witness) -> dict[str, Any]:
@@ -40,6 +44,7 @@ def witness_values(witness: Witness) -> dict[str, Any]:
         "table_name": witness.table,
         "met": witness.met,
         "ids": witness.ids,
+        "versions": witness.versions,
     }
 
 
@@ -50,4 +55,5 @@ def kept_witnesses(providers: Collection[str]) -> sa.Select[Any]:
 
 def witness_of(row: sa.RowMapping) -> Witness:
     """A row as plain data."""
-    return Witness(row["provider"], row["run_id"], row["table_name"], row["met"], bytes(row["ids"]))
+    ids = bytes(row["ids"])
+    return Witness(row["provider"], row["run_id"], row["table_name"], row["met"], ids, row["versions"])

@@ -100,6 +100,11 @@ def test_the_schema_refuses_it_too(text: str) -> None:
         jsonschema.validate(tomllib.loads(text), SCHEMA)
 
 
+def test_a_providers_name_that_no_index_can_hold_is_refused(tmp_path: Path) -> None:
+    said = problems(tmp_path, f'[providers.{"n" * 1_001}]\npath = "p.csv"\n')
+    assert "its name has more than 1,000 bytes" in said
+
+
 def test_all_problems_are_said_at_once(tmp_path: Path) -> None:
     said = problems(tmp_path, MINIMAL + 'a = 1\nb = 2\n[providers.q]\nurl = "x"\n')
     assert "3 keys are wrong" in said
