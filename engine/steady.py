@@ -33,7 +33,7 @@ __all__ = ["Pass", "Steady"]
 _EDGE = 1 << 16
 _BLOCK = 4 << 20
 _TICK = 0.012  # seconds: two changes within one tick of the kernel's clock bear the same time
-_QUIET = 0.5  # seconds without a change, where it cannot be told whether a file is open for writing
+_QUIET = 1.0  # seconds without a change, for a file that ends within a line
 _AGAIN = "run the same command again"
 
 
@@ -192,15 +192,12 @@ class Pass(ReadOnly):
             )
 
     def _is_written_to(self) -> bool:
-        if self._seen.size > self._file.size:
-            return True
-        writers = _open_for_writing(self._number)
-        if writers is None:
-            left = _QUIET - (time.time() - self._seen.modified / 1e9)
-            if 0 < left <= _QUIET:
-                time.sleep(left)
-            writers = _Facts.of(os.fstat(self._number)) != self._seen
-        return writers
+        """Whether the file has grown, does so when it is waited for, or is open for writing."""
+        left = _QUIET - (time.time() - self._seen.modified / 1e9)
+        if self._seen.size == self._file.size and 0 < left <= _QUIET:
+            time.sleep(left)
+        now = _Facts.of(os.fstat(self._number))
+        return (now.size, now.modified) != (self._file.size, self._seen.modified) or _open_for_writing(self._number)
 
     def _prefix(self) -> bytes:
         digest, at = xxhash.xxh3_128(), 0
@@ -210,21 +207,21 @@ class Pass(ReadOnly):
         return digest.digest()
 
 
-def _open_for_writing(number: int) -> bool | None:
-    """Whether anybody has the file open for writing; ``None`` where that cannot be told.
+def _open_for_writing(number: int) -> bool:
+    """Whether anybody is known to have the file open for writing.
 
     The kernel grants a lease on reading if nobody has. A writer that opens the file in the instant in which it is held
     waits for its end, and the signal that tells of it is one that is ignored.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
-        return None
+        return False
     try:
         fcntl.fcntl(number, fcntl.F_SETSIG, SIGURG)
         fcntl.fcntl(number, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:
         return True
-    except OSError:  # not our file, or a file system without leases
-        return None
+    except OSError:  # not our file, or a file system without leases: it cannot be told
+        return False
     else:
         return False
     finally:

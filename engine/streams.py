@@ -10,8 +10,10 @@ character, refused, and its bytes are told from it (`unescape`).
 from __future__ import annotations
 
 import codecs
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any, cast
@@ -60,7 +62,7 @@ def readable(name: str) -> Iterator[None]:
         raise InputError("the file may not be read", where=name, hint="check its permissions") from None
     except IsADirectoryError:
         raise InputError("this is a directory, not a file", where=name, hint="give a file of it") from None
-    except (pa.ArrowException, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (pa.ArrowException, OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise InputError(
             f"cannot be read to its end ({str(error).splitlines()[0]})",
             where=name,
@@ -113,7 +115,11 @@ def _open_zip(source: Pass, name: str) -> Iterator[Readable]:
             raise InputError(
                 f"the archive holds {len(names)} files, and one is wanted", where=name, hint="unpack it first"
             )
-        with archive.open(names[0]) as member:
+        try:
+            member = archive.open(names[0])
+        except (NotImplementedError, RuntimeError) as error:  # its way of packing, or a password
+            raise InputError(f"the archive cannot be unpacked ({error})", where=name, hint="unpack it first") from error
+        with member:
             yield member
 
 

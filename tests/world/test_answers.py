@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,3 +188,15 @@ def test_a_file_of_several_members_cut_at_the_border_of_two_ends_as_its_text_doe
     path.write_bytes(gzip.compress(b'[{"k": 1},'))
     with pytest.raises(InputError):
         hr.load(str(path), to=sqlite_url, table="ev")
+
+
+@pytest.mark.parametrize("at", [40, 200, 1000, -8])
+def test_an_archive_that_is_damaged_is_an_error_in_words(tmp_path: Path, sqlite_url: str, at: int) -> None:
+    path = tmp_path / "x.csv.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.csv", b"k,v\n" + b"".join(b"%d,%d\n" % (k, k * k) for k in range(5000)))
+    damaged = bytearray(path.read_bytes())
+    damaged[at] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match=r"cannot be read|cannot be unpacked|archive holds"):
+        hr.load(str(path), to=sqlite_url, table="ev", id=["k"])

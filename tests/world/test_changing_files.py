@@ -285,6 +285,26 @@ def test_a_last_line_without_an_end_is_not_loaded_while_somebody_writes_it(
     assert headrace.query("SELECT k, v FROM ev ORDER BY k") == [(1, 12.34), (2, 12.34)]
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_writer_that_opens_the_file_for_each_bit_shows_itself_by_time(
+    tmp_path: Path, sqlite_url: str, kind: str
+) -> None:
+    text_ = {"csv": "k,v\n1,12.34\n2,12.34\n", "jsonl": '{"k":1,"v":12.34}\n{"k":2,"v":12.34}\n'}[kind]
+    path = tmp_path / f"x.{kind}"
+    path.write_text(text_[:-2])
+
+    def go_on() -> None:
+        with path.open("a") as file:
+            file.write(text_[-2:])
+
+    writer = threading.Timer(0.3, go_on)
+    writer.start()
+    with pytest.raises(InputError, match="still being written"):
+        hr.load(str(path), to=sqlite_url, table="ev", id=["k"])
+    writer.join()
+    assert hr.load(str(path), to=sqlite_url, table="ev", id=["k"]).inserted == 2
+
+
 @pytest.mark.parametrize("text_", ["k,v\n1,12.34", "k,v\r\n1,12.34\r\n", "k\n1"])
 def test_a_file_that_nobody_writes_to_needs_no_end_of_its_last_line(
     tmp_path: Path, sqlite_url: str, text_: str
