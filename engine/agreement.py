@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from headrace.config import LoadOptions, hash_key
 from headrace.errors import ContractError, SchemaError
+from headrace.ownership import require_own_events
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
 from headrace.pinned import (
     identity_is_whole_row,
@@ -88,6 +89,7 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     held = None if stored is None else Contract.from_json(stored)
     if held is not None and actual is not None:
         require_pinned_types(table, held, actual)
+        require_own_events(store, table, held, options)
     present = actual if held is None else in_pinned_types(held, actual or pa.schema([]))
     sampled = inputs[:SAMPLED_INPUTS]
     found = [_columns_of(item, present, options) for item in sampled]

@@ -44,7 +44,7 @@ class Plain(TypedDict, total=False):
 
     to: str | None
     table: str | None
-    provider: str
+    provider: str | None
     time: str | None
     select: str | None
     window: str | timedelta | None
@@ -126,12 +126,14 @@ def load(*inputs: object, **named: Unpack[Named]) -> Report:
 def options_of(named: Named) -> LoadOptions:
     """`LoadOptions` from what was said by name. Raises `ConfigurationError`."""
     window = named.get("window", "30d")
+    provider = named.get("provider")
     identity = named.get("id")
     timezone = named.get("timezone")
     return LoadOptions(
         to=database_url(named.get("to")),
         table=named.get("table"),
-        provider=named.get("provider", DEFAULT_PROVIDER),
+        provider=DEFAULT_PROVIDER if provider is None else provider,
+        provider_named=provider is not None,
         identity=None if identity is None else tuple(identity),
         time=named.get("time"),
         hash=named.get("hash"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,13 +15,14 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from headrace.addresses import Doors
-from headrace.agreement import contract_differences
+from headrace.agreement import contract_differences, stored_contract
 from headrace.database import is_there
 from headrace.doctor import Finding, examine, failed
 from headrace.enrich import load_function
 from headrace.errors import ConfigurationError, HeadraceError
 from headrace.flags import FLAG, decide
 from headrace.history import History
+from headrace.ownership import others_events, told_of_others
 from headrace.partitioning.contract import Contract
 from headrace.placing import histories_in
 from headrace.revisions import require_version
@@ -70,7 +71,7 @@ def _live(store: ProviderStore, settings: Settings) -> Iterator[Finding]:
         return
     yield from _parallel(grown)
     for provider in settings.providers:
-        yield from _contract(store, provider)
+        yield from _contract(store, provider, [one.name for one in settings.providers])
         yield from _rules(store, provider)
         yield from _state(provider, states.get(provider.name), held.get(provider.name))
 
@@ -97,7 +98,7 @@ def _privileges(store: ProviderStore, settings: Settings) -> Finding:
     return Finding("privileges", "failed", f"this user lacks {', '.join(lacking)}", "GRANT them, as the tables' owner")
 
 
-def _contract(store: ProviderStore, provider: Provider) -> Iterator[Finding]:
+def _contract(store: ProviderStore, provider: Provider, known: Collection[str]) -> Iterator[Finding]:
     check = f"provider {provider.name}"
     try:
         differences = contract_differences(store, provider.table, provider.options)
@@ -111,6 +112,16 @@ def _contract(store: ProviderStore, provider: Provider) -> Iterator[Finding]:
         yield Finding(check, "failed", seen, "drop the keys that differ from the file, or name another table")
     else:
         yield Finding(check, "ok", f"its contract is the one stored with {provider.table}")
+        yield from _owners(store, provider, known)
+
+
+def _owners(store: ProviderStore, provider: Provider, known: Collection[str]) -> Iterator[Finding]:
+    """Whether the table's events are all of providers that the file, whose providers are `known`, has no more."""
+    contract = stored_contract(store, provider.table)
+    others = others_events(store, provider.table, contract, provider.name)
+    if others and not set(others) & set(known):
+        cure = "if it was renamed, give it its old name again: under another one each of its events comes in once more"
+        yield Finding(f"provider {provider.name}", "warning", told_of_others(provider.name, others), cure)
 
 
 def _rules(store: ProviderStore, provider: Provider) -> Iterator[Finding]:

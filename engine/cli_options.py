@@ -92,7 +92,10 @@ To = Annotated[
     ),
 ]
 Table = Annotated[str | None, typer.Option("--table", metavar="NAME", help="Default: the first file's name.")]
-Provider = Annotated[str, typer.Option("--provider", metavar="NAME", help="The named source of these events.")]
+Provider = Annotated[
+    str | None,
+    typer.Option("--provider", metavar="NAME", help="The named source of these events. Default: default"),
+]
 Id = Annotated[
     list[str] | None,
     typer.Option(

@@ -116,6 +116,7 @@ class LoadOptions:
     becomes of rows whose identity columns are all empty, ``None`` where that is left to the stored contract (or, on a
     first load, to the default: they are rejected). With `prove` the load ends with a look at the table for every event
     that it met.
+    `provider_named` says that somebody said `provider`, though it may be the default one.
     """
 
     to: str = field(default=DEFAULT_DATABASE, repr=False)  # it may hold a password
@@ -139,6 +140,7 @@ class LoadOptions:
     version_column: str | None = None
     missing_id: MissingId | None = None
     prove: bool = False
+    provider_named: bool = False
 
     def __post_init__(self) -> None:
         if not self.provider:

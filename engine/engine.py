@@ -131,7 +131,9 @@ class Engine:
         listener: Listener | None,
     ) -> Report:
         name = table or self._options.table or table_from_inputs(inputs)
-        wanted = replace(self._options, table=name, provider=provider or self._options.provider)
+        wanted = replace(self._options, table=name)
+        if provider:
+            wanted = replace(wanted, provider=provider, provider_named=True)
         options = in_stored_timezone(self._store, name, wanted)
         with scratch_folder() as folder:
             items = open_inputs(inputs, options.read, folder)

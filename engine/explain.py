@@ -8,7 +8,7 @@ Without the inputs, those who repeated it can only be narrowed down: the ledger 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,9 +16,10 @@ from typing import Any
 from headrace.agreement import stored_contract
 from headrace.config import LoadOptions
 from headrace.errors import ContractError
+from headrace.ownership import others_events, told_of_others
 from headrace.partitioning.identity import NULL_TIME_US, id_text, parse_id
 from headrace.source import Input
-from headrace.storage.base import EVENT_ID, RECEIPT, Origin, Store
+from headrace.storage.base import EVENT_ID, PROVIDER, RECEIPT, Origin, Store
 from headrace.storage.outbox import StoredAlert
 from headrace.storage.rejects import StoredReject
 from headrace.traces import Occurrence, Reading, occurrences, receipts_with_duplicates, rejects_of
@@ -143,8 +144,8 @@ def explain(
     holders = [table for table in tables if origins[table] is not None]
     told = []
     for table in holders or tables:
-        found = [] if given is None else occurrences(store, table, packed, *given(table))
         origin = origins[table]
+        found = [] if given is None else _occurrences(store, table, packed, origin, given)
         told.append(
             _absent(store, table, packed, options, found)
             if origin is None
@@ -152,6 +153,14 @@ def explain(
         )
     alerts = store.alerts_of(packed) if told else []
     return [replace(one, alerts=[alert for alert in alerts if alert.table == one.table]) for one in told]
+
+
+def _occurrences(store: Store, table: str, packed: bytes, origin: Origin | None, given: Given) -> list[Occurrence]:
+    """Where the event stands in the inputs: under the provider whose event the table says it is, if it is there."""
+    inputs, options = given(table)
+    if origin is not None and origin.row.get(PROVIDER):
+        options = replace(options, provider=str(origin.row[PROVIDER]))
+    return occurrences(store, table, packed, inputs, options)
 
 
 def _present(
@@ -167,6 +176,8 @@ def _absent(store: Store, table: str, packed: bytes, options: LoadOptions, found
     why = [*_elsewhere(store, table, packed)]
     why += [f"kept aside as reject {one.reject_id} ({one.state}), {_at(one)}: {one.reject.reason}" for one in rejects]
     why += _read_but_gone(found, rejects)
+    if others := _of_others(store, table, options):
+        why.append(f"{told_of_others(options.provider, others)}: name the provider with --provider")
     if not why:
         why.append("it has left no trace: it was never read under this contract and provider, or it was deleted")
         why.append("`headrace explain … --in INPUT` looks for it in inputs, `headrace verify INPUT` names what is lost")
@@ -175,6 +186,13 @@ def _absent(store: Store, table: str, packed: bytes, options: LoadOptions, found
     return Explanation(
         id_text(packed), table, None, found, rejects=rejects, why=[*_told_by_itself(packed, store, table), *why]
     )
+
+
+def _of_others(store: Store, table: str, options: LoadOptions) -> Mapping[str, int]:
+    try:
+        return others_events(store, table, stored_contract(store, table), options.provider)
+    except ContractError:
+        return {}
 
 
 def _told_by_itself(packed: bytes, store: Store, table: str) -> list[str]:

@@ -57,7 +57,7 @@ class InputGroup:
 
     to: To = None
     table: Table = None
-    provider: Provider = "default"
+    provider: Provider = None
     identity: Id = None
     missing_id: MissingId = None
     time: Time = None
@@ -77,7 +77,7 @@ class RereadGroup:
 
     to: To = None
     table: Table = None
-    provider: Provider = "default"
+    provider: Provider = None
     select: Select = None
     types: Type = None
     timezone: Timezone = None

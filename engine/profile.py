@@ -27,6 +27,7 @@ from headrace.forking import await_ready
 from headrace.ingest import ingest
 from headrace.intake import first_rows
 from headrace.meter import Meter, cores
+from headrace.ownership import require_own_events
 from headrace.partitioning.contract import Contract
 from headrace.pinned import require_pinned_types
 from headrace.profiled import Checked, Profile, Trialled
@@ -104,6 +105,7 @@ class _RealTable:
                 contract = store.pinned_contract(table)
             if contract is not None:
                 require_pinned_types(table, Contract.from_json(contract), present)
+                require_own_events(store, table, Contract.from_json(contract), options)
             return cls(options.to, contract)
 
 

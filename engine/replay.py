@@ -214,7 +214,7 @@ def reread(
     # behind a select nobody knows whose row it was: one transaction takes all
     mode = "sequential" if select else options.mode
     read = replace(options.read, select=select, types={}, chunk_rows=BATCH, chunk_bytes=1 << 40)
-    options = replace(options, table=first.table, provider=first.provider, read=read, mode=mode)
+    options = replace(options, table=first.table, provider=first.provider, provider_named=True, read=read, mode=mode)
     options = in_stored_timezone(store, first.table, options)
     empty = dict.fromkeys(types)
     records = [{**empty, **_values(json.loads(one.reject.record or "{}")), **changes} for one in batch]

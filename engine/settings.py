@@ -201,6 +201,7 @@ class _Reader:
                 to=database,
                 table=found.get("table", name),
                 provider=name,
+                provider_named=True,
                 identity=found.get("id"),
                 read=ReadOptions(
                     types=found.get("types", {}),

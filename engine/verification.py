@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.audit import Difference, named_chunks
+from headrace.ownership import told_of_others
 from headrace.places import Place
 from headrace.storage.base import Address
 from headrace.storage.digest import NOTHING, PARTS, Digest
@@ -64,7 +65,8 @@ class Verification:
     `expected` is the number of distinct events in the input, `repeated` how many rows repeat one. The lists name as
     many events as were asked for; the counts count all. `input_digest` is that of the distinct events, `table_digest`
     that of the table's rows that hold them or that only these inputs can have brought; `ledger_digest` is what all
-    receipts say they inserted, `receipted_digest` what the table holds under them.
+    receipts say they inserted, `receipted_digest` what the table holds under them. `others` are the other providers
+    with the number of their events, where something is missing and the table holds no event of `provider`.
     """
 
     table: str
@@ -88,6 +90,7 @@ class Verification:
     ledger_digest: Digest = NOTHING
     receipted_digest: Digest = NOTHING
     receipts: Sequence[tuple[int, int]] = ()
+    others: Mapping[str, int] = field(default_factory=dict)
     values: Values | None = None
 
     @property
@@ -123,6 +126,7 @@ class Verification:
             "unexpected_sample": [one.to_dict() for one in self.unexpected_sample],
             "duplicated_sample": [one.to_dict() for one in self.duplicated_sample],
             "ledger_differences": [one.to_dict() for one in self.ledger_differences],
+            "other_providers": dict(self.others),
             "values": self.values and self.values.to_dict(),
             "digests": {name: digest.to_list() for name, digest in self.digests().items()},
         }
@@ -192,6 +196,11 @@ class Verification:
         return lines + ([f"    and {len(shown) - 3} receipts more"] if len(shown) > 3 else [])  # noqa: PLR2004
 
     def _advice(self) -> list[str]:
+        if self.others:
+            return [
+                f"  {told_of_others(self.provider, self.others)}: name theirs with --provider",
+                f"  to load the input for {self.provider} as well would put each event beside the one that is there",
+            ]
         if self.missing:
             return ["  load the input again to bring in what is missing; nothing will be written twice"]
         return [] if self.values is None else self.values.advice()

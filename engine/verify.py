@@ -27,6 +27,7 @@ from headrace.agreement import contract_for
 from headrace.audit import Audit, Difference, chunks_of
 from headrace.config import LoadOptions
 from headrace.ledger import inputs_key
+from headrace.ownership import others_events, require_own_events
 from headrace.partitioning.dedup import groups
 from headrace.partitioning.identity import id_text, ids_from_packed
 from headrace.partitioning.tagged import BUCKETS, TaggedIds
@@ -80,6 +81,7 @@ class _Comparison:
         self._options = options
         self._limit = limit
         self._contract = contract_for(store, table, options)
+        require_own_events(store, table, self._contract, options)
         self._places = Places(inputs)
         self._found = Verification(table, options.provider)
         self._missing: list[tuple[bytes, int]] = []
@@ -104,6 +106,8 @@ class _Comparison:
         found.receipts = intervals(self._audit.judged_ids)
         if values is not None:
             found.values = values.told(folder, self._limit)
+        if found.missing:
+            found.others = others_events(self._store, found.table, self._contract, found.provider)
         self._name()
         return found
 

@@ -10,7 +10,7 @@ A receipt is written by `Store.commit`, in the transaction of its slice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -173,4 +173,11 @@ class Runs(Protocol):
 
     def ledger(self, table: str) -> Iterator[LedgerEntry]:
         """What every receipt of `table` says it inserted, ordered by receipt ID."""
+        ...
+
+    def other_providers(self, table: str, provider: str) -> Mapping[str, int]:
+        """How many events of which other providers `table` holds, most first, if it holds none of `provider`.
+
+        Nothing where it holds one of `provider`, or none at all, or the ledger knows of no other provider.
+        """
         ...

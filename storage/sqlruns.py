@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from headrace.errors import LostCommitsError
 from headrace.storage import ledger
-from headrace.storage.base import Counts, Receipt, RunRecord, RunStatus
+from headrace.storage.base import PROVIDER, Counts, Receipt, RunRecord, RunStatus
 from headrace.storage.holdings import LedgerEntry
 from headrace.storage.schema import RECEIPTS, RUNS
 from headrace.storage.transactions import Transactions, in_blocks
@@ -138,3 +138,17 @@ class SqlRuns(Transactions, ABC):
         with self._reading() as connection:
             streaming = connection.execution_options(yield_per=LEDGER_ROWS)
             yield from map(ledger.entry_of, streaming.execute(ledger.entries_of(table)).mappings())
+
+    def other_providers(self, table: str, provider: str) -> Mapping[str, int]:
+        of_table = (RECEIPTS.c.table_name == table, RECEIPTS.c.inserted > 0)
+        own = sa.select(RECEIPTS.c.receipt_id).where(*of_table, RECEIPTS.c.provider == provider).limit(1)
+        any_other = sa.select(RECEIPTS.c.receipt_id).where(*of_table, RECEIPTS.c.provider != provider).limit(1)
+        name: sa.ColumnClause[Any] = sa.column(PROVIDER)
+        number = sa.func.count()
+        held = sa.select(name, number).select_from(sa.table(table, name)).group_by(name).order_by(number.desc())
+        with self._reading() as connection:
+            # the ledger is quickly asked, but only a belief: rows may be gone, or have come in another way
+            if connection.scalar(own) is not None or connection.scalar(any_other) is None:
+                return {}
+            others = {str(held_by): int(rows) for held_by, rows in connection.execute(held)}
+        return {} if provider in others else others

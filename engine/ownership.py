@@ -1,0 +1,48 @@
+"""Whose events a table holds: a provider's name is part of an event's ID, so that under another name all come again.
+
+a table of other providers' events, none of this one's ──► nobody said --provider? refused
+└─► it was said: another provider may join, and is told
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from headrace.config import DEFAULT_PROVIDER, LoadOptions
+from headrace.errors import UsageError
+from headrace.partitioning.contract import Contract
+from headrace.storage.base import Store
+
+__all__ = ["others_events", "require_own_events", "told_of_others"]
+
+SHOWN = 5
+
+
+def others_events(store: Store, table: str, contract: Contract, provider: str) -> Mapping[str, int]:
+    """How many events of which other providers `table` holds, if it holds none of `provider`; else nothing.
+
+    Where the contract does not tell providers apart, all events are everybody's.
+    """
+    return {} if contract.scope == "global" else store.other_providers(table, provider)
+
+
+def require_own_events(store: Store, table: str, contract: Contract, options: LoadOptions) -> None:
+    """Raises `UsageError` where nobody named a provider, and the table holds events of named ones alone."""
+    if options.provider_named or options.provider != DEFAULT_PROVIDER:
+        return
+    others = others_events(store, table, contract, options.provider)
+    if others:
+        raise UsageError(
+            told_of_others(options.provider, others),
+            where=table,
+            hint=f"name the provider whose events these are: --provider {next(iter(others))}; or --provider "
+            f"{options.provider} if they are another's, which stand beside those that are there (only a table that was "
+            "made with --scope global seeks duplicates among all providers)",
+        )
+
+
+def told_of_others(provider: str, others: Mapping[str, int]) -> str:
+    """Whose events there are."""
+    shown = [f"{number:,} of {name}" for name, number in list(others.items())[:SHOWN]]
+    more = f" and of {len(others) - SHOWN} providers more" if len(others) > SHOWN else ""
+    return f"the table holds no event of the provider {provider}, but {', '.join(shown)}{more}"
