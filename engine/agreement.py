@@ -34,6 +34,7 @@ from headrace.revisions import require_version
 from headrace.rules import check_rules
 from headrace.source import Input
 from headrace.storage.base import RESERVED_COLUMNS, RESERVED_TABLES, Store
+from headrace.storage.limits import Limits
 from headrace.streams import ESCAPED, unescape
 
 __all__ = [
@@ -58,7 +59,8 @@ class Agreement:
 
     `columns` are the own columns, before any select, of the inputs that were looked into, by the input's name. With
     `whole_row` the identity is every column of an input, and none may have another one. With `keeps_missing` rows
-    without identity are told by all their columns, which the contract must know.
+    without identity are told by all their columns, which the contract must know. `limits` are what the table's columns
+    cannot hold of their canonical types.
     """
 
     table: str
@@ -68,6 +70,7 @@ class Agreement:
     columns: Mapping[str, Mapping[str, LogicalType]] = field(default_factory=dict)
     whole_row: bool = False
     keeps_missing: bool = False
+    limits: Limits = field(default_factory=dict)
 
     def fits(self, columns: Iterable[str]) -> bool:
         """Whether an input with these columns can be read as things are: it lacks nothing, and brings nothing new."""
@@ -124,6 +127,7 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
         columns=_own_columns(sampled, found, options),
         whole_row=whole_row,
         keeps_missing=options.missing_id == "keep-whole-row" or bool(contract.others),
+        limits={} if actual is None else store.limits(table),
     )
 
 

@@ -147,6 +147,7 @@ class Intake:
             rows=chunk.rows,
             rejects=chunk.rejects,
             contract=self._agreement.contract,
+            limits=self._agreement.limits,
             provider=self._options.provider,
             key=self._key,
             run_id=self._run_id,

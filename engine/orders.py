@@ -15,6 +15,7 @@ from headrace.partitioning.identity import ids_from_arrow
 from headrace.revisions import Revisions
 from headrace.rules import Alerting
 from headrace.storage.base import Address, Slice
+from headrace.storage.limits import Limits
 from headrace.storage.rejects import Reject
 
 __all__ = ["CommitOrder", "Piece", "PrepareOrder"]
@@ -33,6 +34,7 @@ class PrepareOrder:
     key: bytes | None = field(repr=False)
     spool: Path | None = None
     run_id: str = ""
+    limits: Limits = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"prepare {self.address}"

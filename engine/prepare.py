@@ -36,6 +36,7 @@ from headrace.partitioning.identity import (
 )
 from headrace.reasons import kept
 from headrace.storage.base import Address
+from headrace.storage.limits import Limits, beyond
 from headrace.storage.rejects import Reject
 from headrace.storage.spans import Span
 
@@ -78,9 +79,13 @@ class Prepared:
         return identity.column("time_us").to_numpy() if "time_us" in identity.schema.names else None
 
 
-def prepare(chunk: Chunk, contract: Contract, provider: str, key: bytes | None = None) -> Prepared:
-    """Identify the events of `chunk` under `contract`; rows without a possible identity become rejects."""
-    refused, rejects = _refuse(chunk, contract)
+def prepare(
+    chunk: Chunk, contract: Contract, provider: str, key: bytes | None = None, limits: Limits | None = None
+) -> Prepared:
+    """Identify the events of `chunk` under `contract`; rows without a possible identity become rejects, and so do those
+    with a value that exceeds the `limits` of the table's column.
+    """
+    refused, rejects = _refuse(chunk, contract, limits or {})
     events, rows = chunk.batch, chunk.rows
     if rejects:
         events = events.filter(pa.array(~refused))
@@ -150,17 +155,17 @@ def _of_pinned_type(column: pa.Array, name: str, kind: LogicalType) -> pa.Array:
     return column
 
 
-def _refuse(chunk: Chunk, contract: Contract) -> tuple[Mask, list[Reject]]:
+def _refuse(chunk: Chunk, contract: Contract, limits: Limits) -> tuple[Mask, list[Reject]]:
     refused: Mask = np.zeros(chunk.batch.num_rows, dtype=np.bool_)
     rejects: list[Reject] = []
-    for column, reason, bad in _objections(chunk.batch, contract):
+    for column, reason, bad in _objections(chunk.batch, contract, limits):
         fresh = bad & ~refused
         refused |= fresh
         rejects += [_reject(chunk, int(at), column, reason) for at in np.flatnonzero(fresh)]
     return refused, rejects
 
 
-def _objections(batch: pa.RecordBatch, contract: Contract) -> Iterator[tuple[str | None, str, Mask]]:
+def _objections(batch: pa.RecordBatch, contract: Contract, limits: Limits) -> Iterator[tuple[str | None, str, Mask]]:
     """Each rule that a row can break: the column, the reason, and which rows break it (only where any does)."""
     yield from _against_missing(batch, contract)
     if contract.time is not None:
@@ -168,6 +173,7 @@ def _objections(batch: pa.RecordBatch, contract: Contract) -> Iterator[tuple[str
     for name, kind in contract.identity:
         if kind == "float":
             yield from _found(name, "NaN or infinity cannot identify an event", unencodable(batch.column(name)))
+    yield from beyond(batch, limits)
     for name in batch.schema.names:
         column = batch.column(name)
         if pa.types.is_temporal(column.type):

@@ -22,12 +22,12 @@ def identified(
     store: Store, table: str, contract: Contract, inputs: Sequence[Input], options: LoadOptions
 ) -> Iterator[Prepared]:
     """The inputs read and identified anew under `contract`, chunk by chunk."""
-    schema = in_pinned_types(contract, columns_of(store, table))
+    schema, limits = in_pinned_types(contract, columns_of(store, table)), store.limits(table)
     key = hash_key() if contract.hash == "blake2b" else None
     for item in inputs:
         require_identity(item, contract)
         for chunk in item.chunks(schema, options.read):
-            yield prepare(chunk, contract, options.provider, key)
+            yield prepare(chunk, contract, options.provider, key, limits)
 
 
 def columns_of(store: Store, table: str) -> pa.Schema:

@@ -109,7 +109,7 @@ def identify(order: PrepareOrder) -> Prepared:
     with told, watch.stage("prepare", rows=order.address.rows) as stage:
         chunk = Chunk(order.address, order.chunk.open(), order.rows, order.rejects)
         stage.size = chunk.batch.nbytes
-        prepared = prepare(chunk, order.contract, order.provider, order.key)
+        prepared = prepare(chunk, order.contract, order.provider, order.key, order.limits)
     return replace(prepared, spans=tuple(watch.spans))
 
 

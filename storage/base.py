@@ -45,6 +45,7 @@ from numpy.typing import NDArray
 
 from headrace.storage.held import HeldRows
 from headrace.storage.holdings import Holdings
+from headrace.storage.limits import Limits
 from headrace.storage.outbox import Outbox
 from headrace.storage.rejects import Reject, Rejects, StoredReject
 from headrace.storage.repeats import Repeats
@@ -278,6 +279,10 @@ class Store(Outbox, Rejects, Runs, Protocol):
         """Every row's ID, receipt and `columns` (some of `table_schema`), or those of the events `ids`: in blocks of
         bounded size and no particular order. One statement.
         """
+        ...
+
+    def limits(self, table: str) -> Limits:
+        """What the columns of `table` cannot hold, as it was when it was last looked at."""
         ...
 
     def stored_forms(self, table: str) -> StoredForms:

@@ -18,6 +18,7 @@ from psycopg import sql
 
 from headrace.storage.base import EVENT_ID, PROVIDER, RECEIPT
 from headrace.storage.facts import Column, Facts, Keyless, Watcher
+from headrace.storage.limits import limit_of
 from headrace.storage.together import Rows, Statement
 
 __all__ = ["Look", "adding", "facts_of", "lock_of", "look_at", "watchers_of"]
@@ -52,7 +53,8 @@ _WATCHERS = (
 _NAMED = (
     "WITH RECURSIVE base (asked, oid, typmod) AS (SELECT oid, oid, -1 FROM pg_type WHERE oid = ANY ({}) UNION "
     "SELECT asked, typbasetype, typtypmod FROM base JOIN pg_type USING (oid) WHERE typtype = 'd') "
-    "SELECT asked, format_type(asked, NULL), oid, typmod, typname::text, typtype::text "
+    "SELECT asked, format_type(asked, NULL), oid, typmod, typname::text, typtype::text, "
+    "ARRAY(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = pg_type.oid ORDER BY enumsortorder) "
     "FROM base JOIN pg_type USING (oid) WHERE typtype <> 'd'"
 )
 
@@ -197,6 +199,7 @@ class _Named(NamedTuple):
     oid: int
     typmod: int
     text: bool
+    labels: tuple[str, ...] = ()
 
 
 def _named(unknown: set[int], ask: Ask) -> dict[int, _Named]:
@@ -206,8 +209,8 @@ def _named(unknown: set[int], ask: Ask) -> dict[int, _Named]:
     rows = ask(Statement(sql.SQL(_NAMED).format(sql.Literal(sorted(unknown)))))
     # the labels of an enum and citext travel as text
     return {
-        asked: _Named(said, oid, typmod, text=kind == "e" or name == "citext")
-        for asked, said, oid, typmod, name, kind in rows
+        asked: _Named(said, oid, typmod, text=kind == "e" or name == "citext", labels=tuple(labels))
+        for asked, said, oid, typmod, name, kind, labels in rows
     }
 
 
@@ -215,9 +218,12 @@ def _column(row: tuple[Any, ...], named: dict[int, _Named]) -> Column:
     _, name, oid, typmod, not_null, has_default, identity, generated = row
     if oid in named:
         said, text = named[oid].said, named[oid].text
-        arrow, wire = _TEXT if text else _types(named[oid].oid, named[oid].typmod if named[oid].oid != oid else typmod)
+        typmod = named[oid].typmod if named[oid].oid != oid else typmod
+        arrow, wire = _TEXT if text else _types(named[oid].oid, typmod)
+        limit = limit_of(named[oid].oid, typmod, said, named[oid].labels)
     else:
         (arrow, wire), said = _types(oid, typmod), _SAID.get(oid, "numeric")
+        limit = limit_of(oid, typmod, said)
     filled = bool(has_default or identity)
     return Column(
         name,
@@ -227,6 +233,7 @@ def _column(row: tuple[Any, ...], named: dict[int, _Named]) -> Column:
         filled=filled,
         generated=bool(generated) or identity == "a",
         required=bool(not_null) and not filled,
+        limit=limit,
     )
 
 

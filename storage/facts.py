@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import SchemaError, StoreError
 from headrace.storage.base import EVENT_ID, PROVIDER, RECEIPT, RESERVED_COLUMNS
+from headrace.storage.limits import Limit
 from headrace.storage.wire import narrowed
 
 __all__ = ["Column", "Facts", "Keyless", "Watcher", "fitted", "gone", "parted", "require_columns", "require_fit"]
@@ -31,7 +32,8 @@ class Column:
     the database reads, both ``None`` for a type that Headrace does not write.
 
     The database itself gives a value to a column that is `filled` (default, identity, generated) where a row has none,
-    and takes none for one that is `generated`. One that is `required` must have a value.
+    and takes none for one that is `generated`. One that is `required` must have a value. `limit` is what it cannot hold of
+    its canonical type.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Column:
     filled: bool = False
     generated: bool = False
     required: bool = False
+    limit: Limit | None = None
 
 
 @dataclass(frozen=True, slots=True)

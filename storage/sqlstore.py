@@ -38,6 +38,7 @@ from headrace.storage.facts import Facts, require_columns
 from headrace.storage.fit import missing
 from headrace.storage.held import HeldRows
 from headrace.storage.holdings import Holdings
+from headrace.storage.limits import Limits
 from headrace.storage.migrations import is_current, migrate
 from headrace.storage.numbers import NumberTakenError, catch_up
 from headrace.storage.providers import ProviderTable
@@ -153,6 +154,11 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
         with self._reading() as connection:
             facts = self._reflect(connection, table, keyed=keyed)
         return None if facts is None else facts.schema
+
+    def limits(self, table: str) -> Limits:
+        facts = self._lately(table)
+        columns = () if facts is None else facts.columns.values()
+        return {one.name: one.limit for one in columns if one.limit is not None}
 
     def filled_columns(self, table: str) -> frozenset[str]:
         facts = self._lately(table)
