@@ -32,8 +32,8 @@ class Column:
     the database reads, both ``None`` for a type that Headrace does not write.
 
     The database itself gives a value to a column that is `filled` (default, identity, generated) where a row has none,
-    and takes none for one that is `generated`. One that is `required` must have a value. `limit` is what it cannot hold of
-    its canonical type.
+    and takes none for one that is `generated`. One that is `required` must have a value. `limit` is what it cannot hold
+    of its canonical type.
     """
 
     name: str

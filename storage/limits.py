@@ -82,6 +82,7 @@ def beyond(batch: pa.RecordBatch, limits: Limits) -> Iterator[tuple[str, str, ND
 
 def limit_of(oid: int, typmod: int, said: str, labels: Sequence[str] = ()) -> Limit | None:
     """For a PostgreSQL type by its number and modifier, which is `said` so; an enum has `labels`."""
+    limit: Limit | None
     size = typmod - 4  # behind a header of four bytes
     if labels:
         limit = Limit(said, labels=labels)
