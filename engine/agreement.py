@@ -115,6 +115,8 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     named = [(item.name, own.names) for item, own in zip(sampled, found, strict=True)]
     require_version(options.version_column, schema, wanted, named)
     contract = without_identity(wanted, options.missing_id, _typed_as(schema, merged.names))
+    if not store.has_ledger():
+        store.prepare_ledger()  # not before: what is refused changes nothing
     _put_down(store, table, stored, contract if contract.others else wanted)
     created = False
     if actual is None or not set(schema) <= set(actual):  # a poll of a table that is as it should be writes nothing

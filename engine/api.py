@@ -20,8 +20,9 @@ from headrace.config import (
     parse_window,
     table_from_inputs,
 )
-from headrace.database import is_there, open_existing
+from headrace.database import is_there, open_existing, remove_if_empty
 from headrace.enrich import Enrich, Enrichment, OnError
+from headrace.errors import UsageError
 from headrace.flags import Mode
 from headrace.ingest import ingest
 from headrace.partitioning.contract import HashName, LogicalType, Scope
@@ -202,14 +203,21 @@ def opened(
     """The database with its ledger, the table's name, the inputs, and the options with the stored contract's time zone;
     spooled copies are gone afterwards. `existing` refuses to make a database.
 
-    The inputs are opened first: one that cannot be read leaves no new database behind.
+    The inputs are opened first: one that cannot be read leaves no new database behind. Nor does what is refused: the
+    ledger's tables are made by `agree`, once all is agreed on.
     """
     table = options.table or table_from_inputs(inputs)
-    if existing or is_there(options.to):
-        with open_existing(options.to) as store:
+    there = is_there(options.to)
+    if existing or there:
+        with open_existing(options.to) if existing else open_store(options.to) as store:
             options = in_stored_timezone(store, table, options)
     with scratch_folder() as folder:
         items = open_inputs(inputs, options.read, folder)
-        with open_store(options.to) as store:
-            store.prepare_ledger()
-            yield store, table, items, options
+        try:
+            with open_store(options.to) as store:
+                store.prepare_ledger(create=False)
+                yield store, table, items, options
+        except UsageError:
+            if not there:
+                remove_if_empty(options.to)
+            raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -12,7 +14,7 @@ from headrace.storage import open_store, safe_url
 from headrace.storage.places import file_of
 from headrace.storage.state import ProviderStore
 
-__all__ = ["is_there", "open_existing"]
+__all__ = ["is_there", "open_existing", "remove_if_empty"]
 
 
 def open_existing(url: str) -> ProviderStore:
@@ -35,6 +37,18 @@ def open_existing(url: str) -> ProviderStore:
 def _of_the_file() -> str:
     there = Path(DEFAULT_FILE).exists()
     return f" ({DEFAULT_FILE} may name another: only `headrace run` and `doctor --config` read it)" if there else ""
+
+
+def remove_if_empty(url: str) -> None:
+    """Remove the SQLite file that opening `url` has made, if nothing was put into it: it would be a change."""
+    path = file_of(sa.make_url(url))
+    if path is None or not path.is_file():
+        return
+    with closing(sqlite3.connect(path)) as connection:
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+            return
+    for end in ("", "-wal", "-shm"):
+        Path(f"{path}{end}").unlink(missing_ok=True)
 
 
 def is_there(url: str) -> bool:

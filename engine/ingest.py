@@ -90,11 +90,11 @@ def ingest(
         given_up: Superseded | None = None
         notes: tuple[str, ...] = ()
         while True:
-            workers = session.workers(decision, options)
+            workers, shape = session.workers(decision, options), shape_for(decision, options)
             with stages.stage("agree"):
                 agreement = agree(store, table, inputs, options)
-                shape = shape_for(decision, options)
                 going = open_run(store, agreement, inputs, options, shape, workers.count, given_up=given_up)
+            notes += going.notes
             run = _Run(store, agreement, going, options, session, decision, progress, stop, stages=stages)
             with about(run=going.run_id, provider=options.provider, table=table), stages.telling_failure():
                 stages.listener.began(run.facts(workers.health()))
@@ -106,7 +106,7 @@ def ingest(
                     if not isinstance(error, StaleReceiptsError) or going.job is None:
                         raise
                     given_up = Superseded.by(going, error, given_up)
-                    notes = (*notes, str(given_up))
+                    notes += (str(given_up),)
                     log.warning("%s", given_up)
                     stages.tell()
                     stages.listener.failed(error)

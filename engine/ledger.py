@@ -18,6 +18,7 @@ the shape it began with, for its receipts speak about slices of that shape.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -29,6 +30,7 @@ from xxhash import xxh3_128_hexdigest
 
 from headrace.agreement import Agreement
 from headrace.alerts import AlertRule
+from headrace.asked import asked_text, left_unfinished
 from headrace.config import LoadOptions
 from headrace.errors import HeadraceError, InputError, StoreError
 from headrace.holder import holder
@@ -40,11 +42,15 @@ from headrace.version import __version__
 __all__ = ["OpenRun", "Superseded", "inputs_key", "open_run"]
 
 
+log = logging.getLogger("headrace.ledger")
+LOOKED_AT = 20  # unfinished runs of a table, the newest, that may be of the same inputs
+
+
 @dataclass(frozen=True, slots=True)
 class OpenRun:
     """A run that is going. `started` is the database server's clock; `shape` how it cuts its input; `receipts` what an
     earlier process got done, by source, first row and partition. `job` is the key under which it can be resumed,
-    `supersedes` the run that it does again.
+    `supersedes` the run that it does again, `notes` sentences for the report.
     """
 
     run_id: str
@@ -53,6 +59,7 @@ class OpenRun:
     receipts: Mapping[tuple[str, int, int], Receipt]
     job: str | None = None
     supersedes: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +95,9 @@ def open_run(
     The run that is `given_up` is superseded by it. Another process may have done so already: then its run is joined,
     once. What is given up after that is done again by a run that nobody shares.
     """
-    job = _job(agreement, inputs, options)
-    if given_up is not None and given_up.before:
-        job = None
+    told = _job(agreement, inputs, options)
+    durable = all(item.durable for item in inputs)
+    job = None if not durable or (given_up is not None and given_up.before) else _digest(told)
     earlier = store.unfinished_run(agreement.table, job) if options.resume and job else None
     if earlier is not None and (given_up is None or earlier.run_id != given_up.going.run_id):
         started = store.reopen_run(earlier.run_id, holder())
@@ -98,11 +105,17 @@ def open_run(
         shape = Shape.from_json(earlier.shape)
         return OpenRun(earlier.run_id, started, shape, receipts, job, earlier.supersedes)
     before, because = (None, None) if given_up is None else (given_up.going.run_id, given_up.because)
-    record = replace(_record(agreement, inputs, options, job), supersedes=before, **_how(shape, workers))
+    asked = asked_text(told)
+    left = left_unfinished(store.unfinished_runs(agreement.table, limit=LOOKED_AT), inputs, asked) if job else None
+    record = _record(agreement, inputs, options, job)
+    record = replace(record, asked=asked, supersedes=before, **_how(shape, workers))
     run = store.start_run(record, because=because)
     if run.started_at is None:
         raise StoreError("the database gave no start time for the run")
-    return OpenRun(run.run_id, run.started_at, shape, {}, job, before)
+    if left is None or before is not None:
+        return OpenRun(run.run_id, run.started_at, shape, {}, job, before)
+    log.warning("%s", left)
+    return OpenRun(run.run_id, run.started_at, shape, {}, job, notes=(left,))
 
 
 def inputs_key(inputs: Sequence[Input], options: LoadOptions) -> str:
@@ -111,25 +124,21 @@ def inputs_key(inputs: Sequence[Input], options: LoadOptions) -> str:
     return _digest({"inputs": fingerprints, "select": options.read.select, "provider": options.provider})
 
 
-def _job(agreement: Agreement, inputs: Sequence[Input], options: LoadOptions) -> str | None:
+def _job(agreement: Agreement, inputs: Sequence[Input], options: LoadOptions) -> dict[str, object]:
     _refuse_twice([item.name for item in inputs])
-    if not all(item.durable for item in inputs):
-        return None
-    return _digest(
-        {
-            "table": agreement.table,
-            "provider": options.provider,
-            # the columns that it knows grow while a run goes on: only whether it looks at them decides
-            "contract": replace(agreement.contract, others=()).to_json(),
-            **({"missing_id": "keep-whole-row"} if agreement.keeps_missing else {}),
-            "inputs": [[item.name, item.fingerprint] for item in inputs],
-            "read": _what_is_read(options.read),
-            "enrich": None if options.enrichment is None else options.enrichment.name,
-            "alerts": sorted(_what_is_told(rule) for rule in options.alerts),
-            **_what_is_revised(options),
-            "versions": [__version__, version("duckdb")],
-        }
-    )
+    return {
+        "table": agreement.table,
+        "provider": options.provider,
+        # the columns that it knows grow while a run goes on: only whether it looks at them decides
+        "contract": replace(agreement.contract, others=()).to_json(),
+        **({"missing_id": "keep-whole-row"} if agreement.keeps_missing else {}),
+        "inputs": [[item.name, item.fingerprint] for item in inputs],
+        "read": _what_is_read(options.read),
+        "enrich": None if options.enrichment is None else options.enrichment.name,
+        "alerts": sorted(_what_is_told(rule) for rule in options.alerts),
+        **_what_is_revised(options),
+        "versions": [__version__, version("duckdb")],
+    }
 
 
 def _what_is_read(read: ReadOptions) -> dict[str, object]:

@@ -204,9 +204,14 @@ class Store(Outbox, Rejects, Runs, Protocol):
 
     # Tables -----------------------------------------------------------------------------------------------------
 
-    def prepare_ledger(self) -> None:
+    def has_ledger(self) -> bool:
+        """Whether Headrace's own tables are there. Raises `SchemaError` where a newer release has been at work."""
+        ...
+
+    def prepare_ledger(self, *, create: bool = True) -> None:
         """Create Headrace's own tables where they are missing, and bring those of an older release up to date.
 
+        Where there are none, and `create` is false, none is made.
         Safe when several processes do it at once. Raises `SchemaError` where a newer release has been at work.
         """
         ...

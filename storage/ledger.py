@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from headrace.storage.base import Address, Counts, Receipt, RunRecord, RunStatus, Slice
 from headrace.storage.holdings import LedgerEntry
 from headrace.storage.rejects import Reject, StoredReject
+from headrace.storage.runs import Progress
 from headrace.storage.schema import RECEIPTS, REJECTS, RUNS
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "finished_values",
     "moment",
     "newest_unfinished",
+    "progress_from",
+    "progress_of",
     "receipt_of",
     "receipt_values",
     "reject_of",
@@ -226,6 +229,23 @@ def sum_of_receipts(run_id: str) -> sa.Select[Any]:
     """The books of a run, summed by the database from its receipts, and their number."""
     sums = [sa.func.coalesce(sa.func.sum(RECEIPTS.c[name]), 0).label(name) for name in _COUNTS]
     return sa.select(sa.func.count().label("chunks"), *sums).where(RECEIPTS.c.run_id == run_id)
+
+
+def progress_of(run_ids: Sequence[str], now: Any) -> sa.Select[Any]:
+    """The same for each of some runs that have receipts, with the time of the last, and the time."""
+    sums = [sa.func.coalesce(sa.func.sum(RECEIPTS.c[name]), 0).label(name) for name in _COUNTS]
+    last, time = (
+        sa.func.max(RECEIPTS.c.committed_at).label("last_commit"),
+        sa.literal(now) if isinstance(now, str) else now,
+    )
+    columns = (RECEIPTS.c.run_id, sa.func.count().label("slices"), last, time.label("now"), *sums)
+    return sa.select(*columns).where(RECEIPTS.c.run_id.in_(run_ids)).group_by(RECEIPTS.c.run_id)
+
+
+def progress_from(row: Row) -> Progress:
+    """A row of `progress_of`."""
+    last = moment(row["last_commit"])
+    return Progress(row["slices"], counts_of(row), last, (moment(row["now"]) - last).total_seconds())
 
 
 def newest_unfinished(table: str, job: str) -> sa.Select[Any]:

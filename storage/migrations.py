@@ -19,12 +19,20 @@ import sqlalchemy as sa
 
 from headrace.errors import SchemaError
 from headrace.storage.numbers import catch_up, give_each_once
-from headrace.storage.schema import LEDGER, RECEIPTS, SCHEMA
+from headrace.storage.schema import CONTRACTS, LEDGER, RECEIPTS, SCHEMA
 
-__all__ = ["SCHEMA_VERSION", "is_current", "migrate"]
+__all__ = ["SCHEMA_VERSION", "is_current", "is_there", "migrate"]
 
 SCHEMA_VERSION = 3
 """Raised with each release that changes Headrace's own tables. The first release had 1, and no ``headrace_schema``."""
+
+
+def is_there(connection: sa.Connection, shown: str) -> bool:
+    """Whether there are tables of some release. Raises `SchemaError` where a newer one has been at work."""
+    names = set(sa.inspect(connection).get_table_names())
+    if SCHEMA.name in names:
+        _refuse_newer(_recorded(connection), shown)
+    return CONTRACTS.name in names
 
 
 def is_current(connection: sa.Connection, shown: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 from headrace.storage.holdings import LedgerEntry
 
-__all__ = ["Address", "Counts", "Receipt", "RunRecord", "RunStatus", "Runs"]
+__all__ = ["Address", "Counts", "Progress", "Receipt", "RunRecord", "RunStatus", "Runs"]
 
 RunStatus = Literal["running", "done", "failed", "interrupted"]
 
@@ -112,6 +112,19 @@ class RunRecord:
     supersedes: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: the slices committed, their books, and when the last commit was, by the server's clock.
+
+    `ago` is how many seconds that was, by the same clock.
+    """
+
+    slices: int
+    counts: Counts
+    last_commit: datetime
+    ago: float
+
+
 class Runs(Protocol):
     """The part of a `Store` that keeps runs."""
 
@@ -157,6 +170,10 @@ class Runs(Protocol):
 
     def run(self, run_id: str) -> RunRecord | None:
         """One run by its ID, or by a prefix of it that is unique."""
+        ...
+
+    def progress(self, run_ids: Sequence[str]) -> dict[str, Progress]:
+        """How far runs are by their receipts: of those that have any. One statement."""
         ...
 
     def receipts(self, run_id: str) -> list[Receipt]:

@@ -14,6 +14,7 @@ from headrace.errors import LostCommitsError
 from headrace.storage import ledger
 from headrace.storage.base import PROVIDER, Counts, Receipt, RunRecord, RunStatus
 from headrace.storage.holdings import LedgerEntry
+from headrace.storage.runs import Progress
 from headrace.storage.schema import RECEIPTS, RUNS
 from headrace.storage.transactions import Transactions, in_blocks
 
@@ -116,6 +117,11 @@ class SqlRuns(Transactions, ABC):
             rows = connection.execute(shortest_first).mappings().all()
         unique = len(rows) == 1 or (bool(rows) and rows[0]["run_id"] == run_id)
         return ledger.run_of(rows[0]) if unique else None
+
+    def progress(self, run_ids: Sequence[str]) -> dict[str, Progress]:
+        with self._reading() as connection:
+            found = connection.execute(ledger.progress_of(run_ids, self._now())).mappings().all()
+        return {row["run_id"]: ledger.progress_from(row) for row in found}
 
     def receipts(self, run_id: str) -> list[Receipt]:
         ordered = sa.select(RECEIPTS).where(RECEIPTS.c.run_id == run_id).order_by(RECEIPTS.c.receipt_id)

@@ -39,7 +39,7 @@ from headrace.storage.fit import missing
 from headrace.storage.held import HeldRows
 from headrace.storage.holdings import Holdings
 from headrace.storage.limits import Limits
-from headrace.storage.migrations import is_current, migrate
+from headrace.storage.migrations import is_current, is_there, migrate
 from headrace.storage.numbers import NumberTakenError, catch_up
 from headrace.storage.providers import ProviderTable
 from headrace.storage.revise import UNREVISED, Aside, Revised, candidates, revise
@@ -78,6 +78,7 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
         super().__init__(engine, url, on_statement)
         # what each table is like; in a commit, what it is like under that commit's lock (`_opened`)
         self._facts: dict[str, Facts] = {}
+        self._ledger_is_there = False
 
     # What each database does its own way --------------------------------------------------------------------------
 
@@ -139,12 +140,22 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
     def is_in_place(self) -> bool:
         return True
 
-    def prepare_ledger(self) -> None:
+    def has_ledger(self) -> bool:
+        if not self._ledger_is_there:
+            with self._reading() as connection:
+                self._ledger_is_there = is_there(connection, self._url)
+        return self._ledger_is_there
+
+    def prepare_ledger(self, *, create: bool = True) -> None:
+        self._ledger_is_there = False
+        if not create and not self.has_ledger():
+            return
         with self._reading() as connection:
             current = is_current(connection, self._url)
         # who only looks into a ledger that is there need not wait for a writer
         if not current:
             self._write(self._migrate)
+        self._ledger_is_there = True
 
     def _migrate(self, connection: sa.Connection) -> None:
         self._exclusive(connection)
@@ -236,6 +247,8 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
             return list(connection.scalars(sa.select(CONTRACTS.c.table_name).order_by(CONTRACTS.c.table_name)))
 
     def pinned_contract(self, table: str) -> str | None:
+        if not self.has_ledger():
+            return None
         with self._reading() as connection:
             return connection.scalar(sa.select(CONTRACTS.c.contract).where(CONTRACTS.c.table_name == table))
 
