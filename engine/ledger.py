@@ -98,7 +98,8 @@ def open_run(
     told = _job(agreement, inputs, options)
     durable = all(item.durable for item in inputs)
     job = None if not durable or (given_up is not None and given_up.before) else _digest(told)
-    earlier = store.unfinished_run(agreement.table, job) if options.resume and job else None
+    left = store.unfinished_runs(agreement.table, job, limit=LOOKED_AT) if options.resume and job else []
+    earlier = next((run for run in left if run.job == job), None)
     if earlier is not None and (given_up is None or earlier.run_id != given_up.going.run_id):
         started = store.reopen_run(earlier.run_id, holder())
         receipts = {(r.address.source, r.address.first_row, r.partition): r for r in store.receipts(earlier.run_id)}
@@ -106,16 +107,15 @@ def open_run(
         return OpenRun(earlier.run_id, started, shape, receipts, job, earlier.supersedes)
     before, because = (None, None) if given_up is None else (given_up.going.run_id, given_up.because)
     asked = asked_text(told)
-    left = left_unfinished(store.unfinished_runs(agreement.table, limit=LOOKED_AT), inputs, asked) if job else None
     record = _record(agreement, inputs, options, job)
     record = replace(record, asked=asked, supersedes=before, **_how(shape, workers))
     run = store.start_run(record, because=because)
     if run.started_at is None:
         raise StoreError("the database gave no start time for the run")
-    if left is None or before is not None:
-        return OpenRun(run.run_id, run.started_at, shape, {}, job, before)
-    log.warning("%s", left)
-    return OpenRun(run.run_id, run.started_at, shape, {}, job, notes=(left,))
+    said = left_unfinished(left, inputs, asked) if before is None else None
+    if said is not None:
+        log.warning("%s", said)
+    return OpenRun(run.run_id, run.started_at, shape, {}, job, before, () if said is None else (said,))
 
 
 def inputs_key(inputs: Sequence[Input], options: LoadOptions) -> str:

@@ -24,7 +24,6 @@ __all__ = [
     "entry_of",
     "finished_values",
     "moment",
-    "newest_unfinished",
     "progress_from",
     "progress_of",
     "receipt_of",
@@ -248,16 +247,11 @@ def progress_from(row: Row) -> Progress:
     return Progress(row["slices"], counts_of(row), last, (moment(row["now"]) - last).total_seconds())
 
 
-def newest_unfinished(table: str, job: str) -> sa.Select[Any]:
-    """The newest run of `job` on `table` that is not done."""
-    same = (RUNS.c.table_name == table) & (RUNS.c.job == job) & (RUNS.c.status != "done")
-    return sa.select(RUNS).where(same).order_by(RUNS.c.started_at.desc()).limit(1)
-
-
-def unfinished(table: str, limit: int) -> sa.Select[Any]:
-    """The newest runs on `table` that could be resumed."""
-    same = (RUNS.c.table_name == table) & (RUNS.c.status != "done") & RUNS.c.job.is_not(None)
-    return sa.select(RUNS).where(same).order_by(RUNS.c.started_at.desc()).limit(limit)
+def unfinished(table: str, job: str, limit: int) -> sa.Select[Any]:
+    """The runs on `table` that could be resumed, those of `job` first, the newest first."""
+    open_ = (RUNS.c.table_name == table) & (RUNS.c.status != "done") & RUNS.c.job.is_not(None)
+    others = sa.case((RUNS.c.job == job, 0), else_=1)
+    return sa.select(RUNS).where(open_).order_by(others, RUNS.c.started_at.desc()).limit(limit)
 
 
 def rejects_where(ids: Sequence[int] | None, limit: int | None, **wanted: str | None) -> sa.Select[Any]:

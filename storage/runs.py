@@ -136,12 +136,8 @@ class Runs(Protocol):
         """
         ...
 
-    def unfinished_run(self, table: str, job: str) -> RunRecord | None:
-        """The newest run of `job` on `table` whose status is not ``done``."""
-        ...
-
-    def unfinished_runs(self, table: str, *, limit: int) -> list[RunRecord]:
-        """The newest runs on `table` that could be resumed, the newest first."""
+    def unfinished_runs(self, table: str, job: str, *, limit: int) -> list[RunRecord]:
+        """Runs on `table` that are not ``done`` and could be resumed: those of `job` first, the newest first."""
         ...
 
     def reopen_run(self, run_id: str, holder: str | None = None) -> datetime:

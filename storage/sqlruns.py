@@ -47,14 +47,9 @@ class SqlRuns(Transactions, ABC):
 
         return replace(run, started_at=ledger.moment(self._write(work)))
 
-    def unfinished_run(self, table: str, job: str) -> RunRecord | None:
+    def unfinished_runs(self, table: str, job: str, *, limit: int) -> list[RunRecord]:
         with self._reading() as connection:
-            row = connection.execute(ledger.newest_unfinished(table, job)).mappings().first()
-        return None if row is None else ledger.run_of(row)
-
-    def unfinished_runs(self, table: str, *, limit: int) -> list[RunRecord]:
-        with self._reading() as connection:
-            return [ledger.run_of(row) for row in connection.execute(ledger.unfinished(table, limit)).mappings()]
+            return [ledger.run_of(row) for row in connection.execute(ledger.unfinished(table, job, limit)).mappings()]
 
     def reopen_run(self, run_id: str, holder: str | None = None) -> datetime:
         values = {"status": "running", "finished_at": self._now(), "error": None, "holder": holder}

@@ -65,16 +65,19 @@ def test_a_run_without_receipts_has_empty_books(store: Store) -> None:
 
 
 def test_the_newest_unfinished_run_of_a_job_is_found_and_opened_again(store: Store) -> None:
-    assert store.unfinished_run(TABLE, "job") is None
+    assert store.unfinished_runs(TABLE, "job", limit=9) == []
     for number, status in enumerate(["failed", "interrupted", "done"]):
         run = replace(A_RUN, run_id=f"run-{number}")
         store.start_run(run)
         store.finish_run(run.run_id, status=status, seconds=1.0)  # type: ignore[arg-type]  # one of the literals
     store.start_run(replace(A_RUN, run_id="other", job="another"))
     store.start_run(replace(A_RUN, run_id="elsewhere", table="another"))
-    found = store.unfinished_run(TABLE, "job")
-    assert found is not None
-    assert (found.run_id, found.status) == ("run-1", "interrupted")
+    found = store.unfinished_runs(TABLE, "job", limit=9)
+    assert [(one.run_id, one.status) for one in found] == [
+        ("run-1", "interrupted"),
+        ("run-0", "failed"),
+        ("other", "running"),
+    ]
     now = store.reopen_run("run-1")
     assert now.utcoffset() == dt.timedelta(0)
     again = store.run("run-1")
