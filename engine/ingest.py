@@ -31,6 +31,7 @@ from threading import Event
 from headrace.agreement import Agreement, agree, agree_on_input
 from headrace.closing import Confirmed, close, record_failure
 from headrace.config import LoadOptions
+from headrace.duplicates import DuplicateSample
 from headrace.errors import HeadraceError, Interrupted, StaleReceiptsError
 from headrace.flags import Decision, decide
 from headrace.intake import Intake
@@ -160,14 +161,12 @@ class _Run:
         self._in_flight: deque[_Flight] = deque()
         self._partition_rows = [0] * going.shape.partitions
         self.counts = Counts()
-        self.chunks = 0
-        self.skipped = 0
-        self.retries = 0
+        self.chunks = self.skipped = self.retries = self.alerts = 0
         self.lock_seconds = 0.0
-        self.alerts = 0
         self._confirmed = Confirmed()
         self._proof = Proof(store, agreement, session.folder, stages, wanted=options.prove)
         self._newest_us: int | None = None
+        self._sample = DuplicateSample(session.look_ups)
 
     def carried_out(
         self, inputs: Sequence[Input], workers: Workers, replayed: Mapping[int, StoredReject], began: float
@@ -269,6 +268,7 @@ class _Run:
             newest_event=moment_of(self._newest_us),
             newest_event_us=self._newest_us,
             proved=proved,
+            **self._sample.told(),
         )
 
     def _shadowed(self) -> Shadow:
@@ -310,6 +310,8 @@ class _Run:
         if self._options.revisions != "ignore" and batch.anything_again:
             self._drain()  # what a row repeats must be in the table when the row is compared with it
         self._give_chances(batch, receipts, to_judge=to_judge)
+        if None in receipts.values() and self._options.revisions == "ignore":
+            self._sample.look(batch, self._agreement, self._options.provider, self._store, self._drain)
         open_slices = [self._order(batch, one) for one in partitions if receipts[one] is None]
         flight = _Flight(
             batch,

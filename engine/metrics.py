@@ -52,6 +52,10 @@ DATABASE = Instrument(
 )
 RUN = Instrument("headrace.run.duration", "histogram", "Time of a run that was done.", FEED, "s")
 DUPLICATES = Instrument("headrace.duplicates.share", "gauge", "Share of duplicates in the last run, 0 to 1.", FEED)
+COMPARED = Instrument(
+    "headrace.duplicates.compared", "counter", "Duplicates compared with the row they repeat, a sample.", FEED
+)
+DIFFERING = Instrument("headrace.duplicates.differing", "counter", "Those of them that carry other values.", FEED)
 NEWEST = Instrument(
     "headrace.newest.event.timestamp", "gauge", "Newest event time seen, seconds since 1970.", FEED, "s"
 )
@@ -68,7 +72,7 @@ ATTEMPTS = Instrument(
 WAITING = Instrument("headrace.alerts.waiting", "gauge", "Alerts in the outbox that are not delivered.", ("state",))
 INSTRUMENTS = (
     *(ROWS, RUNS, SLICES, RETRIES, LOCK_WAIT, STAGE, STAGE_CPU, DATABASE, RUN),
-    *(DUPLICATES, NEWEST, LAG, WANTED, ALIVE, RESTARTS, FELL_BACK, FLAG),
+    *(DUPLICATES, COMPARED, DIFFERING, NEWEST, LAG, WANTED, ALIVE, RESTARTS, FELL_BACK, FLAG),
     *(RAISED, ATTEMPTS, WAITING),
 )
 # what the client does by itself in a commit, and pauses in
@@ -138,7 +142,7 @@ class _OneRun(Silent):
         now: State = "shadow" if shadow else run.decision.mode
         for state in get_args(State):
             self._meters.set(FLAG, float(state == now), {**self._feed, "state": state})
-        for counter in (RETRIES, LOCK_WAIT, RESTARTS, RAISED):
+        for counter in (RETRIES, LOCK_WAIT, RESTARTS, RAISED, COMPARED, DIFFERING):
             self._meters.add(counter, 0, self._feed)
         self.pool(run.pool)
 
@@ -184,6 +188,8 @@ class _OneRun(Silent):
         self._meters.add(RUNS, 1, {**self._feed, "status": "done"})
         self._meters.record(RUN, report.seconds, self._feed)
         duplicates = report.duplicate_in_input + report.duplicate_in_store
+        self._meters.add(COMPARED, report.duplicates_compared, self._feed)
+        self._meters.add(DIFFERING, report.duplicates_differing, self._feed)
         self._meters.set(DUPLICATES, duplicates / report.read if report.read else 0.0, self._feed)
 
     def failed(self, error: BaseException) -> None:

@@ -9,9 +9,11 @@ Sequential mode is the case of one chunk and one partition.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.known import KnownIds, Mask
@@ -23,7 +25,19 @@ from headrace.prepare import Prepared
 from headrace.storage.base import Address, Counts
 from headrace.storage.rejects import Reject
 
-__all__ = ["MicroBatch"]
+__all__ = ["Duplicates", "MicroBatch"]
+
+
+class Duplicates(NamedTuple):
+    """The duplicates of a chunk: its events and their IDs, which rows are met for the `first` time, and which come
+    `again`, from the input or the store.
+    """
+
+    events: pa.RecordBatch
+    ids: NDArray[np.uint8]
+    sorted: SortedIds
+    first: Mask
+    again: Mask
 
 
 class MicroBatch:
@@ -39,6 +53,7 @@ class MicroBatch:
         self._new = self._first
         self._rows = [rows_by_partition(ids, partitions) for ids in self._ids]
         self.certain = False
+        self.judged = False
 
     @property
     def address(self) -> Address:
@@ -76,6 +91,7 @@ class MicroBatch:
 
     def judge(self) -> None:
         """Find out which rows the snapshot does not have."""
+        self.judged = True
         verdicts = [
             self._known.judge(ids, chunk.times_us, first)
             for ids, chunk, first in zip(self._sorted, self.chunks, self._first, strict=True)
@@ -154,6 +170,14 @@ class MicroBatch:
     def anything_again(self) -> bool:
         """Whether any row was met before, in this batch or an earlier one."""
         return not all(first.all() for first in self._first)
+
+    def duplicates(self) -> Iterator[Duplicates]:
+        """The duplicates of each chunk that has any, as far as they are known; every chunk before `judge`."""
+        for chunk, ids, ordered, first, new in zip(
+            self.chunks, self._ids, self._sorted, self._first, self._new, strict=True
+        ):
+            if not self.judged or not new.all():
+                yield Duplicates(chunk.events.open(), ids, ordered, first, ~new)
 
     def pieces(self, partition: int) -> tuple[Piece, ...]:
         """Where the new events of a partition lie."""

@@ -6,15 +6,17 @@ a table of other providers' events, none of this one's ──► nobody said --p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 
 from headrace.config import DEFAULT_PROVIDER, LoadOptions
 from headrace.errors import UsageError
 from headrace.partitioning.contract import Contract
 from headrace.storage.base import Store
 
-__all__ = ["others_events", "require_own_events", "told_of_others"]
+__all__ = ["others_events", "require_own_events", "told_of_others", "warn_of_renaming"]
 
+log = logging.getLogger("headrace.run")
 SHOWN = 5
 
 
@@ -38,6 +40,19 @@ def require_own_events(store: Store, table: str, contract: Contract, options: Lo
             hint=f"name the provider whose events these are: --provider {next(iter(others))}; or --provider "
             f"{options.provider} if they are another's, which stand beside those that are there (only a table that was "
             "made with --scope global seeks duplicates among all providers)",
+        )
+
+
+def warn_of_renaming(store: Store, table: str, provider: str, known: Collection[str]) -> None:
+    """Say where a provider without an event in `table` comes to those of providers that are not `known` any more."""
+    stored = store.pinned_contract(table)
+    if stored is None or store.table_schema(table, keyed=False) is None:
+        return
+    others = others_events(store, table, Contract.from_json(stored), provider)
+    if others and not set(others) & set(known):
+        log.warning(
+            "%s; if the provider was renamed, its events come in once more under the new name",
+            told_of_others(provider, others),
         )
 
 

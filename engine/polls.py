@@ -53,6 +53,8 @@ class Poll:
     mode: str | None = None
     seconds: float = 0.0
     alerts: int = 0
+    duplicates_compared: int = 0
+    duplicates_differing: int = 0
 
     @property
     def polled(self) -> bool:
@@ -76,6 +78,9 @@ class Poll:
                 books = [f"{getattr(self.counts, name):,} {name.replace('_', ' ')}" for name in _BOOKS]
                 more = f"; {self.counts.revised:,} revised" if self.counts.revised else ""
                 more += f"; {self.alerts:,} alerts" if self.alerts else ""
+                if self.duplicates_differing:
+                    looked_at = f"{self.duplicates_differing:,} of {self.duplicates_compared:,}"
+                    more += f"; {looked_at} duplicates looked at carry other values"
                 return f"{self.counts.read:,} read: {', '.join(books)}{more} → {self.table} ({self.seconds:.2f} s)"
             case "failed":
                 what, _, hint = (self.error or "").partition("\n  hint: ")
@@ -165,7 +170,15 @@ def after_delivery(
     if loaded is not None:
         report = loaded.report
         polled = _with_load(polled, loaded, now)
-        poll = replace(poll, counts=report.counts, run_id=report.run_id, mode=report.mode, alerts=report.alerts)
+        poll = replace(
+            poll,
+            counts=report.counts,
+            run_id=report.run_id,
+            mode=report.mode,
+            alerts=report.alerts,
+            duplicates_compared=report.duplicates_compared,
+            duplicates_differing=report.duplicates_differing,
+        )
     next_at = next_poll(polled, provider.pace, now)
     return replace(poll, next_at=next_at), replace(polled, next_at=next_at)
 

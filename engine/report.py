@@ -12,6 +12,8 @@ from headrace.storage.moments import moment_text
 
 __all__ = ["Report"]
 
+SHOWN = 3  # columns in a line
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -31,6 +33,8 @@ class Report:
     Python's calendar does not have; `newest_event_us` has that too, in microseconds since 1970 UTC. `notes` tell what
     else happened: that an earlier run of this input was given up, for example, and why. `proved` is how many events
     were looked up in the table when the load had ended, ``None`` where that was not asked for.
+    `duplicates_compared` is how many duplicates were compared with the row that they repeat, a sample;
+    `duplicates_differing` how many of them carry other values, in which `differing_columns`.
     """
 
     run_id: str
@@ -62,6 +66,9 @@ class Report:
     notes: tuple[str, ...] = ()
     proved: int | None = None
     newest_event_us: int | None = None
+    duplicates_compared: int = 0
+    duplicates_differing: int = 0
+    differing_columns: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rows_per_second(self) -> float:
@@ -117,6 +124,8 @@ class Report:
             f"{self.rows_per_second:,.0f} rows/s, "
             f"{self._how()}, run {self.run_id}",
         ]
+        if self.duplicates_differing:
+            lines.append(f"  {self.other_values()}")
         if self.fell_back:
             lines.append(f"  the rest was done sequentially: {self.fell_back}")
         if self.shadow:
@@ -127,6 +136,15 @@ class Report:
         if self.rejected:
             lines.append(f"  see the rejected rows: headrace rejects list --run {self.run_id[:8]}")
         return "\n".join(lines)
+
+    def other_values(self) -> str:
+        """What the sample of duplicates tells, in words."""
+        columns = list(self.differing_columns)
+        more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
+        return (
+            f"of {self.duplicates_compared:,} duplicates looked at {self.duplicates_differing:,} carry other values in "
+            f"{', '.join(columns[:SHOWN])}{more}: is --id too narrow, or does the feed revise its events (--revisions)?"
+        )
 
     def _how(self) -> str:
         if self.mode == "sequential":

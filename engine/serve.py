@@ -33,6 +33,7 @@ from headrace.errors import ConfigurationError, HeadraceError, Interrupted
 from headrace.feeds import Delivery
 from headrace.ingest import ingest
 from headrace.observe import tell_of_outbox
+from headrace.ownership import warn_of_renaming
 from headrace.polls import Loaded, Poll, Round, after_delivery, after_failure, not_polled
 from headrace.renewed import Renewed
 from headrace.report import Report
@@ -133,6 +134,7 @@ class Service:
         self._holder = holder or new_holder()
         self._open = ExitStack()
         self._pruned: datetime | None = None
+        self._told: set[str] = set()
         self._providers = _chosen(settings, wanted.names)
 
     def __enter__(self) -> Self:
@@ -236,7 +238,7 @@ class Service:
         began = monotonic()
         try:
             delivery = collected.result()
-            loaded = None if delivery.unchanged else self._load(provider, delivery, folder)
+            loaded = None if delivery.unchanged else self._load(provider, state, delivery, folder)
         except Interrupted:
             raise
         except Exception as error:  # whatever a provider's code raises is that provider's failure alone
@@ -246,7 +248,7 @@ class Service:
         seconds = monotonic() - began + collected.seconds
         return after_delivery(provider, state, delivery, loaded, now, seconds)
 
-    def _load(self, provider: Provider, delivery: Delivery, folder: Path) -> Loaded | None:
+    def _load(self, provider: Provider, state: ProviderState, delivery: Delivery, folder: Path) -> Loaded | None:
         """Load a delivery; ``None`` if there is no event in it, and then neither snapshot nor table is touched."""
         options = provider.options
         try:
@@ -260,6 +262,9 @@ class Service:
             settled = in_stored_timezone(self._store, provider.table, options)
             if settled.read.timezone != options.read.timezone:
                 items = open_inputs(delivery.inputs, settled.read, folder)
+            if not state.loads and provider.name not in self._told:
+                self._told.add(provider.name)
+                warn_of_renaming(self._store, provider.table, provider.name, [p.name for p in self._settings.providers])
             with Tally() as tally:
                 report = ingest(
                     self._store,
@@ -270,6 +275,9 @@ class Service:
                     session=self._session,
                     listener=tally,
                 )
+            if report.duplicates_differing:
+                most = 2 * report.duplicates_differing >= report.duplicates_compared
+                log.log(logging.WARNING if most else logging.INFO, "%s: %s", provider.name, report.other_values())
             return Loaded(report, tally, self._witness(provider, report))
         finally:
             delivery.discard()

@@ -19,6 +19,7 @@ from headrace.agreement import Agreement
 from headrace.cluster import connected
 from headrace.config import LoadOptions, ParallelOptions
 from headrace.crew import ProcessCrew
+from headrace.duplicates import LookUps
 from headrace.errors import ConfigurationError
 from headrace.flags import Decision
 from headrace.known import KnownIds
@@ -53,6 +54,7 @@ class Session:
         self._open = ExitStack()
         self._pool: PooledWorkers | None = None
         self._pool_open = ExitStack()
+        self.look_ups = LookUps()
         self._known: tuple[tuple[object, ...], KnownIds] | None = None
 
     def __enter__(self) -> Self:
