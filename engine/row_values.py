@@ -177,10 +177,19 @@ class RowValues:
         equal = np.zeros(len(both), dtype=np.bool_)
         if self._sets:
             equal = one["more"]["print"] == other["more"]["prints"][np.arange(len(both)), own]
+            equal &= ~self._contested(read, found)[both]
         self.agreed += int(equal.sum())
         self.suspected += int((~equal).sum())
         if self.suspected <= MOST_SUSPECTS:
             self._suspects.append(halves(one["id"][~equal])[0])
+
+    def _contested(self, read: Records, found: Groups) -> NDArray[np.bool_]:
+        """Which events have rows of other values behind the first: who brought the table's row decides which counts."""
+        contested = np.zeros(len(found.expected), dtype=np.bool_)
+        if not self._newest:
+            more, first = read["more"], read["more"][found.expected[found.read]]
+            contested[found.read[(more["print"] != first["print"]) | (more["own"] != first["own"])]] = True
+        return contested
 
     @property
     def suspects(self) -> NDArray[np.uint64] | None:

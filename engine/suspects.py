@@ -153,13 +153,16 @@ class Suspects:
         return may
 
     def _may_be_first(self, row: _Rows, brought: Mask, is_ours: Mask) -> Mask:
-        """The first of the rows that the receipt's inputs brought; any where the order is not known."""
-        first = row.of_row(self._chosen(row, brought, is_ours))
+        """The first of the rows that an input of the receipt brought; any where the order is not known."""
         free = ~row.of_row(is_ours) | (brought & self._provenance.unordered(row.receipts))
         if self._provenance.others_revise:  # it may have been loaded so from elsewhere, too
-            free |= row.read["more"]["version"] > row.read["more"]["version"][first]
-        may: Mask = free | (np.arange(len(row.read)) == first)
-        return may
+            chosen = row.of_row(self._chosen(row, brought, is_ours))
+            free |= row.read["more"]["version"] > row.read["more"]["version"][chosen]
+        # a receipt may have several inputs, in another order than this one: each one's first row may be the first
+        rows = np.flatnonzero(brought)
+        pairs = np.stack([row.found.read[rows], row.read["more"]["input"][rows]])
+        free[rows[np.unique(pairs, axis=1, return_index=True)[1]]] = True
+        return free
 
     def _chosen(self, row: _Rows, brought: Mask, is_ours: Mask) -> NDArray[np.int64]:
         """The record of each group that is shown beside the table's row."""

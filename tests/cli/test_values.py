@@ -262,6 +262,23 @@ def test_of_several_rows_of_an_event_the_one_that_won_counts_and_no_other(world:
     assert kinds(world.values("a.csv")) == (1, 1, 0, 0)
 
 
+def test_the_order_in_which_inputs_are_named_is_not_that_in_which_they_were_loaded(world: World) -> None:
+    world.write("a.csv", "k,v\n1,a\n2,a\n2,aa\n")
+    world.write("b.csv", "k,v\n1,b\n2,b\n3,b\n")
+    for mode in ("sequential", "parallel"):
+        world.load("b.csv", "a.csv", mode=mode, workers=2)
+        for names in (["a.csv", "b.csv"], ["b.csv", "a.csv"], ["b.csv"]):
+            assert kinds(world.values(*names)) == (3, 0, 0, 0)
+        world.sql("UPDATE t SET v = 'aa' WHERE k = 2")
+        for names in (["a.csv", "b.csv"], ["b.csv", "a.csv"], ["b.csv"]):
+            assert kinds(world.values(*names)) == (2, 1, 0, 0)
+        if mode == "sequential":
+            world.sql("UPDATE t SET v = 'a' WHERE k = 2")  # as the other input has it
+            for names in (["a.csv", "b.csv"], ["b.csv", "a.csv"]):
+                assert kinds(world.values(*names)) == (2, 1, 0, 0)
+        world.sql("DELETE FROM t")
+
+
 def test_where_the_first_to_commit_wins_any_of_its_rows_counts(world: World) -> None:
     world.write("a.csv", "k,v\n" + "1,a\n" * 50 + "1,b\n" * 50)
     world.load("a.csv", mode="parallel", strategy="upsert", workers=2, chunk_rows=50)
