@@ -42,7 +42,8 @@ def copy_out(table: str, columns: pa.Schema, ids: Sequence[bytes] | None) -> sql
     """The statement for `columns` of all rows of `table`, or of those with `ids`."""
     fields = [sql.Identifier(EVENT_ID), sql.SQL("{}::bigint").format(sql.Identifier(RECEIPT))]
     fields += [_selected(column) for column in columns]
-    where: sql.Composable = sql.SQL("")
+    # rows that were there before the column was added have no ID
+    where: sql.Composable = sql.SQL(" WHERE {} IS NOT NULL").format(sql.Identifier(EVENT_ID))
     if ids is not None:
         listed = sql.Literal([UUID(bytes=one) for one in ids])
         where = sql.SQL(" WHERE {} = ANY({}::uuid[])").format(sql.Identifier(EVENT_ID), listed)

@@ -417,8 +417,8 @@ class PostgresStore(SqlStore):
             self._say(statement.as_string(cursor))
             # declared an iterator; closed early, as the generator it is, it cancels the query
             with closing(cast(Generator[tuple[bytes]], cursor.stream(statement, values, binary=True))) as rows:
-                for (packed,) in rows:
-                    yield packed
+                # rows that were there before the column was added have no ID
+                yield from (packed for (packed,) in rows if packed is not None)
 
     def _together(self, connection: sa.Connection, *statements: Statement) -> list[Rows]:
         return together(_driver(connection), statements, self._say)

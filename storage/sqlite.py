@@ -299,7 +299,9 @@ class SqliteStore(SqlStore):
     ) -> Iterator[bytes]:
         time: list[sa.ColumnClause[Any]] = [sa.column(where.column)] if isinstance(where, TimeRange) else []
         events = sa.table(table, sa.column(EVENT_ID), *time)
-        yield from self._packed(sa.select(events.c[EVENT_ID]).where(_condition(events, where)).limit(limit))
+        # rows that were there before the column was added have no ID
+        there = _condition(events, where) & events.c[EVENT_ID].is_not(None)
+        yield from self._packed(sa.select(events.c[EVENT_ID]).where(there).limit(limit))
 
     def held(self, table: str, ids: bytes) -> Iterator[bytes]:
         statement = _HELD.format(table=self._engine.dialect.identifier_preparer.quote(table))
@@ -311,6 +313,7 @@ class SqliteStore(SqlStore):
     def holdings(self, table: str) -> Iterator[Holdings]:
         events = sa.table(table, sa.column(EVENT_ID), sa.column(RECEIPT))
         found = sa.select(events.c[EVENT_ID], sa.func.coalesce(events.c[RECEIPT], NO_RECEIPT))
+        found = found.where(events.c[EVENT_ID].is_not(None))
         with self._reading() as connection:
             for block in connection.execution_options(yield_per=IDS_PER_BLOCK).execute(found).partitions():
                 ids, receipts = zip(*block, strict=True)
@@ -319,7 +322,7 @@ class SqliteStore(SqlStore):
     def rows(self, table: str, columns: pa.Schema, *, ids: Sequence[bytes] | None = None) -> Iterator[HeldRows]:
         names = [EVENT_ID, RECEIPT, *columns.names]
         events = sa.table(table, *map(sa.column, names))
-        found = sa.select(*events.c)
+        found = sa.select(*events.c).where(events.c[EVENT_ID].is_not(None))
         with self._reading() as connection:
             for part in [None] if ids is None else in_blocks(ids):
                 asked = found if part is None else found.where(events.c[EVENT_ID].in_(part))
