@@ -72,7 +72,7 @@ def locate_inputs(text: str, forced: str | None, spool: Path | None) -> list[Loc
 def locate_spooled(spooled: Spooled, forced: str | None) -> Located:
     """A file that was spooled already. Raises `InputError` if it cannot be read."""
     with readable(spooled.name):
-        file = Steady(spooled.path, spooled.name, hold=True, vouched=spooled.vouched)
+        file = Steady(spooled.path, spooled.name, hold=True, vouched=spooled.vouched, ours=True)
     if spooled.media is not None:
         require_data(_head(file), spooled.name, spooled.media)
     kind = _format(file, spooled.name_hint, forced)

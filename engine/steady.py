@@ -53,17 +53,18 @@ class Steady:
     """The file at `path`, which messages call `name`.
 
     With `hold` it stays open from now on, so that it can be read even if it is removed. `vouched` says that nothing is
-    missing at its end: its length is known, or somebody closed it.
+    missing at its end: its length is known, or somebody closed it. What is `ours` nobody else writes to.
     """
 
-    def __init__(self, path: Path, name: str, *, hold: bool = False, vouched: bool = True) -> None:
+    def __init__(self, path: Path, name: str, *, hold: bool = False, vouched: bool = True, ours: bool = False) -> None:
         self.path = path
         self.name = name
         self.vouched = vouched
+        self.ours = ours
         number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         closing = weakref.finalize(self, os.close, number)
         self.facts = _Facts.of(os.fstat(number))
-        if 0 <= time.time() - self.facts.changed / 1e9 < _TICK:
+        if not ours and 0 <= time.time() - self.facts.changed / 1e9 < _TICK:
             time.sleep(_TICK)
             self.facts = _Facts.of(os.fstat(number))
         self._edges = self.edges(number)
@@ -184,7 +185,7 @@ class Pass(ReadOnly):
                 where=self._file.name,
                 hint=f"{_AGAIN}; a server that sends Content-Length, or a last line with its end, is believed",
             )
-        if self._is_written_to():
+        if not self._file.ours and self._is_written_to():
             raise InputError(
                 "the last line has no end, and the file is still being written: the line may be cut",
                 where=self._file.name,
