@@ -25,10 +25,14 @@ import sqlalchemy as sa
 __all__ = ["DECLARED_IN_POSTGRES", "StoredForms", "forms_of_postgres", "forms_of_sqlite"]
 
 DECLARED_IN_POSTGRES = sa.text(
-    "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
-    "WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped"
+    "WITH RECURSIVE declared (attnum, attname, oid, typmod) AS ("
+    "SELECT attnum, attname, atttypid, atttypmod FROM pg_attribute "
+    "WHERE attrelid = CAST(:table AS regclass) AND attnum > 0 AND NOT attisdropped UNION ALL "
+    "SELECT attnum, attname, typbasetype, typtypmod FROM declared JOIN pg_type USING (oid) WHERE typtype = 'd') "
+    "SELECT attname, format_type(oid, typmod) FROM declared JOIN pg_type USING (oid) WHERE typtype <> 'd' "
+    "ORDER BY attnum"
 )
-"""Every column's name, and its type as it is declared."""
+"""Every column's name, and its type as it is declared; of a domain, the type that it is made of."""
 
 Form = Callable[[pa.Array], pa.Array]
 _YEAR_2000 = 946_684_800_000_000

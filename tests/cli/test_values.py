@@ -200,6 +200,28 @@ def test_columns_of_ones_own_types_are_compared_as_the_database_stores_them(post
     assert world.values("a.csv").changed.columns == {"r": 1, "at": 1, "n": 1}
 
 
+def test_domains_and_other_types_of_ones_own_are_compared_and_told_as_what_they_are_made_of(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    world = World(postgres_url, tmp_path)
+    for name, base in (("short", "real"), ("code", "char(4)"), ("second", "timestamp(0)"), ("again", "second")):
+        world.sql(f"CREATE DOMAIN {name} AS {base}")
+    world.sql("CREATE TYPE mood AS ENUM ('good', 'bad')")
+    world.sql(
+        "CREATE TABLE t (event_id uuid PRIMARY KEY, k bigint, r short, c code, at again, m mood, "
+        "provider text, headrace_receipt bigint)"
+    )
+    path = world.write("a.csv", "k,r,c,at,m\n1,0.1,ab,2024-01-01T12:00:00.6Z,good\n")
+    world.load("a.csv")
+    assert kinds(world.values("a.csv")) == (1, 0, 0, 0)
+    ((event,),) = world.sql("SELECT CAST(event_id AS text) FROM t")
+    headrace = Headrace(postgres_url, tmp_path)
+    assert headrace.json("explain", event)["event"]["at"] == "2024-01-01T12:00:01+00:00"
+    world.sql("UPDATE t SET at = '14645-01-01', m = 'bad'")
+    assert world.values("a.csv").changed.columns == {"at": 1, "m": 1}
+    assert headrace.json("explain", event, "--in", path)["event"]["at"] == "14645-01-01T00:00:00+00:00"
+
+
 def test_rows_of_another_input_are_told_apart_from_changed_ones(world: World) -> None:
     world.write("a.csv", numbered(20))
     world.write("b.csv", "k,v,s\n" + "".join(f"{k},{k}.25,y{k}\n" for k in range(10, 30)))
