@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from feeds_support import Answer, feeds_server
@@ -213,8 +214,8 @@ def test_a_window_by_a_wrong_server_clock_costs_time_and_no_event(
 ) -> None:
     original = ingest.open_run
 
-    def open_run(*given: object) -> OpenRun:
-        going = original(*given)  # type: ignore[arg-type]
+    def open_run(*given: Any, **named: Any) -> OpenRun:
+        going = original(*given, **named)
         return replace(going, started=datetime(year, 6, 1, tzinfo=UTC))
 
     monkeypatch.setattr(ingest, "open_run", open_run)
