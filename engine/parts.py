@@ -85,6 +85,16 @@ class Parts:
         placed = [_at(reject, places) for reject in rejects]
         return sorted(placed, key=lambda reject: reject.row or 0)
 
+    def failed(self, typed: Part, bad: list[BadValue]) -> list[Reject]:
+        """The rows of a chunk on which the select fails."""
+        numbers = [int(typed.rows[value.index]) for value in bad]
+        return self._placed(
+            [
+                Reject(self._name, row, None, None, value.reason, record, record)
+                for value, row, record in zip(bad, numbers, _records(typed.table, bad), strict=True)
+            ]
+        )
+
     def selected(self, table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[Reject]]:
         """The select's rows in `schema`. Their rejects have no row number: the select may drop and make rows."""
         cast, bad = self._caster.cast(table, schema)

@@ -36,6 +36,7 @@ from headrace.jsontext import JsonReader
 from headrace.partitioning.contract import LogicalType
 from headrace.parts import Part, Parts, joined
 from headrace.reading import Hint, Piece, Place, Reader, cut, require_few
+from headrace.selecting import Select
 from headrace.spooled import Spooled
 from headrace.storage.base import Address
 from headrace.typed import ArrowReader, ParquetReader
@@ -195,6 +196,7 @@ class _Source:
             self._connection  # noqa: B018 - whether there is such a zone is said now
         self._caster = Caster(lambda: self._connection, options.timezone, name)
         self._parts = Parts(reader, self._caster, name)
+        self._select = Select(lambda: self._connection, name)
         self._sample: list[Piece] | None = None
         self._rest: Iterator[Piece] | None = None
         self._all_sampled = False
@@ -231,7 +233,7 @@ class _Source:
             return False
         own = self._own_schema(self._options)
         chunks = self._typed_chunks(iter(pieces), own, self._options)
-        return not any(one.rejects or self._select(one.table, self._options.select).num_rows for one in chunks)
+        return not any(one.rejects or self._select.leaves(one.table, self._options.select) for one in chunks)
 
     def infer(self, options: ReadOptions) -> pa.Schema:
         """The schema after ``select``, from the sample."""
@@ -247,8 +249,8 @@ class _Source:
         first = takewhile(_is_piece, cut(iter(self._first_pieces()), options.chunk_rows, options.chunk_bytes))
         parts = [self._parts.part(piece, schema) for piece in first if piece is not None]
         table = joined(parts).table if parts else schema.empty_table()
-        selected = self._select(table, options.select)
-        return pa.schema([pa.field(column.name, _selected_type(column.type)) for column in selected.schema])
+        selected = self._select.columns(table, options.select)
+        return pa.schema([pa.field(column.name, _selected_type(column.type)) for column in selected])
 
     def chunks(self, schema: pa.Schema, options: ReadOptions) -> Iterator[Chunk]:
         """The whole input."""
@@ -262,7 +264,7 @@ class _Source:
         """Whether `select` passes on columns that it does not name, as ``SELECT *`` does."""
         table = own.empty_table()
         more = table.append_column("headrace_late", pa.array([], pa.string()))
-        return bool(self._select(more, select).schema != self._select(table, select).schema)
+        return bool(self._select.columns(more, select) != self._select.columns(table, select))
 
     def _typed_chunks(
         self, pieces: Iterator[Piece], schema: pa.Schema, options: ReadOptions, *, late: bool = False
@@ -284,22 +286,10 @@ class _Source:
         address = Address(self.name, typed.first_row, typed.span)
         if select is None:
             return Chunk(address, _one_batch(typed.table), typed.rows, typed.rejects)
-        table, refused = self._parts.selected(self._select(typed.table, select), schema)
-        return Chunk(address, _one_batch(table), None, [*typed.rejects, *refused])
-
-    def _select(self, table: pa.Table, select: str) -> pa.Table:
-        import duckdb  # noqa: PLC0415 - as in `casting.connect`
-
-        self._connection.register("source", table)
-        try:
-            result: pa.Table = self._connection.sql(select).to_arrow_table()
-        except duckdb.Error as error:
-            raise ConfigurationError(
-                f"the select fails: {error}", where=self.name, hint="it is DuckDB SQL over the relation source"
-            ) from error
-        finally:
-            self._connection.unregister("source")
-        return result
+        selected, failing = self._select.over(typed.table, select)
+        table, refused = self._parts.selected(selected, schema)
+        failed = self._parts.failed(typed, failing)
+        return Chunk(address, _one_batch(table), None, [*typed.rejects, *failed, *refused])
 
     def _own_schema(self, options: ReadOptions) -> pa.Schema:
         """The input's own columns, before any select. Raises `ConfigurationError` for an override of no column."""

@@ -175,3 +175,50 @@ def test_a_truncated_file_is_an_error_and_leaves_nothing_without_a_receipt(headr
     assert in_table == said
     (tmp_path / "cut.parquet").write_bytes(b"PAR1" + b"\0" * 100)
     assert "cut.parquet" in headrace.run("load", "cut.parquet", expect=1).stderr
+
+
+HOW_TO = "SELECT *, strptime(day || ' ' || hhmm, '%d/%m/%Y %H%M') AS moment FROM source WHERE mag > 1"
+
+
+def test_a_row_on_which_the_select_fails_is_a_reject_with_its_line_and_text(headrace: Headrace) -> None:
+    rows = [f"{n},{n % 28 + 1:02}/05/2024,{n % 24:02}30,{n % 5}" for n in range(300)]
+    for n, bad in ((7, "2024-05-01"), (8, "31/02/2024"), (299, "x")):
+        rows[n] = f"{n},{bad},1200,3"
+    (headrace.folder / "in.csv").write_text("n,day,hhmm,mag\n" + "\n".join(rows) + "\n")
+    words = ("--table", "t", "--id", "n", "--type", "hhmm=string", "--select", HOW_TO)
+    report = headrace.load("in.csv", *words, "--chunk-rows", "50", expect=3)
+    assert (report["rejected"], report["inserted"]) == (3, sum(n % 5 > 1 for n in range(300) if n not in (7, 8, 299)))
+    found = kept(headrace)
+    assert [(one["line"], one["raw"]) for one in found] == [
+        (9, "7,2024-05-01,1200,3"),
+        (10, "8,31/02/2024,1200,3"),
+        (301, "299,x,1200,3"),
+    ]
+    assert all("the select fails on it" in str(one["reason"]) for one in found)
+    headrace.run("rejects", "replay", found[0]["reject_id"], "--raw", "7,01/05/2024,1200,3")
+    headrace.run("rejects", "replay", found[1]["reject_id"], "--set", "day=01/03/2024")
+    assert headrace.query("SELECT count(*) FROM t WHERE n IN (7, 8)") == [(2,)]
+    assert headrace.load("in.csv", *words, "--chunk-rows", "7", expect=3)["inserted"] == 0
+
+
+def test_a_select_that_is_wrong_ends_the_load_at_once(headrace: Headrace) -> None:
+    (headrace.folder / "in.csv").write_text("n,v\n" + "".join(f"{n},x\n" for n in range(1000)))
+    for select in (
+        "SELECT nothing FROM source",
+        "SELECT n, strptime('x', '%d') AS d FROM source",
+        "SELECT n FORM source",
+    ):
+        failed = headrace.run("load", "in.csv", "--table", "t", "--select", select, expect=2)
+        assert "the select fails" in failed.stderr
+
+
+def test_every_row_may_fail_and_an_aggregate_sees_the_others(headrace: Headrace) -> None:
+    (headrace.folder / "all.csv").write_text("n,v\n1,x\n2,y\n")
+    cast = "SELECT n, CAST(v AS INTEGER) AS v FROM source"
+    report = headrace.load("all.csv", "--table", "a", "--id", "n", "--select", cast, expect=3)
+    assert (report["read"], report["rejected"]) == (2, 2)
+    (headrace.folder / "some.csv").write_text("n,v\n1,1\n1,2\n1,x\n2,5\n")
+    grouped = "SELECT n, sum(CAST(v AS INTEGER))::BIGINT AS total FROM source GROUP BY n"
+    report = headrace.load("some.csv", "--table", "b", "--id", "n", "--type", "v=string", "--select", grouped, expect=3)
+    assert headrace.query("SELECT n, total FROM b ORDER BY n") == [(1, 3), (2, 5)]
+    assert [one["line"] for one in kept(headrace) if one["source"] == "some.csv"] == [4]
