@@ -21,7 +21,7 @@ from headrace.storage.facts import Column, Facts, Keyless, Watcher
 from headrace.storage.limits import limit_of
 from headrace.storage.together import Rows, Statement
 
-__all__ = ["Look", "adding", "facts_of", "lock_of", "look_at", "watchers_of"]
+__all__ = ["Look", "adding", "facts_of", "inserted_into", "lock_of", "look_at", "watchers_of"]
 
 Ask = Callable[[Statement], Rows]
 
@@ -48,6 +48,11 @@ _WATCHERS = (
     "WHERE ev_class = to_regclass({0}) AND ev_type IN ('2', '3') AND ev_enabled <> 'D' "
     "UNION ALL SELECT 'child', tree.oid::regclass::text, '', false FROM tree WHERE tree.oid <> to_regclass({0}) "
     "ORDER BY 1 DESC, 2"
+)
+# by this transaction, in the table and all that belongs to it; those that were rolled back to a savepoint included
+_INSERTED = (
+    "WITH RECURSIVE tree (oid) AS (SELECT to_regclass({0})::oid UNION SELECT inhrelid FROM pg_inherits JOIN tree "
+    "ON inhparent = tree.oid) SELECT coalesce(sum(pg_stat_get_xact_tuples_inserted(tree.oid)), 0)::bigint FROM tree"
 )
 # a domain is written as what it is made of
 _NAMED = (
@@ -124,6 +129,11 @@ def look_at(table: str) -> list[Statement]:
 def watchers_of(table: str) -> Statement:
     """The statement that names who may act on the table's rows."""
     return _about(_WATCHERS, table)
+
+
+def inserted_into(table: str) -> Statement:
+    """The statement that counts the rows which this transaction has put into the table, whoever of it did."""
+    return _about(_INSERTED, table)
 
 
 def facts_of(table: str, look: Look, acting: Rows, ask: Ask) -> Facts:

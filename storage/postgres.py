@@ -31,7 +31,7 @@ from psycopg import sql
 
 from headrace.errors import RetryableStoreError, SchemaError, StoreError
 from headrace.storage.base import EVENT_ID, RECEIPT, IdRange, Slice, StatementHook, TimeRange
-from headrace.storage.catalogue import Look, adding, facts_of, lock_of, look_at, watchers_of
+from headrace.storage.catalogue import Look, adding, facts_of, inserted_into, lock_of, look_at, watchers_of
 from headrace.storage.connecting import conninfo_of, how_to_connect, read_dates, replace_the_dead
 from headrace.storage.copied import copied_rows, copy_out
 from headrace.storage.copy_in import copy_in, copy_rows_in, names_of
@@ -51,7 +51,7 @@ from headrace.storage.packing import (
     packed_by_key,
     packed_by_number,
 )
-from headrace.storage.proof import FRESH, astray, meddled, sent_ids
+from headrace.storage.proof import FRESH, astray, carrying, meddled, sent_ids
 from headrace.storage.revise import Aside
 from headrace.storage.schema import ALERTS, REJECTS
 from headrace.storage.sqlstore import Opened, SqlStore, Written, in_packs
@@ -85,6 +85,7 @@ class PostgresStore(SqlStore):
         replace_the_dead(engine)
         super().__init__(engine, shown, on_statement)
         self._looks: dict[str, tuple[Look, Rows]] = {}
+        self._before = 0  # rows that had gone into a table with triggers when its events were about to be written
         try:
             self._reach()
         except RetryableStoreError as error:
@@ -234,6 +235,7 @@ class PostgresStore(SqlStore):
     def _write_events(self, connection: sa.Connection, piece: Slice, receipt_id: int) -> Written:
         with self._watch.stage("commit.encode", rows=piece.events.num_rows):
             parts = self._on_the_wire(piece, receipt_id)
+        self._before = self._inserted(connection, piece.table)
         if piece.existing == "conflict":
             return Written("safe", self._copied_safely(connection, piece.table, parts))
         if piece.existing == "query":
@@ -265,8 +267,15 @@ class PostgresStore(SqlStore):
 
     def _copied_safely(self, connection: sa.Connection, table: str, parts: Sequence[pa.RecordBatch]) -> bytes | None:
         """The safe path. Returns the packed IDs that went in, ``None`` for all."""
+        self._before = self._inserted(connection, table)
         every = [self._copy_safely(connection, table, part) for part in parts]
         return None if sum(map(len, every)) == 16 * sum(part.num_rows for part in parts) else b"".join(every)
+
+    def _inserted(self, connection: sa.Connection, table: str) -> int:
+        """How many rows this transaction has put into a table on which others act; who acts alone need not ask."""
+        if not self._facts[table].watchers:
+            return 0
+        return int(self._together(connection, inserted_into(table))[0][0][0])
 
     def _put_aside(self, connection: sa.Connection, table: str, events: pa.RecordBatch) -> None:
         """COPY the events (or some columns of them) into a temporary table of the target's column types."""
@@ -351,6 +360,7 @@ class PostgresStore(SqlStore):
         sent, strange = sent_ids(piece.events, written.inserted)
         if strange:
             raise meddled(f"{strange:,} events went in under other IDs than were sent", where, facts)
+        fresh = piece.events.num_rows if written.inserted is None else len(written.inserted) // 16
         drop = sql.SQL("DROP TABLE IF EXISTS {}").format(ASIDE)
         create = sql.SQL("CREATE TEMPORARY TABLE headrace_slice ({} uuid, {} boolean) ON COMMIT DROP").format(
             sql.Identifier(EVENT_ID), sql.Identifier(FRESH)
@@ -361,6 +371,12 @@ class PostgresStore(SqlStore):
         self._copy(connection, ASIDE, sent, "commit.aside")
         with self._watch.stage("commit.prove", rows=sent.num_rows):
             found = self._together(connection, astray(piece.table, facts, ASIDE, receipt_id, piece.provider))[0]
+        more = self._inserted(connection, piece.table) - self._before - fresh
+        if more > 0 and written.path == "safe":
+            # ON CONFLICT counts a row that another loader's has beaten at the last moment as well: look who they are
+            more = self._together(connection, carrying(piece.table, receipt_id))[0][0][0] - fresh
+        if more > 0:
+            raise meddled(f"{more:,} rows more went into the table than the {fresh:,} that were sent", where, facts)
         if found:
             ids = ", ".join(str(one) for one, _ in found)
             what = (

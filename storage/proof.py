@@ -21,7 +21,7 @@ from headrace.storage.base import EVENT_ID, PROVIDER, RECEIPT
 from headrace.storage.facts import Facts
 from headrace.storage.together import Statement
 
-__all__ = ["FRESH", "astray", "meddled", "sent_ids"]
+__all__ = ["FRESH", "astray", "carrying", "meddled", "sent_ids"]
 
 FRESH = "fresh"  # the column that says whether an event went in just now
 _SHOWN = 3
@@ -65,6 +65,12 @@ def astray(table: str, facts: Facts, sent: sql.Identifier, receipt_id: int, prov
             most=sql.Literal(_SHOWN),
         )
     )
+
+
+def carrying(table: str, receipt_id: int) -> Statement:
+    """The statement that counts the rows which carry a receipt. There is no index: only who has a suspicion asks."""
+    asked = sql.SQL("SELECT count(*) FROM {} WHERE {} = {}")
+    return Statement(asked.format(sql.Identifier(table), sql.Identifier(RECEIPT), sql.Literal(receipt_id)))
 
 
 def meddled(what: str, where: str, facts: Facts) -> StoreError:

@@ -291,6 +291,12 @@ class SqliteStore(SqlStore):
         inserted = piece.events.num_rows if written.inserted is None else len(written.inserted) // 16
         with self._watch.stage("commit.prove", rows=piece.events.num_rows):
             self._which(connection, piece, receipt_id, inserted)
+            events = sa.table(piece.table, sa.column(RECEIPT))
+            all_of_it = sa.select(sa.func.count()).select_from(events).where(events.c[RECEIPT] == receipt_id)
+            more = connection.execute(all_of_it).scalar_one() - inserted
+        if more > 0:
+            what = f"{more:,} rows more went into the table than the {inserted:,} that were sent"
+            raise meddled(what, f"{self._url}, table {piece.table}", self._facts[piece.table])
 
     # Existing IDs -------------------------------------------------------------------------------------------------
 

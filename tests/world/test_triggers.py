@@ -54,6 +54,10 @@ MAY_NOT = {
     "deletes at the end of the transaction": trigger(
         "DELETE FROM ev WHERE event_id = NEW.event_id AND NEW.v > 97; RETURN NULL;", "AFTER INSERT", more="CONSTRAINT"
     ),
+    "doubles events under other IDs": trigger(
+        "IF pg_trigger_depth() = 1 AND NEW.k = 7 THEN INSERT INTO ev SELECT NEW.k, NEW.v, NEW.note, gen_random_uuid(), "
+        "NEW.provider, NEW.headrace_receipt; END IF; RETURN NEW;"
+    ),
     "redirects into another table": [
         "CREATE TABLE other (LIKE ev)",
         *trigger("INSERT INTO other SELECT NEW.*; RETURN NULL;"),
@@ -256,6 +260,8 @@ LITE = (
         "AFTER INSERT ON ev BEGIN UPDATE ev SET event_id = randomblob(16) WHERE event_id = NEW.event_id; END",
         "AFTER INSERT ON ev BEGIN UPDATE ev SET headrace_receipt = 0 WHERE event_id = NEW.event_id; END",
         "AFTER INSERT ON ev BEGIN UPDATE ev SET provider = 'x' WHERE event_id = NEW.event_id; END",
+        "AFTER INSERT ON ev WHEN NEW.k = 35 BEGIN INSERT INTO ev (k, event_id, provider, headrace_receipt) "
+        "VALUES (NEW.k, randomblob(16), NEW.provider, NEW.headrace_receipt); END",
     ],
 )
 @pytest.mark.parametrize("some", [0, 30])
