@@ -192,6 +192,11 @@ class RowValues:
         return contested
 
     @property
+    def looked_at(self) -> int:
+        """How many events both sides have."""
+        return self.agreed + self.suspected
+
+    @property
     def suspects(self) -> NDArray[np.uint64] | None:
         """The low halves of the suspected events' IDs, ascending; ``None`` where they are too many to be told."""
         if self.suspected > MOST_SUSPECTS:

@@ -13,7 +13,9 @@ What became of a row between the first look and the second counts as it is then.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.partitioning.dedup import halves
-from headrace.partitioning.tagged import BUCKETS, TaggedIds
+from headrace.partitioning.tagged import BUCKETS, TaggedIds, buckets_of
 from headrace.partitioning.versions import VERSION
 from headrace.prepare import Prepared
 from headrace.provenance import Provenance
@@ -33,6 +35,7 @@ __all__ = ["KINDS", "Suspect", "Suspects"]
 
 Mask = NDArray[np.bool_]
 Records = NDArray[Any]
+MOST_BYTES = 4 << 30  # on disk, in one turn
 KINDS = ("changed", "elsewhere", "revised")
 """What a row can be whose values are not those of its input."""
 
@@ -56,29 +59,39 @@ class Told:
 
 
 class Suspects:
-    """Suspected events with a print of each column. `low` are the low halves of their IDs, ``None`` for any."""
+    """Suspected events with a print of each column. `low` are the low halves of their IDs, ``None`` for any. They are
+    judged in as many turns as `turns` says, each over its part of the hash space.
+    """
 
     def __init__(
         self, own: OwnColumns, side: Side, provenance: Provenance, low: NDArray[np.uint64] | None, folder: Path
     ) -> None:
+        self._folder = folder
         self._own = own
         self._side = side
         self._provenance = provenance
         self._low = low
         self._columns = own.compared.names
         prints = [("prints", np.uint32, (len(self._columns),)), ("version", VERSION)]
-        self._read = TaggedIds(folder, "suspected-input", np.dtype([*prints, ("own", np.uint32), ("input", np.int64)]))
-        self._held = TaggedIds(folder, "suspected-table", np.dtype(prints))
-        self._read_type, self._held_type = (
-            np.dtype([*prints, ("own", np.uint32), ("input", np.int64)]),
-            np.dtype(prints),
-        )
+        self._read_type = np.dtype([*prints, ("own", np.uint32), ("input", np.int64)])
+        self._held_type = np.dtype(prints)
+        self._buckets = range(0)
         self.told = {kind: Told() for kind in KINDS}
 
-    def close(self) -> None:
-        """Remove the files."""
-        self._read.close()
-        self._held.close()
+    def turns(self, rows: int) -> Iterator[None]:
+        """Turns in which to `read`, to be told of what is `held`, and to `judge`. So many that what is kept of both
+        sides, of `rows` rows in all, has room on disk.
+        """
+        size = max(rows, 1) * self._read_type.itemsize
+        count = min(-(-size // MOST_BYTES), BUCKETS)
+        edges = [BUCKETS * turn // count for turn in range(count + 1)]
+        for first, end in pairwise(edges):
+            self._buckets = range(first, end)
+            with (
+                TaggedIds(self._folder, "suspected-input", self._read_type) as self._read,
+                TaggedIds(self._folder, "suspected-table", self._held_type) as self._held,
+            ):
+                yield
 
     def read(self, number: int, item: Input, prepared: Prepared, tags: NDArray[np.int64]) -> None:
         """Look at a chunk of the input `item`, whose number this is."""
@@ -102,16 +115,18 @@ class Suspects:
 
     def judge(self, limit: int) -> int:
         """Tell the kinds apart, and the first `limit` of each; returns how many agree after all."""
-        return sum(self._judged(self._read.records(one), self._held.records(one), limit) for one in range(BUCKETS))
+        return sum(self._judged(self._read.records(one), self._held.records(one), limit) for one in self._buckets)
 
     def _among(self, ids: NDArray[np.uint8]) -> Mask:
+        bucket = buckets_of(ids)
+        among: Mask = (bucket >= self._buckets.start) & (bucket < self._buckets.stop)
         if self._low is None:
-            return np.ones(len(ids), dtype=np.bool_)
+            return among
         if not len(self._low):
             return np.zeros(len(ids), dtype=np.bool_)
         low = halves(ids)[0]
         at = np.minimum(np.searchsorted(self._low, low), len(self._low) - 1)
-        among: Mask = self._low[at] == low
+        among &= self._low[at] == low
         return among
 
     def _printed(self, columns: Any, rows: int, kind: np.dtype[Any]) -> Records:

@@ -68,12 +68,13 @@ class ValueCheck:
         left_out = [name for name in self._own.schema.names if name not in compared]
         found = Values(compared, left_out, list(self._own.lacking), self._rows.agreed)
         if self._rows.suspected:
-            suspects = Suspects(self._own, self._side, self._provenance, self._rows.suspects, folder)
-            try:
+            low = self._rows.suspects
+            if low is None:  # all are looked at again
+                found.agreed = 0
+            suspects = Suspects(self._own, self._side, self._provenance, low, folder)
+            for _ in suspects.turns(2 * (self._rows.looked_at if low is None else self._rows.suspected)):
                 self._look_again(suspects)
                 found.agreed += suspects.judge(limit)
-            finally:
-                suspects.close()
             for kind, told in suspects.told.items():
                 setattr(found, kind, ValuesOfAKind(told.events, told.columns, self._named(told.first)))
         return found

@@ -21,13 +21,18 @@ from numpy.typing import NDArray
 
 from headrace.errors import HeadraceError
 
-__all__ = ["BUCKETS", "TaggedIds"]
+__all__ = ["BUCKETS", "TaggedIds", "buckets_of"]
 
 BUCKETS = 256
 _BLOCK = 6 << 20  # bytes
 
 Ids = NDArray[np.uint8]
 Tags = NDArray[np.int64]
+
+
+def buckets_of(ids: Ids) -> Ids:
+    """The bucket, 0 to 255, of each of `ids` (rows, 16). Shape (rows,)."""
+    return ids[:, 12]
 
 
 class TaggedIds:
@@ -89,7 +94,7 @@ class TaggedIds:
         if not self._waiting:
             return
         ids = np.concatenate([part for part, _, _ in self._gathered])
-        bucket = ids[:, 12]
+        bucket = buckets_of(ids)
         order = np.argsort(bucket, kind="stable")  # of bytes: a radix sort
         records = np.empty(len(ids), dtype=self._record)
         records["id"] = np.take(ids, order, axis=0)

@@ -379,6 +379,20 @@ def test_values_that_come_up_late_in_json_are_compared(world: World) -> None:
     assert found.changed.sample[-1].columns["late"] == ("y", "z") or len(found.changed.sample) == 10
 
 
+@pytest.mark.parametrize("suspects", [0, 4_000_000])
+def test_more_suspects_than_there_is_room_for_are_looked_at_in_turns(
+    world: World, monkeypatch: pytest.MonkeyPatch, suspects: int
+) -> None:
+    monkeypatch.setattr("headrace.suspects.MOST_BYTES", 4_096)
+    monkeypatch.setattr("headrace.row_values.MOST_SUSPECTS", suspects)
+    world.write("a.csv", numbered(300))
+    world.load("a.csv")
+    world.sql("UPDATE t SET v = 0 WHERE k >= 100")
+    found = world.values("a.csv", limit=2)
+    assert (kinds(found), found.changed.columns) == ((100, 200, 0, 0), {"v": 200})
+    assert [one.place.row for one in found.changed.sample] == [100, 101]
+
+
 def test_any_mixture_of_changes_is_counted_exactly(world: World) -> None:
     seed = secrets.randbits(32)
     print(f"seed {seed}")
