@@ -1,11 +1,10 @@
 """``--prove``: a load ends with a look at the table for every event that it met, whatever said that it is there.
 
-    IDs met ──► their digest, the stretches of time they lie in
+    IDs met ──► their sum, the stretches of time they lie in
                         │
-    table ──► the IDs in those stretches, or in all of it ──► the same digest? ──► proven: what a fresh load takes
-                                │ no: there are others' events too
-                                ├──► each looked for among those met: as many found as were met? ──► proven
-                                └──► far more than were met ──► each of those met is looked up by itself
+    table ──► the sum of the IDs in those stretches, or in all of it ──► the same? ──► proven: what a fresh load takes
+          └─► the IDs there: each looked for among those met ──► as many found as were met? ──► proven
+                    └──► far more than were met ──► each of those met is looked up by itself
 
 Met are the first occurrences in the input: what was inserted, what was found as a duplicate in the store, what was
 skipped because of a receipt. The table is asked after the last commit, with one statement for each stretch, so that
@@ -33,7 +32,7 @@ from headrace.partitioning.identity import id_text
 from headrace.partitioning.snapshot import IdRuns, Snapshot, gathered
 from headrace.stages import Stages
 from headrace.storage.base import Committed, IdRange, Store
-from headrace.storage.digest import NOTHING, Digest
+from headrace.storage.id_sums import IdSum
 
 __all__ = ["Met", "Proof", "require_proven"]
 
@@ -48,12 +47,12 @@ _BITS = 16  # below the milliseconds, in the first half of an ID of layout time
 
 @dataclass(slots=True)
 class Met:
-    """What is noted of the IDs as they are met: their digest, the blocks of 30 days they lie in, the least and greatest
+    """What is noted of the IDs as they are met: their sum, the blocks of 30 days they lie in, the least and greatest
     first half.
     """
 
     timed: bool
-    digest: Digest = NOTHING
+    total: IdSum = field(default_factory=IdSum)
     blocks: set[int] = field(default_factory=set)
     least: int = 2**64 - 1
     greatest: int = 0
@@ -62,7 +61,7 @@ class Met:
         """Note `ids` (rows, 16), each for the first time."""
         if len(ids) == 0:
             return
-        self.digest += Digest.of(ids)
+        self.total += IdSum.of(ids)
         if self.timed:
             high = np.ascontiguousarray(ids[:, :8]).view(">u8").reshape(-1).astype(np.uint64)
             self.least, self.greatest = min(self.least, int(high.min())), max(self.greatest, int(high.max()))
@@ -156,10 +155,11 @@ class Proof:
 
     def _same(self, met: Met) -> bool:
         """Whether the table holds exactly these events where they lie: a sum is all it takes."""
-        limit, digest = met.digest.whole.count + 1, NOTHING
-        for ids in self._read(met, limit):
-            digest += Digest.of(ids)
-        return digest == met.digest
+        told = self._store.id_sum(self._table, met.ranges())
+        if told is None:
+            read = (IdSum.of(ids) for ids in self._read(met, met.total.count + 1))
+            told = sum(read, IdSum())
+        return told == met.total
 
     def _found(self, seen: IdRuns, refused: Ids, met: Met, *, keep: Snapshot | None) -> int | None:
         """How many of those met the table holds; ``None`` if it holds far too many others."""

@@ -45,6 +45,7 @@ from numpy.typing import NDArray
 
 from headrace.storage.held import HeldRows
 from headrace.storage.holdings import Holdings
+from headrace.storage.id_sums import IdSum
 from headrace.storage.limits import Limits
 from headrace.storage.outbox import Outbox
 from headrace.storage.rejects import Reject, Rejects, StoredReject
@@ -273,6 +274,12 @@ class Store(Outbox, Rejects, Runs, Protocol):
         """Those of the packed `ids` (each once) that `table` holds now, packed, in any order.
 
         One statement for each 10,000, through the key: asking costs the same whatever the size of the table.
+        """
+        ...
+
+    def id_sum(self, table: str, ranges: Sequence[IdRange | None]) -> IdSum | None:
+        """The sum of the IDs that `table` holds in `ranges` (disjoint; ``None`` is all of it), by the database itself;
+        ``None`` where it cannot. One statement.
         """
         ...
 

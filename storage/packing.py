@@ -10,6 +10,7 @@ Measured on a million IDs while another thread of the client hashes: 10.0 M IDs/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from psycopg import sql
 
 from headrace.storage.base import EVENT_ID, RECEIPT, IdRange, TimeRange
 from headrace.storage.holdings import NO_RECEIPT
+from headrace.storage.id_sums import PROBE
 
 __all__ = [
     "ALONG_THE_KEY",
@@ -28,6 +30,7 @@ __all__ = [
     "ids_in",
     "packed_by_key",
     "packed_by_number",
+    "sum_of",
 ]
 
 IDS_PER_BLOCK = 10_000
@@ -95,6 +98,17 @@ def held_of(table: str) -> sql.Composed:
 def as_array(ids: bytes) -> str:
     """Packed IDs as PostgreSQL writes an array of them."""
     return "{" + ids.hex(",", _ID_BYTES) + "}"
+
+
+def sum_of(table: str, ranges: Sequence[IdRange | None]) -> sql.Composed:
+    """The statement for the sum of all IDs of `table` in `ranges`: count, sum, and the hash of `PROBE`."""
+    where = [sql.SQL("true") if one is None else _in_range(one) for one in ranges] or [sql.SQL("false")]
+    sums = sql.SQL(
+        "SELECT count(*), coalesce(sum(uuid_hash_extended({id}, 0)), 0)::text, uuid_hash_extended({probe}::uuid, 0) "
+        "FROM {table} WHERE {where}"
+    )
+    either = sql.SQL(" OR ").join(sql.SQL("({})").format(one) for one in where)
+    return sums.format(id=_ID, probe=sql.Literal(str(PROBE)), table=sql.Identifier(table), where=either)
 
 
 def holdings_of(table: str) -> sql.Composed:

@@ -39,6 +39,7 @@ from headrace.storage.facts import Facts, fitted, gone, parted, require_columns,
 from headrace.storage.failures import refused
 from headrace.storage.held import HeldRows
 from headrace.storage.holdings import Holdings
+from headrace.storage.id_sums import HASH_OF_PROBE, IdSum
 from headrace.storage.locks import lock_timed_out
 from headrace.storage.packing import (
     ALONG_THE_KEY,
@@ -50,6 +51,7 @@ from headrace.storage.packing import (
     ids_in,
     packed_by_key,
     packed_by_number,
+    sum_of,
 )
 from headrace.storage.proof import FRESH, astray, carrying, meddled, sent_ids
 from headrace.storage.revise import Aside
@@ -397,6 +399,12 @@ class PostgresStore(SqlStore):
     def held(self, table: str, ids: bytes) -> Iterator[bytes]:
         for block in in_packs(ids, IDS_PER_BLOCK):
             yield from self._packed(held_of(table), {"ids": as_array(block)}, first=THROUGH_THE_KEY)
+
+    def id_sum(self, table: str, ranges: Sequence[IdRange | None]) -> IdSum | None:
+        with self._reading() as connection:
+            found = self._ask(connection, Statement(sum_of(table, ranges))).fetchone()
+        count, total, probed = found or (0, "0", None)
+        return IdSum(count, int(total)) if probed == HASH_OF_PROBE else None
 
     def holdings(self, table: str) -> Iterator[Holdings]:
         for packed in self._packed(holdings_of(table)):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 
+import numpy as np
+import psycopg
 import pyarrow as pa
 import pytest
 from contract.pieces import TABLE, batch, make, new_ids, open_run, packed, piece, prepared
@@ -12,6 +14,7 @@ from contract.pieces import TABLE, batch, make, new_ids, open_run, packed, piece
 from headrace.storage import open_store
 from headrace.storage.base import IdRange, Store, TimeRange
 from headrace.storage.digest import Digest
+from headrace.storage.id_sums import IdSum
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -131,3 +134,21 @@ def test_a_time_range_is_utc_whatever_the_sessions_zone(postgres_url: str, kind:
         day = dt.datetime(2020, 1, 2, tzinfo=dt.UTC)
         assert packed(store.fetch_ids(TABLE, TimeRange("t", low=day))) == [late.bytes]
         assert packed(store.fetch_ids(TABLE, TimeRange("t", high=day))) == [early.bytes]
+
+
+def test_the_server_sums_ids_as_we_do(postgres_url: str) -> None:
+    """What a proof rests on: PostgreSQL's own hash of a uuid, over ranges that do not meet."""
+    ids = np.frombuffer(np.random.default_rng(7).bytes(16 * 500), dtype=np.uint8).reshape(-1, 16).copy()
+    ids[0], ids[1], ids[2, 8:] = 0, 255, 0
+    with open_store(postgres_url) as store:
+        store.prepare_ledger()
+        store.create_or_widen("t", pa.schema([("n", pa.int64())]), time_index=None)
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            for one in ids:
+                row = (uuid.UUID(bytes=one.tobytes()),)
+                connection.execute("INSERT INTO t (event_id, provider, headrace_receipt) VALUES (%s, 'p', 1)", row)
+        assert store.id_sum("t", [None]) == IdSum.of(ids)
+        assert store.id_sum("t", []) == IdSum()
+        first = ids[:, 0]
+        ranges = [IdRange(bytes([0x20]) + bytes(15), bytes([0x40]) + bytes(15)), IdRange(bytes([0xF0]) + bytes(15))]
+        assert store.id_sum("t", ranges) == IdSum.of(ids[((first >= 0x20) & (first < 0x40)) | (first >= 0xF0)])
