@@ -24,7 +24,17 @@ from headrace.sendable import require_sendable
 from headrace.storage.base import EVENT_ID, RESERVED_COLUMNS
 from headrace.storage.rejects import Reject
 
-__all__ = ["Enrich", "Enriched", "Enrichment", "OnError", "apply", "guarded", "halved", "load_function", "rejects_of"]
+__all__ = [
+    "Enrich",
+    "Enriched",
+    "Enrichment",
+    "OnError",
+    "guarded",
+    "halved",
+    "load_function",
+    "parts_of",
+    "rejects_of",
+]
 
 Enrich = Callable[[pa.RecordBatch], pa.RecordBatch]
 OnError = Literal["fail", "reject"]
@@ -91,29 +101,24 @@ def load_function(spec: str) -> Callable[..., Any]:
     return found
 
 
-def apply(enrichment: Enrichment, events: pa.RecordBatch, where: str) -> Enriched:
-    """`events` as the function returns them. Raises `WorkerError` with its traceback if it fails and may not."""
+def parts_of(
+    enrichment: Enrichment, events: pa.RecordBatch, where: str
+) -> tuple[list[pa.RecordBatch], list[tuple[int, str]]]:
+    """`events` as the function returns them, in one batch or several, and the rows that it fails on.
+
+    Raises `WorkerError` with its traceback if it fails and may not.
+    """
     function = enrichment.resolve()
+    rejecting = enrichment.on_error == "reject"
 
     def enriched(part: pa.RecordBatch) -> pa.RecordBatch:
         return guarded(lambda: _with_added(part, function(part)), enrichment.name, where, traced=not rejecting)
 
-    rejecting = enrichment.on_error == "reject"
     if not rejecting:
-        return _typed(enriched(events), ())
+        return [enriched(events)], []
     parts = list(halved(enriched, events))
-    tables = [pa.Table.from_batches([batch]) for _, batch, _ in parts if batch is not None]
-    failed = [(row, reason) for at, batch, reason in parts if batch is None for row in range(at.start, at.stop)]
-    if not tables:
-        return Enriched(events.slice(0, 0), failed)
-    # a part without a value for a new column may lack it
-    together = pa.concat_tables(tables, promote_options="default").combine_chunks().to_batches()
-    return _typed(together[0], failed)
-
-
-def _typed(events: pa.RecordBatch, failed: Sequence[tuple[int, str]]) -> Enriched:
-    without_value = [field.name for field in events.schema if pa.types.is_null(field.type)]
-    return Enriched(events.drop_columns(without_value) if without_value else events, failed, without_value)
+    failed = [(row, reason) for at, batch, reason in parts if batch is None for row in at]
+    return [batch for _, batch, _ in parts if batch is not None], failed
 
 
 def rejects_of(

@@ -56,7 +56,7 @@ from headrace.storage.base import Committed, Counts, Receipt, Store
 from headrace.storage.rejects import StoredReject
 from headrace.strategy import SEQUENTIAL
 from headrace.worker import alert_keys
-from headrace.workers import Task, Workers
+from headrace.workers import Done, Task, Workers
 
 __all__ = ["ingest"]
 
@@ -166,6 +166,7 @@ class _Run:
         self._confirmed = Confirmed()
         self._proof = Proof(store, agreement, session.folder, stages, wanted=options.prove)
         self._newest_us: int | None = None
+        self._types_are_settled = False
         self._sample = DuplicateSample(session.look_ups)
 
     def carried_out(
@@ -316,7 +317,7 @@ class _Run:
         flight = _Flight(
             batch,
             size,
-            [(order, self._workers.commit(order)) for order in open_slices],
+            [(order, self._given_out(order)) for order in open_slices],
             sum((receipt.counts for receipt in done), Counts()),
             sum(receipt.alerts for receipt in done),
             skipped=bool(partitions) and not open_slices,
@@ -342,6 +343,14 @@ class _Run:
                 self._drain()  # an earlier process has tried these, and may have refused them again
                 ids = batch.first_events(partition)
                 self._known.refuse(ids[~self._known.held(ids)].tobytes())
+
+    def _given_out(self, order: CommitOrder) -> Task[Committed]:
+        """The first slice with events is waited for where they are enriched: it settles the new columns' types."""
+        task = self._workers.commit(order)
+        if self._options.enrichment is None or self._types_are_settled or not order.pieces:
+            return task
+        self._types_are_settled = True
+        return Done(task.result())
 
     def _order(self, batch: MicroBatch, partition: int) -> CommitOrder:
         """The order to commit one partition, with the rejects whose rows it carries, where some are replayed."""

@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from headrace.enrich import apply
+from headrace.enriching import enriched
 from headrace.orders import CommitOrder, Piece
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.reasons import kept
 from headrace.revisions import Revisions
 from headrace.rules import Alerting, Judged, judge
-from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Slice, Store
+from headrace.storage.base import EVENT_ID, PROVIDER, Slice, Store
 from headrace.storage.outbox import REVISION_COLUMNS
 from headrace.storage.rejects import Reject
 from headrace.storage.repeats import Difference, Repeats
@@ -51,10 +51,9 @@ def with_repeats(order: CommitOrder, revisions: Revisions, piece: Slice, store: 
     without_value: Sequence[str] = ()
     failed: list[tuple[int, str]] = []
     if order.enrichment is not None and revisions.version is not None and rows.num_rows:
-        done = apply(order.enrichment, rows, where)
+        done = enriched(order.enrichment, rows, store, piece.table, where)
         failed, rows, without_value = list(done.failed), done.events, done.without_value
         places = np.delete(places, [at for at, _ in failed])
-        _widen(store, piece.table, rows)
     alerts = None
     asking = None if order.alerting is None or revisions.version is None else order.alerting.of_revisions
     if asking is not None:
@@ -107,13 +106,6 @@ def _told(asking: Alerting, piece: Slice, judged: Judged) -> pa.RecordBatch:
         found.append(judged.alerts.append_column("at", pa.array(judged.rows + piece.events.num_rows)))
     every: pa.Table = pa.Table.from_batches(found, schema=REVISION_COLUMNS).combine_chunks()
     return every.to_batches()[0] if every.num_rows else pa.RecordBatch.from_pylist([], schema=REVISION_COLUMNS)
-
-
-def _widen(store: Store, table: str, rows: pa.RecordBatch) -> None:
-    """Give the table the enriched columns that it lacks, before the transaction begins."""
-    data = [column for column in rows.schema if column.name not in RESERVED_COLUMNS]
-    if rows.num_rows:
-        store.create_or_widen(table, pa.schema(data), time_index=None)
 
 
 @dataclass(frozen=True)

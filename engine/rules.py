@@ -34,7 +34,7 @@ from headrace.storage.outbox import ALERT_COLUMNS
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Alerting", "Judged", "check_rules", "judge"]
+__all__ = ["Alerting", "Judged", "check_rules", "judge", "own_connection"]
 
 Mask = NDArray[np.bool_]
 Answer = tuple[Mask, dict[int, str]]
@@ -171,6 +171,11 @@ def _by_sql(rule: AlertRule, rows: pa.RecordBatch, name: str, where: str, on_err
     if len(alone) < min(len(failed), MOST_REASONS):
         return _one_by_one(told, rows)
     return said, alone | dict.fromkeys(failed[MOST_REASONS:].tolist(), f"{name} {_AS_MANY}")
+
+
+def own_connection() -> duckdb.DuckDBPyConnection:
+    """The DuckDB of the thread that asks; it opens no file."""
+    return _mine.connection
 
 
 def _answer(result: object, rows: int) -> Mask:

@@ -21,13 +21,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.enrich import apply, rejects_of
+from headrace.enrich import rejects_of
+from headrace.enriching import enriched
 from headrace.gathering import addresses, gathered
 from headrace.orders import CommitOrder, Piece
 from headrace.partitioning.dedup import among, groups, id_order
 from headrace.partitioning.identity import ids_from_arrow
 from headrace.rules import judge
-from headrace.storage.base import EVENT_ID, RESERVED_COLUMNS, Slice, Store
+from headrace.storage.base import EVENT_ID, Slice, Store
 from headrace.storage.rejects import Reject
 from headrace.storage.spans import Stopwatch
 
@@ -74,8 +75,7 @@ def _try(order: CommitOrder, pieces: Sequence[Piece], given: pa.RecordBatch, sto
     without_value: Sequence[str] = ()
     if order.enrichment is not None and given.num_rows:
         with watch.stage("enrich", rows=given.num_rows):
-            done = apply(order.enrichment, given, where)
-            _widen(store, order.slice.table, given, done.events)
+            done = enriched(order.enrichment, given, store, order.slice.table, where)
         events, reasons, without_value = done.events, dict(done.failed), done.without_value
         passed[list(reasons)] = False
     if order.alerting is None or not events.num_rows:
@@ -86,13 +86,6 @@ def _try(order: CommitOrder, pieces: Sequence[Piece], given: pa.RecordBatch, sto
     passed[failed] = False
     reasons |= zip(failed.tolist(), (reason for _, reason in judged.failed), strict=True)
     return _Tried(given, passed, judged.events, judged.alerts, judged.rows, reasons)
-
-
-def _widen(store: Store, table: str, given: pa.RecordBatch, events: pa.RecordBatch) -> None:
-    """Give the table the enriched columns that it lacks, before the transaction begins."""
-    data = [column for column in events.schema if column.name not in RESERVED_COLUMNS]
-    if events.num_rows and len(data) + 2 > len(given.schema):
-        store.create_or_widen(table, pa.schema(data), time_index=None)
 
 
 class _Rows:

@@ -9,6 +9,7 @@ The latter are in `headrace.pool`.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -21,7 +22,7 @@ from headrace.stages import PoolHealth
 from headrace.storage.base import Committed, Store
 from headrace.worker import carry_out, gather, identify
 
-__all__ = ["InlineWorkers", "Task", "Workers"]
+__all__ = ["Done", "InlineWorkers", "Task", "Workers"]
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -33,6 +34,17 @@ class Task(Protocol[Result_co]):
     def result(self) -> Result_co:
         """What came of it, when it is done. Raises what the work raised."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[Result_co]):
+    """Work that was waited for already."""
+
+    outcome: Result_co
+
+    def result(self) -> Result_co:
+        """What came of it."""
+        return self.outcome
 
 
 class Workers(Protocol):
