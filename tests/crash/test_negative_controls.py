@@ -41,9 +41,9 @@ CONTROLS = [
             ),
             ("storage/schema.py", "sqlite_with_rowid=False", "sqlite_with_rowid=True"),
             (
-                "storage/fit.py",
-                "    if unique is not None and [EVENT_ID] not in",
-                "    if not unique and [EVENT_ID] in",
+                "storage/facts.py",
+                "    if facts.keyless is not None:",
+                "    if facts.keyless is None and not facts.columns:",
             ),
             ("storage/sqlite.py", " ON CONFLICT({unique}) DO NOTHING", ""),
         ),
@@ -128,7 +128,7 @@ CONTROLS = [
         (
             (
                 "storage/revise.py",
-                "        taken = self._take_over(ranked, version) if count",
+                "        taken = self._take_over(ranked, version, there) if count",
                 "        taken = set() if count",
             ),
         ),
