@@ -31,6 +31,7 @@ from headrace.ownership import others_events, require_own_events
 from headrace.partitioning.dedup import groups
 from headrace.partitioning.identity import id_text, ids_from_packed
 from headrace.partitioning.tagged import BUCKETS, TaggedIds
+from headrace.pinned import require_same_row
 from headrace.places import Places
 from headrace.progress import Progress, Quiet
 from headrace.rereading import identified
@@ -82,6 +83,9 @@ class _Comparison:
         self._limit = limit
         self._contract = contract_for(store, table, options)
         require_own_events(store, table, self._contract, options)
+        if options.identity is None and self._contract.whole_row:
+            for item in inputs:
+                require_same_row(item.name, item.columns(), self._contract)
         self._places = Places(inputs)
         self._found = Verification(table, options.provider)
         self._missing: list[tuple[bytes, int]] = []

@@ -97,7 +97,7 @@ def test_a_time_column_that_says_no_time_any_more_is_refused(headrace: Headrace)
     assert "time column at" in headrace.run("load", "in.csv", "--table", "ev", expect=2).stderr
     assert headrace.count("ev") == 1
     assert "time column at" in headrace.run("doctor", expect=1).stdout
-    assert "VERIFIED" in headrace.run("verify", "in.csv", "--table", "ev").stdout
+    assert "VERIFIED" in headrace.run("verify", "in.csv", "--table", "ev", "--ids-only").stdout
 
 
 def test_a_poll_without_an_id_in_its_entry_is_refused_and_the_check_up_says_why(headrace: Headrace) -> None:

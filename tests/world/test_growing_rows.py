@@ -32,6 +32,7 @@ def test_a_row_that_has_grown_is_refused_with_its_columns_and_what_to_do(files: 
     for said in ("2.csv", "grown by b", "--id", "--table", "--select"):
         assert said in refused
     assert files.query("SELECT a FROM t") == [("x",)]
+    assert "grown by b" in files.run("verify", "1.csv", "2.csv", "--table", "t", "--ids-only", expect=2).stderr
     # the columns that it had, by name or by choice, are what they were
     assert files.load("2.csv", "--table", "t", "--select", "SELECT a FROM source")["inserted"] == 0
     assert files.load("2.csv", "--table", "t", "--id", "a")["inserted"] == 0
