@@ -427,7 +427,7 @@ class PostgresStore(SqlStore):
         return form_of_postgres(self._declared(connection, table))
 
     def _declared(self, connection: sa.Connection, table: str) -> Sequence[Any]:
-        name = self._engine.dialect.identifier_preparer.quote(table)
+        name = sql.Identifier(table).as_string(None)  # a value here: SQLAlchemy would double a per cent sign in it
         return connection.execute(DECLARED_IN_POSTGRES, {"table": name}).all()
 
     def _packed(
