@@ -60,7 +60,7 @@ def replay(
     total = outcome.counts + Counts(read=len(unsplit), rejected=len(unsplit))
     shown = {
         **asdict(total),
-        "replayed": len(given) - len(unsplit) - outcome.settled,
+        "replayed": outcome.counts.read if outcome.errors else len(given) - len(unsplit) - outcome.settled,
         "settled_meanwhile": outcome.settled,
         "revisions_left": left,
         "again": [_reject_object(one) for one in outcome.again],
@@ -177,7 +177,8 @@ def _replay_text(outcome: Outcome, total: Counts, unsplit: Sequence[StoredReject
     duplicates = total.duplicate_in_input + total.duplicate_in_store
     if total.revised:
         kept = f", {total.revised:,} of the duplicates with another payload{kept}"
-    rows = given - outcome.settled
+    # where something failed, what it left is kept: only what was committed has been replayed
+    rows = total.read if outcome.errors else given - outcome.settled
     if total.read != rows and not outcome.errors:
         kept = f" ({total.read:,} rows behind the select){kept}"
     text = (

@@ -256,7 +256,7 @@ def test_rejects_of_several_tables_and_providers_go_to_their_own(headrace: Headr
     headrace.query("ALTER TABLE b RENAME TO gone")
     headrace.query("CREATE TABLE b (k bigint)")
     failed = headrace.run("rejects", "replay", "--set", "v=5", expect=2)
-    assert "4 replayed" in failed.stdout or "8 replayed: 4 inserted" in failed.stdout
+    assert "4 replayed: 4 inserted" in failed.stdout
     assert headrace.query("SELECT provider, count(*) FROM a GROUP BY 1 ORDER BY 1") == [("p", 2), ("q", 2)]
     assert states(headrace) == {"kept": 4, "replayed": 4}
     headrace.query("DROP TABLE b")
