@@ -16,8 +16,6 @@ def _does(*names: str) -> Callable[[Act], bool]:
 KNOWN: dict[str, Callable[[Act], bool]] = {
     "types are believed in (1, 4)": _does("alter payload type", "alter identity type", "rebuild with other type"),
     "triggers, rules and keys that are none (7, 9)": _does("trigger", "replace the key", "row security"),
-    "a poll believes what it has seen (29)": _does("poll"),
-    "a bad and a good row of one event (5)": lambda one: bool(one.get("enrich")),
     "columns that the database fills (20)": _does("add own column"),
 }
 """What is known, and which acts show it."""

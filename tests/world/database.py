@@ -140,6 +140,10 @@ class Database:
         """Whether there is such a table."""
         return bool(self.columns(table))
 
+    def has_column(self, table: str, column: str) -> bool:
+        """Whether the table has such a column."""
+        return column in self.columns(table)
+
     def may_look(self) -> None:
         """Raises `Blocked` where a lock keeps neighbours from reading the table."""
 

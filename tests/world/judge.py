@@ -151,7 +151,9 @@ def _done(watch: Watch, read: Input, said: Said, *, quiet: bool, alerted: bool, 
     touched = watch.touched()
     # a poll that found nothing new refers to the rejects of an earlier run
     of_run = [one for one in after.rejects if one["run_id"] == said.run_id or not said.books]
-    kept = {(one["source"], one["row_number"]) for one in of_run}
+    # rows that came in memory have no source that the oracle could know
+    nameless = {source for source, _, _ in read.rows} == {""}
+    kept = {("" if nameless else one["source"], one["row_number"]) for one in of_run}
     wrong = _missing(watch, read, touched, kept)
     wrong += _false(before, after, read, touched)
     wrong += _unkept(read, after, kept)

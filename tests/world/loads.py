@@ -34,6 +34,7 @@ def draw_load(chance: random.Random) -> dict[str, Any]:
         **_draw_way(chance),
         "chunk_rows": chance.choice((3, 5, 8, 1000)),
         "resume": chance.random() < 0.85,
+        "prove": chance.random() < 0.2,
     }
 
 
@@ -54,7 +55,7 @@ def _draw_way(chance: random.Random) -> dict[str, Any]:
 def load(world: World, **how: Any) -> Outcome:
     files = [world.files[name] for name in how["files"]]
     contents = [[str(one.path), list(one.rows)] for one in files]
-    options = _options(world, how) | {"chunk_rows": how["chunk_rows"], "resume": how["resume"]}
+    options = _options(world, how) | {"chunk_rows": how["chunk_rows"], "resume": how["resume"], "prove": how["prove"]}
     stop = Event()
 
     def work() -> Said:

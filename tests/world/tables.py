@@ -241,7 +241,8 @@ def other_unique_key(world: World, *, column: str) -> None:
 
 BODIES = {
     "audit": ("AFTER", "INSERT INTO ev_audit VALUES (NEW.k::text); RETURN NULL;"),
-    "stamp": ("BEFORE", "NEW.w = 'stamped'; RETURN NEW;"),
+    "stamp": ("BEFORE", "NEW.stamp = 'stamped'; RETURN NEW;"),
+    "falsify": ("BEFORE", "NEW.w = 'stamped'; RETURN NEW;"),
     "swallow": ("BEFORE", "IF NEW.k::text::bigint % 2 = 0 THEN RETURN NULL; END IF; RETURN NEW;"),
     "redirect": (
         "BEFORE",
@@ -255,9 +256,11 @@ BODIES = {
 @act("tables", weight=3, draw=lambda chance: {"kind": chance.choice(sorted(BODIES))}, hinders=True)
 def trigger(world: World, *, kind: str) -> None:
     _table(world, "w")
+    stamped = [] if world.database.has_column(EVENTS, "stamp") else [f"ALTER TABLE {EVENTS} ADD COLUMN stamp TEXT"]
     if _is_postgres(world):
         when, body = BODIES[kind]
         world.database.run(
+            *(stamped if kind == "stamp" else []),
             "CREATE TABLE IF NOT EXISTS ev_audit (k text)",
             f"CREATE OR REPLACE FUNCTION ev_moved() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$",
             f"DROP TRIGGER IF EXISTS ev_t ON {EVENTS}",
@@ -267,13 +270,17 @@ def trigger(world: World, *, kind: str) -> None:
     what = {
         "audit": "AFTER INSERT ON ev BEGIN INSERT INTO ev_audit VALUES (NEW.k); END",
         "swallow": "BEFORE INSERT ON ev WHEN NEW.k % 2 = 0 BEGIN SELECT RAISE(IGNORE); END",
-        "stamp": "AFTER INSERT ON ev BEGIN UPDATE ev SET w = 'stamped' WHERE event_id = NEW.event_id; END",
+        "stamp": "AFTER INSERT ON ev BEGIN UPDATE ev SET stamp = 'stamped' WHERE event_id = NEW.event_id; END",
+        "falsify": "AFTER INSERT ON ev BEGIN UPDATE ev SET w = 'stamped' WHERE event_id = NEW.event_id; END",
     }.get(kind)
     if what is None:
         raise Blocked("SQLite's triggers cannot do that")
-    world.database.run(
-        "CREATE TABLE IF NOT EXISTS ev_audit (k text)", "DROP TRIGGER IF EXISTS ev_t", f"CREATE TRIGGER ev_t {what}"
-    )
+    made = [
+        "CREATE TABLE IF NOT EXISTS ev_audit (k text)",
+        "DROP TRIGGER IF EXISTS ev_t",
+        f"CREATE TRIGGER ev_t {what}",
+    ]
+    world.database.run(*(stamped if kind == "stamp" else []), *made)
 
 
 @act("tables", weight=1)
