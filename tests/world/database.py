@@ -85,6 +85,7 @@ class Picture:
     states: Counter[str] = field(default_factory=Counter)
     """How many alerts are in each state."""
     contract: str | None = None
+    runs: frozenset[str] = frozenset()
 
     def count(self) -> int:
         """Rows of events."""
@@ -170,6 +171,7 @@ class Database:
             alerts,
             Counter(one["state"] for one in raised),
             pinned[0]["contract"] if pinned else None,
+            frozenset(one["run_id"] for one in self.query("SELECT run_id FROM headrace_runs")),
         )
 
 

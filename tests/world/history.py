@@ -25,14 +25,15 @@ from world.judging import Outcome
 from world.moments import Moments
 from world.world import ACTS, Act, Known, Setup, World
 
+from headrace import storage
 from headrace.errors import HeadraceError
 
 __all__ = ["History", "Played", "draw", "play", "shortened"]
 
 SETUPS = (Setup(("k",), None), Setup(("k",), "at"), Setup(("k", "at"), "at"))
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
-AGAIN = 0.5
-"""How often Headrace's next act is the same command once more: what is resumed or repeated shows most."""
+BY_WORLD, AGAIN = 0.65, 0.6
+"""How often the next act is the world's, and how often the same command comes again right after it: that shows most."""
 FLAG = "ENABLE_PARALLEL_CHUNK_PROCESSING"
 
 
@@ -80,12 +81,13 @@ def draw(seed: int, store: str, off: Callable[[Act], bool] = lambda _: False) ->
     chance = random.Random(f"{store} {seed}")
     known = [one for one in ACTS.values() if store in one.stores]
     acts: list[Act] = [_one(chance, [ACTS["load"], ACTS["batch"]], known, off)]
-    for _ in range(chance.randrange(2, 9)):
-        by_headrace = chance.random() < 0.5
-        if by_headrace and chance.random() < AGAIN:
-            acts.append(_again(chance, acts))
+    by_world, by_headrace = [[one for one in known if (one.by != "headrace") is world] for world in (True, False)]
+    for _ in range(chance.randrange(1, 5)):
+        if chance.random() < BY_WORLD:
+            acts.append(_one(chance, by_world, known, off))
+            acts += [_again(chance, acts)] if chance.random() < AGAIN else []
         else:
-            acts.append(_one(chance, [one for one in known if (one.by == "headrace") == by_headrace], known, off))
+            acts.append(_one(chance, by_headrace, known, off))
     # what a command that was refused or killed owes shows in the next one
     acts.append(_again(chance, acts))
     return History(seed, store, chance.choice(SETUPS), chance.randrange(1000), tuple(acts))
@@ -148,6 +150,8 @@ def play(history: History, database: Database | None, moments: Moments) -> Playe
     with _folder() as folder:
         of_ours = database or Sqlite(folder / "h.db")
         of_ours.clear()
+        if history.first % 5:
+            _have_a_ledger(of_ours)
         world = World(of_ours, folder, history.setup, moments)
         for number, file in enumerate(world.files.values()):
             file.write(make_rows(history.first + number, 22, bad=0.05 if number == 1 else 0.0))
@@ -166,6 +170,12 @@ def play(history: History, database: Database | None, moments: Moments) -> Playe
             world.close()
         played.inside = world.inside
     return played
+
+
+def _have_a_ledger(database: Database) -> None:
+    """Most histories begin with one: to make it takes more statements than a load, and moments would fall among them."""
+    with storage.open_store(database.url) as store:
+        store.prepare_ledger()
 
 
 def _play_one(world: World, one: Act, played: Played) -> None:

@@ -203,9 +203,10 @@ def _unkept(read: Input, after: Picture, kept: set[tuple[str, int]]) -> Words:
 def _books(watch: Watch, read: Input, said: Said, after: Picture, *, quiet: bool, ran: set[Key]) -> Words:
     wrong: Words = []
     brought = inserted(watch)
+    resumed = said.resumed or said.run_id in watch.pictures[0].runs
     if said.read != len(read.rows):
         wrong.append(f"the books say {said.read} read, of {len(read.rows)}")
-    least, most = len(brought), len(brought | ran if said.resumed else brought)
+    least, most = len(brought), len(brought | ran if resumed else brought)
     if not least <= said.inserted <= most:
         wrong.append(f"the books say {said.inserted} inserted, it was {least}{f' to {most}' if most > least else ''}")
     kept = [one for one in after.rejects if one["run_id"] == said.run_id and one["stage"] != "revision"]
@@ -215,7 +216,7 @@ def _books(watch: Watch, read: Input, said: Said, after: Picture, *, quiet: bool
     if quiet and not read.unlucky and said.rejected != bad:
         wrong.append(f"{said.rejected} rejected, {bad} are bad")
     raised = sum(len(late.alerts.keys() - early.alerts.keys()) for early, late in watch.headraces())
-    if said.alerts < raised or (said.alerts > raised and not said.resumed):
+    if said.alerts < raised or (said.alerts > raised and not resumed):
         wrong.append(f"the books say {said.alerts} alerts, {raised} were raised")
     return wrong
 

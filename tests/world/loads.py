@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from threading import Event
@@ -55,7 +56,7 @@ def _draw_way(chance: random.Random) -> dict[str, Any]:
 def load(world: World, **how: Any) -> Outcome:
     files = [world.files[name] for name in how["files"]]
     contents = [[str(one.path), list(one.rows)] for one in files]
-    options = _options(world, how) | {"chunk_rows": how["chunk_rows"], "resume": how["resume"], "prove": how["prove"]}
+    options = _same_as_before(world, how)
     stop = Event()
 
     def work() -> Said:
@@ -134,6 +135,20 @@ def _options(world: World, how: Act) -> Named:
     if _enriches(how):
         options |= {"enrich": enrich, "on_error": "reject"}
     return options  # type: ignore[return-value]
+
+
+def _same_as_before(world: World, how: Act) -> Named:
+    """The load's options: the very same where the same command was given before, so that it can be resumed.
+
+    A table that is gone must be made with its types once more.
+    """
+    command = json.dumps({name: value for name, value in how.items() if name != "at"}, sort_keys=True)
+    earlier = world.commands.get(command)
+    if earlier is not None and ("types" in earlier or world.database.has(EVENTS)):
+        return earlier  # type: ignore[return-value]
+    own = {"chunk_rows": how["chunk_rows"], "resume": how["resume"], "prove": how["prove"]}
+    world.commands[command] = {**_options(world, how), **own}
+    return world.commands[command]  # type: ignore[return-value]
 
 
 def _enriches(how: Act) -> bool:

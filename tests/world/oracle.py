@@ -18,6 +18,9 @@ An event that the act did not touch is owed as if nothing had happened. In parti
 when the world emptied it in the middle of a load is owed: no belief may hide it. For an input that the world replaced
 while it was read, either content may have been read, but one of them whole.
 
+**A neighbour's own trigger** may set columns that no input has. What it makes of a column that an input has is its own
+doing, and not played here; that it swallows, moves or renames an event is.
+
 **Columns.** A column that an input does not have is null in the rows that it brings, or what the table's default says.
 A value is compared as text, alike for all types that lose nothing (`world.database.norm`).
 """

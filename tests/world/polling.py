@@ -44,8 +44,9 @@ def _settings(world: World, chunk_rows: int) -> str:
     identity = json.dumps(list(world.setup.identity))
     time = f'time = "{world.setup.time}"\n' if world.setup.time else ""
     types = ", ".join(f'{name} = "{kind}"' for name, kind in TYPES.items() if name != "x")
-    # types are for a first load; where the table is there they must not contradict it
-    pinned = f"types = {{ {types} }}\n" if not world.database.has(EVENTS) else ""
+    # a column that was altered contradicts what the file pins
+    altered = any("type" in one for one in world.hindered)
+    pinned = "" if altered else f"types = {{ {types} }}\n"
     return (
         f'database = "{world.database.url}"\n[run]\nlease = "1s"\n[providers.p]\npath = "f1.csv"\ntable = "{EVENTS}"\n'
         f'id = {identity}\n{time}{pinned}interval = "1s"\nmode = "sequential"\nchunk_rows = {chunk_rows}\n'

@@ -145,7 +145,7 @@ def alter_payload_type(world: World, *, column: str, kind: str) -> None:
     _alter(world, column, kind)
 
 
-@act("tables", weight=2, draw=_draw_type("k", "at"), stores=POSTGRES, hinders=True)
+@act("tables", weight=4, draw=_draw_type("k", "at"), stores=POSTGRES, hinders=True)
 def alter_identity_type(world: World, *, column: str, kind: str) -> None:
     _alter(world, column, kind)
 
@@ -242,7 +242,6 @@ def other_unique_key(world: World, *, column: str) -> None:
 BODIES = {
     "audit": ("AFTER", "INSERT INTO ev_audit VALUES (NEW.k::text); RETURN NULL;"),
     "stamp": ("BEFORE", "NEW.stamp = 'stamped'; RETURN NEW;"),
-    "falsify": ("BEFORE", "NEW.w = 'stamped'; RETURN NEW;"),
     "swallow": ("BEFORE", "IF NEW.k::text::bigint % 2 = 0 THEN RETURN NULL; END IF; RETURN NEW;"),
     "redirect": (
         "BEFORE",
@@ -271,7 +270,6 @@ def trigger(world: World, *, kind: str) -> None:
         "audit": "AFTER INSERT ON ev BEGIN INSERT INTO ev_audit VALUES (NEW.k); END",
         "swallow": "BEFORE INSERT ON ev WHEN NEW.k % 2 = 0 BEGIN SELECT RAISE(IGNORE); END",
         "stamp": "AFTER INSERT ON ev BEGIN UPDATE ev SET stamp = 'stamped' WHERE event_id = NEW.event_id; END",
-        "falsify": "AFTER INSERT ON ev BEGIN UPDATE ev SET w = 'stamped' WHERE event_id = NEW.event_id; END",
     }.get(kind)
     if what is None:
         raise Blocked("SQLite's triggers cannot do that")

@@ -121,6 +121,8 @@ class World:
     """Every row that any command has read, by event: what the table may hold of it."""
     unfinished: set[Key] = field(default_factory=set)
     """What commands have inserted that did not come to their end: a resumed run counts it as its own."""
+    commands: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The options of each load by its parameters."""
     copies: dict[str, Any] = field(default_factory=dict)
     holding: list[Thread] = field(default_factory=list)
     """Who holds a lock and will let it go."""
