@@ -59,7 +59,8 @@ def plain_words(text: str) -> str:
     text = re.sub(r"(sqlite|postgresql)://\S*?(?=[,:]? |$)", "the database", text)
     text = re.sub(r"/\S*/(f\d\.\w+)", r"\1", text)
     text = re.sub(r"/\S+", "…", text)
-    text = re.sub(r"\b[0-9a-f]{32}\b", "…", text)
+    text = re.sub(r"\b[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}\b", "…", text)
+    text = re.sub(r"(…, )+…", "…", text)
     return re.sub(r"\d+(\.\d+)?", "N", text)[:LONGEST]
 
 

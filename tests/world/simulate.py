@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -41,7 +42,7 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def prepared(server: str, name: str = "headrace_world") -> Postgres:
+def prepared(server: str, name: str = f"headrace_world_{os.getpid()}") -> Postgres:
     """A database of the server at `server` (a superuser's URL of its database ``postgres``), and Headrace's user."""
     with psycopg.connect(server, autocommit=True) as connection:
         if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [USER]).fetchone() is None:
