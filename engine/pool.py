@@ -339,7 +339,8 @@ def _by_value(order: PrepareOrder | CommitOrder) -> PrepareOrder | CommitOrder:
     """The order with its rows in it, for workers who do not see the spool."""
     if isinstance(order, PrepareOrder):
         return replace(order, chunk=pack_bytes(order.chunk.open()))
-    return replace(order, pieces=tuple(map(_carried, order.pieces)), repeats=tuple(map(_carried, order.repeats)))
+    pieces, repeats, spares = (tuple(map(_carried, rows)) for rows in (order.pieces, order.repeats, order.spares))
+    return replace(order, pieces=pieces, repeats=repeats, spares=spares)
 
 
 def _carried(piece: Piece) -> Piece:

@@ -23,7 +23,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from headrace import commands, ingest, parcel, scratch, source
 from headrace.partitioning.snapshot import Snapshot
-from headrace.storage import postgres, sqlite
+from headrace.storage import copy_in, postgres, sqlite
 from headrace.storage.sqlstore import SqlStore
 
 __all__ = ["COORDINATOR", "FAULT", "HITS", "become_coordinator", "hit", "install"]
@@ -134,7 +134,7 @@ def _install_copy() -> None:
         hit("COPY end")
 
     postgres.PostgresStore._copy = wrapped  # type: ignore[method-assign]
-    inner = postgres.ArrowToPostgresBinaryEncoder
+    inner = copy_in.ArrowToPostgresBinaryEncoder
 
     class Encoder:
         """The encoder, which reaches the middle of a COPY when header and rows are sent, and the end is not."""
@@ -147,7 +147,7 @@ def _install_copy() -> None:
                 hit("COPY middle")
             return getattr(self._inner, name)
 
-    postgres.ArrowToPostgresBinaryEncoder = Encoder
+    copy_in.ArrowToPostgresBinaryEncoder = Encoder
 
 
 def _install_insert() -> None:

@@ -37,7 +37,7 @@ def run_peer(script: str, job: Path) -> None:
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
 def test_by_hand_is_right_even_where_events_stand_twice(postgres_url: str, tmp_path: Path, kind: str) -> None:
     path = write_input(tmp_path, "fires", kind, ROWS, 0, Situation("twice", repeated=0.2))
-    create_table(postgres_url, TABLE, FIRES, keyed=True)
+    create_table(postgres_url, TABLE, FIRES, key=FIRES.key)
     run_peer("psycopg_copy.py", job_of(postgres_url, path, tmp_path / "job"))
     want = expected(FIRES, [path], tmp_path)
     assert want.distinct < ROWS
@@ -56,7 +56,7 @@ SPOILED = {
 def test_the_lower_bound_writes_every_event_and_a_spoiled_table_is_found_out(postgres_url: str, tmp_path: Path) -> None:
     path = write_input(tmp_path, "fires", "parquet", ROWS, 0, Situation("fresh"))
     encode_chunks(path, FIRES)
-    create_table(postgres_url, TABLE, FIRES, keyed=False)
+    create_table(postgres_url, TABLE, FIRES)
     run_peer("raw_copy.py", job_of(postgres_url, path, tmp_path / "job"))
     want = expected(FIRES, [path], tmp_path)
     assert verdict(want, found(FIRES, postgres_url, TABLE)) == "right"

@@ -229,7 +229,7 @@ def test_a_traced_event_shows_canonical_values_on_both_databases(store: Store) -
     origin = store.origin(TABLE, ids[0])
     assert origin is not None
     shown = {name: str(origin.row[name])[:19] for name in ("t", "d")}
-    assert shown == {"t": "2020-01-02 03:04:05", "d": "2020-01-02"}
+    assert shown == {"t": "2020-01-02T03:04:05", "d": "2020-01-02"}
 
 
 def test_an_event_of_nobodys_receipt_has_a_row_but_no_origin(postgres_url: str) -> None:

@@ -87,10 +87,10 @@ CONTROLS = [
         (
             (
                 "deliver.py",
-                "            attempts = self._send(",
-                "            done = [Attempt(one.alert_id, 'delivered') for one in claimed]\n"
-                "            self._outbox.settle_attempts(lease, done)\n"
-                "            attempts = self._send(",
+                "            self._unsettled = (lease, claimed, self._send(",
+                "            done = [Attempt(one.alert_id, 'delivered', key=one.key) for one in claimed]\n"
+                "            outbox.settle_attempts(lease, done)\n"
+                "            self._unsettled = (lease, claimed, self._send(",
             ),
         ),
         "crash/test_delivery.py::test_killed_between_send_and_mark_every_alert_is_delivered",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -34,7 +35,10 @@ def ids_of(item: object, kind: LogicalType, timezone: str = "UTC", provider: str
     found: dict[int, str] = {}
     rows = 0
     for chunk in source.chunks(pa.schema([("v", arrow_type(kind))]), options):
-        prepared = prepare(chunk, Contract((("v", kind),), time="v" if time else None, timezone=timezone), provider)
+        # a blank alone would be no identity at all
+        whole = replace(chunk, batch=chunk.batch.append_column("one", pa.array([1] * chunk.batch.num_rows, pa.int64())))
+        identity: tuple[tuple[str, LogicalType], ...] = (("v", kind), ("one", "integer"))
+        prepared = prepare(whole, Contract(identity, time="v" if time else None, timezone=timezone), provider)
         rows += prepared.read
         assert prepared.rows is not None
         found |= dict(zip(prepared.rows.tolist(), (row.tobytes().hex() for row in prepared.ids), strict=True))

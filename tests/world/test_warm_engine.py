@@ -91,6 +91,9 @@ def test_what_an_engine_knows_costs_one_statement_a_chunk_and_none_where_nothing
 
     with engine_over(store_url) as engine:
         engine.ingest(batch(range(4000)))
+        engine.ingest(
+            batch(range(4000))
+        )  # the first duplicates are also compared with the table's rows, once in a while
         new, known_ones, both = (statements(keys) for keys in (range(4000, 4100), range(4000), range(4050, 4150)))
     assert known_ones <= new + 1
     assert both <= new + 1
