@@ -151,13 +151,13 @@ def test_sqlite_files_are_closed_with_the_threads_that_opened_them(
 ) -> None:
     with ThreadPoolExecutor(3) as executor:
         load(sqlite_url, "a", events, mode="parallel", executor=executor)
-        assert open_files(tmp_path)
-    wait_until(lambda: not open_files(tmp_path))
+        assert open_databases(tmp_path)
+    wait_until(lambda: not open_databases(tmp_path))
 
 
-def open_files(folder: Path) -> list[Path]:
+def open_databases(folder: Path) -> list[Path]:
     files = (entry.resolve() for entry in Path("/proc/self/fd").iterdir())
-    return [file for file in files if file.is_relative_to(folder.resolve())]
+    return [file for file in files if file.is_relative_to(folder.resolve()) and ".db" in file.name]
 
 
 def test_workers_that_outlive_a_run_outlive_the_loss_of_their_connections(
