@@ -293,7 +293,7 @@ class SqlStore(SqlOutbox, SqlRejects, SqlRuns, ProviderTable, Checks, ABC):
                 lambda connection: self._commit_in(connection, piece), piece.table, lambda: self._timed(piece)
             )
         spans = tuple(self._watch.spans)
-        return replace(tried.value, retries=tried.failures, server_was_away=tried.away, spans=spans)
+        return replace(tried.value, retries=tried.failures, server_was_away=self._lost_since(), spans=spans)
 
     @contextmanager
     def _timed(self, piece: Slice) -> Iterator[sa.Connection]:

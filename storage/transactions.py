@@ -39,11 +39,10 @@ K = TypeVar("K")
 
 @dataclass(frozen=True, slots=True)
 class Retried(Generic[T]):
-    """What a transaction came to: its result, how often it had to be run again, whether a connection was lost."""
+    """What a transaction came to: its result, and how often it had to be run again."""
 
     value: T
     failures: int
-    away: bool
 
 
 class Transactions:
@@ -54,7 +53,10 @@ class Transactions:
         self._url = url
         self._on_statement = on_statement
         self._watch = Stopwatch()
+        self._lost = False
         sa.event.listen(engine, "before_cursor_execute", self._before_execute)
+        # the pool replaces a connection that it finds dead, and no statement fails
+        sa.event.listen(engine, "invalidate", self._note_loss)
 
     @property
     def url(self) -> str:
@@ -101,16 +103,25 @@ class Transactions:
             try:
                 with translated(where), (begun or self._engine.begin)() as connection:
                     value = work(connection)
-                return Retried(value, patience.failures, patience.away)
+                return Retried(value, patience.failures)
             except RetryableStoreError as error:
                 if not patience.allows(error):
                     error.add_note(f"given up after {patience.failures} tries")
                     raise
                 if isinstance(error, ConnectionLostError):
+                    self._lost = True
                     # a session that began while the server was read-only may stay so
                     self._engine.dispose()
                 with self._watch.stage("commit.pause"):
                     time.sleep(patience.pause())
+
+    def _lost_since(self) -> bool:
+        """Whether a connection was lost since this was last asked."""
+        lost, self._lost = self._lost, False
+        return lost
+
+    def _note_loss(self, _driver: object, _record: object, error: BaseException | None) -> None:
+        self._lost = self._lost or error is not None
 
     def _before_execute(self, *event: Any) -> None:
         self._say(event[2])
@@ -127,11 +138,6 @@ class _Patience:
         self.failures = 0
         self._conflicts = 0
         self._away_since: float | None = None
-
-    @property
-    def away(self) -> bool:
-        """Whether the server was away."""
-        return self._away_since is not None
 
     def allows(self, error: RetryableStoreError) -> bool:
         """Count a failure; returns whether to try again."""

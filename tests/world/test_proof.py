@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from headrace.api import load_with, options_of
 from headrace.errors import VerificationError
 from headrace.report import Report
 from headrace.stages import Silent
+from headrace.storage import connecting
 from headrace.storage.base import Committed, Slice
 
 ROWS = 300
@@ -151,8 +153,14 @@ def test_an_engine_proves_each_batch(store_url: str, headrace: Headrace) -> None
         assert (report.proved, report.inserted) == (10, 2)
 
 
-def test_a_lost_connection_is_reason_enough(postgres_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("noticed", ["by the pool", "by a statement"])
+def test_a_lost_connection_is_reason_enough(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noticed: str
+) -> None:
+    """The pool replaces a connection whose end has arrived; where it has not arrived, the next statement fails."""
     headrace = Headrace(postgres_url, tmp_path)
+    if noticed == "by a statement":
+        monkeypatch.setattr(connecting, "_has_word", lambda _driver: False)
 
     def cut() -> None:
         with psycopg.connect(postgres_url, autocommit=True) as connection:
@@ -161,6 +169,7 @@ def test_a_lost_connection_is_reason_enough(postgres_url: str, tmp_path: Path) -
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
+        time.sleep(0.2)  # the end of the connections arrives
 
     report = loaded(headrace, written(tmp_path / "b.csv", range(ROWS)), After(2, cut))
     assert headrace.count("t") == ROWS
