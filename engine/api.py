@@ -14,6 +14,7 @@ from headrace.alerts import AlertRule
 from headrace.config import (
     DEFAULT_PROVIDER,
     LoadOptions,
+    MissingId,
     ParallelOptions,
     database_url,
     parse_size,
@@ -26,7 +27,6 @@ from headrace.errors import UsageError
 from headrace.flags import Mode
 from headrace.ingest import ingest
 from headrace.partitioning.contract import HashName, LogicalType, Scope
-from headrace.pinned import MissingId
 from headrace.progress import Progress
 from headrace.report import Report
 from headrace.revisions import RevisionsName

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from headrace.config import database_url
+from headrace.config import DEFAULT_FILE, database_url
 from headrace.database import open_existing
 from headrace.errors import UsageError
 from headrace.history import History
@@ -14,8 +14,6 @@ from headrace.settings import read_settings
 from headrace.showing import show
 
 __all__ = ["history"]
-
-USUAL_FILE = "headrace.toml"
 
 
 def history(to: str | None, config: str | None, providers: Sequence[str], output: str) -> int:
@@ -42,6 +40,6 @@ def _text(found: Sequence[History]) -> str:
 def _database(to: str | None, config: str | None) -> str:
     if to is not None and config is not None:
         raise UsageError("--to and --config each name a database", hint="the file's is in its key database")
-    if config is not None or (to is None and Path(USUAL_FILE).exists()):
-        return read_settings(config or USUAL_FILE).database
+    if config is not None or (to is None and Path(DEFAULT_FILE).exists()):
+        return read_settings(config or DEFAULT_FILE).database
     return database_url(to)

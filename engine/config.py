@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from headrace.alerts import AlertRule, require_distinct, require_updates
@@ -21,7 +21,6 @@ from headrace.enrich import Enrichment, OnError
 from headrace.errors import ConfigurationError
 from headrace.flags import Mode
 from headrace.partitioning.contract import HashName, LogicalType, Scope
-from headrace.pinned import MissingId
 from headrace.revisions import RevisionsName, require_choice
 from headrace.source import ReadOptions
 from headrace.storage.places import absolute
@@ -30,8 +29,10 @@ from headrace.strategy import STRATEGIES, StrategyName
 __all__ = [
     "DATABASE_VARIABLE",
     "DEFAULT_DATABASE",
+    "DEFAULT_FILE",
     "DEFAULT_PROVIDER",
     "LoadOptions",
+    "MissingId",
     "ParallelOptions",
     "database_url",
     "hash_key",
@@ -46,10 +47,13 @@ __all__ = [
 DATABASE_VARIABLE = "HEADRACE_DATABASE_URL"
 KEY_VARIABLE = "HEADRACE_HASH_KEY"
 DEFAULT_DATABASE = "sqlite:///headrace.db"
+DEFAULT_FILE = "headrace.toml"  # what `headrace run` reads
 DEFAULT_PROVIDER = "default"
 DEFAULT_WINDOW = timedelta(days=30)
 # 64 Mi IDs of 16 bytes: a snapshot without a time column to bound it stops at 1 GiB of disk
 DEFAULT_SNAPSHOT_BUDGET = 64 * 1024 * 1024
+MissingId = Literal["reject", "keep-whole-row"]
+"""What becomes of a row whose identity columns are all empty."""
 MOST_PARTITIONS = 4096
 LEAST_MEMORY = 16 << 20
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from headrace.config import DEFAULT_FILE
 from headrace.errors import ConfigurationError
-from headrace.settings import DEFAULT_FILE
 from headrace.storage import open_store, safe_url
 from headrace.storage.places import file_of
 from headrace.storage.state import ProviderStore

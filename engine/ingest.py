@@ -409,7 +409,7 @@ class _Run:
             if self._session.keep and committed.counts.rejected == order.slice.counts.rejected:
                 for piece in order.pieces:
                     self._known.remember(piece.ids)
-        self._stages.land(flight.batch, self._workers.health)
+        self._stages.land(lambda: flight.batch.newest_us, self._workers.health)
         flight.batch.discard()
         self._intake.landed(flight.size)
         self.counts += counts

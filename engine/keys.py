@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from headrace.config import parse_seconds, parse_size, parse_window
+from headrace.config import MissingId, parse_seconds, parse_size, parse_window
 from headrace.enrich import OnError
 from headrace.errors import ConfigurationError
 from headrace.flags import Mode
 from headrace.partitioning.contract import HashName, LogicalType, Scope
-from headrace.pinned import MissingId
 from headrace.revisions import RevisionsName
 from headrace.strategy import STRATEGIES
 

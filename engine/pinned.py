@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import pyarrow as pa
 
+from headrace.config import MissingId
 from headrace.errors import ContractError, SchemaError
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type, logical_type
 
 __all__ = [
-    "MissingId",
     "drifts",
     "identity_is_whole_row",
     "in_pinned_types",
@@ -30,9 +29,6 @@ __all__ = [
     "with_others",
     "without_identity",
 ]
-
-MissingId = Literal["reject", "keep-whole-row"]
-"""What becomes of a row whose identity columns are all empty."""
 
 _TIMES = ("timestamp", "date")
 _IN_POSTGRES: dict[LogicalType, str] = {

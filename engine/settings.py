@@ -25,9 +25,8 @@ from headrace.schedule import Pace
 from headrace.source import ReadOptions
 from headrace.spool import is_remote
 
-__all__ = ["DEFAULT_FILE", "Provider", "Settings", "Source", "read_settings"]
+__all__ = ["Provider", "Settings", "Source", "read_settings"]
 
-DEFAULT_FILE = "headrace.toml"
 LONGEST_NAME = 1_000  # bytes: the names of providers are keys in the database
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _WATCHING = ("metrics", "slow_provider", "slow_chunk", "slow_query")

@@ -31,7 +31,6 @@ from typing import Protocol
 
 from headrace.chunk import Chunk
 from headrace.flags import Decision
-from headrace.microbatch import MicroBatch
 from headrace.report import Report
 from headrace.storage.base import Address, Committed, Slice
 from headrace.storage.spans import Span, Stage, Stopwatch
@@ -189,12 +188,14 @@ class Stages:
         if spans:
             self.listener.measured(spans)
 
-    def land(self, batch: MicroBatch, health: Callable[[], PoolHealth]) -> None:
-        """All slices of `batch` are in; its rows are still there."""
+    def land(self, newest_us: Callable[[], int | None], health: Callable[[], PoolHealth]) -> None:
+        """All slices of a micro-batch are in. Asks for its newest event time (microseconds since 1970 UTC) and for the
+        workers' health only where somebody listens.
+        """
         self.tell()
         if type(self.listener) is Silent:  # who does not listen need not pay for what is found out
             return
-        newest = batch.newest_us
+        newest = newest_us()
         if newest is not None:
             self.listener.reached(newest)
         self.listener.pool(health())
