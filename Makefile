@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml $(wildcard engine/*.py engine/py.typed partitioning/*.py storage/*.py storage/sql/*.sql)
+SOURCES := pyproject.toml $(shell find engine partitioning storage -type f -not -path "*/__pycache__/*")
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # the data of tests/real is read in place, from beside the checkout
 PYTEST := $(BIN)/pytest

@@ -15,9 +15,9 @@ from headrace.database import open_existing
 from headrace.deliver import Delivered, Dispatcher, Sink
 from headrace.enrich import load_function
 from headrace.errors import ConfigurationError, UsageError
-from headrace.interrupt import StopSignal, stopping
 from headrace.partitioning.identity import id_text
-from headrace.renewed import Renewed
+from headrace.runtime.interrupt import StopSignal, stopping
+from headrace.runtime.reopening import Renewed
 from headrace.sinks import FunctionSink, Lines
 from headrace.storage.base import Store
 from headrace.storage.outbox import AlertState, Outbox, PrunedState, StoredAlert

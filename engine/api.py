@@ -30,7 +30,7 @@ from headrace.partitioning.contract import HashName, LogicalType, Scope
 from headrace.progress import Progress
 from headrace.report import Report
 from headrace.revisions import RevisionsName
-from headrace.scratch import scratch_folder
+from headrace.runtime.scratch import scratch_folder
 from headrace.source import Input, ReadOptions, open_inputs
 from headrace.stages import Listener
 from headrace.storage import open_store

@@ -12,10 +12,10 @@ from headrace.api import Named, Plain, load_with, options_of
 from headrace.config import LoadOptions, parse_seconds, parse_types
 from headrace.errors import Interrupted
 from headrace.flames import flamegraph
-from headrace.interrupt import stopping
 from headrace.progress import ProgressStyle, progress_for
 from headrace.recording import recording
-from headrace.scratch import sweep
+from headrace.runtime.interrupt import stopping
+from headrace.runtime.scratch import sweep
 from headrace.showing import show
 from headrace.watching import Watching, watched
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from headrace.config import LoadOptions
 from headrace.errors import UsageError
-from headrace.interrupt import stopping
 from headrace.page import write_page
 from headrace.profile import profile as profile_inputs
 from headrace.recording import require_writable
-from headrace.scratch import sweep
+from headrace.runtime.interrupt import stopping
+from headrace.runtime.scratch import sweep
 from headrace.trace import write_trace
 
 __all__ = ["How", "profile"]

@@ -6,9 +6,9 @@ import sys
 
 from headrace.config import parse_seconds
 from headrace.errors import Interrupted
-from headrace.interrupt import stopping
 from headrace.polls import Round
-from headrace.scratch import sweep
+from headrace.runtime.interrupt import stopping
+from headrace.runtime.scratch import sweep
 from headrace.serve import Wanted, serve
 from headrace.settings import read_settings
 from headrace.watching import Watching, watched

@@ -41,9 +41,9 @@ from uuid import uuid4
 
 from headrace.errors import ConfigurationError
 from headrace.forking import METHOD, send_ahead
-from headrace.logs import Channel, connect_logging, working_on
 from headrace.partitioning.folders import private_folder
-from headrace.scratch import live_folders, private_file, remove_folders
+from headrace.runtime.scratch import live_folders, private_file, remove_folders
+from headrace.runtime.worker_logs import Channel, connect_logging, working_on
 from headrace.worker import Outcome, attempt
 
 __all__ = ["InFile", "Packed", "ProcessCrew", "run"]

@@ -25,7 +25,7 @@ from uuid import uuid4
 
 from headrace.errors import HeadraceError
 from headrace.observe import tell_of_attempts, tell_of_outbox
-from headrace.renewed import Renewed
+from headrace.runtime.reopening import Renewed
 from headrace.storage.beliefs import LONGEST_WAIT
 from headrace.storage.outbox import Attempt, Outbox, StoredAlert
 
@@ -141,7 +141,7 @@ class Dispatcher:
     def run(self, every: float, stop: Event) -> Delivered:
         """Deliver what is due every `every` seconds until `stop` is set, also when the database fails passingly.
 
-        Raises what does not pass (see `headrace.renewed`), and what the sink raises.
+        Raises what does not pass (see `headrace.runtime.reopening`), and what the sink raises.
         """
         before = self._done
         while not stop.is_set():

@@ -18,7 +18,7 @@ from headrace.errors import ConfigurationError
 from headrace.ingest import ingest
 from headrace.progress import Progress
 from headrace.report import Report
-from headrace.scratch import scratch_folder
+from headrace.runtime.scratch import scratch_folder
 from headrace.session import Session
 from headrace.source import open_inputs
 from headrace.stages import Listener

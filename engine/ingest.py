@@ -37,7 +37,6 @@ from headrace.flags import Decision, decide
 from headrace.intake import Intake
 from headrace.known import KnownIds
 from headrace.ledger import OpenRun, Superseded, open_run
-from headrace.logs import about
 from headrace.microbatch import MicroBatch
 from headrace.observe import audience
 from headrace.orders import CommitOrder, Piece, PrepareOrder
@@ -46,6 +45,7 @@ from headrace.progress import Progress, Quiet
 from headrace.proof import Proof
 from headrace.report import Report
 from headrace.revisions import locate_revisions
+from headrace.runtime.worker_logs import about
 from headrace.session import Session, possible, shape_for
 from headrace.shadow import Shadow
 from headrace.skipped import SkippedSlices

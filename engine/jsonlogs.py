@@ -19,7 +19,7 @@ from threading import Lock
 from typing import Literal, TextIO, get_args
 
 from headrace.errors import ConfigurationError, concealed
-from headrace.logs import about_now
+from headrace.runtime.worker_logs import about_now
 
 __all__ = ["JsonLines", "LogFormat", "LogLevel", "PlainText", "Sampled", "logging_to"]
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.enrich import Enrichment
-from headrace.parcel import Parcel
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_arrow
 from headrace.revisions import Revisions
 from headrace.rules import Alerting
+from headrace.runtime.parcel import Parcel
 from headrace.storage.base import Address, Slice
 from headrace.storage.limits import Limits
 from headrace.storage.rejects import Reject

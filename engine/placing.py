@@ -16,7 +16,7 @@ from headrace.crew import ProcessCrew
 from headrace.errors import ConfigurationError
 from headrace.history import History, Place, histories
 from headrace.meter import cores
-from headrace.scratch import scratch_folder
+from headrace.runtime.scratch import scratch_folder
 from headrace.storage.state import ProviderStore
 
 __all__ = ["histories_in"]

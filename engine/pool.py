@@ -28,9 +28,9 @@ import pyarrow as pa
 from headrace.crew import InFile, Packed, ProcessCrew, run
 from headrace.errors import ConfigurationError, WorkerError
 from headrace.orders import CommitOrder, Piece, PrepareOrder
-from headrace.parcel import Parcel, SpoolUnseen, Unchanged, pack_bytes, packer
 from headrace.partitioning.folders import private_folder
 from headrace.prepare import Prepared
+from headrace.runtime.parcel import Parcel, SpoolUnseen, Unchanged, pack_bytes, packer
 from headrace.stages import PoolHealth
 from headrace.storage.base import Committed
 from headrace.worker import Outcome, commit, prepare_apart

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from headrace.chunk import Chunk
 from headrace.errors import SchemaError
-from headrace.parcel import MemoryParcel, Parcel
 from headrace.partitioning.contract import Contract, LogicalType, logical_type
 from headrace.partitioning.encoding import blank, unencodable
 from headrace.partitioning.identity import (
@@ -35,6 +34,7 @@ from headrace.partitioning.identity import (
     whole_row_ids,
 )
 from headrace.reasons import kept
+from headrace.runtime.parcel import MemoryParcel, Parcel
 from headrace.storage.base import Address
 from headrace.storage.limits import Limits, beyond
 from headrace.storage.rejects import Reject

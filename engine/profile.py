@@ -34,8 +34,8 @@ from headrace.profiled import Checked, Profile, Trialled
 from headrace.recorder import Recorder
 from headrace.report import Report
 from headrace.rereading import identified
+from headrace.runtime.scratch import scratch_folder
 from headrace.sample import Sample
-from headrace.scratch import scratch_folder
 from headrace.source import Input, open_inputs
 from headrace.stages import RunFacts
 from headrace.storage import open_store, safe_url

@@ -35,10 +35,10 @@ from headrace.ingest import ingest
 from headrace.observe import tell_of_outbox
 from headrace.ownership import warn_of_renaming
 from headrace.polls import Loaded, Poll, Round, after_delivery, after_failure, not_polled
-from headrace.renewed import Renewed
 from headrace.report import Report
+from headrace.runtime.reopening import Renewed
+from headrace.runtime.scratch import scratch_folder
 from headrace.schedule import horizon, is_due
-from headrace.scratch import scratch_folder
 from headrace.session import Session
 from headrace.settings import Provider, Settings
 from headrace.source import open_inputs
@@ -100,8 +100,8 @@ def serve(
     """Poll what is due, once, or every `every` seconds until `stop` is set; `tell` hears of each round.
 
     A round that the database makes impossible raises `StoreError`; with `every` what may pass is logged, the database
-    is opened anew, and the next round tries again (`headrace.renewed`). Raises `ConfigurationError` for a provider that
-    is not in the file.
+    is opened anew, and the next round tries again (`headrace.runtime.reopening`). Raises `ConfigurationError` for a
+    provider that is not in the file.
     """
     clock, stop = clock or SystemClock(), stop or Event()
     holder = new_holder()  # kept: what it had claimed when the database failed is still its own

@@ -23,10 +23,10 @@ from headrace.duplicates import LookUps
 from headrace.errors import ConfigurationError
 from headrace.flags import Decision
 from headrace.known import KnownIds
-from headrace.logs import worker_logging
 from headrace.partitioning.folders import private_folder
 from headrace.pool import PooledWorkers
-from headrace.scratch import restore, scratch_folder
+from headrace.runtime.scratch import restore, scratch_folder
+from headrace.runtime.worker_logs import worker_logging
 from headrace.storage.base import Store
 from headrace.storage.places import in_memory
 from headrace.strategy import SEQUENTIAL, Shape, parallel_shape

@@ -26,7 +26,7 @@ from headrace.audit import Difference
 from headrace.errors import UsageError
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.tagged import BUCKETS, TaggedIds
-from headrace.scratch import scratch_folder
+from headrace.runtime.scratch import scratch_folder
 from headrace.storage.base import Store
 from headrace.storage.digest import NOTHING, PARTS, Digest
 from headrace.verification import Verification

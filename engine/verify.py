@@ -35,7 +35,7 @@ from headrace.pinned import require_same_row
 from headrace.places import Places
 from headrace.progress import Progress, Quiet
 from headrace.rereading import identified
-from headrace.scratch import scratch_folder
+from headrace.runtime.scratch import scratch_folder
 from headrace.source import Input
 from headrace.storage.base import Counts, Store
 from headrace.storage.digest import PARTS, Digest

@@ -24,12 +24,12 @@ import pyarrow as pa
 from headrace.chunk import Chunk
 from headrace.errors import HeadraceError, WorkerError, no_room
 from headrace.gathering import addresses, gathered, lacking
-from headrace.logs import about, working_on
 from headrace.orders import CommitOrder, Piece, PrepareOrder
-from headrace.parcel import SpoolUnseen, Unchanged, packer
 from headrace.prepare import Prepared, prepare
 from headrace.repeats import with_repeats
 from headrace.rules import Alerting, judge
+from headrace.runtime.parcel import SpoolUnseen, Unchanged, packer
+from headrace.runtime.worker_logs import about, working_on
 from headrace.storage import open_store
 from headrace.storage.base import Address, Committed, Slice, Store
 from headrace.storage.locks import RedisLocks

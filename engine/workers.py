@@ -16,8 +16,8 @@ from typing import Generic, Protocol, Self, TypeVar
 import pyarrow as pa
 
 from headrace.orders import CommitOrder, PrepareOrder
-from headrace.parcel import MemoryParcel, Parcel
 from headrace.prepare import Prepared
+from headrace.runtime.parcel import MemoryParcel, Parcel
 from headrace.stages import PoolHealth
 from headrace.storage.base import Committed, Store
 from headrace.worker import carry_out, gather, identify

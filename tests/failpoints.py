@@ -21,8 +21,9 @@ from typing import Any
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-from headrace import commands, ingest, parcel, scratch, source
+from headrace import commands, ingest, source
 from headrace.partitioning.snapshot import Snapshot
+from headrace.runtime import parcel, scratch
 from headrace.storage import copy_in, postgres, sqlite
 from headrace.storage.sqlstore import SqlStore
 

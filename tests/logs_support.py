@@ -14,7 +14,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-from headrace.logs import Channel, connect_logging, working_on
+from headrace.runtime.worker_logs import Channel, connect_logging, working_on
 
 __all__ = [
     "connect_configured",

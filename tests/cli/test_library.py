@@ -126,7 +126,7 @@ FORKS = """
 import os, sys, json
 from pathlib import Path
 import headrace
-from headrace.scratch import live_folders
+from headrace.runtime.scratch import live_folders
 
 def rows(start, stop):
     return [{"key": key} for key in range(start, stop)]

@@ -23,7 +23,7 @@ import headrace
 import headrace.storage
 from headrace.api import options_of
 from headrace.crew import _sent
-from headrace.parcel import packer
+from headrace.runtime.parcel import packer
 from headrace.spool import spool_stdin
 from headrace.worker import Outcome
 

@@ -26,7 +26,7 @@ import logs_support as work
 import pytest
 from tests_support import scaled
 
-from headrace.logs import Channel, WorkerFields, connect_logging, worker_logging, working_on
+from headrace.runtime.worker_logs import Channel, WorkerFields, connect_logging, worker_logging, working_on
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 
@@ -154,7 +154,7 @@ def test_no_worker_waits_for_a_coordinator_that_is_dead(tmp_path: Path) -> None:
     script = tmp_path / "coordinator.py"
     script.write_text(
         "import multiprocessing, os, signal, sys\n"
-        "from headrace.logs import worker_logging\n"
+        "from headrace.runtime.worker_logs import worker_logging\n"
         "from logs_support import log_without_end\n"
         "if __name__ == '__main__':\n"
         "    with worker_logging() as channel:\n"

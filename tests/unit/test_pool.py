@@ -33,9 +33,9 @@ from headrace.crew import InFile, Packed, ProcessCrew
 from headrace.errors import ConfigurationError, HeadraceError, WorkerError
 from headrace.gathering import gathered
 from headrace.orders import Piece, PrepareOrder
-from headrace.parcel import BytesParcel, FileParcel, SpoolUnseen
 from headrace.pool import MOST_FAILURES, PooledWorkers
 from headrace.prepare import Prepared
+from headrace.runtime.parcel import BytesParcel, FileParcel, SpoolUnseen
 from headrace.storage.base import Address
 from headrace.worker import Outcome, prepare_apart
 

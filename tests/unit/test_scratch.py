@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from tests_support import scaled
 
-from headrace.scratch import scratch_folder, sweep, sweep_abandoned
+from headrace.runtime.scratch import scratch_folder, sweep, sweep_abandoned
 
 HOLD = """
 with scratch_folder() as folder:
@@ -54,7 +54,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def start(code: str, *words: object) -> subprocess.Popen[str]:
-    imports = "import os, sys, time\nfrom headrace.scratch import scratch_folder, sweep_abandoned\n"
+    imports = "import os, sys, time\nfrom headrace.runtime.scratch import scratch_folder, sweep_abandoned\n"
     return subprocess.Popen(
         [sys.executable, "-c", imports + code, *map(str, words)],
         stdin=subprocess.PIPE,

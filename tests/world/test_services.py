@@ -18,7 +18,7 @@ import headrace as library
 from headrace.database import open_existing
 from headrace.deliver import Delivered, Dispatcher
 from headrace.errors import ConfigurationError, HeadraceError, RefusedStoreError, StoreError
-from headrace.renewed import Renewed
+from headrace.runtime.reopening import Renewed
 from headrace.serve import Wanted, serve
 from headrace.settings import read_settings
 from headrace.sinks import FunctionSink

@@ -15,7 +15,7 @@ from tests_support import Headrace
 import headrace as hr
 from headrace.api import load_with, options_of
 from headrace.errors import HeadraceError
-from headrace.scratch import scratch_folder
+from headrace.runtime.scratch import scratch_folder
 from headrace.stages import Silent
 
 

@@ -19,7 +19,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from headrace.errors import HeadraceError
-from headrace.scratch import private_file
+from headrace.runtime.scratch import private_file
 
 __all__ = [
     "BytesParcel",

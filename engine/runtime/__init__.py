@@ -1,0 +1,1 @@
+"""About this process: scratch folders, signals, parcels between processes, workers' logs. Knows no event."""
