@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from headrace.audit import Difference
 from headrace.errors import UsageError
 from headrace.partitioning.contract import Contract
-from headrace.partitioning.tagged import BUCKETS, TaggedIds
+from headrace.partitioning.id_buckets import BUCKETS, TaggedIds
 from headrace.runtime.scratch import scratch_folder
 from headrace.storage.base import Store
 from headrace.storage.digest import NOTHING, PARTS, Digest

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.partitioning.dedup import halves
-from headrace.partitioning.tagged import BUCKETS, TaggedIds, buckets_of
+from headrace.partitioning.id_buckets import BUCKETS, TaggedIds, buckets_of
 from headrace.partitioning.versions import VERSION
 from headrace.prepare import Prepared
 from headrace.provenance import Provenance

@@ -29,8 +29,8 @@ from headrace.config import LoadOptions
 from headrace.ledger import inputs_key
 from headrace.ownership import others_events, require_own_events
 from headrace.partitioning.dedup import groups
+from headrace.partitioning.id_buckets import BUCKETS, TaggedIds
 from headrace.partitioning.identity import id_text, ids_from_packed
-from headrace.partitioning.tagged import BUCKETS, TaggedIds
 from headrace.pinned import require_same_row
 from headrace.places import Places
 from headrace.progress import Progress, Quiet

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.partitioning.dedup import groups
+from headrace.partitioning.id_buckets import BUCKETS, TaggedIds
 from headrace.partitioning.partition import partition_of
-from headrace.partitioning.tagged import BUCKETS, TaggedIds
 from headrace.storage.digest import NOTHING, PARTS, Digest, parts_of
 
 # few distinct low halves, so that IDs which tie in one half only are common

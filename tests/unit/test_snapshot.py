@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import HeadraceError
-from headrace.partitioning import runs, snapshot
-from headrace.partitioning.coverage import Coverage
-from headrace.partitioning.presence import Presence
-from headrace.partitioning.snapshot import BLOCK_US, EVERYTHING, IdRuns, Segment, Snapshot
+from headrace.partitioning import snapshot
+from headrace.partitioning.snapshot import BLOCK_US, EVERYTHING, IdRuns, Segment, Snapshot, runs
+from headrace.partitioning.snapshot.bloom import Presence
+from headrace.partitioning.snapshot.coverage import Coverage
 
 SEED = 3
 HALVES = st.sampled_from([bytes(8), b"\x00" * 7 + b"\x01", b"\x01" + b"\x00" * 7, b"\xff" * 8, b"\x80" + b"\xff" * 7])

@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import HeadraceError
-from headrace.partitioning.coverage import BLOCK_US, EVERYTHING, Coverage, Segment
 from headrace.partitioning.dedup import SortedIds
 from headrace.partitioning.folders import private_folder
-from headrace.partitioning.presence import Presence
-from headrace.partitioning.runs import FileRun, MemoryRun, Run, found_in, merged
+from headrace.partitioning.snapshot.bloom import Presence
+from headrace.partitioning.snapshot.coverage import BLOCK_US, EVERYTHING, Coverage, Segment
+from headrace.partitioning.snapshot.runs import FileRun, MemoryRun, Run, found_in, merged
 
 __all__ = ["BLOCK_US", "EVERYTHING", "IdRuns", "Segment", "Snapshot", "gathered"]
 
