@@ -73,7 +73,7 @@ def _load(path: str, url: str, table: str, key: list[str], time_column: str, way
     from headrace.runtime.scratch import scratch_folder
     from headrace.source import ReadOptions, open_inputs
     from headrace.storage import open_store
-    from headrace.storage.gauge import Server
+    from headrace.storage.trial.gauge import Server
 
     read = ReadOptions(chunk_rows=CHUNK_ROWS)
     options = LoadOptions(to=url, table=table, identity=tuple(key), time=time_column, read=read, mode="sequential")

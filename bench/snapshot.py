@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from headrace.partitioning.snapshot import EVERYTHING, Snapshot
 from headrace.storage import open_store
-from headrace.storage.base import IdRange
+from headrace.storage.interface import IdRange
 
 if TYPE_CHECKING:
     from harness import Bench

@@ -33,8 +33,8 @@ from headrace.pinned import (
 from headrace.revisions import require_version
 from headrace.rules import check_rules
 from headrace.source import Input
-from headrace.storage.base import RESERVED_COLUMNS, RESERVED_TABLES, Store
-from headrace.storage.limits import Limits
+from headrace.storage.interface import RESERVED_COLUMNS, RESERVED_TABLES, Store
+from headrace.storage.sql.limits import Limits
 from headrace.streams import ESCAPED, unescape
 
 __all__ = [

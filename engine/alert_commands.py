@@ -19,7 +19,7 @@ from headrace.partitioning.identity import id_text
 from headrace.runtime.interrupt import StopSignal, stopping
 from headrace.runtime.reopening import Renewed
 from headrace.sinks import FunctionSink, Lines
-from headrace.storage.base import Store
+from headrace.storage.interface import Store
 from headrace.storage.outbox import AlertState, Outbox, PrunedState, StoredAlert
 from headrace.watching import Watching, watched
 from headrace.webhook import Webhook

@@ -34,7 +34,7 @@ from headrace.runtime.scratch import scratch_folder
 from headrace.source import Input, ReadOptions, open_inputs
 from headrace.stages import Listener
 from headrace.storage import open_store
-from headrace.storage.base import Store
+from headrace.storage.interface import Store
 from headrace.strategy import StrategyName
 
 __all__ = ["Named", "Plain", "load", "load_with", "opened", "options_of"]

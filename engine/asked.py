@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from headrace.source import Input
-from headrace.storage.base import RunRecord
+from headrace.storage.interface import RunRecord
 
 __all__ = ["asked_text", "left_unfinished"]
 

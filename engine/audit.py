@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.partitioning.identity import id_text
-from headrace.storage.base import Address, Store
 from headrace.storage.digest import NOTHING, Digest, Part
 from headrace.storage.holdings import NO_RECEIPT, LedgerEntry
+from headrace.storage.interface import Address, Store
 
 __all__ = ["Audit", "Difference", "chunks_of", "named_chunks"]
 

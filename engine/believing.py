@@ -21,7 +21,7 @@ from headrace.errors import RetryableStoreError, StoreError
 from headrace.feeds import describe
 from headrace.settings import Provider
 from headrace.storage.held import HeldRows
-from headrace.storage.state import ProviderState, ProviderStore
+from headrace.storage.providers import ProviderState, ProviderStore
 from headrace.storage.witnesses import Witness
 
 __all__ = ["believed", "versions"]

@@ -29,7 +29,7 @@ from headrace.revisions import require_version
 from headrace.rules import check_rules
 from headrace.settings import Provider, Settings, read_settings
 from headrace.storage import open_store, safe_url
-from headrace.storage.state import ProviderState, ProviderStore
+from headrace.storage.providers import ProviderState, ProviderStore
 
 __all__ = ["examine_settings"]
 

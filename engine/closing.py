@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from headrace.errors import BooksError, HeadraceError, Interrupted, LostCommitsError
 from headrace.ledger import OpenRun
-from headrace.storage.base import Address, Committed, Counts, RunStatus, Slice, Store
+from headrace.storage.interface import Address, Committed, Counts, RunStatus, Slice, Store
 from headrace.storage.rejects import StoredReject
 
 __all__ = ["Confirmed", "close", "record_failure"]

@@ -23,7 +23,7 @@ from headrace.flags import Mode
 from headrace.partitioning.contract import HashName, LogicalType, Scope
 from headrace.revisions import RevisionsName, require_choice
 from headrace.source import ReadOptions
-from headrace.storage.places import absolute
+from headrace.storage.sqlite.file_place import absolute
 from headrace.strategy import STRATEGIES, StrategyName
 
 __all__ = [

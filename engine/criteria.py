@@ -22,8 +22,8 @@ from headrace.prepare import prepare
 from headrace.rereading import columns_of, identified
 from headrace.sample import Sample
 from headrace.source import ReadOptions, open_inputs
-from headrace.storage.base import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Store
-from headrace.storage.evidence import refuses_again, some_rows
+from headrace.storage.interface import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Store
+from headrace.storage.trial.evidence import refuses_again, some_rows
 
 __all__ = ["Criterion", "examine_ids", "examine_key"]
 

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from headrace.config import DEFAULT_FILE
 from headrace.errors import ConfigurationError
 from headrace.storage import open_store, safe_url
-from headrace.storage.places import file_of
-from headrace.storage.state import ProviderStore
+from headrace.storage.providers import ProviderStore
+from headrace.storage.sqlite.file_place import file_of
 
 __all__ = ["is_there", "open_existing", "remove_if_empty"]
 

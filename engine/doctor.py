@@ -12,7 +12,7 @@ from headrace.database import open_existing
 from headrace.errors import HeadraceError
 from headrace.pinned import require_pinned_types
 from headrace.storage import safe_url
-from headrace.storage.base import Store
+from headrace.storage.interface import Store
 
 __all__ = ["Finding", "examine", "failed"]
 

@@ -27,8 +27,8 @@ from headrace.known import Mask
 from headrace.microbatch import MicroBatch
 from headrace.partitioning.dedup import SortedIds, halves
 from headrace.partitioning.prints import prints_of_column
-from headrace.storage.base import Store
 from headrace.storage.held import HeldColumn
+from headrace.storage.interface import Store
 
 __all__ = ["DuplicateSample", "LookUps"]
 

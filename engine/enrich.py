@@ -21,7 +21,7 @@ from headrace.errors import ConfigurationError, HeadraceError, WorkerError, no_r
 from headrace.partitioning.contract import arrow_type, logical_type
 from headrace.reasons import kept
 from headrace.sendable import require_sendable
-from headrace.storage.base import EVENT_ID, RESERVED_COLUMNS
+from headrace.storage.interface import EVENT_ID, RESERVED_COLUMNS
 from headrace.storage.rejects import Reject
 
 __all__ = [

@@ -8,7 +8,7 @@ import pyarrow as pa
 from headrace.enrich import Enriched, Enrichment, parts_of
 from headrace.errors import WorkerError
 from headrace.settling import Settled, settle, together
-from headrace.storage.base import Store
+from headrace.storage.interface import Store
 
 __all__ = ["enriched"]
 

@@ -15,7 +15,7 @@ Counters move only when a commit has returned.
 
 Where a chunk passes, in order: `source` (rows), `intake` (read ahead, gathered), `worker` and `prepare` (event IDs),
 `microbatch` and `known` (first seen? in the snapshot?), `slicing` (orders), `workers` and `pool` (who carries them
-out), `worker` again (enrichment, alert rules), `storage.sqlstore` (the transaction), `closing` (the books).
+out), `worker` again (enrichment, alert rules), `storage.sql.store` (the transaction), `closing` (the books).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from headrace.skipped import SkippedSlices
 from headrace.slicing import Slicing, alerting, may_reject
 from headrace.source import Input
 from headrace.stages import Listener, PoolHealth, RunFacts, Stages
-from headrace.storage.base import Committed, Counts, Receipt, Store
+from headrace.storage.interface import Committed, Counts, Receipt, Store
 from headrace.storage.rejects import StoredReject
 from headrace.strategy import SEQUENTIAL
 from headrace.worker import alert_keys

@@ -27,7 +27,7 @@ from headrace.partitioning.contract import Contract
 from headrace.partitioning.dedup import SortedIds
 from headrace.partitioning.identity import low_bound
 from headrace.partitioning.snapshot import EVERYTHING, IdRuns, Segment, Snapshot
-from headrace.storage.base import IdRange, Store, TimeRange
+from headrace.storage.interface import IdRange, Store, TimeRange
 
 __all__ = ["KnownIds", "Verdict"]
 

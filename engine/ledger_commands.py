@@ -10,7 +10,7 @@ from headrace.database import open_existing
 from headrace.errors import UsageError
 from headrace.holder import is_alive
 from headrace.showing import show
-from headrace.storage.base import RunRecord, Store
+from headrace.storage.interface import RunRecord, Store
 from headrace.storage.runs import Progress
 
 __all__ = ["listed", "shown", "whole_run_id"]

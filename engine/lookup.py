@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.dedup import among
-from headrace.storage.base import IdRange, Store
+from headrace.storage.interface import IdRange, Store
 
 __all__ = ["Lookup", "range_of"]
 

@@ -16,7 +16,7 @@ from typing import Literal, Protocol, get_args
 from headrace.errors import Interrupted
 from headrace.report import Report
 from headrace.stages import Listener, PoolHealth, RunFacts, Silent
-from headrace.storage.base import Committed, Slice
+from headrace.storage.interface import Committed, Slice
 from headrace.storage.outbox import AlertState, StoredAlert
 from headrace.storage.spans import Span
 

@@ -23,7 +23,7 @@ from typing import Literal, Protocol, runtime_checkable
 from headrace.errors import HeadraceError
 from headrace.report import Report
 from headrace.stages import Listener, PoolHealth, RunFacts, Silent
-from headrace.storage.base import Committed, Slice
+from headrace.storage.interface import Committed, Slice
 from headrace.storage.outbox import AlertState, Outbox, StoredAlert
 from headrace.storage.spans import Span
 

@@ -14,9 +14,9 @@ from headrace.partitioning.identity import ids_from_arrow
 from headrace.revisions import Revisions
 from headrace.rules import Alerting
 from headrace.runtime.parcel import Parcel
-from headrace.storage.base import Address, Slice
-from headrace.storage.limits import Limits
+from headrace.storage.interface import Address, Slice
 from headrace.storage.rejects import Reject
+from headrace.storage.sql.limits import Limits
 
 __all__ = ["CommitOrder", "Piece", "PrepareOrder"]
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from headrace.config import DEFAULT_PROVIDER, LoadOptions
 from headrace.errors import UsageError
 from headrace.partitioning.contract import Contract
-from headrace.storage.base import Store
+from headrace.storage.interface import Store
 
 __all__ = ["others_events", "require_own_events", "told_of_others", "warn_of_renaming"]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from headrace.prepare import Prepared
 from headrace.source import Input
-from headrace.storage.base import Address
+from headrace.storage.interface import Address
 
 __all__ = ["Place", "Places"]
 

@@ -17,7 +17,7 @@ from headrace.errors import ConfigurationError
 from headrace.history import History, Place, histories
 from headrace.meter import cores
 from headrace.runtime.scratch import scratch_folder
-from headrace.storage.state import ProviderStore
+from headrace.storage.providers import ProviderStore
 
 __all__ = ["histories_in"]
 

@@ -13,9 +13,9 @@ from headrace.feeds import Delivery, describe
 from headrace.report import Report
 from headrace.schedule import next_poll
 from headrace.settings import Provider
-from headrace.storage.base import Counts
 from headrace.storage.beliefs import LONGEST_WAIT
-from headrace.storage.state import ProviderState
+from headrace.storage.interface import Counts
+from headrace.storage.providers import ProviderState
 from headrace.storage.witnesses import Witness
 from headrace.tally import Tally
 

@@ -32,7 +32,7 @@ from headrace.partitioning.folders import private_folder
 from headrace.prepare import Prepared
 from headrace.runtime.parcel import Parcel, SpoolUnseen, Unchanged, pack_bytes, packer
 from headrace.stages import PoolHealth
-from headrace.storage.base import Committed
+from headrace.storage.interface import Committed
 from headrace.worker import Outcome, commit, prepare_apart
 from headrace.workers import InlineWorkers, Task
 

@@ -35,10 +35,10 @@ from headrace.partitioning.identity import (
 )
 from headrace.reasons import kept
 from headrace.runtime.parcel import MemoryParcel, Parcel
-from headrace.storage.base import Address
-from headrace.storage.limits import Limits, beyond
+from headrace.storage.interface import Address
 from headrace.storage.rejects import Reject
 from headrace.storage.spans import Span
+from headrace.storage.sql.limits import Limits, beyond
 
 __all__ = ["Prepared", "latest", "moment_of", "prepare"]
 

@@ -39,10 +39,10 @@ from headrace.sample import Sample
 from headrace.source import Input, open_inputs
 from headrace.stages import RunFacts
 from headrace.storage import open_store, safe_url
-from headrace.storage.base import Store
 from headrace.storage.digest import Digest
-from headrace.storage.gauge import Gauged, Server, gauge
-from headrace.storage.trial import Trial, trial
+from headrace.storage.interface import Store
+from headrace.storage.trial.gauge import Gauged, Server, gauge
+from headrace.storage.trial.place import Trial, trial
 from headrace.strategy import SEQUENTIAL
 from headrace.verdict import CANDIDATES, Machine, Verdict, best_workers, judge
 

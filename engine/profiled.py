@@ -11,7 +11,7 @@ from headrace.criteria import Criterion
 from headrace.meter import Usage
 from headrace.recorder import Recorder
 from headrace.report import Report
-from headrace.storage.gauge import Gauged, Server
+from headrace.storage.trial.gauge import Gauged, Server
 from headrace.verdict import WORTH, Machine, Prediction, Verdict
 
 __all__ = ["Checked", "Profile", "Trialled"]

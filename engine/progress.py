@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, Protocol, TextIO
 
 from headrace.source import Input
-from headrace.storage.base import Counts
+from headrace.storage.interface import Counts
 
 __all__ = ["Progress", "ProgressStyle", "Quiet", "progress_for"]
 

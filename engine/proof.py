@@ -31,8 +31,8 @@ from headrace.partitioning.identity import id_text
 from headrace.partitioning.snapshot import IdRuns, Snapshot, gathered
 from headrace.partitioning.snapshot.coverage import stretches
 from headrace.stages import Stages
-from headrace.storage.base import Committed, IdRange, Store
 from headrace.storage.id_sums import IdSum
+from headrace.storage.interface import Committed, IdRange, Store
 
 __all__ = ["Met", "Proof", "require_proven"]
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.source import Input
-from headrace.storage.base import Receipt, RunRecord, Store
 from headrace.storage.holdings import NO_RECEIPT
+from headrace.storage.interface import Receipt, RunRecord, Store
 from headrace.strategy import Shape
 
 __all__ = ["Provenance"]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from headrace.report import Report
 from headrace.stages import RunFacts, Silent
-from headrace.storage.base import Committed, Counts, Slice
+from headrace.storage.interface import Committed, Counts, Slice
 from headrace.storage.spans import Span
 
 __all__ = ["Batch", "Memory", "Recorder"]

@@ -12,7 +12,7 @@ from headrace.errors import UsageError
 from headrace.ledger_commands import whole_run_id
 from headrace.replay import Outcome, mended, replay_all, without_revisions
 from headrace.showing import show
-from headrace.storage.base import Counts, Store
+from headrace.storage.interface import Counts, Store
 from headrace.storage.rejects import StoredReject
 
 __all__ = ["discard", "listed", "replay", "shown"]

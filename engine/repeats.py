@@ -25,7 +25,7 @@ from headrace.partitioning.identity import ids_to_arrow
 from headrace.reasons import kept
 from headrace.revisions import Revisions
 from headrace.rules import Alerting, Judged, judge
-from headrace.storage.base import EVENT_ID, PROVIDER, Slice, Store
+from headrace.storage.interface import EVENT_ID, PROVIDER, Slice, Store
 from headrace.storage.outbox import REVISION_COLUMNS
 from headrace.storage.rejects import Reject
 from headrace.storage.repeats import Difference, Repeats

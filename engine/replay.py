@@ -29,7 +29,7 @@ from headrace.partitioning.contract import LogicalType
 from headrace.reasons import restored
 from headrace.report import Report
 from headrace.source import Input, ReadOptions, open_inputs
-from headrace.storage.base import Counts, Store
+from headrace.storage.interface import Counts, Store
 from headrace.storage.rejects import StoredReject
 
 __all__ = ["BATCH", "Outcome", "batches", "mended", "replay", "replay_all", "reread", "without_revisions"]

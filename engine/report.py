@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
-from headrace.storage.base import Counts
+from headrace.storage.interface import Counts
 from headrace.storage.moments import moment_text
 
 __all__ = ["Report"]

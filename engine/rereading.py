@@ -13,7 +13,7 @@ from headrace.partitioning.contract import Contract
 from headrace.pinned import in_pinned_types
 from headrace.prepare import Prepared, prepare
 from headrace.source import Input
-from headrace.storage.base import Store
+from headrace.storage.interface import Store
 
 __all__ = ["columns_of", "identified"]
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from headrace.errors import ConfigurationError
 from headrace.partitioning.contract import Contract, logical_type
-from headrace.storage.base import PROVIDER, Store
+from headrace.storage.interface import PROVIDER, Store
 from headrace.storage.rejects import StoredReject
 
 if TYPE_CHECKING:  # a worker reads no inputs

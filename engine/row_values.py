@@ -23,8 +23,8 @@ from headrace.partitioning.prints import Prints, prints_of_column, row_prints
 from headrace.partitioning.versions import VERSION, version_keys
 from headrace.prepare import Prepared
 from headrace.source import Input
-from headrace.storage.base import Store
 from headrace.storage.held import HeldColumn, HeldRows
+from headrace.storage.interface import Store
 
 __all__ = ["Groups", "OwnColumns", "RowValues", "Side"]
 

@@ -28,7 +28,7 @@ from headrace.enrich import OnError, guarded, halved, load_function
 from headrace.errors import ConfigurationError, WorkerError
 from headrace.expressions import identifier, literal
 from headrace.partitioning.contract import logical_type
-from headrace.storage.base import EVENT_ID, PROVIDER
+from headrace.storage.interface import EVENT_ID, PROVIDER
 from headrace.storage.outbox import ALERT_COLUMNS
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from xxhash import xxh3_64_intdigest
 
 from headrace.storage.beliefs import LONGEST_WAIT
-from headrace.storage.state import ProviderState
+from headrace.storage.providers import ProviderState
 
 __all__ = ["EARLY", "EMPTY_POLLS", "FIRST_RETRY", "JITTER", "SKEW", "Pace", "horizon", "is_due", "next_poll"]
 

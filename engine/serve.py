@@ -43,7 +43,7 @@ from headrace.session import Session
 from headrace.settings import Provider, Settings
 from headrace.source import open_inputs
 from headrace.storage import open_store
-from headrace.storage.state import ProviderState
+from headrace.storage.providers import ProviderState
 from headrace.storage.witnesses import MOST, Witness
 from headrace.tally import Tally
 

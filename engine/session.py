@@ -27,8 +27,8 @@ from headrace.partitioning.folders import private_folder
 from headrace.pool import PooledWorkers
 from headrace.runtime.scratch import restore, scratch_folder
 from headrace.runtime.worker_logs import worker_logging
-from headrace.storage.base import Store
-from headrace.storage.places import in_memory
+from headrace.storage.interface import Store
+from headrace.storage.sqlite.file_place import in_memory
 from headrace.strategy import SEQUENTIAL, Shape, parallel_shape
 from headrace.workers import InlineWorkers, Workers
 

@@ -21,8 +21,8 @@ from headrace.casting import Caster
 from headrace.errors import SchemaError
 from headrace.expressions import logical_name
 from headrace.rules import own_connection
-from headrace.storage.base import RESERVED_COLUMNS, Store
-from headrace.storage.limits import beyond
+from headrace.storage.interface import RESERVED_COLUMNS, Store
+from headrace.storage.sql.limits import beyond
 
 __all__ = ["Settled", "settle", "together"]
 

@@ -26,7 +26,7 @@ from headrace.partitioning.identity import id_text
 from headrace.partitioning.partition import rows_by_partition
 from headrace.partitioning.snapshot import IdRuns
 from headrace.prepare import Prepared
-from headrace.storage.base import Counts
+from headrace.storage.interface import Counts
 from headrace.workers import Task, Workers
 
 __all__ = ["Shadow"]

@@ -23,7 +23,7 @@ from headrace.ledger import OpenRun
 from headrace.microbatch import MicroBatch
 from headrace.partitioning.identity import id_text
 from headrace.slicing import NO_RESUME
-from headrace.storage.base import Receipt, Store
+from headrace.storage.interface import Receipt, Store
 
 __all__ = ["SkippedSlices"]
 

@@ -15,7 +15,7 @@ from headrace.microbatch import MicroBatch
 from headrace.orders import CommitOrder
 from headrace.revisions import revisions_for
 from headrace.rules import Alerting
-from headrace.storage.base import Receipt, Slice
+from headrace.storage.interface import Receipt, Slice
 from headrace.storage.locks import lock_keys
 from headrace.storage.rejects import StoredReject
 

@@ -13,7 +13,7 @@ from headrace.errors import ConfigurationError
 from headrace.metrics import statement_of
 from headrace.report import Report
 from headrace.stages import Listener, PoolHealth, RunFacts, Silent
-from headrace.storage.base import Committed, Slice
+from headrace.storage.interface import Committed, Slice
 from headrace.storage.spans import Span
 
 __all__ = ["Narrator", "Thresholds"]

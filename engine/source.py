@@ -38,7 +38,7 @@ from headrace.parts import Part, Parts, joined
 from headrace.reading import Hint, Piece, Place, Reader, cut, require_few
 from headrace.selecting import Select
 from headrace.spooled import Spooled
-from headrace.storage.base import Address
+from headrace.storage.interface import Address
 from headrace.typed import ArrowReader, ParquetReader
 
 if TYPE_CHECKING:

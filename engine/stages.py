@@ -32,7 +32,7 @@ from typing import Protocol
 from headrace.chunk import Chunk
 from headrace.flags import Decision
 from headrace.report import Report
-from headrace.storage.base import Address, Committed, Slice
+from headrace.storage.interface import Address, Committed, Slice
 from headrace.storage.spans import Span, Stage, Stopwatch
 
 __all__ = ["Listener", "PoolHealth", "RunFacts", "Silent", "StageTotal", "Stages"]

@@ -27,8 +27,8 @@ from headrace.errors import UsageError
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.id_buckets import BUCKETS, TaggedIds
 from headrace.runtime.scratch import scratch_folder
-from headrace.storage.base import Store
 from headrace.storage.digest import NOTHING, PARTS, Digest
+from headrace.storage.interface import Store
 from headrace.verification import Verification
 from headrace.verify import audited, settled
 from headrace.version import __version__

@@ -16,7 +16,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from headrace.storage.base import Existing
+from headrace.storage.interface import Existing
 
 __all__ = ["SEQUENTIAL", "STRATEGIES", "Shape", "StrategyName", "parallel_shape", "share_of_memory"]
 

@@ -28,7 +28,7 @@ from headrace.prepare import prepare
 from headrace.replay import batches, reread
 from headrace.rereading import columns_of, identified
 from headrace.source import Input
-from headrace.storage.base import Address, Receipt, RunRecord, Store
+from headrace.storage.interface import Address, Receipt, RunRecord, Store
 from headrace.storage.rejects import StoredReject
 from headrace.strategy import Shape
 

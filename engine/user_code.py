@@ -28,7 +28,7 @@ from headrace.orders import CommitOrder, Piece
 from headrace.partitioning.dedup import among, groups, id_order
 from headrace.partitioning.identity import ids_from_arrow
 from headrace.rules import judge
-from headrace.storage.base import EVENT_ID, Slice, Store
+from headrace.storage.interface import EVENT_ID, Slice, Store
 from headrace.storage.rejects import Reject
 from headrace.storage.spans import Stopwatch
 

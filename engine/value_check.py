@@ -18,8 +18,8 @@ from headrace.provenance import Provenance
 from headrace.rereading import columns_of, identified
 from headrace.row_values import OwnColumns, RowValues, Side
 from headrace.source import Input
-from headrace.storage.base import Store
 from headrace.storage.held import HeldColumn
+from headrace.storage.interface import Store
 from headrace.suspects import Suspect, Suspects
 from headrace.value_findings import ValueFinding, Values, ValuesOfAKind
 

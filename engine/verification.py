@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from headrace.audit import Difference, named_chunks
 from headrace.ownership import told_of_others
 from headrace.places import Place
-from headrace.storage.base import Address
 from headrace.storage.digest import NOTHING, PARTS, Digest
+from headrace.storage.interface import Address
 from headrace.value_findings import Values
 
 __all__ = ["Finding", "InputRead", "Verification"]

@@ -37,9 +37,9 @@ from headrace.progress import Progress, Quiet
 from headrace.rereading import identified
 from headrace.runtime.scratch import scratch_folder
 from headrace.source import Input
-from headrace.storage.base import Counts, Store
 from headrace.storage.digest import PARTS, Digest
 from headrace.storage.holdings import NO_RECEIPT, LedgerEntry
+from headrace.storage.interface import Counts, Store
 from headrace.value_check import ValueCheck
 from headrace.verification import Finding, InputRead, Verification
 

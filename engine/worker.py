@@ -31,7 +31,7 @@ from headrace.rules import Alerting, judge
 from headrace.runtime.parcel import SpoolUnseen, Unchanged, packer
 from headrace.runtime.worker_logs import about, working_on
 from headrace.storage import open_store
-from headrace.storage.base import Address, Committed, Slice, Store
+from headrace.storage.interface import Address, Committed, Slice, Store
 from headrace.storage.locks import RedisLocks
 from headrace.storage.spans import Span, Stopwatch
 from headrace.user_code import with_users_code

@@ -19,7 +19,7 @@ from headrace.orders import CommitOrder, PrepareOrder
 from headrace.prepare import Prepared
 from headrace.runtime.parcel import MemoryParcel, Parcel
 from headrace.stages import PoolHealth
-from headrace.storage.base import Committed, Store
+from headrace.storage.interface import Committed, Store
 from headrace.worker import carry_out, gather, identify
 
 __all__ = ["Done", "InlineWorkers", "Task", "Workers"]

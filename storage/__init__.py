@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from headrace.errors import ConfigurationError
-from headrace.storage.base import StatementHook
-from headrace.storage.postgres import PostgresStore
-from headrace.storage.sqlite import SqliteStore
-from headrace.storage.state import ProviderStore
+from headrace.storage.interface import StatementHook
+from headrace.storage.postgres.store import PostgresStore
+from headrace.storage.providers import ProviderStore
+from headrace.storage.sqlite.store import SqliteStore
 
 __all__ = ["open_store", "safe_url"]
 

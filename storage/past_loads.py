@@ -14,8 +14,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headrace.storage import ledger
-from headrace.storage.schema import PAST_LOADS
+from headrace.storage.sql import ledger_rows
+from headrace.storage.sql.schema import PAST_LOADS
 
 __all__ = ["KEPT", "PastLoad", "StageSum", "kept_loads", "past_load_of", "ring_values"]
 
@@ -83,7 +83,7 @@ def past_load_of(row: sa.RowMapping) -> PastLoad:
         provider=row["provider"],
         table=row["table_name"],
         number=row["number"],
-        polled_at=ledger.moment(row["polled_at"]),
+        polled_at=ledger_rows.moment(row["polled_at"]),
         stages=stages,
         **{name: row[name] for name in _PLAIN},
     )

@@ -1,53 +1,69 @@
-"""``headrace_providers``: the state of all providers, read, claimed and saved with one statement each.
+"""What is remembered of each provider between two polls, and how the database is asked for it.
 
-A claim and a save are upserts with a condition: the database decides in one step whether this holder may, so that two
-hosts which ask at the same moment cannot both be told yes.
+    read all ──► which are due? ──► claim those ──► poll ──► save all, which ends the claims
+    1 statement   (the engine's)    1 statement              1 statement, 1 more if anything was loaded
+
+A claim is a lease by the database server's clock: no second host polls a provider while it lasts, whoever holds it
+renews it, and that of a host that died lapses. It only keeps two hosts from doing the same work; what is a duplicate is
+decided by the unique key on ``event_id``, as ever.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
 
-import sqlalchemy as sa
+from headrace.storage.interface import Counts, Store
+from headrace.storage.past_loads import PastLoad
+from headrace.storage.witnesses import Witness
 
-from headrace.storage import ledger
-from headrace.storage.beliefs import LONGEST_WAIT, furthest
-from headrace.storage.past_loads import PastLoad, kept_loads, past_load_of, ring_values
-from headrace.storage.schema import PAST_LOADS, PROVIDERS, WITNESSES
-from headrace.storage.state import ProviderState
-from headrace.storage.transactions import Transactions
-from headrace.storage.witnesses import Witness, kept_witnesses, witness_of, witness_values
-
-__all__ = ["ProviderTable"]
-
-# a statement has 65,535 parameters at most in PostgreSQL, 32,766 in SQLite; a state has 24
-STATES_IN_A_STATEMENT = 1_000
-_MOMENTS = ("polled_at", "next_at", "delivered_at", "newest_event")
-_PLAIN = ("outcome", "error", "run_id", "empty_polls", "failures", "polls", "loads")
-_SEEN = ("etag", "last_modified", "content", "description")
-_COLUMNS = PROVIDERS.c
+__all__ = ["ProviderState", "ProviderStore"]
 
 
-class ProviderTable(Transactions):
-    """The half of a `Store` that keeps providers; see `headrace.storage.state.ProviderStore`."""
+@dataclass(frozen=True, slots=True)
+class ProviderState:
+    """One row of ``headrace_providers``. All times are aware, UTC, by the clock of the process that polled.
 
-    @abstractmethod
-    def _now(self) -> Any:
-        """The server's clock."""
+    `polled_at` is the last poll, `next_at` the earliest time for the next, `delivered_at` the last poll that had
+    events, `newest_event` the latest event time seen so far. `outcome` is what the last poll came to, `error` why it
+    failed. `empty_polls` and `failures` count without a break up to now; `polls`, `loads` (polls that loaded something)
+    and `counts` are totals. `load` is what the load of this poll took, to be kept with those before it, and `witness`
+    what it met, to be kept in the place of the one before; they are not read back with the state.
 
-    @abstractmethod
-    def _insert(self, table: sa.Table) -> Any:
-        """An INSERT that can have an ON CONFLICT."""
+    `etag`, `last_modified` and `content` are what the last download that was taken in said about itself and the digest
+    of its content; they are worth something only while `description` (a digest of what is done with it) is the same.
+    """
+
+    provider: str
+    table: str | None = None
+    polled_at: datetime | None = None
+    next_at: datetime | None = None
+    delivered_at: datetime | None = None
+    newest_event: datetime | None = None
+    outcome: str | None = None
+    error: str | None = None
+    run_id: str | None = None
+    empty_polls: int = 0
+    failures: int = 0
+    polls: int = 0
+    loads: int = 0
+    counts: Counts = field(default_factory=Counts)
+    etag: str | None = None
+    last_modified: str | None = None
+    content: str | None = None
+    description: str | None = None
+    load: PastLoad | None = None
+    witness: Witness | None = None
+
+
+class ProviderStore(Store, Protocol):
+    """A `Store` that keeps the state of providers too. Raises `StoreError` and `RetryableStoreError`."""
 
     def provider_states(self) -> dict[str, ProviderState]:
-        """Every provider's state, by its name."""
-        with self._reading() as connection:
-            rows = connection.execute(sa.select(PROVIDERS)).mappings().all()
-        return {row["provider"]: _state_of(row) for row in rows}
+        """Every provider's state, by its name. One statement."""
+        ...
 
     def claim_providers(
         self,
@@ -58,123 +74,47 @@ class ProviderTable(Transactions):
         due: datetime | None,
         believed: Mapping[str, datetime] | None = None,
     ) -> dict[str, ProviderState]:
-        """Claim those that nobody else holds and that are due by `due`; returns their states."""
-        claims = self._insert(PROVIDERS)
-        free = sa.or_(
-            _COLUMNS.held_until.is_(None),
-            _COLUMNS.held_until <= self._now(),
-            _COLUMNS.held_until > self._after(furthest(seconds)),
-            _COLUMNS.holder == sa.literal(holder),  # one of our own, whose COMMIT was not answered
-        )
-        latest, next_at = believed or {}, _COLUMNS.next_at
-        if due is not None:
-            free &= sa.or_(next_at.is_(None), next_at <= self._moment(due), next_at > claims.excluded.next_at)
-        granted: dict[str, ProviderState] = {}
-        for block in _blocks(sorted(set(names))):
-            held = {"holder": holder, "held_until": self._after(seconds)}
-            rows = [{"provider": name, "next_at": self._moment(latest.get(name)), **held} for name in block]
-            claim = claims.values(rows).on_conflict_do_update(
-                index_elements=["provider"],
-                set_={"holder": claims.excluded.holder, "held_until": claims.excluded.held_until},
-                where=free,
-            )
-            granted |= {row["provider"]: _state_of(row) for row in self._rows(claim.returning(PROVIDERS))}
-        return granted
+        """Claim providers for `seconds`; returns the states, as they are now, of those that were granted.
+
+        Not granted are those that another holder has, and those whose `next_at` is after `due` (``None``: all are due),
+        unless it is also after what is `believed` of it. A claim of another that reaches further into the future than
+        any (`headrace.storage.beliefs`) is not believed either. One statement.
+        """
+        ...
 
     def renew_claims(self, holder: str, seconds: float) -> set[str]:
-        """Prolong what `holder` has; returns it."""
-        renew = sa.update(PROVIDERS).where(_COLUMNS.holder == holder).values(held_until=self._after(seconds))
-        return {row["provider"] for row in self._rows(renew.returning(_COLUMNS.provider))}
+        """Prolong all claims of `holder` to `seconds` from now, also lapsed ones that nobody has taken since; returns
+        what it still holds. One statement.
+        """
+        ...
 
     def save_providers(self, states: Collection[ProviderState], holder: str) -> set[str]:
-        """Write `states`, where `holder` still has them, and let them go; with them what their loads took."""
-        written: set[str] = set()
-        for block in _blocks(sorted(states, key=lambda state: state.provider)):
-            save = self._insert(PROVIDERS).values([self._values(state) for state in block])
-            # written by ourselves already is what a COMMIT without an answer leaves behind
-            ours = (_COLUMNS.holder == holder) | (
-                _COLUMNS.holder.is_(None) & _COLUMNS.polled_at.is_not_distinct_from(save.excluded.polled_at)
-            )
-            every = {column.name: save.excluded[column.name] for column in PROVIDERS.columns if not column.primary_key}
-            save = save.on_conflict_do_update(index_elements=["provider"], set_=every, where=ours)
-            written |= self._write(partial(self._save_in, save=save.returning(_COLUMNS.provider), states=block))
-        return written
+        """Write `states` and end their claims, except where another holder has taken over; returns the names written.
 
-    def _save_in(self, connection: sa.Connection, save: Any, states: Sequence[ProviderState]) -> set[str]:
-        written = {row["provider"] for row in connection.execute(save).mappings()}
-        ours = [state for state in states if state.provider in written]
-        loads = [ring_values(one.load, self._stored(one.load.polled_at)) for one in ours if one.load is not None]
-        self._put(connection, PAST_LOADS, loads)
-        self._put(connection, WITNESSES, [witness_values(one.witness) for one in ours if one.witness is not None])
-        return written
-
-    def _put(self, connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-        """Write `rows`, each in the place of the one with its key."""
-        if rows:
-            put = self._insert(table).values(rows)
-            keys = [column.name for column in table.primary_key]
-            others = {column.name: put.excluded[column.name] for column in table.columns if column.name not in keys}
-            connection.execute(put.on_conflict_do_update(index_elements=keys, set_=others))
+        One statement, and if there were any loads, one more for what they took and one for what they met.
+        """
+        ...
 
     def witnesses(self, providers: Collection[str]) -> dict[str, Witness]:
-        """What the last loads of `providers` met."""
-        found: dict[str, Witness] = {}
-        with self._reading() as connection:
-            for block in _blocks(sorted(providers)):
-                rows = connection.execute(kept_witnesses(block)).mappings()
-                found |= {row["provider"]: witness_of(row) for row in rows}
-        return found
+        """What the last loads of `providers` met, by their names. One statement."""
+        ...
 
     def past_loads(self, providers: Collection[str] | None = None) -> list[PastLoad]:
-        """What the last loads took, by provider, the oldest first."""
-        with self._reading() as connection:
-            return [past_load_of(row) for row in connection.execute(kept_loads(providers)).mappings()]
+        """What the last loads of `providers` (``None``: of all) took, by provider, the oldest first. One statement."""
+        ...
+
+    def server_now(self) -> datetime | None:
+        """The time by the database server's clock; ``None`` for a database without a server."""
+        ...
+
+    def lacking_privileges(
+        self, tables: Sequence[str], revised: Sequence[str] = (), *, prunes: bool = False
+    ) -> list[str]:
+        """What this user lacks to load into `tables` and to revise those of `revised` (those that exist), and to
+        prune alerts, each as ``INSERT on fires``.
+        """
+        ...
 
     def claimed_providers(self) -> Mapping[str, str]:
-        """Who holds which provider at this moment."""
-        lasting = (_COLUMNS.held_until > self._now()) & (_COLUMNS.held_until <= self._after(furthest(0, LONGEST_WAIT)))
-        held = sa.select(_COLUMNS.provider, _COLUMNS.holder).where(lasting)
-        with self._reading() as connection:
-            return {row["provider"]: row["holder"] for row in connection.execute(held).mappings()}
-
-    def _rows(self, statement: Any) -> Sequence[sa.RowMapping]:
-        return self._write(lambda connection: connection.execute(statement).mappings().all())
-
-    def _values(self, state: ProviderState) -> dict[str, Any]:
-        return {
-            "provider": state.provider,
-            "table_name": state.table,
-            **{name: self._moment(getattr(state, name)) for name in _MOMENTS},
-            **{name: getattr(state, name) for name in (*_PLAIN, *_SEEN)},
-            "error": None if state.error is None else ledger.storable(state.error),
-            **ledger.counts_values(state.counts),
-            "holder": None,
-            "held_until": None,
-        }
-
-    def _moment(self, moment: datetime | None) -> datetime | str | None:
-        """`_stored`, where there may be none."""
-        return None if moment is None else self._stored(moment)
-
-    def _stored(self, moment: datetime) -> datetime | str:
-        """`moment` as the database keeps it: SQLite as UTC text."""
-        if self._engine.dialect.name == "postgresql":
-            return moment
-        return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
-
-    def _after(self, seconds: float) -> Any:
-        """`seconds` from now by the server's clock."""
-        span = timedelta(seconds=seconds)
-        if self._engine.dialect.name == "postgresql":
-            return sa.func.now() + sa.literal(span, sa.Interval())
-        return self._moment(datetime.now(UTC) + span)
-
-
-def _state_of(row: sa.RowMapping) -> ProviderState:
-    values: dict[str, Any] = {name: row[name] for name in (*_PLAIN, *_SEEN)}
-    values |= {name: None if row[name] is None else ledger.moment(row[name]) for name in _MOMENTS}
-    return ProviderState(row["provider"], row["table_name"], counts=ledger.counts_of(row), **values)
-
-
-def _blocks(items: Sequence[Any]) -> Sequence[Sequence[Any]]:
-    return [items[at : at + STATES_IN_A_STATEMENT] for at in range(0, len(items), STATES_IN_A_STATEMENT)]
+        """Who holds which provider at this moment. One statement."""
+        ...

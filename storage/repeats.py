@@ -1,6 +1,6 @@
 """Rows whose ID was met or stored before, as a slice carries them when revisions are asked for.
 
-Their payload is compared with what the table holds, inside the slice's transaction (`headrace.storage.revise`).
+Their payload is compared with what the table holds, inside the slice's transaction (`headrace.storage.sql.revise`).
 """
 
 from __future__ import annotations

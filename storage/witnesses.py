@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headrace.storage.schema import WITNESSES
+from headrace.storage.sql.schema import WITNESSES
 
 __all__ = ["MOST", "Witness", "kept_witnesses", "witness_of", "witness_values"]
 

@@ -20,7 +20,7 @@ from tests_support import Headrace
 
 from headrace import forking
 from headrace.storage import open_store
-from headrace.storage.base import Store
+from headrace.storage.interface import Store
 
 # machines under load are slow in ways that say nothing about the code
 settings.register_profile("headrace", deadline=None, print_blob=True)

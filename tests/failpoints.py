@@ -24,8 +24,10 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from headrace import commands, ingest, source
 from headrace.partitioning.snapshot import Snapshot
 from headrace.runtime import parcel, scratch
-from headrace.storage import copy_in, postgres, sqlite
-from headrace.storage.sqlstore import SqlStore
+from headrace.storage.postgres import copy_in
+from headrace.storage.postgres.store import PostgresStore
+from headrace.storage.sql.store import SqlStore
+from headrace.storage.sqlite.store import SqliteStore
 
 __all__ = ["COORDINATOR", "FAULT", "HITS", "become_coordinator", "hit", "install"]
 
@@ -82,7 +84,7 @@ def install() -> None:
     around(Snapshot, "extend", "snapshot")
     around(ingest._Run, "_dispatch", "dispatch")
     around(ingest._Run, "_land", "land")
-    for store in (postgres.PostgresStore, sqlite.SqliteStore):
+    for store in (PostgresStore, SqliteStore):
         around(store, "_opened", "receipt")
     around(SqlStore, "_raise_alerts", "alerts")
     around(SqlStore, "_keep_rejects", "rejects")
@@ -91,7 +93,7 @@ def install() -> None:
     around(ingest.MicroBatch, "discard", "discard")
     around(SQLiteDialect_pysqlite, "do_commit", "COMMIT")
     # in PostgreSQL a slice's COMMIT goes out with its books, and SQLAlchemy finds nothing left to commit
-    around(postgres.PostgresStore, "_complete", "COMMIT")
+    around(PostgresStore, "_complete", "COMMIT")
     _install_read()
     _install_spool()
     _install_copy()
@@ -127,14 +129,14 @@ def _install_spool() -> None:
 
 
 def _install_copy() -> None:
-    copy = postgres.PostgresStore._copy
+    copy = PostgresStore._copy
 
     def wrapped(self: Any, *words: Any) -> None:
         hit("COPY start")
         copy(self, *words)
         hit("COPY end")
 
-    postgres.PostgresStore._copy = wrapped  # type: ignore[method-assign]
+    PostgresStore._copy = wrapped  # type: ignore[method-assign]
     inner = copy_in.ArrowToPostgresBinaryEncoder
 
     class Encoder:
@@ -152,7 +154,7 @@ def _install_copy() -> None:
 
 
 def _install_insert() -> None:
-    write = sqlite.SqliteStore._write_events
+    write = SqliteStore._write_events
 
     def wrapped(self: Any, connection: Any, piece: Any, receipt_id: int) -> Any:
         hit("INSERT start")
@@ -165,7 +167,7 @@ def _install_insert() -> None:
         hit("INSERT end")
         return written
 
-    sqlite.SqliteStore._write_events = wrapped  # type: ignore[method-assign]
+    SqliteStore._write_events = wrapped  # type: ignore[method-assign]
 
 
 if os.environ.get(HITS):

@@ -13,7 +13,7 @@ from headrace.crew import ProcessCrew
 from headrace.enrich import Enrichment
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.partitioning.contract import Contract
-from headrace.storage.base import Address, Counts, Slice
+from headrace.storage.interface import Address, Counts, Slice
 from headrace.worker import Outcome
 from headrace.workers import InlineWorkers
 

@@ -8,7 +8,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from headrace.storage.gauge import Server
+from headrace.storage.trial.gauge import Server
 
 NAME = "headrace_profile_gauged"
 WORK = "SELECT count(*) FROM generate_series(1, 600000) AS n WHERE n % 7 = 3"

@@ -21,7 +21,7 @@ from tests_support import Headrace
 
 from headrace import ConfigurationError, Engine, Interrupted
 from headrace.stages import RunFacts, Silent
-from headrace.storage.base import Committed, Slice
+from headrace.storage.interface import Committed, Slice
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples/service"
 SECONDS = 60.0

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from headrace.storage.base import EVENT_ID, PROVIDER, Address, Counts, Existing, RunRecord, Slice, Store
+from headrace.storage.interface import EVENT_ID, PROVIDER, Address, Counts, Existing, RunRecord, Slice, Store
 from headrace.storage.rejects import Reject, StoredReject
 
 __all__ = [

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.storage import open_store
-from headrace.storage.base import Committed, Counts, Existing
+from headrace.storage.interface import Committed, Counts, Existing
 
 
 @pytest.mark.parametrize("existing", WAYS)

@@ -16,7 +16,7 @@ from contract.pieces import TABLE, WAYS, look, new_ids, packed, piece, prepared,
 
 from headrace.errors import ConfigurationError, HeadraceError, RetryableStoreError, StoreError
 from headrace.storage import open_store, safe_url
-from headrace.storage.base import Existing, Store
+from headrace.storage.interface import Existing, Store
 
 CANARY = "c4n4ry-p4ss"
 

@@ -12,9 +12,9 @@ import pytest
 from contract.pieces import TABLE, batch, make, new_ids, open_run, packed, piece, prepared
 
 from headrace.storage import open_store
-from headrace.storage.base import IdRange, Store, TimeRange
 from headrace.storage.digest import Digest
 from headrace.storage.id_sums import IdSum
+from headrace.storage.interface import IdRange, Store, TimeRange
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 

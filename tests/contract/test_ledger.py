@@ -12,7 +12,7 @@ import pytest
 from contract.pieces import RUN, TABLE, batch, look, make, new_ids, open_run, piece, prepared, reject
 
 from headrace.storage import open_store
-from headrace.storage.base import Address, Counts, RunRecord, Store
+from headrace.storage.interface import Address, Counts, RunRecord, Store
 from headrace.storage.rejects import Reject
 
 A_RUN = RunRecord(RUN, TABLE, "acme", "job", "key", '["in.csv"]', "parallel", "partitioned", 2, "0.1", shape="{}")

@@ -32,7 +32,7 @@ from tests_support import scaled
 
 from headrace.errors import LockTimeoutError
 from headrace.storage import open_store
-from headrace.storage.base import Committed, Counts, Slice
+from headrace.storage.interface import Committed, Counts, Slice
 from headrace.storage.locks import lock_keys
 
 KEYS = lock_keys("events", 0, 64)

@@ -15,9 +15,10 @@ from contract.pieces import WAYS, Stop, look, make, new_ids, piece, prepared
 from tests_support import Headrace
 
 from headrace.alerts import alert_key
-from headrace.storage import open_store, sqloutbox
-from headrace.storage.base import Existing, Slice, Store
+from headrace.storage import open_store
+from headrace.storage.interface import Existing, Slice, Store
 from headrace.storage.outbox import ALERT_COLUMNS, Attempt
+from headrace.storage.sql import outbox
 
 RULES = ("large", "strange \u00e9")
 BOOKS = (
@@ -188,7 +189,7 @@ def test_only_what_was_settled_long_ago_is_pruned_and_never_what_is_pending_or_d
         Headrace(store_url, tmp_path).query(f"UPDATE headrace_alerts SET {column} = {older} WHERE alert_id <> {ids[0]}")  # noqa: S608
     assert full.prune_alerts(86_400, table="others") == 0
     assert full.prune_alerts(86_400, rules=["no such rule"]) == 0
-    monkeypatch.setattr(sqloutbox, "PRUNED_AT_ONCE", 3)
+    monkeypatch.setattr(outbox, "PRUNED_AT_ONCE", 3)
     assert full.prune_alerts(86_400) == 7
     assert full.count_alerts() == {"delivered": 1, "dead": 2, "discarded": 2, "pending": 8}
     assert full.prune_alerts(86_400, states=("delivered", "discarded")) == 2

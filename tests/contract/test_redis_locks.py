@@ -21,7 +21,7 @@ from contract.pieces import Pause, look, new_ids, packed, piece, prepared, store
 import headrace
 from headrace.errors import ConfigurationError, HeadraceError, LockTimeoutError, StoreError
 from headrace.storage import open_store
-from headrace.storage.base import Committed, Counts
+from headrace.storage.interface import Committed, Counts
 from headrace.storage.locks import RedisLocks, lock_keys
 
 CANARY = "c4n4ry-p4ss"

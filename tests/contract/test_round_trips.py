@@ -18,10 +18,11 @@ from proxy import Proxy, proxied
 
 from headrace import Engine
 from headrace.errors import RetryableStoreError, StoreError
-from headrace.storage import connecting, open_store, postgres
-from headrace.storage.base import Existing
+from headrace.storage import open_store
+from headrace.storage.interface import Existing
 from headrace.storage.locks import lock_keys
-from headrace.storage.together import BEGIN, Statement, together
+from headrace.storage.postgres import connecting, store
+from headrace.storage.postgres.one_message import BEGIN, Statement, together
 
 KEYS = lock_keys(TABLE, 0, 8)
 KEPT = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM headrace_receipts)"
@@ -72,12 +73,12 @@ def test_each_chunk_of_a_sequential_load_takes_four_round_trips(far: Proxy) -> N
 
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once = postgres.together
+    at_once = store.together
 
     def apart(driver: Any, statements: Sequence[Statement], say: Any) -> Any:
         return [rows for one in statements for rows in at_once(driver, [one], say)]
 
-    monkeypatch.setattr(postgres, "together", apart)
+    monkeypatch.setattr(store, "together", apart)
 
 
 def always_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +131,7 @@ AT_COMMIT = ("INSERT ON headrace_receipts", "DEFERRABLE INITIALLY DEFERRED")
 def test_a_commit_sent_with_a_statement_that_fails_commits_nothing(
     postgres_url: str, on: str, more: str, state: str, kind: type[StoreError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.storage.transactions.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("headrace.storage.sql.transactions.FIRST_PAUSE", 0.001)
     sent: list[str] = []
     with open_store(postgres_url, on_statement=sent.append) as store:
         prepared(store)
@@ -237,18 +238,18 @@ def test_locks_that_were_waited_for_are_held_on_the_safe_path_too(postgres_url: 
 
 
 def test_a_clock_too_coarse_for_the_wait_lets_no_lock_go(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "monotonic", lambda: 7.0)
+    monkeypatch.setattr(store, "monotonic", lambda: 7.0)
     assert locks_on_the_safe_path(postgres_url) == len(KEYS)
 
 
 def test_negative_control_a_savepoint_before_the_locks_lets_them_go(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_once = postgres.together
+    at_once = store.together
 
     def without(driver: Any, statements: Sequence[Any], say: Any) -> Any:
-        moved = len(statements) == 2 and statements[1] == postgres.SAVEPOINT
+        moved = len(statements) == 2 and statements[1] == store.SAVEPOINT
         return at_once(driver, statements[:1] if moved else statements, say)
 
-    monkeypatch.setattr(postgres, "together", without)
+    monkeypatch.setattr(store, "together", without)
     assert locks_on_the_safe_path(postgres_url) < len(KEYS)

@@ -28,7 +28,7 @@ from contract.pieces import (
 
 from headrace.errors import SchemaError, StoreError
 from headrace.storage import open_store
-from headrace.storage.base import Existing, Store
+from headrace.storage.interface import Existing, Store
 
 UTC = dt.UTC
 DAY_ONE, LAST_MOMENT = dt.datetime(1, 1, 1, tzinfo=UTC), dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)

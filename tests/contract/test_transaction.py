@@ -9,7 +9,7 @@ from contract.pieces import TABLE, WAYS, Stop, look, new_ids, packed, piece, pre
 
 from headrace.errors import BooksError, InputError, SettledError
 from headrace.storage import open_store
-from headrace.storage.base import Counts, Existing
+from headrace.storage.interface import Counts, Existing
 
 BOOKS = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM headrace_receipts), (SELECT count(*) FROM {})"
 EVERYTHING = BOOKS.format("headrace_rejects")

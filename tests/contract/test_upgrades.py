@@ -19,8 +19,8 @@ from headrace import load
 from headrace.database import open_existing
 from headrace.errors import SchemaError
 from headrace.storage import open_store
-from headrace.storage.migrations import SCHEMA_VERSION
-from headrace.storage.schema import LEDGER
+from headrace.storage.sql.migrations import SCHEMA_VERSION
+from headrace.storage.sql.schema import LEDGER
 
 CONTRACT = (
     '{"hash":"xxh3_128","identity":[["n","integer"]],"key_check":null,"scope":"provider","time":null,"timezone":"UTC",'
@@ -221,17 +221,17 @@ def test_whatever_is_added_to_the_first_releases_tables_leaves_its_inserts_alone
 
 NEXT_RELEASE = [  # what a later release might do: a column, a table, a higher version
     (
-        "storage/schema.py",
+        "storage/sql/schema.py",
         'sa.Column("error", sa.Text),\n    sa.Column("holder"',
         'sa.Column("error", sa.Text), sa.Column("later", sa.Text, server_default="x"),\n    sa.Column("holder"',
     ),
     (
-        "storage/schema.py",
+        "storage/sql/schema.py",
         "CONTRACTS = sa.Table(",
         'LATER = sa.Table("headrace_later", LEDGER, sa.Column("id", sa.Integer, primary_key=True))\n'
         "CONTRACTS = sa.Table(",
     ),
-    ("storage/migrations.py", f"SCHEMA_VERSION = {SCHEMA_VERSION}\n", f"SCHEMA_VERSION = {SCHEMA_VERSION + 1}\n"),
+    ("storage/sql/migrations.py", f"SCHEMA_VERSION = {SCHEMA_VERSION}\n", f"SCHEMA_VERSION = {SCHEMA_VERSION + 1}\n"),
 ]
 
 

@@ -35,17 +35,17 @@ CONTROLS = [
         "the unique key removed",
         (
             (
-                "storage/schema.py",
+                "storage/sql/schema.py",
                 "sa.Column(EVENT_ID, identifier, primary_key=True, nullable=False)",
                 "sa.Column(EVENT_ID, identifier)",
             ),
-            ("storage/schema.py", "sqlite_with_rowid=False", "sqlite_with_rowid=True"),
+            ("storage/sql/schema.py", "sqlite_with_rowid=False", "sqlite_with_rowid=True"),
             (
-                "storage/facts.py",
+                "storage/sql/facts.py",
                 "    if facts.keyless is not None:",
                 "    if facts.keyless is None and not facts.columns:",
             ),
-            ("storage/sqlite.py", " ON CONFLICT({unique}) DO NOTHING", ""),
+            ("storage/sqlite/store.py", " ON CONFLICT({unique}) DO NOTHING", ""),
         ),
         "crash/test_stale_snapshot.py",
     ),
@@ -53,7 +53,7 @@ CONTROLS = [
         "the receipt committed apart from the rows",
         (
             (
-                "storage/sqlstore.py",
+                "storage/sql/store.py",
                 "        written = self._write_events(",
                 "        connection.commit()\n        connection.begin()\n        written = self._write_events(",
             ),
@@ -64,7 +64,7 @@ CONTROLS = [
         "the alerts committed apart from the rows",
         (
             (
-                "storage/sqlstore.py",
+                "storage/sql/store.py",
                 "        alerts = self._raise_alerts(",
                 "        connection.commit()\n        connection.begin()\n        alerts = self._raise_alerts(",
             ),
@@ -75,7 +75,7 @@ CONTROLS = [
         "alerts raised for events that were there already",
         (
             (
-                "storage/sqloutbox.py",
+                "storage/sql/outbox.py",
                 "    return alerts.filter(pc.is_in(alerts.column(EVENT_ID), value_set=ids))",
                 "    return alerts",
             ),
@@ -115,19 +115,19 @@ CONTROLS = [
     ),
     Control(
         "the digest left out of the receipts",
-        (("storage/sqlstore.py", '"inserted_digest": _inserted_digest(piece, written)', '"inserted_digest": None'),),
+        (("storage/sql/store.py", '"inserted_digest": _inserted_digest(piece, written)', '"inserted_digest": None'),),
         "cli/test_proof.py::test_an_event_swapped_for_another_under_the_same_receipt_is_found_without_the_input",
     ),
     Control(
         "the partition left out of the receipt's key",
-        (("storage/schema.py", '"first_row", "partition")', '"first_row")'),),
+        (("storage/sql/schema.py", '"first_row", "partition")', '"first_row")'),),
         "equivalence/test_modes.py::test_each_strategy_loads_each_event_once",
     ),
     Control(
         "the newest does not take the row",
         (
             (
-                "storage/revise.py",
+                "storage/sql/revise.py",
                 "        taken = self._take_over(ranked, version, there) if count",
                 "        taken = set() if count",
             ),
@@ -136,12 +136,12 @@ CONTROLS = [
     ),
     Control(
         "every repeated row told of as a revision",
-        (("storage/revise.py", "ranked.c.version.is_not(None), newer)", "sa.true())"),),
+        (("storage/sql/revise.py", "ranked.c.version.is_not(None), newer)", "sa.true())"),),
         "cli/test_revisions.py::test_an_older_version_that_comes_late_is_not_told_of",
     ),
     Control(
         "another event takes the row of one with the same ID",
-        (("storage/revise.py", "        self._leave_out(strange)", "        strange = []"),),
+        (("storage/sql/revise.py", "        self._leave_out(strange)", "        strange = []"),),
         "equivalence/test_revisions.py::test_a_thousand_collisions_of_the_digest_are_not_lost_in_silence"
         "[sqlite-update-None]",
     ),

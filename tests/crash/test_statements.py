@@ -14,7 +14,7 @@ from headrace.ingest import ingest
 from headrace.report import Report
 from headrace.source import ReadOptions, open_inputs
 from headrace.storage import open_store
-from headrace.storage.base import Counts, StatementHook
+from headrace.storage.interface import Counts, StatementHook
 
 ROWS = [("key", "value"), *((str(n % 23), f"v{n}") for n in range(40)), ("oops", "bad")]
 BOOKS = Counts(read=41, inserted=23, duplicate_in_input=17, rejected=1)

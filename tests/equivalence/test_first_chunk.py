@@ -16,7 +16,7 @@ from headrace.ingest import ingest
 from headrace.source import ReadOptions, open_inputs
 from headrace.stages import Silent
 from headrace.storage import open_store
-from headrace.storage.base import Address, Committed, Slice, Store
+from headrace.storage.interface import Address, Committed, Slice, Store
 
 FIRST, CHUNK, ROWS = 8, 20, 50
 OPTIONS = LoadOptions(table="t", identity=("n",), mode="sequential", read=ReadOptions(chunk_rows=CHUNK))

@@ -28,7 +28,7 @@ from headrace.replay import replay
 from headrace.report import Report
 from headrace.source import ReadOptions, open_inputs
 from headrace.storage import open_store
-from headrace.storage.base import Counts
+from headrace.storage.interface import Counts
 
 KEYS = st.integers(0, 40).map(str) | st.sampled_from(["oops", "1.5"])
 ROWS = st.lists(st.tuples(KEYS, st.text('ab\u00e9,"\n ', max_size=3)), min_size=1, max_size=40)

@@ -32,7 +32,7 @@ from headrace.report import Report
 from headrace.revisions import RevisionsName
 from headrace.source import ReadOptions, open_inputs
 from headrace.storage import open_store
-from headrace.storage.base import StatementHook
+from headrace.storage.interface import StatementHook
 from headrace.strategy import StrategyName
 
 Row = tuple[str, ...]

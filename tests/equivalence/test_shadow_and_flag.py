@@ -20,7 +20,7 @@ import headrace.shadow
 from headrace.api import load_with, options_of
 from headrace.flags import FLAG
 from headrace.progress import Quiet
-from headrace.storage.base import Counts
+from headrace.storage.interface import Counts
 
 ROWS = 400
 

@@ -12,7 +12,7 @@ import pytest
 
 from headrace import Engine, Report
 from headrace.stages import RunFacts, Silent
-from headrace.storage.base import Committed, Counts, Slice
+from headrace.storage.interface import Committed, Counts, Slice
 from headrace.storage.spans import Span, Stopwatch
 
 ROWS = 3_000

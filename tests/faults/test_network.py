@@ -20,7 +20,8 @@ from tests_support import Headrace, scaled
 import headrace as package
 from headrace import AlertRule
 from headrace.errors import ConnectionLostError, StoreError
-from headrace.storage import open_store, transactions
+from headrace.storage import open_store
+from headrace.storage.sql import transactions
 
 OPTIONS: Any = {
     "table": "t",

@@ -27,7 +27,7 @@ import headrace as package
 from headrace import AlertRule
 from headrace.errors import StoreError
 from headrace.storage import open_store
-from headrace.storage.base import Existing
+from headrace.storage.interface import Existing
 from headrace.storage.locks import lock_keys
 
 NAMED: Any = {

@@ -13,7 +13,7 @@ import pytest
 from headrace.chunk import Chunk
 from headrace.partitioning.contract import Contract, arrow_type
 from headrace.prepare import prepare
-from headrace.storage.base import Address
+from headrace.storage.interface import Address
 
 reference = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("reference.py"))))
 OTHERS: tuple[tuple[str, Any], ...] = (("é", "string"), ("mag", "float"), ("depth", "integer"), ("z", "decimal"))

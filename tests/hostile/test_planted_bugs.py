@@ -37,14 +37,14 @@ class Bug:
 BUGS = [
     Bug(
         "unsorted upsert",
-        "storage/postgres.py",
+        "storage/postgres/store.py",
         '"WITH inserted AS (INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY event_id "',
         '"WITH inserted AS (INSERT INTO {} ({}) SELECT {} FROM {} "',
         "races/test_exclusion.py::test_the_safe_path_inserts_in_the_order_of_the_ids",
     ),
     Bug(
         "receipt before rows",
-        "storage/sqlstore.py",
+        "storage/sql/store.py",
         "        written = self._write_events(",
         "        connection.commit()\n        connection.begin()\n        written = self._write_events(",
         "crash/test_statements.py::test_rows_and_receipt_exist_together_at_every_moment",
@@ -52,7 +52,7 @@ BUGS = [
     ),
     Bug(
         "alert outside the transaction",
-        "storage/sqlstore.py",
+        "storage/sql/store.py",
         "        alerts = self._raise_alerts(connection, piece, written.inserted, revised.newer, receipt_id)\n",
         "        with self._engine.begin() as apart:\n"
         "            alerts = self._raise_alerts(apart, piece, written.inserted, revised.newer, receipt_id)\n",
@@ -61,7 +61,7 @@ BUGS = [
     ),
     Bug(
         "rejects outside the transaction",
-        "storage/sqlstore.py",
+        "storage/sql/store.py",
         "        self._keep_rejects(connection, piece, receipt_id, revised.kept)\n",
         "        with self._engine.begin() as apart:\n"
         "            self._keep_rejects(apart, piece, receipt_id, revised.kept)\n",
@@ -70,7 +70,7 @@ BUGS = [
     ),
     Bug(
         "window off by one",
-        "storage/sqlite.py",
+        "storage/sqlite/store.py",
         "below = sa.true() if low is None else column >= low",
         "below = sa.true() if low is None else column > low",
         "contract/test_ids.py::test_a_range_of_time_includes_its_low_end_and_nulls",
@@ -101,7 +101,7 @@ BUGS = [
     ),
     Bug(
         "inserted counted without asking the database",
-        "storage/sqlstore.py",
+        "storage/sql/store.py",
         "    inserted = offered if written.inserted is None else len(written.inserted) // 16\n",
         "    inserted = offered\n",
         "contract/test_authority.py::test_exactly_the_absent_events_go_in",
@@ -117,7 +117,7 @@ BUGS = [
     ),
     Bug(
         "a receipt taken for another content's",
-        "storage/sqlstore.py",
+        "storage/sql/store.py",
         "        if receipt.digest != piece.digest:",
         "        if receipt.digest == '':",
         "contract/test_transaction.py::test_a_receipt_of_another_content_is_refused",
@@ -132,7 +132,7 @@ BUGS = [
     ),
     Bug(
         "a newer release's tables written to",
-        "storage/migrations.py",
+        "storage/sql/migrations.py",
         "    if version > SCHEMA_VERSION:",
         "    if version > SCHEMA_VERSION + 1:",
         "contract/test_upgrades.py::test_a_newer_releases_database_is_refused_with_instructions",

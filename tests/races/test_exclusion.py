@@ -13,9 +13,9 @@ from contract.pieces import TABLE, look, new_ids, piece, prepared
 import headrace
 from headrace.errors import LockTimeoutError
 from headrace.storage import open_store
-from headrace.storage.base import Slice, Store
+from headrace.storage.interface import Slice, Store
 from headrace.storage.locks import lock_keys
-from headrace.storage.sqlstore import SqlStore
+from headrace.storage.sql.store import SqlStore
 
 
 def test_the_safe_path_inserts_in_the_order_of_the_ids(postgres_url: str) -> None:

@@ -27,7 +27,7 @@ import headrace
 from headrace.orders import CommitOrder
 from headrace.pool import PooledWorkers
 from headrace.report import Report
-from headrace.storage.base import Committed
+from headrace.storage.interface import Committed
 from headrace.strategy import STRATEGIES, StrategyName
 from headrace.workers import Task
 

@@ -14,7 +14,7 @@ from headrace.checkup import examine_settings
 from headrace.doctor import Finding
 from headrace.flags import FLAG
 from headrace.storage import open_store
-from headrace.storage.checks import Checks
+from headrace.storage.sql.doctor import Checks
 
 PROVIDER = '[providers.p]\npath = "p.csv"\nid = ["n"]\ntime = "at"\n'
 CSV = "n,at\n1,2026-03-01T00:00:00Z\n"

@@ -20,9 +20,9 @@ from headrace.polls import Round
 from headrace.serve import Wanted, serve
 from headrace.settings import read_settings
 from headrace.storage import open_store
-from headrace.storage.base import Store
-from headrace.storage.providers import ProviderTable
-from headrace.storage.state import ProviderState, ProviderStore
+from headrace.storage.interface import Store
+from headrace.storage.providers import ProviderState, ProviderStore
+from headrace.storage.sql.providers import ProviderTable
 
 FILE = """
 database = "{database}"

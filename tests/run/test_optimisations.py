@@ -21,11 +21,11 @@ from headrace.polls import Round
 from headrace.serve import Service
 from headrace.session import Session
 from headrace.storage import open_store
-from headrace.storage.base import Counts
+from headrace.storage.interface import Counts
 from headrace.storage.outbox import Attempt
-from headrace.storage.providers import ProviderTable
-from headrace.storage.sqloutbox import SqlOutbox
-from headrace.storage.state import ProviderState
+from headrace.storage.providers import ProviderState
+from headrace.storage.sql.outbox import SqlOutbox
+from headrace.storage.sql.providers import ProviderTable
 
 HEADER = b"n,at\n"
 NAMES = [f"p{number:03}" for number in range(100)]

@@ -15,9 +15,10 @@ from tests_support import Headrace
 from headrace.checkup import examine_settings
 from headrace.commands_history import history
 from headrace.errors import UsageError
-from headrace.storage import open_store, past_loads, providers
+from headrace.storage import open_store, past_loads
 from headrace.storage.past_loads import PastLoad, ring_values
-from headrace.storage.state import ProviderState
+from headrace.storage.providers import ProviderState
+from headrace.storage.sql import providers
 
 ONE = """
 database = "{url}"

@@ -6,7 +6,7 @@ import psycopg
 import sqlalchemy as sa
 
 from headrace.storage import open_store
-from headrace.storage.connecting import CONNECTION_DEFAULTS, conninfo_of, how_to_connect
+from headrace.storage.postgres.connecting import CONNECTION_DEFAULTS, conninfo_of, how_to_connect
 
 URL = sa.make_url("postgresql+psycopg://h/d?tcp_user_timeout=5000&application_name=mine")
 

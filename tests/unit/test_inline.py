@@ -11,7 +11,7 @@ from pool_support import commit_order
 
 from headrace import workers
 from headrace.orders import CommitOrder
-from headrace.storage.base import Committed, Counts
+from headrace.storage.interface import Committed, Counts
 from headrace.worker import Gathered, gather
 from headrace.workers import InlineWorkers
 

@@ -36,7 +36,7 @@ from headrace.orders import Piece, PrepareOrder
 from headrace.pool import MOST_FAILURES, PooledWorkers
 from headrace.prepare import Prepared
 from headrace.runtime.parcel import BytesParcel, FileParcel, SpoolUnseen
-from headrace.storage.base import Address
+from headrace.storage.interface import Address
 from headrace.worker import Outcome, prepare_apart
 
 

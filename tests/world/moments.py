@@ -18,7 +18,7 @@ import shifted_cli
 from tests_support import Crash
 
 from headrace import intake, source, storage, workers
-from headrace.storage import transactions
+from headrace.storage.sql import transactions
 
 __all__ = ["Kind", "Moments", "listen", "wrong_clocks"]
 

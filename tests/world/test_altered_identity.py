@@ -14,7 +14,7 @@ from headrace.chunk import Chunk
 from headrace.errors import HeadraceError, SchemaError
 from headrace.partitioning.contract import Contract
 from headrace.prepare import prepare
-from headrace.storage.base import Address
+from headrace.storage.interface import Address
 
 pytestmark = pytest.mark.either_store
 FIVE = "k,v\n" + "".join(f"{number},x{number}\n" for number in range(1, 6))

@@ -21,7 +21,7 @@ from headrace.api import load_with, options_of
 from headrace.errors import HeadraceError, SchemaError, StoreError
 from headrace.stages import Silent
 from headrace.storage import open_store
-from headrace.storage.base import Existing
+from headrace.storage.interface import Existing
 
 WAYS: tuple[Existing, ...] = ("snapshot", "conflict", "query")
 

@@ -24,7 +24,7 @@ from headrace.serve import Wanted, serve
 from headrace.settings import read_settings
 from headrace.storage import open_store
 from headrace.storage.outbox import Attempt
-from headrace.storage.state import ProviderState, ProviderStore
+from headrace.storage.providers import ProviderState, ProviderStore
 
 FILE = 'database = "{}"\n[providers.p]\npath = "p.csv"\nid = ["k"]\ninterval = "5m"\ntable = "ev"\n'
 JUMPS = [timedelta(minutes=10), timedelta(hours=5), timedelta(days=365)]

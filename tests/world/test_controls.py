@@ -96,7 +96,7 @@ FAULTS = [
         "4: types that were read once are believed",
         (
             (
-                "storage/postgres.py",
+                "storage/postgres/store.py",
                 "        if table not in self._facts or self._looks.get(table) != (look, acting):",
                 "        if table not in self._facts or len(self._looks[table][0][1]) != len(look[1]):",
             ),
@@ -113,9 +113,9 @@ FAULTS = [
     Fault(
         "9: rows that a trigger swallows are counted",
         (
-            ("storage/postgres.py", "        if taken != sent:\n", "        if taken > sent:\n"),
+            ("storage/postgres/store.py", "        if taken != sent:\n", "        if taken > sent:\n"),
             (
-                "storage/postgres.py",
+                "storage/postgres/store.py",
                 "        if found:\n            ids = ",
                 "        if found and not sent:\n            ids = ",
             ),

@@ -9,7 +9,7 @@ import pytest
 from tests_support import Headrace
 
 import headrace as library
-from headrace.storage.ledger import LONGEST_KEY, bounded
+from headrace.storage.sql.ledger_rows import LONGEST_KEY, bounded
 
 LONG = "\u6c34".join(secrets.token_hex(100) for _ in range(16))  # no database can press it small
 

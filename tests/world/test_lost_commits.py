@@ -16,7 +16,7 @@ from headrace.api import load_with, options_of
 from headrace.errors import LostCommitsError
 from headrace.report import Report
 from headrace.stages import RunFacts, Silent
-from headrace.storage.base import Committed, Slice
+from headrace.storage.interface import Committed, Slice
 
 ROWS = 160
 BATCH = [{"key": key, "value": f"v{key}"} for key in range(ROWS)]

@@ -13,7 +13,7 @@ import headrace as library
 from headrace import AlertRule
 from headrace.storage import open_store
 from headrace.storage.outbox import Attempt
-from headrace.storage.state import ProviderStore
+from headrace.storage.providers import ProviderStore
 
 BAD: list[dict[str, object]] = [{"k": 1, "v": "7"}, {"k": 2, "v": "oops"}]
 

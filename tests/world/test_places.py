@@ -15,7 +15,7 @@ from run_support import rounds
 import headrace as library
 from headrace.config import LoadOptions, database_url
 from headrace.errors import ConfigurationError
-from headrace.storage.places import absolute, file_of, in_memory
+from headrace.storage.sqlite.file_place import absolute, file_of, in_memory
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from headrace.api import load_with, options_of
 from headrace.errors import VerificationError
 from headrace.report import Report
 from headrace.stages import Silent
-from headrace.storage import connecting
-from headrace.storage.base import Committed, Slice
+from headrace.storage.interface import Committed, Slice
+from headrace.storage.postgres import connecting
 
 ROWS = 300
 LAYOUTS: dict[str, dict[str, Any]] = {"hash": {"id": ["key"]}, "time": {"id": ["key", "at"], "time": "at"}}

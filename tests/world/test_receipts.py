@@ -17,7 +17,7 @@ from headrace.api import load_with, options_of
 from headrace.errors import Interrupted
 from headrace.report import Report
 from headrace.stages import Silent
-from headrace.storage.base import Committed, Slice
+from headrace.storage.interface import Committed, Slice
 
 ROWS, CHUNK = 400, 50
 SEQUENTIAL: dict[str, Any] = {}

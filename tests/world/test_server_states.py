@@ -19,7 +19,8 @@ from psycopg import sql
 
 from headrace.deliver import Dispatcher, Sent
 from headrace.errors import ConnectionLostError, RetryableStoreError, StoreError
-from headrace.storage import open_store, transactions
+from headrace.storage import open_store
+from headrace.storage.sql import transactions
 
 IDS = new_ids(20)
 

@@ -22,8 +22,8 @@ from headrace.runtime.reopening import Renewed
 from headrace.serve import Wanted, serve
 from headrace.settings import read_settings
 from headrace.sinks import FunctionSink
-from headrace.storage import transactions
 from headrace.storage.outbox import Outbox
+from headrace.storage.sql import transactions
 
 WITHIN = 120.0  # seconds, for a machine under load; never what is tested
 

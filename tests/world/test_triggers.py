@@ -15,7 +15,7 @@ import headrace
 from headrace import AlertRule
 from headrace.errors import SchemaError, StoreError
 from headrace.storage import open_store
-from headrace.storage.base import Existing
+from headrace.storage.interface import Existing
 
 WAYS: tuple[Existing, ...] = ("snapshot", "conflict", "query")
 TABLE = (

@@ -1,0 +1,1 @@
+"""What both databases share: the transaction of a commit, the ledger, the outbox, rejects, schema, retries."""

@@ -1,0 +1,199 @@
+"""What a table is like when events are written to it, as the database's catalogue has it, and what follows from that.
+
+    catalogue, under the commit's lock ─► Facts ─┬─► may events go in at all?      require_fit
+                                                 ├─► may these columns?            require_columns
+                                                 ├─► as which types?               fitted
+                                                 └─► who else writes meanwhile?    watched
+
+Facts that were read earlier are a belief: a commit reads them again in its own transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from headrace.errors import SchemaError, StoreError
+from headrace.storage.interface import EVENT_ID, PROVIDER, RECEIPT, RESERVED_COLUMNS
+from headrace.storage.postgres.column_widths import narrowed
+from headrace.storage.sql.limits import Limit
+
+__all__ = ["Column", "Facts", "Keyless", "Watcher", "fitted", "gone", "parted", "require_columns", "require_fit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. `said` is its type as the database names it, `arrow` the canonical type, `wire` the type whose form
+    the database reads, both ``None`` for a type that Headrace does not write.
+
+    The database itself gives a value to a column that is `filled` (default, identity, generated) where a row has none,
+    and takes none for one that is `generated`. One that is `required` must have a value. `limit` is what it cannot hold
+    of its canonical type.
+    """
+
+    name: str
+    said: str
+    arrow: pa.DataType | None
+    wire: pa.DataType | None
+    filled: bool = False
+    generated: bool = False
+    required: bool = False
+    limit: Limit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """What may change, redirect or swallow rows on their way in: a `name` as the user knows it, and how it is taken
+    away. One that is `deferred` acts when the transaction ends.
+    """
+
+    name: str
+    cure: str
+    deferred: bool = False
+
+
+class Keyless(NamedTuple):
+    """Why no unique key decides over duplicates, and the statement that makes one."""
+
+    why: str
+    cure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A table. `unfit` says why no event can be written to it, `keyless` why its keys are no authority; ``None``: they
+    can, they are. `alone` tells a table whose rows all lie in itself, not in partitions.
+    """
+
+    columns: Mapping[str, Column]
+    unfit: str | None = None
+    keyless: Keyless | None = None
+    watchers: tuple[Watcher, ...] = ()
+    alone: bool = True
+    schema: pa.Schema = field(init=False)
+
+    def __post_init__(self) -> None:
+        data = [one for one in self.columns.values() if one.name not in RESERVED_COLUMNS and one.arrow is not None]
+        object.__setattr__(self, "schema", pa.schema([(one.name, one.arrow) for one in data]))
+
+    @property
+    def filled(self) -> frozenset[str]:
+        """The columns that get a value where a row has none."""
+        return frozenset(one.name for one in self.columns.values() if one.filled)
+
+
+_RESERVED: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
+    EVENT_ID: ("uuid (PostgreSQL) or BLOB (SQLite)", pa.types.is_fixed_size_binary),
+    PROVIDER: ("text", pa.types.is_string),
+    RECEIPT: ("bigint", pa.types.is_integer),
+}
+
+
+def require_fit(table: str, facts: Facts, add: Callable[[Sequence[str]], str], *, keyed: bool = True) -> None:
+    """Raise `SchemaError` unless the table has the reserved columns and, where it must be `keyed`, takes events under a
+    unique key on ``event_id`` alone. `add` gives the statement that adds reserved columns.
+    """
+    lacking = [name for name in RESERVED_COLUMNS if name not in facts.columns]
+    if lacking:
+        raise SchemaError(
+            f"the table exists, but has no column {', '.join(lacking)}",
+            where=table,
+            hint=f"{add(lacking)}; or load into another table",
+        )
+    if not keyed:
+        return
+    if facts.unfit is not None:
+        raise SchemaError(facts.unfit, where=table, hint="load into another table, or take away what is in the way")
+    for name in RESERVED_COLUMNS:
+        _require_reserved(table, facts.columns[name])
+    if facts.keyless is not None:
+        why = f" ({facts.keyless.why})" if facts.keyless.why else ""
+        raise SchemaError(
+            f"the table has no unique key on event_id, the authority on duplicates{why}",
+            where=table,
+            hint=f"{facts.keyless.cure}; or load into another table",
+        )
+
+
+def _require_reserved(table: str, column: Column) -> None:
+    wanted, holds = _RESERVED[column.name]
+    if column.generated or column.wire is None or not holds(column.wire):
+        said = "generated" if column.generated else f"of type {column.said}"
+        raise SchemaError(
+            f"{column.name} is {said}, and must be {wanted}",
+            where=f"{table}, column {column.name}",
+            hint="rename that column and run the same command again, which says how to add one; "
+            "or load into another table",
+        )
+
+
+def require_columns(table: str, facts: Facts, names: Iterable[str], *, whole: bool = True) -> None:
+    """Raise `SchemaError` unless rows with the columns `names` can be written, and, where those are the `whole` row,
+    nothing is missing.
+    """
+    given = set(names)
+    for name in given & set(facts.columns):
+        column, where = facts.columns[name], f"{table}, column {name}"
+        if column.generated:
+            raise SchemaError(
+                "the input has a value for a column that the database generates",
+                where=where,
+                hint=f"leave it out: --select 'SELECT * EXCLUDE (\"{name}\") FROM source'",  # noqa: S608 - advice
+            )
+        if column.wire is None:
+            raise SchemaError(
+                f"Headrace cannot write a column of type {column.said}",
+                where=where,
+                hint="change the column's type, leave it out with --select, or load into another table",
+            )
+    missing = [one.name for one in facts.columns.values() if one.required and one.name not in given]
+    missing = [name for name in missing if name not in RESERVED_COLUMNS]
+    if whole and missing:
+        raise SchemaError(
+            f"the table wants a value for {', '.join(missing)}, which the input does not have",
+            where=table,
+            hint="supply it with --select, or give the column a DEFAULT in the database",
+        )
+
+
+def fitted(table: str, facts: Facts, rows: pa.RecordBatch) -> dict[str, pa.Array]:
+    """The columns of `rows` in the table's types. Raises `SchemaError` where one is gone or cannot hold a value."""
+    lacking = [name for name in rows.schema.names if name not in facts.columns]
+    if lacking:
+        raise SchemaError(f"the table has no column {', '.join(lacking)}", where=table, hint="run the load again")
+    return {
+        name: narrowed(column, facts.columns[name].wire, name, table)
+        for name, column in zip(rows.schema.names, rows.columns, strict=True)
+    }
+
+
+def parted(
+    rows: pa.RecordBatch, lacking: Mapping[str, NDArray[np.bool_]], filled: Collection[str]
+) -> list[pa.RecordBatch]:
+    """`rows` in parts of equal columns: what a row's own input is `lacking` and the database has `filled` is left out.
+
+    The order of the rows stays within a part.
+    """
+    names = [name for name in lacking if name in filled and name in rows.schema.names]
+    if not names:
+        return [rows]
+    masks = np.stack([lacking[name] for name in names], axis=1)
+    parts = []
+    for without in np.unique(masks, axis=0):
+        some = rows.filter(pa.array((masks == without).all(axis=1)))
+        parts.append(some.drop_columns([name for name, gone in zip(names, without, strict=True) if gone]))
+    return parts
+
+
+def gone(table: str) -> StoreError:
+    """The table is not there any more."""
+    return StoreError(
+        "the table is gone: somebody dropped or renamed it while this run was loading into it",
+        where=table,
+        hint="run the same command again, which makes it anew, or put the old one back first",
+    )

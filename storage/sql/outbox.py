@@ -1,0 +1,257 @@
+"""The outbox as SQL, the same text on PostgreSQL and SQLite.
+
+PostgreSQL hands alerts out with ``FOR UPDATE SKIP LOCKED``: dispatchers share them, and none waits for another. SQLite
+has no such clause (SQLAlchemy leaves it out), and needs none: ``BEGIN IMMEDIATE`` lets one writer in at a time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from headrace.storage.beliefs import LONGEST_WAIT, furthest
+from headrace.storage.interface import EVENT_ID, Slice
+from headrace.storage.outbox import ALERT_COLUMNS, AlertState, Attempt, PrunedState, StoredAlert
+from headrace.storage.sql.ledger_rows import moment, storable
+from headrace.storage.sql.schema import ALERTS
+from headrace.storage.sql.transactions import Transactions, in_blocks
+
+__all__ = ["SqlOutbox"]
+
+A = ALERTS.c
+PRUNED_AT_ONCE = 5_000
+
+
+class SqlOutbox(Transactions, ABC):
+    """The half of a `Store` that keeps alerts."""
+
+    @abstractmethod
+    def _id(self, event_id: bytes) -> Any:
+        """A packed ID as a value to compare a column of IDs with."""
+
+    @abstractmethod
+    def _now(self) -> Any:
+        """The server's clock, as a value or an SQL expression that goes into a timestamp column."""
+
+    @abstractmethod
+    def _later(self, seconds: float) -> Any:
+        """The server's clock in `seconds`, likewise."""
+
+    @abstractmethod
+    def _insert_alerts(self, connection: sa.Connection, alerts: pa.RecordBatch) -> int:
+        """Insert rows of ``headrace_alerts`` whose keys are not there yet; returns how many those were."""
+
+    # Raising ------------------------------------------------------------------------------------------------------
+
+    def _raise_alerts(
+        self,
+        connection: sa.Connection,
+        piece: Slice,
+        inserted: bytes | None,
+        newer: NDArray[np.int64],
+        receipt_id: int,
+    ) -> int:
+        """Write the alerts of the slice's events that went in (`inserted` are their packed IDs, ``None`` for all), and
+        those of the rows at the positions `newer`, which have taken the table's row.
+        """
+        raised = [(_of_inserted(piece, inserted), False)]
+        if piece.repeats is not None and piece.repeats.alerts is not None and len(newer):
+            every = piece.repeats.alerts
+            of_newer = every.filter(pc.is_in(every.column("at"), value_set=pa.array(newer)))
+            raised.append((of_newer.select(ALERT_COLUMNS.names), True))
+        return sum(
+            self._raise(connection, piece, alerts, receipt_id, revision=revision)
+            for alerts, revision in raised
+            if alerts is not None and alerts.num_rows
+        )
+
+    def _raise(
+        self, connection: sa.Connection, piece: Slice, alerts: pa.RecordBatch, receipt_id: int, *, revision: bool
+    ) -> int:
+        same = {
+            "table_name": piece.table,
+            "provider": piece.provider,
+            "receipt_id": receipt_id,
+            "revision": revision,
+        }
+        columns = dict(zip(alerts.schema.names, alerts.columns, strict=True))
+        constant = {name: pa.repeat(value, alerts.num_rows) for name, value in same.items()}
+        return self._insert_alerts(connection, pa.RecordBatch.from_pydict(columns | constant))
+
+    # Delivering ---------------------------------------------------------------------------------------------------
+
+    def claim_alerts(
+        self, lease: str, *, limit: int, seconds: float, table: str | None = None, rules: Sequence[str] = ()
+    ) -> list[StoredAlert]:
+        pending = _chosen(sa.select(A.alert_id), ("pending",), table, rules).order_by(A.next_attempt_at, A.alert_id)
+
+        def claim(connection: sa.Connection, when: sa.ColumnElement[bool], most: int) -> list[sa.RowMapping]:
+            due = pending.where(when).limit(most).with_for_update(skip_locked=True).cte("due")
+            claimed = sa.update(ALERTS).where(A.alert_id.in_(sa.select(due.c.alert_id)))
+            claimed = claimed.values(lease=lease, next_attempt_at=self._later(seconds), attempts=A.attempts + 1)
+            return list(connection.execute(claimed.returning(*ALERTS.columns)).mappings())
+
+        def work(connection: sa.Connection) -> list[sa.RowMapping]:
+            found = claim(connection, A.next_attempt_at <= self._now(), limit)
+            if len(found) == limit:
+                return found
+            # two ranges of the index, each asked for itself: one condition over both would read all in between
+            far = self._later(furthest(seconds, LONGEST_WAIT))
+            return found + claim(connection, A.next_attempt_at > far, limit - len(found))
+
+        return sorted(map(_alert_of, self._write(work)), key=lambda one: one.alert_id)
+
+    def settle_attempts(self, lease: str, attempts: Sequence[Attempt]) -> None:
+        delivered = [one for one in attempts if one.state == "delivered"]
+        failed = [one for one in attempts if one.state != "delivered"]
+        pending = sa.update(ALERTS).where(A.state == "pending")
+        # claimed more than once: the other claim may have been ours
+        ours = (A.lease == lease) | (A.attempts > 1) if lease else sa.true()
+
+        def work(connection: sa.Connection) -> None:
+            done = pending.where(ours).values(state="delivered", lease=None, error=None, settled_at=self._now())
+            for alike in _by_key(delivered):
+                connection.execute(done.where(alike))
+            for one in failed:
+                (alike,) = _by_key([one])
+                error = None if one.error is None else storable(one.error)
+                settled = self._now() if one.state == "dead" else None
+                values = {"state": one.state, "error": error, "settled_at": settled}
+                mine = pending.where(alike, A.lease == lease)
+                connection.execute(mine.values(lease=None, next_attempt_at=self._later(one.delay), **values))
+
+        self._write(work)
+
+    def release_alerts(self, lease: str, ids: Sequence[int]) -> None:
+        mine = sa.update(ALERTS).where(A.lease == lease, A.state == "pending")
+        self._change(mine, ids, lease=None, next_attempt_at=self._now(), attempts=A.attempts - 1)
+
+    # Looking after ------------------------------------------------------------------------------------------------
+
+    def alerts(
+        self,
+        *,
+        ids: Sequence[int] | None = None,
+        states: Sequence[AlertState] = (),
+        table: str | None = None,
+        rules: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[StoredAlert]:
+        chosen = _chosen(sa.select(ALERTS), states, table, rules).order_by(A.alert_id).limit(limit)
+        statements = (
+            [chosen] if ids is None else [chosen.where(A.alert_id.in_(some)) for some in in_blocks(sorted(ids))]
+        )
+        with self._reading() as connection:
+            found = [_alert_of(row) for one in statements for row in connection.execute(one).mappings()]
+        return found[:limit]
+
+    def alerts_of(self, event_id: bytes) -> list[StoredAlert]:
+        raised = sa.select(ALERTS).where(A.event_id == self._id(event_id)).order_by(A.alert_id)
+        with self._reading() as connection:
+            return [_alert_of(row) for row in connection.execute(raised).mappings()]
+
+    def count_alerts(self) -> dict[AlertState, int]:
+        counted = sa.select(A.state, sa.func.count()).group_by(A.state)
+        with self._reading() as connection:
+            return {state: number for state, number in connection.execute(counted)}  # noqa: C416 - rows are not pairs
+
+    def undelivered_alerts(self) -> dict[AlertState, int]:
+        states: tuple[AlertState, ...] = ("pending", "dead")
+        counts = [_chosen(sa.select(sa.func.count()), (state,), None, ()).scalar_subquery() for state in states]
+        with self._reading() as connection:
+            return dict(zip(states, connection.execute(sa.select(*counts)).one(), strict=True))
+
+    def retry_alerts(self, ids: Sequence[int]) -> int:
+        settled = sa.update(ALERTS).where(A.state.in_(("dead", "discarded")))
+        again = {"state": "pending", "attempts": 0, "lease": None, "error": None, "settled_at": None}
+        return self._change(settled, ids, next_attempt_at=self._now(), **again)
+
+    def discard_alerts(self, ids: Sequence[int]) -> int:
+        unsettled = sa.update(ALERTS).where(A.state.in_(("pending", "dead")))
+        return self._change(unsettled, ids, state="discarded", lease=None, settled_at=self._now())
+
+    def prune_alerts(
+        self,
+        seconds: float,
+        *,
+        states: Sequence[PrunedState] = ("delivered",),
+        table: str | None = None,
+        rules: Sequence[str] = (),
+    ) -> int:
+        old = _chosen(sa.select(A.alert_id), states, table, rules).where(A.settled_at < self._later(-seconds))
+        some = old.order_by(A.settled_at).limit(PRUNED_AT_ONCE)
+        delete = sa.delete(ALERTS).where(A.state.in_(states))  # said again: one may be pending by now
+
+        def work(connection: sa.Connection) -> int:
+            return connection.execute(delete.where(A.alert_id.in_(list(connection.scalars(some))))).rowcount
+
+        pruned = 0
+        while gone := self._write(work):
+            pruned += gone
+        return pruned
+
+    def _change(self, some: sa.Update, ids: Sequence[int], **values: Any) -> int:
+        change = some.values(**values)
+        blocks = in_blocks(sorted(ids))
+        return self._write(
+            lambda connection: sum(connection.execute(change.where(A.alert_id.in_(block))).rowcount for block in blocks)
+        )
+
+
+def _by_key(attempts: Sequence[Attempt]) -> Iterator[sa.ColumnElement[bool]]:
+    """Conditions that hold for the alerts of these attempts: of the number and, where it is known, of the key."""
+    for block in in_blocks([one.alert_id for one in attempts if one.key is None]):
+        yield A.alert_id.in_(block)
+    keyed = {one.alert_id: one.key for one in attempts if one.key is not None}
+    for block in in_blocks(sorted(keyed)):
+        yield A.alert_id.in_(block) & A.alert_key.in_([keyed[one] for one in block])
+
+
+def _of_inserted(piece: Slice, inserted: bytes | None) -> pa.RecordBatch | None:
+    """The alerts of the slice's events that went in."""
+    alerts = piece.alerts
+    if alerts is None or not piece.events.num_rows or inserted is None:
+        return alerts if piece.events.num_rows else None
+    ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(inserted) // 16, [None, pa.py_buffer(inserted)])
+    return alerts.filter(pc.is_in(alerts.column(EVENT_ID), value_set=ids))
+
+
+def _chosen(select: sa.Select[Any], states: Sequence[str], table: str | None, rules: Sequence[str]) -> sa.Select[Any]:
+    if len(states) == 1:
+        # written out, not handed over: only then does SQLite see that an index of this state's alerts will do
+        select = select.where(A.state == sa.literal(states[0], literal_execute=True))
+    elif states:
+        select = select.where(A.state.in_(states))
+    if table is not None:
+        select = select.where(A.table_name == table)
+    return select.where(A.rule.in_(rules)) if rules else select
+
+
+def _alert_of(row: sa.RowMapping) -> StoredAlert:
+    event_id = row["event_id"]
+    return StoredAlert(
+        alert_id=row["alert_id"],
+        key=row["alert_key"],
+        event_id=event_id.bytes if isinstance(event_id, UUID) else bytes(event_id),
+        rule=row["rule"],
+        table=row["table_name"],
+        provider=row["provider"],
+        receipt_id=row["receipt_id"],
+        payload=row["payload"],
+        revision=row["revision"],
+        state=row["state"],
+        attempts=row["attempts"],
+        created_at=moment(row["created_at"]),
+        next_attempt_at=moment(row["next_attempt_at"]),
+        lease=row["lease"],
+        error=row["error"],
+        settled_at=None if row["settled_at"] is None else moment(row["settled_at"]),
+    )

@@ -1,0 +1,108 @@
+"""What SQLite says of a table, by its pragmas and `sqlite_master`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from headrace.errors import SchemaError
+from headrace.storage.interface import EVENT_ID, PROVIDER, RECEIPT
+from headrace.storage.sql.facts import Column, Facts, Keyless, Watcher
+from headrace.storage.sql.schema import arrow_of_sqlite
+
+__all__ = ["adding", "facts_of"]
+
+_COLUMNS = sa.text(
+    'SELECT its.name, its.type, of.name, of.type, of.pk, of."notnull", of.dflt_value IS NOT NULL, of.hidden '
+    "FROM sqlite_master AS its, pragma_table_xinfo(its.name) AS of "
+    "WHERE its.type IN ('table', 'view') AND its.name = :t COLLATE NOCASE"
+)
+_KEYS = sa.text(
+    "SELECT list.name, list.origin, list.partial, info.name FROM pragma_index_list(:t) AS list, "
+    'pragma_index_info(list.name) AS info WHERE list."unique" = 1 ORDER BY list.seq, info.seqno'
+)
+_TRIGGERS = sa.text(
+    "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = :t COLLATE NOCASE ORDER BY name"
+)
+_GENERATED = (2, 3)  # virtual, stored
+# what SQLite keeps 16 bytes in as they are, in a STRICT table too
+_HOLDS_IDS = ("BLOB", "ANY", "")
+
+
+def facts_of(connection: sa.Connection, table: str) -> Facts | None:
+    """What `table` is like as `connection` sees it, ``None`` if there is none.
+
+    Raises `SchemaError` where SQLite has it under another spelling.
+    """
+    found = connection.execute(_COLUMNS, {"t": table}).all()
+    if not found:
+        return None
+    if found[0][0] != table:
+        raise SchemaError(
+            f"SQLite does not tell upper from lower case, and has this table as {found[0][0]!r}",
+            where=table,
+            hint=f"--table {found[0][0]}, or another name",
+        )
+    indexes = connection.execute(_KEYS, {"t": table}).all()
+    number = _row_number(found, indexes)
+    columns = [_column(row, number) for row in found]
+    triggers = connection.execute(_TRIGGERS, {"t": table}).scalars()
+    return Facts(
+        columns={column.name: column for column in columns},
+        unfit="it is a view: name the table behind it" if found[0][1] == "view" else None,
+        keyless=None if _keyed(found, indexes) else Keyless("", _making_key(table)),
+        watchers=tuple(Watcher(f"trigger {name}", f"DROP TRIGGER {_quoted(name)}") for name in triggers),
+    )
+
+
+def adding(table: str, lacking: Sequence[str]) -> str:
+    """The statements that add reserved columns to a table which has rows."""
+    kinds = {EVENT_ID: "BLOB", PROVIDER: "TEXT", RECEIPT: "BIGINT"}
+    added = [f"ALTER TABLE {_quoted(table)} ADD COLUMN {name} {kinds[name]}" for name in lacking]
+    return "; ".join([*added, _making_key(table)] if EVENT_ID in lacking else added)
+
+
+def _making_key(table: str) -> str:
+    return f"CREATE UNIQUE INDEX {_quoted(f'{table}_event_id')} ON {_quoted(table)} ({EVENT_ID})"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _column(row: Sequence[Any], number: str | None) -> Column:
+    _, _, name, declared, _, not_null, has_default, hidden = row
+    generated = hidden in _GENERATED
+    filled = bool(has_default) or generated or name == number
+    arrow = arrow_of_sqlite(declared)
+    holds_ids = name == EVENT_ID and declared.upper() in _HOLDS_IDS
+    wire = pa.binary(16) if holds_ids else arrow
+    return Column(
+        name,
+        declared or "no type",
+        arrow,
+        wire,
+        filled=filled,
+        generated=generated,
+        required=bool(not_null) and not filled,
+    )
+
+
+def _row_number(columns: Sequence[Sequence[Any]], indexes: Sequence[Sequence[Any]]) -> str | None:
+    """The column that is SQLite's own number of a row, and gets one where a row has none."""
+    key = [(name, declared) for _, _, name, declared, rank, *_ in columns if rank]
+    indexed = any(origin == "pk" for _, origin, _, _ in indexes)
+    return str(key[0][0]) if len(key) == 1 and key[0][1].upper() == "INTEGER" and not indexed else None
+
+
+def _keyed(columns: Sequence[Sequence[Any]], indexes: Sequence[Sequence[Any]]) -> bool:
+    """Whether a unique key is on the IDs alone, and holds for every row."""
+    keys: dict[str, list[str]] = {}
+    for index, _, partial, column in indexes:
+        if not partial:
+            keys.setdefault(index, []).append(column)
+    primary = [name for _, _, name, _, rank, *_ in columns if rank]
+    return [EVENT_ID] in [primary, *keys.values()]

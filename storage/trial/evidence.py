@@ -1,0 +1,51 @@
+"""What a table shows when it is asked directly, beside the store's own ways: some rows as they are, and its key."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from headrace.storage.interface import EVENT_ID, Store
+from headrace.storage.sql.store import SqlStore
+
+__all__ = ["refuses_again", "some_rows"]
+
+
+def some_rows(store: Store, table: str, limit: int) -> list[dict[str, object]]:
+    """Up to `limit` rows of `table` as the driver gives them, the event ID as 16 bytes."""
+    if not isinstance(store, SqlStore):
+        return []
+    rows: sa.Select[Any] = sa.select(sa.literal_column("*")).select_from(sa.table(table)).limit(limit)
+    with store._reading() as connection:
+        found = [dict(row) for row in connection.execute(rows).mappings()]
+    for row in found:
+        event_id = row[EVENT_ID]
+        row[EVENT_ID] = event_id.bytes if isinstance(event_id, UUID) else bytes(event_id)
+    return found
+
+
+def refuses_again(url: str, table: str) -> bool | None:
+    """Whether `table` refuses a row that it holds when that is inserted once more; ``None`` if it holds none.
+
+    What is tried is rolled back.
+    """
+    parsed = sa.make_url(url)
+    driver = "sqlite+pysqlite" if parsed.get_backend_name() == "sqlite" else "postgresql+psycopg"
+    engine = sa.create_engine(parsed.set(drivername=driver), poolclass=sa.NullPool, hide_parameters=True)
+    events = sa.table(table)
+    one: sa.Select[Any] = sa.select(sa.literal_column("*")).select_from(events).limit(1)
+    with engine.connect() as connection, connection.begin() as transaction:
+        names = list(connection.execute(one).keys())
+        if connection.execute(one).first() is None:
+            return None
+        target = sa.table(table, *map(sa.column, names))
+        again = sa.insert(target).from_select(names, sa.select(*target.c).limit(1))
+        try:
+            connection.execute(again)
+        except sa.exc.IntegrityError:
+            return True
+        finally:
+            transaction.rollback()
+    return False
