@@ -70,7 +70,8 @@ def lock_timed_out(what: str, seconds: float, where: str | None) -> LockTimeoutE
 
 class Locks(Protocol):
     """Locks outside the database, held around a commit; those inside it are
-    `headrace.storage.interface.Slice.locks`."""
+    `headrace.storage.interface.Slice.locks`.
+    """
 
     def hold(self, keys: Sequence[int], timeout: float, *, where: str | None = None) -> AbstractContextManager[float]:
         """Take the locks of all `keys`, ascending, and hold them until the context ends; yields the seconds waited.
