@@ -69,9 +69,9 @@ def _load(path: str, url: str, table: str, key: list[str], time_column: str, way
     from headrace.config import LoadOptions
     from headrace.ingest import ingest
     from headrace.meter import Meter
+    from headrace.reading.inputs import ReadOptions, open_inputs
     from headrace.recorder import Recorder
     from headrace.runtime.scratch import scratch_folder
-    from headrace.source import ReadOptions, open_inputs
     from headrace.storage import open_store
     from headrace.storage.trial.gauge import Server
 

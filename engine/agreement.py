@@ -30,12 +30,12 @@ from headrace.pinned import (
     with_others,
     without_identity,
 )
+from headrace.reading.inputs import Input
+from headrace.reading.text_stream import ESCAPED, unescape
 from headrace.revisions import require_version
 from headrace.rules import check_rules
-from headrace.source import Input
 from headrace.storage.interface import RESERVED_COLUMNS, RESERVED_TABLES, Store
 from headrace.storage.sql.limits import Limits
-from headrace.streams import ESCAPED, unescape
 
 __all__ = [
     "Agreement",

@@ -28,10 +28,10 @@ from headrace.flags import Mode
 from headrace.ingest import ingest
 from headrace.partitioning.contract import HashName, LogicalType, Scope
 from headrace.progress import Progress
+from headrace.reading.inputs import Input, ReadOptions, open_inputs
 from headrace.report import Report
 from headrace.revisions import RevisionsName
 from headrace.runtime.scratch import scratch_folder
-from headrace.source import Input, ReadOptions, open_inputs
 from headrace.stages import Listener
 from headrace.storage import open_store
 from headrace.storage.interface import Store

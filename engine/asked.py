@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from headrace.source import Input
+from headrace.reading.inputs import Input
 from headrace.storage.interface import RunRecord
 
 __all__ = ["asked_text", "left_unfinished"]

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from headrace.addresses import Doors
 from headrace.agreement import contract_differences, stored_contract
 from headrace.database import is_there
 from headrace.doctor import Finding, examine, failed
@@ -25,6 +24,7 @@ from headrace.history import History
 from headrace.ownership import others_events, told_of_others
 from headrace.partitioning.contract import Contract
 from headrace.placing import histories_in
+from headrace.reading.fetch.guard import Doors
 from headrace.revisions import require_version
 from headrace.rules import check_rules
 from headrace.settings import Provider, Settings, read_settings

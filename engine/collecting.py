@@ -14,8 +14,8 @@ from pathlib import Path
 from threading import Event
 from time import monotonic
 
-from headrace.download import Validators
 from headrace.feeds import Delivery, collect
+from headrace.reading.fetch.http import Validators
 from headrace.settings import Provider
 
 __all__ = ["Collected", "collecting"]

@@ -16,9 +16,9 @@ from headrace.doctor import examine
 from headrace.errors import StoreError, UsageError
 from headrace.explain import explain as explain_event
 from headrace.progress import ProgressStyle, progress_for
+from headrace.reading.inputs import Input, open_inputs
 from headrace.runtime.scratch import scratch_folder
 from headrace.showing import show
-from headrace.source import Input, open_inputs
 from headrace.statement import Statement, compare, read_statement, write_statement
 from headrace.verify import verify as verify_inputs
 

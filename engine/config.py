@@ -21,8 +21,8 @@ from headrace.enrich import Enrichment, OnError
 from headrace.errors import ConfigurationError
 from headrace.flags import Mode
 from headrace.partitioning.contract import HashName, LogicalType, Scope
+from headrace.reading.inputs import ReadOptions
 from headrace.revisions import RevisionsName, require_choice
-from headrace.source import ReadOptions
 from headrace.storage.sqlite.file_place import absolute
 from headrace.strategy import STRATEGIES, StrategyName
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from headrace.config import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract
 from headrace.prepare import prepare
+from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.rereading import columns_of, identified
 from headrace.sample import Sample
-from headrace.source import ReadOptions, open_inputs
 from headrace.storage.interface import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Store
 from headrace.storage.trial.evidence import refuses_again, some_rows
 

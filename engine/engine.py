@@ -17,10 +17,10 @@ from headrace.config import table_from_inputs
 from headrace.errors import ConfigurationError
 from headrace.ingest import ingest
 from headrace.progress import Progress
+from headrace.reading.inputs import open_inputs
 from headrace.report import Report
 from headrace.runtime.scratch import scratch_folder
 from headrace.session import Session
-from headrace.source import open_inputs
 from headrace.stages import Listener
 from headrace.storage import open_store
 

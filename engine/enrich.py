@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from headrace.errors import ConfigurationError, HeadraceError, WorkerError, no_room
 from headrace.partitioning.contract import arrow_type, logical_type
-from headrace.reasons import kept
+from headrace.reading.types.value_text import kept
 from headrace.sendable import require_sendable
 from headrace.storage.interface import EVENT_ID, RESERVED_COLUMNS
 from headrace.storage.rejects import Reject

@@ -18,7 +18,7 @@ from headrace.config import LoadOptions
 from headrace.errors import ContractError
 from headrace.ownership import others_events, told_of_others
 from headrace.partitioning.identity import NULL_TIME_US, id_text, parse_id
-from headrace.source import Input
+from headrace.reading.inputs import Input
 from headrace.storage.interface import EVENT_ID, PROVIDER, RECEIPT, Origin, Store
 from headrace.storage.outbox import StoredAlert
 from headrace.storage.rejects import StoredReject

@@ -23,15 +23,15 @@ from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from headrace.alerts import AlertRule
 from headrace.config import LoadOptions
-from headrace.download import Validators, fetch
 from headrace.enrich import Enrichment, load_function
 from headrace.errors import ConfigurationError, InputError
-from headrace.inputs import Located, locate_inputs
+from headrace.reading.fetch.http import Validators, fetch
+from headrace.reading.fetch.spool import Spooled
+from headrace.reading.files import Located, locate_inputs
+from headrace.reading.input_spool import spool_url
+from headrace.reading.inputs import ReadOptions
+from headrace.reading.text_stream import readable
 from headrace.settings import Provider, Source
-from headrace.source import ReadOptions
-from headrace.spool import spool_url
-from headrace.spooled import Spooled
-from headrace.streams import readable
 from headrace.version import __version__
 
 __all__ = ["Delivery", "collect", "describe"]
@@ -42,8 +42,8 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What came: `inputs` for `headrace.source.open_inputs`, or ``unchanged``. `validators` are to be remembered once
-    it is taken in.
+    """What came: `inputs` for `headrace.reading.inputs.open_inputs`, or ``unchanged``. `validators` are to be
+    remembered once it is taken in.
     """
 
     inputs: Sequence[object] = ()

@@ -43,6 +43,7 @@ from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.prepare import latest, moment_of
 from headrace.progress import Progress, Quiet
 from headrace.proof import Proof
+from headrace.reading.inputs import Input
 from headrace.report import Report
 from headrace.revisions import locate_revisions
 from headrace.runtime.worker_logs import about
@@ -50,7 +51,6 @@ from headrace.session import Session, possible, shape_for
 from headrace.shadow import Shadow
 from headrace.skipped import SkippedSlices
 from headrace.slicing import Slicing, alerting, may_reject
-from headrace.source import Input
 from headrace.stages import Listener, PoolHealth, RunFacts, Stages
 from headrace.storage.interface import Committed, Counts, Receipt, Store
 from headrace.storage.rejects import StoredReject

@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from headrace.agreement import Agreement
 from headrace.ahead import Allowance, ahead
-from headrace.chunk import Chunk
 from headrace.config import LoadOptions, hash_key
 from headrace.orders import PrepareOrder
 from headrace.prepare import Prepared
-from headrace.source import Input, ReadOptions
+from headrace.reading.chunk import Chunk
+from headrace.reading.inputs import Input, ReadOptions
 from headrace.stages import Stages
 from headrace.storage.rejects import Reject
 from headrace.strategy import SEQUENTIAL, Shape

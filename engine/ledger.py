@@ -34,7 +34,7 @@ from headrace.asked import asked_text, left_unfinished
 from headrace.config import LoadOptions
 from headrace.errors import HeadraceError, InputError, StoreError
 from headrace.holder import holder
-from headrace.source import Input, ReadOptions
+from headrace.reading.inputs import Input, ReadOptions
 from headrace.storage.interface import Receipt, RunRecord, Store
 from headrace.strategy import SEQUENTIAL, Shape
 from headrace.version import __version__

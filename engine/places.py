@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.prepare import Prepared
-from headrace.source import Input
+from headrace.reading.inputs import Input
 from headrace.storage.interface import Address
 
 __all__ = ["Place", "Places"]

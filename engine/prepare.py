@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from headrace.chunk import Chunk
 from headrace.errors import SchemaError
 from headrace.partitioning.contract import Contract, LogicalType, logical_type
 from headrace.partitioning.encoding import blank, unencodable
@@ -33,7 +32,8 @@ from headrace.partitioning.identity import (
     unplaceable,
     whole_row_ids,
 )
-from headrace.reasons import kept
+from headrace.reading.chunk import Chunk
+from headrace.reading.types.value_text import kept
 from headrace.runtime.parcel import MemoryParcel, Parcel
 from headrace.storage.interface import Address
 from headrace.storage.rejects import Reject

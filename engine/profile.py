@@ -31,12 +31,12 @@ from headrace.ownership import require_own_events
 from headrace.partitioning.contract import Contract
 from headrace.pinned import require_pinned_types
 from headrace.profiled import Checked, Profile, Trialled
+from headrace.reading.inputs import Input, open_inputs
 from headrace.recorder import Recorder
 from headrace.report import Report
 from headrace.rereading import identified
 from headrace.runtime.scratch import scratch_folder
 from headrace.sample import Sample
-from headrace.source import Input, open_inputs
 from headrace.stages import RunFacts
 from headrace.storage import open_store, safe_url
 from headrace.storage.digest import Digest

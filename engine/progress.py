@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, Protocol, TextIO
 
-from headrace.source import Input
+from headrace.reading.inputs import Input
 from headrace.storage.interface import Counts
 
 __all__ = ["Progress", "ProgressStyle", "Quiet", "progress_for"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.source import Input
+from headrace.reading.inputs import Input
 from headrace.storage.holdings import NO_RECEIPT
 from headrace.storage.interface import Receipt, RunRecord, Store
 from headrace.strategy import Shape

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from headrace.enriching import enriched
 from headrace.orders import CommitOrder, Piece
 from headrace.partitioning.identity import ids_to_arrow
-from headrace.reasons import kept
+from headrace.reading.types.value_text import kept
 from headrace.revisions import Revisions
 from headrace.rules import Alerting, Judged, judge
 from headrace.storage.interface import EVENT_ID, PROVIDER, Slice, Store

@@ -21,14 +21,14 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.agreement import in_stored_timezone
-from headrace.chunk import Chunk
 from headrace.config import LoadOptions
 from headrace.errors import HeadraceError, Interrupted, RetryableStoreError, SchemaError, SettledError, UsageError
 from headrace.ingest import ingest
 from headrace.partitioning.contract import LogicalType
-from headrace.reasons import restored
+from headrace.reading.chunk import Chunk
+from headrace.reading.inputs import Input, ReadOptions, open_inputs
+from headrace.reading.types.value_text import restored
 from headrace.report import Report
-from headrace.source import Input, ReadOptions, open_inputs
 from headrace.storage.interface import Counts, Store
 from headrace.storage.rejects import StoredReject
 

@@ -12,7 +12,7 @@ from headrace.errors import SchemaError
 from headrace.partitioning.contract import Contract
 from headrace.pinned import in_pinned_types
 from headrace.prepare import Prepared, prepare
-from headrace.source import Input
+from headrace.reading.inputs import Input
 from headrace.storage.interface import Store
 
 __all__ = ["columns_of", "identified"]

@@ -20,7 +20,7 @@ from headrace.storage.interface import PROVIDER, Store
 from headrace.storage.rejects import StoredReject
 
 if TYPE_CHECKING:  # a worker reads no inputs
-    from headrace.source import Input
+    from headrace.reading.inputs import Input
 
 __all__ = ["Revisions", "RevisionsName", "locate_revisions", "require_choice", "require_version", "revisions_for"]
 

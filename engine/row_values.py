@@ -22,7 +22,7 @@ from headrace.partitioning.dedup import groups, halves
 from headrace.partitioning.prints import Prints, prints_of_column, row_prints
 from headrace.partitioning.versions import VERSION, version_keys
 from headrace.prepare import Prepared
-from headrace.source import Input
+from headrace.reading.inputs import Input
 from headrace.storage.held import HeldColumn, HeldRows
 from headrace.storage.interface import Store
 

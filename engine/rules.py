@@ -23,11 +23,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headrace.alerts import AlertRule, alert_key, name_bytes, version_bytes
-from headrace.casting import connect
 from headrace.enrich import OnError, guarded, halved, load_function
 from headrace.errors import ConfigurationError, WorkerError
-from headrace.expressions import identifier, literal
 from headrace.partitioning.contract import logical_type
+from headrace.reading.types.cast import connect
+from headrace.reading.types.cast_sql import identifier, literal
 from headrace.storage.interface import EVENT_ID, PROVIDER
 from headrace.storage.outbox import ALERT_COLUMNS
 

@@ -14,9 +14,9 @@ from math import inf
 
 import pyarrow as pa
 
-from headrace.chunk import Chunk
-from headrace.reading import Place
-from headrace.source import Input, ReadOptions
+from headrace.reading.chunk import Chunk
+from headrace.reading.inputs import Input, ReadOptions
+from headrace.reading.reader import Place
 
 __all__ = ["Sample"]
 

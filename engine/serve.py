@@ -24,24 +24,24 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from headrace.agreement import in_stored_timezone
-from headrace.answers import require_header
 from headrace.believing import believed, versions
 from headrace.claims import Claims, new_holder
 from headrace.collecting import Collected, collecting
-from headrace.download import Validators
 from headrace.errors import ConfigurationError, HeadraceError, Interrupted
 from headrace.feeds import Delivery
 from headrace.ingest import ingest
 from headrace.observe import tell_of_outbox
 from headrace.ownership import warn_of_renaming
 from headrace.polls import Loaded, Poll, Round, after_delivery, after_failure, not_polled
+from headrace.reading.fetch.http import Validators
+from headrace.reading.inputs import open_inputs
+from headrace.reading.not_data import require_header
 from headrace.report import Report
 from headrace.runtime.reopening import Renewed
 from headrace.runtime.scratch import scratch_folder
 from headrace.schedule import horizon, is_due
 from headrace.session import Session
 from headrace.settings import Provider, Settings
-from headrace.source import open_inputs
 from headrace.storage import open_store
 from headrace.storage.providers import ProviderState
 from headrace.storage.witnesses import MOST, Witness

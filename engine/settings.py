@@ -21,9 +21,9 @@ from headrace.config import LoadOptions, ParallelOptions, database_url
 from headrace.enrich import Enrichment
 from headrace.errors import ConfigurationError, conceal
 from headrace.keys import ALERT, PARALLEL, PROVIDER, RUN, SOURCES, TOP, Key, Misfit, check
+from headrace.reading.input_spool import is_remote
+from headrace.reading.inputs import ReadOptions
 from headrace.schedule import Pace
-from headrace.source import ReadOptions
-from headrace.spool import is_remote
 
 __all__ = ["Provider", "Settings", "Source", "read_settings"]
 

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from headrace.casting import Caster
 from headrace.errors import SchemaError
-from headrace.expressions import logical_name
+from headrace.reading.types.cast import Caster
+from headrace.reading.types.cast_sql import logical_name
 from headrace.rules import own_connection
 from headrace.storage.interface import RESERVED_COLUMNS, Store
 from headrace.storage.sql.limits import beyond

@@ -29,8 +29,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from headrace.chunk import Chunk
 from headrace.flags import Decision
+from headrace.reading.chunk import Chunk
 from headrace.report import Report
 from headrace.storage.interface import Address, Committed, Slice
 from headrace.storage.spans import Span, Stage, Stopwatch

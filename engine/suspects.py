@@ -27,8 +27,8 @@ from headrace.partitioning.id_buckets import BUCKETS, TaggedIds, buckets_of
 from headrace.partitioning.versions import VERSION
 from headrace.prepare import Prepared
 from headrace.provenance import Provenance
+from headrace.reading.inputs import Input
 from headrace.row_values import Groups, OwnColumns, Side
-from headrace.source import Input
 from headrace.storage.held import HeldRows
 
 __all__ = ["KINDS", "Suspect", "Suspects"]

@@ -25,9 +25,9 @@ from headrace.partitioning.partition import partition_of
 from headrace.pinned import in_pinned_types
 from headrace.places import Place, Places
 from headrace.prepare import prepare
+from headrace.reading.inputs import Input
 from headrace.replay import batches, reread
 from headrace.rereading import columns_of, identified
-from headrace.source import Input
 from headrace.storage.interface import Address, Receipt, RunRecord, Store
 from headrace.storage.rejects import StoredReject
 from headrace.strategy import Shape

@@ -15,9 +15,9 @@ from headrace.partitioning.identity import id_text
 from headrace.places import Places
 from headrace.prepare import Prepared
 from headrace.provenance import Provenance
+from headrace.reading.inputs import Input
 from headrace.rereading import columns_of, identified
 from headrace.row_values import OwnColumns, RowValues, Side
-from headrace.source import Input
 from headrace.storage.held import HeldColumn
 from headrace.storage.interface import Store
 from headrace.suspects import Suspect, Suspects

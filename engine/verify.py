@@ -34,9 +34,9 @@ from headrace.partitioning.identity import id_text, ids_from_packed
 from headrace.pinned import require_same_row
 from headrace.places import Places
 from headrace.progress import Progress, Quiet
+from headrace.reading.inputs import Input
 from headrace.rereading import identified
 from headrace.runtime.scratch import scratch_folder
-from headrace.source import Input
 from headrace.storage.digest import PARTS, Digest
 from headrace.storage.holdings import NO_RECEIPT, LedgerEntry
 from headrace.storage.interface import Counts, Store

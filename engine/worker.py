@@ -21,11 +21,11 @@ from weakref import WeakSet
 
 import pyarrow as pa
 
-from headrace.chunk import Chunk
 from headrace.errors import HeadraceError, WorkerError, no_room
 from headrace.gathering import addresses, gathered, lacking
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.prepare import Prepared, prepare
+from headrace.reading.chunk import Chunk
 from headrace.repeats import with_repeats
 from headrace.rules import Alerting, judge
 from headrace.runtime.parcel import SpoolUnseen, Unchanged, packer

@@ -11,7 +11,8 @@ from __future__ import annotations
 __all__ = ["LONGEST_WAIT", "furthest"]
 
 LONGEST_WAIT = 86_400.0
-"""Seconds: the longest that a server, a receiver or a back-off puts anything off (see `headrace.download`)."""
+"""Seconds: the longest that a server, a receiver or a back-off puts anything off (see
+`headrace.reading.fetch.http`)."""
 LEASES = 10
 """Another host may have a longer lease in its file than this one: so many times as long is believed."""
 SHORTEST = 3_600.0  # seconds: nobody's lease is doubted below it

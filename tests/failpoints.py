@@ -21,8 +21,9 @@ from typing import Any
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-from headrace import commands, ingest, source
+from headrace import commands, ingest
 from headrace.partitioning.snapshot import Snapshot
+from headrace.reading import inputs
 from headrace.runtime import parcel, scratch
 from headrace.storage.postgres import copy_in
 from headrace.storage.postgres.store import PostgresStore
@@ -101,7 +102,7 @@ def install() -> None:
 
 
 def _install_read() -> None:
-    chunks = source._Source.chunks
+    chunks = inputs._Source.chunks
 
     def wrapped(self: Any, *args: Any) -> Iterator[Any]:
         for chunk in chunks(self, *args):
@@ -109,7 +110,7 @@ def _install_read() -> None:
             yield chunk
         hit("read end")
 
-    source._Source.chunks = wrapped  # type: ignore[method-assign]
+    inputs._Source.chunks = wrapped  # type: ignore[method-assign]
 
 
 def _install_spool() -> None:

@@ -16,7 +16,7 @@ from tests_support import Headrace
 import headrace
 from headrace.config import LoadOptions
 from headrace.ingest import ingest
-from headrace.source import ReadOptions, open_inputs
+from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.storage import open_store
 
 ROWS: list[dict[str, Any]] = [{"n": n, "v": f"value {n}"} for n in range(1000)]

@@ -16,7 +16,7 @@ from headrace.api import options_of
 from headrace.config import LoadOptions
 from headrace.explain import Explanation, explain
 from headrace.partitioning.identity import id_text
-from headrace.source import Input, open_inputs
+from headrace.reading.inputs import Input, open_inputs
 from headrace.storage import open_store
 
 AT = "2024-05-01T00:00:{:02}Z"

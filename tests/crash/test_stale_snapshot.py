@@ -11,8 +11,8 @@ from tests_support import Headrace
 from headrace.config import LoadOptions
 from headrace.ingest import ingest
 from headrace.partitioning.snapshot import Snapshot
+from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report
-from headrace.source import ReadOptions, open_inputs
 from headrace.storage import open_store
 
 OPTIONS = LoadOptions(table="t", identity=("key",), read=ReadOptions(chunk_rows=10))

@@ -11,8 +11,8 @@ from tests_support import Crash, Headrace, crash_at
 from headrace.config import LoadOptions
 from headrace.errors import StoreError
 from headrace.ingest import ingest
+from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report
-from headrace.source import ReadOptions, open_inputs
 from headrace.storage import open_store
 from headrace.storage.interface import Counts, StatementHook
 

@@ -13,7 +13,7 @@ import pytest
 from headrace import Interrupted, intake
 from headrace.config import LoadOptions, ParallelOptions
 from headrace.ingest import ingest
-from headrace.source import ReadOptions, open_inputs
+from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.stages import Silent
 from headrace.storage import open_store
 from headrace.storage.interface import Address, Committed, Slice, Store

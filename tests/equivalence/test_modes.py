@@ -26,8 +26,8 @@ import headrace as package
 from headrace.alerts import AlertRule
 from headrace.config import LoadOptions, ParallelOptions
 from headrace.ingest import ingest
+from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report
-from headrace.source import ReadOptions, open_inputs
 from headrace.storage import open_store
 from headrace.strategy import StrategyName
 

@@ -24,9 +24,9 @@ from tests_support import Crash, crash_at, scaled
 from headrace.alerts import AlertRule
 from headrace.config import LoadOptions
 from headrace.ingest import ingest
+from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.replay import replay
 from headrace.report import Report
-from headrace.source import ReadOptions, open_inputs
 from headrace.storage import open_store
 from headrace.storage.interface import Counts
 

@@ -28,9 +28,9 @@ from headrace.alerts import AlertRule
 from headrace.config import LoadOptions, ParallelOptions
 from headrace.ingest import ingest
 from headrace.partitioning import identity
+from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report
 from headrace.revisions import RevisionsName
-from headrace.source import ReadOptions, open_inputs
 from headrace.storage import open_store
 from headrace.storage.interface import StatementHook
 from headrace.strategy import StrategyName

@@ -26,12 +26,12 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))
 with atheris.instrument_imports(include=["headrace"]):
-    from headrace import csvtext, elements, jsontext, records, source, streams
-    from headrace.casting import connect
     from headrace.errors import HeadraceError
     from headrace.partitioning.contract import arrow_type
     from headrace.partitioning.encoding import encode
-    from headrace.source import ReadOptions, open_inputs
+    from headrace.reading import csv_reader, csv_records, inputs, json_reader, json_scanner, text_stream
+    from headrace.reading.inputs import ReadOptions, open_inputs
+    from headrace.reading.types.cast import connect
 
 import pyarrow as pa
 import reference
@@ -60,7 +60,7 @@ def one_input(data: bytes) -> None:
         return
     choice = data[0] % 8
     if choice < len(NAMES):
-        elements._LONG = LONG if data[0] & BRACKETS else 4 << 20
+        json_scanner._LONG = LONG if data[0] & BRACKETS else 4 << 20
         fuzz_source(NAMES[choice], data[1:], typed=bool(data[0] & TYPED), twice=bool(data[0] & TWICE))
     else:
         fuzz_encoder(data[1:])
@@ -147,12 +147,12 @@ def begin(corpus: Path) -> None:
 
 
 if __name__ == "__main__":
-    for module in (csvtext, elements, jsontext, records, streams):
+    for module in (csv_reader, json_scanner, json_reader, csv_records, text_stream):
         module._BLOCK = BLOCK  # type: ignore[attr-defined]
     if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
         begin(Path(sys.argv[1]))
     shared = connect(1, "UTC")  # a new database for each file would take nearly all of the time
-    source.connect = lambda threads, timezone: shared
+    inputs.connect = lambda threads, timezone: shared
     atheris.Setup(sys.argv, one_input)
     try:
         atheris.Fuzz()

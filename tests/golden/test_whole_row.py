@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from headrace.chunk import Chunk
 from headrace.partitioning.contract import Contract, arrow_type
 from headrace.prepare import prepare
+from headrace.reading.chunk import Chunk
 from headrace.storage.interface import Address
 
 reference = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("reference.py"))))

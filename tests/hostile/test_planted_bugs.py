@@ -125,7 +125,7 @@ BUGS = [
     ),
     Bug(
         "a record that is too long is skipped in silence",
-        "records.py",
+        "reading/csv_records.py",
         "                self._refuse(self._first + self._fed + len(self._gaps), record)\n",
         "",
         "unit/test_records.py::test_a_record_that_is_too_long_costs_itself_alone",

@@ -23,8 +23,8 @@ import headrace
 import headrace.storage
 from headrace.api import options_of
 from headrace.crew import _sent
+from headrace.reading.input_spool import spool_stdin
 from headrace.runtime.parcel import packer
-from headrace.spool import spool_stdin
 from headrace.worker import Outcome
 
 CANARY = "c4n4ry-0f-the-m1ne"

@@ -13,10 +13,10 @@ from feeds_support import Answer, feeds_server
 from run_support import rounds
 from tests_support import Headrace
 
-from headrace import addresses
-from headrace.addresses import forbidden
-from headrace.download import fetch
 from headrace.errors import ConfigurationError, HeadraceError, InputError
+from headrace.reading.fetch import guard
+from headrace.reading.fetch.guard import forbidden
+from headrace.reading.fetch.http import fetch
 
 SPELLINGS = [
     "http://169.254.169.254/latest/meta-data/",
@@ -124,7 +124,7 @@ def test_negative_control_without_the_check_a_redirect_is_followed(
         tried.append(place)
         raise OSError("unreachable")
 
-    monkeypatch.setattr(addresses, "forbidden", lambda *_, **__: None)
+    monkeypatch.setattr(guard, "forbidden", lambda *_, **__: None)
     monkeypatch.setattr(socket.socket, "connect", connect)
     with pytest.raises(InputError):
         fetch("http://169.254.169.254/", tmp_path, shown="feed", timeout=60)

@@ -14,10 +14,10 @@ import pytest
 from feeds_support import Answer, Feeds, feeds_server
 from run_support import Rounds, hear, rounds
 
-from headrace import source
 from headrace.errors import StoreError
 from headrace.feeds import Delivery
 from headrace.polls import Round
+from headrace.reading import inputs
 from headrace.serve import Service
 from headrace.session import Session
 from headrace.storage import open_store
@@ -115,7 +115,7 @@ def test_a_round_in_which_nothing_is_due_costs_one_statement(
 
 
 def no_early_exit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source._Source, "is_empty", lambda _: False)
+    monkeypatch.setattr(inputs._Source, "is_empty", lambda _: False)
 
 
 def state_by_state(monkeypatch: pytest.MonkeyPatch) -> None:

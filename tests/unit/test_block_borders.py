@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace import csvtext, elements, jsontext, records, streams
-from headrace.source import ReadOptions, open_inputs
+from headrace.reading import csv_reader, csv_records, json_reader, json_scanner, text_stream
+from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.storage.rejects import Reject
 
 Rows = list[tuple[str, ...]]
@@ -83,7 +83,7 @@ def test_whatever_lies_at_the_border_of_a_csv_block_arrives_whole(
     path = tmp_path / "x.csv"
     path.write_bytes(written(rows, end))
     for block in (96, 97):
-        monkeypatch.setattr(csvtext, "_BLOCK", block)
+        monkeypatch.setattr(csv_reader, "_BLOCK", block)
         assert read(path) == (rows, [])
 
 
@@ -92,7 +92,7 @@ def test_a_line_end_within_a_value_arrives_whole_at_the_real_border(tmp_path: Pa
     rows = [(str(number), "\r\n" * 200) for number in range(11_000)]
     path = tmp_path / "x.csv"
     path.write_bytes(written(rows, "\n"))
-    assert path.stat().st_size > csvtext._BLOCK
+    assert path.stat().st_size > csv_reader._BLOCK
     assert read(path, 100_000) == (rows, [])
 
 
@@ -112,9 +112,9 @@ def test_csv_is_read_as_the_csv_module_reads_it(
     path = tmp_path / f"x.csv{suffix}"
     path.write_bytes(packed(data, suffix, cuts))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csvtext, "_BLOCK", block)
-        patch.setattr(records, "_BLOCK", small)
-        patch.setattr(streams, "_BLOCK", small)
+        patch.setattr(csv_reader, "_BLOCK", block)
+        patch.setattr(csv_records, "_BLOCK", small)
+        patch.setattr(text_stream, "_BLOCK", small)
         found, refused = read(path, chunk_rows=small)
     theirs = list(csv.reader(io.StringIO(data.decode(), newline="")))[1:]
     too_long = {reject.row for reject in refused}
@@ -146,10 +146,10 @@ def test_json_is_read_as_the_json_module_reads_it(
     path = tmp_path / f"x.{shape}{suffix}"
     path.write_bytes(packed(text.encode(), suffix, cuts))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jsontext, "_BLOCK", sizes[0])
-        patch.setattr(elements, "_BLOCK", sizes[1])
-        patch.setattr(elements, "_LONG", sizes[2])
-        patch.setattr(jsontext, "_PIECE_ROWS", sizes[3])
+        patch.setattr(json_reader, "_BLOCK", sizes[0])
+        patch.setattr(json_scanner, "_BLOCK", sizes[1])
+        patch.setattr(json_scanner, "_LONG", sizes[2])
+        patch.setattr(json_reader, "_PIECE_ROWS", sizes[3])
         assert read(path, chunk_rows=sizes[3]) == ([tuple(json.loads(one).values()) for one in objects], [])
 
 
@@ -173,7 +173,7 @@ def test_json_is_read_as_the_json_module_reads_it(
 def test_a_quote_that_never_closes_costs_the_record_where_it_opens(
     tmp_path: Path, text: str, whole: int, refused: list[int], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csvtext, "_BLOCK", block)
+    monkeypatch.setattr(csv_reader, "_BLOCK", block)
     path = tmp_path / "x.csv"
     path.write_bytes(f"a,b\n{text}".encode())
     rows, rejects = read(path)

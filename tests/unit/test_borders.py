@@ -11,7 +11,7 @@ from evidence import keep_pairs
 
 from headrace.partitioning.contract import Contract
 from headrace.prepare import prepare
-from headrace.source import ReadOptions, open_inputs
+from headrace.reading.inputs import ReadOptions, open_inputs
 
 # what may stand between two columns, or end one
 SEPARATORS = 'a,b"c;d\te|f\x1fg\x1eh\\i\nj\r\nk\x07l\u2028m'

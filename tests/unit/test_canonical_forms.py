@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type
 from headrace.prepare import prepare
-from headrace.source import ReadOptions, open_inputs
+from headrace.reading.inputs import ReadOptions, open_inputs
 
 Ids = list[str | None]
 

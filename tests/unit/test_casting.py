@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from headrace.casting import Caster, canonical_type, connect
 from headrace.errors import ConfigurationError, SchemaError
 from headrace.partitioning.contract import LogicalType
+from headrace.reading.types.cast import Caster, canonical_type, connect
 
 CASTERS = {zone: Caster(connect(1, zone), zone, "x") for zone in ("UTC", "Europe/Berlin")}
 NUMERIC = st.text("0123456789+-.eE_xnaif ", max_size=12)

@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.reading import Piece, cut
+from headrace.reading.reader import Piece, cut
 
 
 def _piece(start: int, length: int) -> Piece:

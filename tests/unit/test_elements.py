@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace import elements as module
-from headrace.brackets import Brackets
-from headrace.elements import elements
 from headrace.errors import InputError
-from headrace.streams import Utf8
+from headrace.reading import json_scanner as module
+from headrace.reading.json_brackets import Brackets
+from headrace.reading.json_scanner import elements
+from headrace.reading.text_stream import Utf8
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
 VALUES = st.recursive(

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests_support import scaled
 
-from headrace import jsonplain, jsontext
-from headrace.chunk import Chunk
 from headrace.errors import HeadraceError
-from headrace.jsonplain import plain_objects
-from headrace.source import ReadOptions, open_inputs
+from headrace.reading import json_fast, json_reader
+from headrace.reading.chunk import Chunk
+from headrace.reading.inputs import ReadOptions, open_inputs
+from headrace.reading.json_fast import plain_objects
 
 TEXTS = pa.schema([("a", pa.string())])
 STRINGS = st.text(st.characters(exclude_categories=("Cs",)), max_size=6)
@@ -81,7 +81,7 @@ def read(path: Path, options: ReadOptions) -> tuple[object, ...]:
 
 def without_arrow(path: Path, options: ReadOptions) -> tuple[object, ...]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jsontext, "plain_objects", lambda *_: None)
+        patch.setattr(json_reader, "plain_objects", lambda *_: None)
         return read(path, options)
 
 
@@ -112,8 +112,8 @@ def files(draw: st.DrawFn) -> str:
 def test_a_file_reads_the_same_with_and_without_arrows_parser(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, first: int, block: int
 ) -> None:
-    monkeypatch.setattr(jsontext, "_FIRST_ROWS", first)
-    monkeypatch.setattr(jsontext, "_BLOCK", block)
+    monkeypatch.setattr(json_reader, "_FIRST_ROWS", first)
+    monkeypatch.setattr(json_reader, "_BLOCK", block)
     path = tmp_path / "x.jsonl"
     path.write_text(text, newline="")
     assert read(path, ReadOptions()) == without_arrow(path, ReadOptions())
@@ -186,12 +186,12 @@ def test_a_plain_file_is_read_by_arrow_and_one_that_is_not_gives_up_soon(
     tried: list[bool] = []
 
     def counted(*given: Any) -> pa.Table | None:
-        table = jsonplain.plain_objects(*given)
+        table = json_fast.plain_objects(*given)
         tried.append(table is not None)
         return table
 
-    monkeypatch.setattr(jsontext, "plain_objects", counted)
-    monkeypatch.setattr(jsontext, "_BLOCK", 1 << 10)
+    monkeypatch.setattr(json_reader, "plain_objects", counted)
+    monkeypatch.setattr(json_reader, "_BLOCK", 1 << 10)
     path = tmp_path / "x.jsonl"
     rows = [{"a": number, "f": number / 4, "s": str(number), "b": number % 2 == 0, "t": None} for number in range(1000)]
     plain = [{key: value for key, value in row.items() if value is not None} for row in rows]
@@ -201,8 +201,8 @@ def test_a_plain_file_is_read_by_arrow_and_one_that_is_not_gives_up_soon(
     assert len(tried) > 50
     tried.clear()
     sample = path.read_text()
-    monkeypatch.setattr("headrace.source._SAMPLE_ROWS", 100)
-    monkeypatch.setattr("headrace.source._SAMPLE_BYTES", 1000)
+    monkeypatch.setattr("headrace.reading.inputs._SAMPLE_ROWS", 100)
+    monkeypatch.setattr("headrace.reading.inputs._SAMPLE_BYTES", 1000)
     path.write_text(sample + sample.replace('"a": ', '"a": 0.5, "x": '))
     read(path, ReadOptions())
     assert tried.count(False) == 3

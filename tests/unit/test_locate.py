@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from headrace.locate import Locator, csv_places
-from headrace.source import ReadOptions, open_inputs
-from headrace.steady import Steady
+from headrace.reading.inputs import ReadOptions, open_inputs
+from headrace.reading.locator import Locator, csv_places
+from headrace.reading.steady_files import Steady
 
 RECORDS = ['"a","b"', "1,x", "", '"2\n\n3",y', "too,many,fields", "\r", "4,é", '5,"z""\n"']
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 import pytest
 
-from headrace.csvtext import CsvReader
-from headrace.pacing import BLOCKS, Paced
-from headrace.steady import Steady
+from headrace.reading.arrow_pacing import BLOCKS, Paced
+from headrace.reading.csv_reader import CsvReader
+from headrace.reading.steady_files import Steady
 
 BLOCK = 1 << 16
 ROWS = b"".join(b"%d,some words that make up for length\n" % number for number in range(200_000))
@@ -41,7 +41,7 @@ def most_ahead(stream: io.BytesIO, made: Iterator[pa.RecordBatch], size: int = l
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a busy machine does to the clock is not what is asked."""
-    monkeypatch.setattr("headrace.pacing._PATIENCE", 3_600)
+    monkeypatch.setattr("headrace.reading.arrow_pacing._PATIENCE", 3_600)
 
 
 @pytest.mark.usefixtures("patient")
@@ -72,7 +72,7 @@ def test_a_slow_parser_is_not_taken_for_one_that_needs_more() -> None:
 
 
 def test_a_slow_consumer_is_not_taken_for_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.pacing._PATIENCE", 0.2)
+    monkeypatch.setattr("headrace.reading.arrow_pacing._PATIENCE", 0.2)
     paced = Paced(io.BytesIO(ROWS))
     made = paced.items(batches(paced))
     most = 0
@@ -90,12 +90,12 @@ def test_a_reader_that_holds_on_to_its_blocks_waits_and_is_not_stuck(monkeypatch
     def read_all(paced: Paced, into: list[bytes | memoryview]) -> None:
         into.extend(iter(lambda: paced.read(BLOCK), b""))
 
-    monkeypatch.setattr("headrace.pacing._PATIENCE", 0.01)
+    monkeypatch.setattr("headrace.reading.arrow_pacing._PATIENCE", 0.01)
     kept: list[bytes | memoryview] = []
     read_all(Paced(io.BytesIO(b"".join(blocks))), kept)
     assert kept == blocks
 
-    monkeypatch.setattr("headrace.pacing._PATIENCE", 3_600)
+    monkeypatch.setattr("headrace.reading.arrow_pacing._PATIENCE", 3_600)
     paced, stuck = Paced(io.BytesIO(b"".join(blocks))), []
     reader = threading.Thread(target=read_all, args=(paced, stuck))
     reader.start()

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from headrace import inference
-from headrace.casting import Caster, connect
-from headrace.csvtext import _TYPES
-from headrace.inference import Sampled, infer
 from headrace.partitioning.contract import LogicalType
-from headrace.quickcast import quick_verdict
+from headrace.reading.csv_reader import _TYPES
+from headrace.reading.types import inference
+from headrace.reading.types.cast import Caster, connect
+from headrace.reading.types.cast_arrow import quick_verdict
+from headrace.reading.types.inference import Sampled, infer
 
 CASTERS = {zone: Caster(connect(1, zone), zone, "x") for zone in ("UTC", "Europe/Berlin")}
 PADS = st.sampled_from(["", "", "", "", " ", "\t", "\r\n", "\v", "\f", "\u00a0", "\u2003"])

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from headrace import casting
-from headrace.casting import Caster, canonical_type, connect
 from headrace.partitioning.contract import LogicalType
-from headrace.quickcast import quick_cast
+from headrace.reading.types import cast
+from headrace.reading.types.cast import Caster, canonical_type, connect
+from headrace.reading.types.cast_arrow import quick_cast
 
 CASTERS = {zone: Caster(connect(1, zone), zone, "x") for zone in ("UTC", "Europe/Berlin")}
 TEXT = pa.string()
@@ -59,7 +59,7 @@ def both_ways(values: list[Any], wanted: LogicalType, zone: str, kind: pa.DataTy
     schema = pa.schema([("v", canonical_type(wanted))])
     quick = CASTERS[zone].cast(table, schema)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(casting, "quick_cast", lambda *_: None)
+        patched.setattr(cast, "quick_cast", lambda *_: None)
         slow = CASTERS[zone].cast(table, schema)
     return quick, slow
 

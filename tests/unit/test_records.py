@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace import csvtext, records, streams
 from headrace.errors import InputError
-from headrace.records import records_of
-from headrace.source import ReadOptions, open_inputs
-from headrace.streams import Utf8
+from headrace.reading import csv_reader, csv_records, text_stream
+from headrace.reading.csv_records import records_of
+from headrace.reading.inputs import ReadOptions, open_inputs
+from headrace.reading.text_stream import Utf8
 
 BLOCK = 600
 WORD = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0\r,;|\t"), max_size=10) | st.just(
@@ -47,7 +47,7 @@ def test_a_record_that_is_too_long_costs_itself_alone(
     head = written([("a", "b", "c")], delimiter, end, quoting)
     path.write_bytes((head + (end if blank else "") + "".join(texts)).encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csvtext, "_BLOCK", BLOCK)
+        patch.setattr(csv_reader, "_BLOCK", BLOCK)
         options = ReadOptions(chunk_rows=7)
         (source,) = open_inputs([path], options, None)
         chunks = list(source.chunks(pa.schema([(name, pa.string()) for name in "abc"]), options))
@@ -89,11 +89,11 @@ def test_records_end_where_the_csv_module_says(text: str) -> None:
 
 @pytest.mark.parametrize("text", [b"x" * 300, b'a,"' + b"line\n" * 60])
 def test_a_line_or_record_without_an_end_does_not_fill_the_memory(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "LONGEST", 100)
-    monkeypatch.setattr(records, "_BLOCK", 64)
+    monkeypatch.setattr(csv_records, "LONGEST", 100)
+    monkeypatch.setattr(csv_records, "_BLOCK", 64)
     with pytest.raises(InputError, match="more than 0 MiB"):
         list(records_of(Utf8(pa.BufferReader(text)), ",", "x"))
 
 
 def test_the_longest_record_is_longer_than_what_a_reject_must_hold() -> None:
-    assert streams.LONGEST > 64 << 20
+    assert text_stream.LONGEST > 64 << 20

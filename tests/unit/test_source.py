@@ -19,9 +19,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.chunk import Chunk
 from headrace.errors import ConfigurationError, InputError, SchemaError
-from headrace.source import Input, ReadOptions, open_inputs
+from headrace.reading.chunk import Chunk
+from headrace.reading.inputs import Input, ReadOptions, open_inputs
 from headrace.storage.rejects import Reject
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=12)
@@ -264,11 +264,11 @@ LATE = [{"a": 0, "b": "x"}] * 6 + [{"a": 1, "b": "x", "late": n} for n in (1, 2)
 def test_a_column_that_comes_up_behind_the_sample_costs_its_rows_and_not_its_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, select: str | None, refused: int
 ) -> None:
-    monkeypatch.setattr("headrace.source._SAMPLE_ROWS", 3)
-    monkeypatch.setattr("headrace.source._SAMPLE_BYTES", 0)
-    monkeypatch.setattr("headrace.jsontext._BLOCK", 40)
-    monkeypatch.setattr("headrace.jsontext._PIECE_ROWS", 3)
-    monkeypatch.setattr("headrace.dicts._BATCH_ROWS", 3)
+    monkeypatch.setattr("headrace.reading.inputs._SAMPLE_ROWS", 3)
+    monkeypatch.setattr("headrace.reading.inputs._SAMPLE_BYTES", 0)
+    monkeypatch.setattr("headrace.reading.json_reader._BLOCK", 40)
+    monkeypatch.setattr("headrace.reading.json_reader._PIECE_ROWS", 3)
+    monkeypatch.setattr("headrace.reading.dicts._BATCH_ROWS", 3)
     features = [{"type": "Feature", "geometry": None, "properties": row} for row in LATE]
     given: object = {
         "jsonl": lambda: file(tmp_path, "x.jsonl", "".join(json.dumps(row) + "\n" for row in LATE)),

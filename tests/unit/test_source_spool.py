@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import ConfigurationError, InputError
-from headrace.source import ReadOptions, open_inputs
+from headrace.reading.inputs import ReadOptions, open_inputs
 
 CSV = b"a,b\n" + b"".join(b"%d,x\n" % n for n in range(1000))
 

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import shifted_cli
 from tests_support import Crash
 
-from headrace import intake, source, storage, workers
+from headrace import intake, storage, workers
+from headrace.reading import inputs
 from headrace.storage.sql import transactions
 
 __all__ = ["Kind", "Moments", "listen", "wrong_clocks"]
@@ -78,7 +79,7 @@ def listen(moments: Moments) -> Iterator[None]:
 
         return inner(url, on_statement=hear)
 
-    chunks = source._Source.chunks
+    chunks = inputs._Source.chunks
 
     def told(self: Any, *args: Any, **named: Any) -> Iterator[Any]:
         for chunk in chunks(self, *args, **named):
@@ -89,7 +90,7 @@ def listen(moments: Moments) -> Iterator[None]:
         for module in [one for name, one in sys.modules.items() if name.startswith("headrace")]:
             if getattr(module, "open_store", None) is inner:
                 replaced.enter_context(_with(module, "open_store", open_store))
-        replaced.enter_context(_with(source._Source, "chunks", told))
+        replaced.enter_context(_with(inputs._Source, "chunks", told))
         replaced.enter_context(_with(workers.InlineWorkers, "commit", _one_at_a_time(workers.InlineWorkers.commit)))
         replaced.enter_context(_with(intake, "ahead", lambda items, depth: items))
         for name, seconds in (("FIRST_PAUSE", 0.002), ("LONGEST_PAUSE", 0.01), ("SERVER_AWAY", 0.3)):

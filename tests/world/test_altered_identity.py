@@ -10,10 +10,10 @@ from run_support import rounds
 from tests_support import Headrace
 
 import headrace as library
-from headrace.chunk import Chunk
 from headrace.errors import HeadraceError, SchemaError
 from headrace.partitioning.contract import Contract
 from headrace.prepare import prepare
+from headrace.reading.chunk import Chunk
 from headrace.storage.interface import Address
 
 pytestmark = pytest.mark.either_store

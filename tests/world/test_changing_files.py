@@ -20,7 +20,7 @@ from tests_support import Headrace
 import headrace as hr
 from headrace.api import load_with, options_of
 from headrace.errors import InputChangedError, InputError
-from headrace.source import Input, ReadOptions, open_inputs
+from headrace.reading.inputs import Input, ReadOptions, open_inputs
 from headrace.stages import Silent
 
 KINDS = ["csv", "csv.gz", "jsonl", "json", "parquet"]
@@ -30,13 +30,13 @@ ROWS = 12_000
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are read in many blocks, of which the sample takes one: there is much left to read when a file changes."""
-    monkeypatch.setattr("headrace.csvtext._BLOCK", 1 << 13)
-    monkeypatch.setattr("headrace.jsontext._BLOCK", 1 << 13)
-    monkeypatch.setattr("headrace.elements._BLOCK", 1 << 13)
-    monkeypatch.setattr("headrace.jsontext._PIECE_ROWS", 500)
-    monkeypatch.setattr("headrace.typed._BATCH_ROWS", 500)
-    monkeypatch.setattr("headrace.source._SAMPLE_ROWS", 100)
-    monkeypatch.setattr("headrace.source._SAMPLE_BYTES", 1)
+    monkeypatch.setattr("headrace.reading.csv_reader._BLOCK", 1 << 13)
+    monkeypatch.setattr("headrace.reading.json_reader._BLOCK", 1 << 13)
+    monkeypatch.setattr("headrace.reading.json_scanner._BLOCK", 1 << 13)
+    monkeypatch.setattr("headrace.reading.json_reader._PIECE_ROWS", 500)
+    monkeypatch.setattr("headrace.reading.columnar._BATCH_ROWS", 500)
+    monkeypatch.setattr("headrace.reading.inputs._SAMPLE_ROWS", 100)
+    monkeypatch.setattr("headrace.reading.inputs._SAMPLE_BYTES", 1)
 
 
 def old_rows(count: int = ROWS) -> pa.Table:
@@ -207,7 +207,7 @@ def files_of(folder: Path) -> Path:
 @pytest.fixture(params=[128, 0], ids=["held", "many files"])
 def most_held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Up to so many files stay open from the beginning."""
-    monkeypatch.setattr("headrace.inputs._MOST_HELD", request.param)
+    monkeypatch.setattr("headrace.reading.files._MOST_HELD", request.param)
     return int(request.param)
 
 

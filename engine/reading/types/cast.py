@@ -29,10 +29,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.errors import ConfigurationError, InputError, SchemaError
-from headrace.expressions import Cast, is_text, literal, logical_name
 from headrace.partitioning.contract import LogicalType, arrow_type
-from headrace.quickcast import quick_cast
-from headrace.reasons import as_text, reason
+from headrace.reading.types.cast_arrow import quick_cast
+from headrace.reading.types.cast_sql import Cast, is_text, literal, logical_name
+from headrace.reading.types.value_text import as_text, reason
 
 if TYPE_CHECKING:
     import duckdb

@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.dicts import batches_of_dicts, hint_of
 from headrace.errors import ConfigurationError, InputError
-from headrace.expressions import is_text
-from headrace.reading import Hint, Piece, Place
-from headrace.reasons import as_text
-from headrace.steady import Steady
+from headrace.reading.dicts import batches_of_dicts, hint_of
+from headrace.reading.reader import Hint, Piece, Place
+from headrace.reading.steady_files import Steady
+from headrace.reading.text_stream import readable
+from headrace.reading.types.cast_sql import is_text
+from headrace.reading.types.value_text import as_text
 from headrace.storage.rejects import Reject
-from headrace.streams import readable
 
 __all__ = ["ArrowReader", "ParquetReader"]
 

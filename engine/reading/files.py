@@ -14,12 +14,12 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Literal, get_args
 
-from headrace.answers import require_data
 from headrace.errors import ConfigurationError, InputError
-from headrace.spool import is_remote, spool_file, spool_stdin, spool_url
-from headrace.spooled import Spooled
-from headrace.steady import Steady
-from headrace.streams import Utf8, open_text, readable
+from headrace.reading.fetch.spool import Spooled
+from headrace.reading.input_spool import is_remote, spool_file, spool_stdin, spool_url
+from headrace.reading.not_data import require_data
+from headrace.reading.steady_files import Steady
+from headrace.reading.text_stream import Utf8, open_text, readable
 
 __all__ = ["Format", "Located", "locate_inputs", "locate_spooled"]
 

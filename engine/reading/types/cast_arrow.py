@@ -1,9 +1,10 @@
 """Casts by Arrow alone: of text whose every value is written plainly, of numbers and times into wider types.
 
-The cast layer (`headrace.casting`) accepts many ways of writing and costs accordingly. Most columns hold one: then one
-core of Arrow's is faster than two of DuckDB's, and there is no query to plan (29 against 36 ms for 131,072 rows of 13
-columns, 1 against 7 for 2,000); and a load that needs DuckDB for nothing does not import it. An answer is certain to be
-what the cast layer would give; ``None`` says that a value needs a closer look. A property test holds the two together.
+The cast layer (`headrace.reading.types.cast`) accepts many ways of writing and costs accordingly. Most columns hold
+one: then one core of Arrow's is faster than two of DuckDB's, and there is no query to plan (29 against 36 ms for
+131,072 rows of 13 columns, 1 against 7 for 2,000); and a load that needs DuckDB for nothing does not import it. An
+answer is certain to be what the cast layer would give; ``None`` says that a value needs a closer look. A property test
+holds the two together.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def quick_cast(column: pa.ChunkedArray, wanted: pa.DataType, timezone: str) -> p
 
 
 def quick_verdict(values: pa.ChunkedArray, kind: LogicalType, timezone: str) -> bool | None:
-    """Whether all of `values`, texts that are not blank, are taken for `kind` by inference (`headrace.inference`), or
-    ``None`` where that takes a closer look.
+    """Whether all of `values`, texts that are not blank, are taken for `kind` by inference
+    (`headrace.reading.types.inference`), or ``None`` where that takes a closer look.
     """
     wanted = _QUICK.get(kind)
     if wanted is not None and quick_cast(values, wanted, timezone) is not None:

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from headrace.casting import BadValue, Caster
-from headrace.reading import Piece, Place, Reader
-from headrace.reasons import kept
+from headrace.reading.reader import Piece, Place, Reader
+from headrace.reading.types.cast import BadValue, Caster
+from headrace.reading.types.value_text import kept
 from headrace.storage.rejects import Reject
 
 __all__ = ["Part", "Parts", "joined"]

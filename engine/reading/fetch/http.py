@@ -22,9 +22,9 @@ from pathlib import Path
 from threading import Event
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from headrace.addresses import Doors, opener
 from headrace.errors import InputError, Interrupted
-from headrace.spooled import Spooled, spool
+from headrace.reading.fetch.guard import Doors, opener
+from headrace.reading.fetch.spool import Spooled, spool
 
 __all__ = ["Answer", "Validators", "fetch"]
 

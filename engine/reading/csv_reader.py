@@ -11,7 +11,7 @@ number, a date or a time; columns are then called ``column0``, ``column1``, … 
 that occurs twice gets ``_1``, ``_2``.
 
 Arrow reads here, rather than DuckDB, because it hands over a bad record at the moment it meets it, with its number. It
-takes no record longer than its block: where a file has one, the rest is read through `headrace.records`.
+takes no record longer than its block: where a file has one, the rest is read through `headrace.reading.csv_records`.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 from numpy.typing import NDArray
 
-from headrace.answers import require_no_markup
 from headrace.errors import InputError
-from headrace.locate import Locator, csv_places
-from headrace.pacing import Paced, Readable
-from headrace.reading import Hint, Piece, Place, require_few
-from headrace.records import Careful, records_of
-from headrace.steady import Steady
+from headrace.reading.arrow_pacing import Paced, Readable
+from headrace.reading.csv_records import Careful, records_of
+from headrace.reading.locator import Locator, csv_places
+from headrace.reading.not_data import require_no_markup
+from headrace.reading.reader import Hint, Piece, Place, require_few
+from headrace.reading.steady_files import Steady
+from headrace.reading.text_stream import ESCAPED, TAIL, Progress, Utf8, open_text, readable, unescape
 from headrace.storage.rejects import Reject
-from headrace.streams import ESCAPED, TAIL, Progress, Utf8, open_text, readable, unescape
 
 __all__ = ["CsvReader", "Dialect", "settle_dialect"]
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.casting import Caster, canonical_type
-from headrace.expressions import is_text, literal, logical_name
 from headrace.partitioning.contract import LogicalType
-from headrace.quickcast import FALSE_NUMBER, quick_verdict
-from headrace.reading import Hint
+from headrace.reading.reader import Hint
+from headrace.reading.types.cast import Caster, canonical_type
+from headrace.reading.types.cast_arrow import FALSE_NUMBER, quick_verdict
+from headrace.reading.types.cast_sql import is_text, literal, logical_name
 
 __all__ = ["Sampled", "infer"]
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 from headrace.errors import InputChangedError, InputError
-from headrace.reading import Place
-from headrace.records import records_of
-from headrace.steady import Steady
-from headrace.streams import Utf8, open_text, unescape
+from headrace.reading.csv_records import records_of
+from headrace.reading.reader import Place
+from headrace.reading.steady_files import Steady
+from headrace.reading.text_stream import Utf8, open_text, unescape
 
 __all__ = ["Locator", "csv_places"]
 
@@ -62,7 +62,9 @@ class Locator(threading.local):
 
 
 def csv_places(stream: Utf8, delimiter: str, *, header: bool, name: str = "") -> Iterator[Place]:
-    """Places of CSV records. `headrace.records` and Arrow's parser agree on where they end; tests hold them to it."""
+    """Places of CSV records. `headrace.reading.csv_records` and Arrow's parser agree on where they end; tests hold them
+    to it.
+    """
     records = records_of(stream, delimiter, name)
     if header:
         next(records, None)

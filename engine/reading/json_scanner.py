@@ -10,9 +10,9 @@ import json
 from collections.abc import Iterator
 from typing import NoReturn
 
-from headrace.brackets import Brackets
 from headrace.errors import InputError
-from headrace.streams import LONGEST, Utf8
+from headrace.reading.json_brackets import Brackets
+from headrace.reading.text_stream import LONGEST, Utf8
 
 __all__ = ["elements"]
 

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import xxhash
 
 from headrace.errors import InputChangedError, InputError
-from headrace.pacing import ReadOnly
+from headrace.reading.arrow_pacing import ReadOnly
 
 __all__ = ["Pass", "Steady"]
 

@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.errors import InputError
-from headrace.reading import Hint
-from headrace.reasons import text_of
+from headrace.reading.reader import Hint
+from headrace.reading.types.value_text import text_of
 
 __all__ = ["batches_of_dicts", "hint_of"]
 

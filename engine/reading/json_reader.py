@@ -5,8 +5,8 @@
               array, features, values one after another: cut by Python's JSON scanner, one value at a time
 
 So a file of any size is read in bounded memory, which DuckDB's own reader does not do for one long array. Members are
-text from here on, numbers too (`headrace.jsonplain` goes round that where it makes no difference); DuckDB holds a
-number as a 64-bit integer or a double, as RFC 8259 advises, so ``1.50`` comes out as ``1.5`` and more than 15 digits
+text from here on, numbers too (`headrace.reading.json_fast` goes round that where it makes no difference); DuckDB holds
+a number as a 64-bit integer or a double, as RFC 8259 advises, so ``1.50`` comes out as ``1.5`` and more than 15 digits
 need not survive unless they are quoted. Objects and arrays inside come out as JSON text. If a member occurs twice in an
 object, the first counts. Names are matched exactly.
 
@@ -25,17 +25,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from headrace.answers import require_no_markup
-from headrace.casting import Caster
-from headrace.elements import elements
 from headrace.errors import InputError
-from headrace.expressions import literal
-from headrace.jsonplain import plain_kind, plain_objects, type_within
-from headrace.locate import Locator
-from headrace.reading import Hint, Piece, Place, require_few
-from headrace.steady import Steady
+from headrace.reading.json_fast import plain_kind, plain_objects, type_within
+from headrace.reading.json_scanner import elements
+from headrace.reading.locator import Locator
+from headrace.reading.not_data import require_no_markup
+from headrace.reading.reader import Hint, Piece, Place, require_few
+from headrace.reading.steady_files import Steady
+from headrace.reading.text_stream import ESCAPED, LONGEST, Progress, Utf8, open_text, readable, unescape
+from headrace.reading.types.cast import Caster
+from headrace.reading.types.cast_sql import literal
 from headrace.storage.rejects import Reject
-from headrace.streams import ESCAPED, LONGEST, Progress, Utf8, open_text, readable, unescape
 
 __all__ = ["JsonReader"]
 

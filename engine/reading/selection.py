@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from headrace.casting import BadValue
 from headrace.errors import ConfigurationError
+from headrace.reading.types.cast import BadValue
 
 if TYPE_CHECKING:
     import duckdb

@@ -12,8 +12,8 @@ from typing import TypeGuard
 import numpy as np
 import pyarrow as pa
 
-from headrace.expressions import is_bytes
 from headrace.partitioning.contract import LogicalType
+from headrace.reading.types.cast_sql import is_bytes
 from headrace.storage.moments import date_text, moment_text
 
 __all__ = ["as_text", "kept", "reason", "restored", "text_of"]

@@ -21,8 +21,8 @@ from typing import IO, Any, cast
 import pyarrow as pa
 
 from headrace.errors import InputError
-from headrace.pacing import Readable, ReadOnly
-from headrace.steady import Pass, Steady
+from headrace.reading.arrow_pacing import Readable, ReadOnly
+from headrace.reading.steady_files import Pass, Steady
 
 __all__ = ["ESCAPED", "LONGEST", "TAIL", "Progress", "Utf8", "open_text", "readable", "unescape"]
 

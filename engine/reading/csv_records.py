@@ -14,8 +14,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
 from headrace.errors import InputError
-from headrace.pacing import ReadOnly
-from headrace.streams import LONGEST, Utf8
+from headrace.reading.arrow_pacing import ReadOnly
+from headrace.reading.text_stream import LONGEST, Utf8
 
 __all__ = ["Careful", "records_of", "text_lines"]
 

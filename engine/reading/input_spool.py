@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from headrace.download import fetch
 from headrace.errors import ConfigurationError, InputError
-from headrace.spooled import Spooled, spool
+from headrace.reading.fetch.http import fetch
+from headrace.reading.fetch.spool import Spooled, spool
 
 __all__ = ["is_remote", "spool_file", "spool_stdin", "spool_url"]
 

@@ -25,21 +25,21 @@ from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
-from headrace.casting import Caster, canonical_type, connect, plain
-from headrace.chunk import Chunk
-from headrace.csvtext import CsvReader
 from headrace.errors import ConfigurationError
-from headrace.expressions import logical_name
-from headrace.inference import Sampled, infer
-from headrace.inputs import Located, locate_inputs, locate_spooled
-from headrace.jsontext import JsonReader
 from headrace.partitioning.contract import LogicalType
-from headrace.parts import Part, Parts, joined
-from headrace.reading import Hint, Piece, Place, Reader, cut, require_few
-from headrace.selecting import Select
-from headrace.spooled import Spooled
+from headrace.reading.chunk import Chunk
+from headrace.reading.columnar import ArrowReader, ParquetReader
+from headrace.reading.csv_reader import CsvReader
+from headrace.reading.fetch.spool import Spooled
+from headrace.reading.files import Located, locate_inputs, locate_spooled
+from headrace.reading.json_reader import JsonReader
+from headrace.reading.reader import Hint, Piece, Place, Reader, cut, require_few
+from headrace.reading.selection import Select
+from headrace.reading.typed_blocks import Part, Parts, joined
+from headrace.reading.types.cast import Caster, canonical_type, connect, plain
+from headrace.reading.types.cast_sql import logical_name
+from headrace.reading.types.inference import Sampled, infer
 from headrace.storage.interface import Address
-from headrace.typed import ArrowReader, ParquetReader
 
 if TYPE_CHECKING:
     import duckdb

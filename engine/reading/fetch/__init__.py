@@ -1,0 +1,1 @@
+"""Inputs from elsewhere: downloads, the addresses that may be fetched from, streams kept in a file."""
