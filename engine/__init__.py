@@ -15,7 +15,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headrace.alerts import AlertRule
     from headrace.api import load
     from headrace.engine import Engine
     from headrace.errors import (
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
         VerificationError,
         WorkerError,
     )
+    from headrace.events.alert_rule import AlertRule
     from headrace.report import Report
     from headrace.version import __version__
 

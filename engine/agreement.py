@@ -18,6 +18,8 @@ import pyarrow as pa
 
 from headrace.config import LoadOptions, hash_key
 from headrace.errors import ContractError, SchemaError
+from headrace.events.alert_judge import check_rules
+from headrace.events.revisions import require_version
 from headrace.ownership import require_own_events
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
 from headrace.pinned import (
@@ -32,8 +34,6 @@ from headrace.pinned import (
 )
 from headrace.reading.inputs import Input
 from headrace.reading.text_stream import ESCAPED, unescape
-from headrace.revisions import require_version
-from headrace.rules import check_rules
 from headrace.storage.interface import RESERVED_COLUMNS, RESERVED_TABLES, Store
 from headrace.storage.sql.limits import Limits
 

@@ -13,8 +13,8 @@ from typing import get_args
 from headrace.config import database_url, parse_seconds
 from headrace.database import open_existing
 from headrace.deliver import Delivered, Dispatcher, Sink
-from headrace.enrich import load_function
 from headrace.errors import ConfigurationError, UsageError
+from headrace.events.enrich import load_function
 from headrace.partitioning.identity import id_text
 from headrace.runtime.interrupt import StopSignal, stopping
 from headrace.runtime.reopening import Renewed

@@ -10,7 +10,6 @@ from threading import Event
 from typing import TypedDict, Unpack
 
 from headrace.agreement import in_stored_timezone
-from headrace.alerts import AlertRule
 from headrace.config import (
     DEFAULT_PROVIDER,
     LoadOptions,
@@ -22,15 +21,16 @@ from headrace.config import (
     table_from_inputs,
 )
 from headrace.database import is_there, open_existing, remove_if_empty
-from headrace.enrich import Enrich, Enrichment, OnError
 from headrace.errors import UsageError
+from headrace.events.alert_rule import AlertRule
+from headrace.events.enrich import Enrich, Enrichment, OnError
+from headrace.events.revisions import RevisionsName
 from headrace.flags import Mode
 from headrace.ingest import ingest
 from headrace.partitioning.contract import HashName, LogicalType, Scope
 from headrace.progress import Progress
 from headrace.reading.inputs import Input, ReadOptions, open_inputs
 from headrace.report import Report
-from headrace.revisions import RevisionsName
 from headrace.runtime.scratch import scratch_folder
 from headrace.stages import Listener
 from headrace.storage import open_store

@@ -17,16 +17,16 @@ import pyarrow as pa
 from headrace.agreement import contract_differences, stored_contract
 from headrace.database import is_there
 from headrace.doctor import Finding, examine, failed
-from headrace.enrich import load_function
 from headrace.errors import ConfigurationError, HeadraceError
+from headrace.events.alert_judge import check_rules
+from headrace.events.enrich import load_function
+from headrace.events.revisions import require_version
 from headrace.flags import FLAG, decide
 from headrace.history import History
 from headrace.ownership import others_events, told_of_others
 from headrace.partitioning.contract import Contract
 from headrace.placing import histories_in
 from headrace.reading.fetch.guard import Doors
-from headrace.revisions import require_version
-from headrace.rules import check_rules
 from headrace.settings import Provider, Settings, read_settings
 from headrace.storage import open_store, safe_url
 from headrace.storage.providers import ProviderState, ProviderStore

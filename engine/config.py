@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
-from headrace.alerts import AlertRule, require_distinct, require_updates
-from headrace.enrich import Enrichment, OnError
 from headrace.errors import ConfigurationError
+from headrace.events.alert_rule import AlertRule, require_distinct, require_updates
+from headrace.events.enrich import Enrichment, OnError
+from headrace.events.revisions import RevisionsName, require_choice
 from headrace.flags import Mode
 from headrace.partitioning.contract import HashName, LogicalType, Scope
 from headrace.reading.inputs import ReadOptions
-from headrace.revisions import RevisionsName, require_choice
 from headrace.storage.sqlite.file_place import absolute
 from headrace.strategy import STRATEGIES, StrategyName
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.config import LoadOptions, hash_key
+from headrace.events.prepare import prepare
 from headrace.partitioning.contract import Contract
-from headrace.prepare import prepare
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.rereading import columns_of, identified
 from headrace.sample import Sample

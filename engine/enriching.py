@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from headrace.enrich import Enriched, Enrichment, parts_of
 from headrace.errors import WorkerError
+from headrace.events.enrich import Enriched, Enrichment, parts_of
 from headrace.settling import Settled, settle, together
 from headrace.storage.interface import Store
 

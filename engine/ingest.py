@@ -33,6 +33,8 @@ from headrace.closing import Confirmed, close, record_failure
 from headrace.config import LoadOptions
 from headrace.duplicates import DuplicateSample
 from headrace.errors import HeadraceError, Interrupted, StaleReceiptsError
+from headrace.events.prepare import latest, moment_of
+from headrace.events.revisions import locate_revisions
 from headrace.flags import Decision, decide
 from headrace.intake import Intake
 from headrace.known import KnownIds
@@ -40,12 +42,10 @@ from headrace.ledger import OpenRun, Superseded, open_run
 from headrace.microbatch import MicroBatch
 from headrace.observe import audience
 from headrace.orders import CommitOrder, Piece, PrepareOrder
-from headrace.prepare import latest, moment_of
 from headrace.progress import Progress, Quiet
 from headrace.proof import Proof
 from headrace.reading.inputs import Input
 from headrace.report import Report
-from headrace.revisions import locate_revisions
 from headrace.runtime.worker_logs import about
 from headrace.session import Session, possible, shape_for
 from headrace.shadow import Shadow

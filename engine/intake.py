@@ -18,8 +18,8 @@ import pyarrow as pa
 from headrace.agreement import Agreement
 from headrace.ahead import Allowance, ahead
 from headrace.config import LoadOptions, hash_key
+from headrace.events.prepare import Prepared
 from headrace.orders import PrepareOrder
-from headrace.prepare import Prepared
 from headrace.reading.chunk import Chunk
 from headrace.reading.inputs import Input, ReadOptions
 from headrace.stages import Stages

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from headrace.config import MissingId, parse_seconds, parse_size, parse_window
-from headrace.enrich import OnError
 from headrace.errors import ConfigurationError
+from headrace.events.enrich import OnError
+from headrace.events.revisions import RevisionsName
 from headrace.flags import Mode
 from headrace.partitioning.contract import HashName, LogicalType, Scope
-from headrace.revisions import RevisionsName
 from headrace.strategy import STRATEGIES
 
 __all__ = ["ALERT", "PARALLEL", "PROVIDER", "RUN", "SOURCES", "TOP", "Key", "Misfit", "check", "json_schema"]

@@ -29,10 +29,10 @@ from uuid import uuid4
 from xxhash import xxh3_128_hexdigest
 
 from headrace.agreement import Agreement
-from headrace.alerts import AlertRule
 from headrace.asked import asked_text, left_unfinished
 from headrace.config import LoadOptions
 from headrace.errors import HeadraceError, InputError, StoreError
+from headrace.events.alert_rule import AlertRule
 from headrace.holder import holder
 from headrace.reading.inputs import Input, ReadOptions
 from headrace.storage.interface import Receipt, RunRecord, Store

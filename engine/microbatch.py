@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from headrace.events.prepare import Prepared
 from headrace.known import KnownIds, Mask
 from headrace.orders import Piece
 from headrace.partitioning.dedup import SortedIds, among
 from headrace.partitioning.identity import digest_of
 from headrace.partitioning.partition import rows_by_partition
-from headrace.prepare import Prepared
 from headrace.storage.interface import Address, Counts
 from headrace.storage.rejects import Reject
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.enrich import Enrichment
+from headrace.events.alert_judge import Alerting
+from headrace.events.enrich import Enrichment
+from headrace.events.revisions import Revisions
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_arrow
-from headrace.revisions import Revisions
-from headrace.rules import Alerting
 from headrace.runtime.parcel import Parcel
 from headrace.storage.interface import Address, Slice
 from headrace.storage.rejects import Reject

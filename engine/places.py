@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.prepare import Prepared
+from headrace.events.prepare import Prepared
 from headrace.reading.inputs import Input
 from headrace.storage.interface import Address
 

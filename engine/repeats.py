@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headrace.enriching import enriched
+from headrace.events.alert_judge import Alerting, Judged, judge
+from headrace.events.revisions import Revisions
 from headrace.orders import CommitOrder, Piece
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.reading.types.value_text import kept
-from headrace.revisions import Revisions
-from headrace.rules import Alerting, Judged, judge
 from headrace.storage.interface import EVENT_ID, PROVIDER, Slice, Store
 from headrace.storage.outbox import REVISION_COLUMNS
 from headrace.storage.rejects import Reject

@@ -9,9 +9,9 @@ import pyarrow as pa
 from headrace.agreement import require_identity
 from headrace.config import LoadOptions, hash_key
 from headrace.errors import SchemaError
+from headrace.events.prepare import Prepared, prepare
 from headrace.partitioning.contract import Contract
 from headrace.pinned import in_pinned_types
-from headrace.prepare import Prepared, prepare
 from headrace.reading.inputs import Input
 from headrace.storage.interface import Store
 

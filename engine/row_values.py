@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from headrace.events.prepare import Prepared
 from headrace.partitioning.dedup import groups, halves
 from headrace.partitioning.prints import Prints, prints_of_column, row_prints
 from headrace.partitioning.versions import VERSION, version_keys
-from headrace.prepare import Prepared
 from headrace.reading.inputs import Input
 from headrace.storage.held import HeldColumn, HeldRows
 from headrace.storage.interface import Store

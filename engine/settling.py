@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.errors import SchemaError
+from headrace.events.alert_judge import own_connection
 from headrace.reading.types.cast import Caster
 from headrace.reading.types.cast_sql import logical_name
-from headrace.rules import own_connection
 from headrace.storage.interface import RESERVED_COLUMNS, Store
 from headrace.storage.sql.limits import beyond
 

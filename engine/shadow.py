@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.events.prepare import Prepared
 from headrace.known import KnownIds
 from headrace.microbatch import MicroBatch
 from headrace.orders import Piece, PrepareOrder
@@ -25,7 +26,6 @@ from headrace.partitioning.dedup import first_occurrences
 from headrace.partitioning.identity import id_text
 from headrace.partitioning.partition import rows_by_partition
 from headrace.partitioning.snapshot import IdRuns
-from headrace.prepare import Prepared
 from headrace.storage.interface import Counts
 from headrace.workers import Task, Workers
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 from headrace.agreement import Agreement
 from headrace.config import LoadOptions
 from headrace.errors import StaleReceiptsError
+from headrace.events.alert_judge import Alerting
+from headrace.events.revisions import revisions_for
 from headrace.ledger import OpenRun
 from headrace.microbatch import MicroBatch
 from headrace.orders import CommitOrder
-from headrace.revisions import revisions_for
-from headrace.rules import Alerting
 from headrace.storage.interface import Receipt, Slice
 from headrace.storage.locks import lock_keys
 from headrace.storage.rejects import StoredReject

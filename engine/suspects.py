@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.events.prepare import Prepared
 from headrace.partitioning.dedup import halves
 from headrace.partitioning.id_buckets import BUCKETS, TaggedIds, buckets_of
 from headrace.partitioning.versions import VERSION
-from headrace.prepare import Prepared
 from headrace.provenance import Provenance
 from headrace.reading.inputs import Input
 from headrace.row_values import Groups, OwnColumns, Side

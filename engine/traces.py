@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from headrace.agreement import contract_for
 from headrace.config import LoadOptions, hash_key
+from headrace.events.prepare import prepare
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_packed
 from headrace.partitioning.partition import partition_of
 from headrace.pinned import in_pinned_types
 from headrace.places import Place, Places
-from headrace.prepare import prepare
 from headrace.reading.inputs import Input
 from headrace.replay import batches, reread
 from headrace.rereading import columns_of, identified

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.config import LoadOptions
+from headrace.events.prepare import Prepared
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import id_text
 from headrace.places import Places
-from headrace.prepare import Prepared
 from headrace.provenance import Provenance
 from headrace.reading.inputs import Input
 from headrace.rereading import columns_of, identified

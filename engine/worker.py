@@ -22,12 +22,12 @@ from weakref import WeakSet
 import pyarrow as pa
 
 from headrace.errors import HeadraceError, WorkerError, no_room
+from headrace.events.alert_judge import Alerting, judge
+from headrace.events.prepare import Prepared, prepare
 from headrace.gathering import addresses, gathered, lacking
 from headrace.orders import CommitOrder, Piece, PrepareOrder
-from headrace.prepare import Prepared, prepare
 from headrace.reading.chunk import Chunk
 from headrace.repeats import with_repeats
-from headrace.rules import Alerting, judge
 from headrace.runtime.parcel import SpoolUnseen, Unchanged, packer
 from headrace.runtime.worker_logs import about, working_on
 from headrace.storage import open_store

@@ -15,8 +15,8 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import pyarrow as pa
 
+from headrace.events.prepare import Prepared
 from headrace.orders import CommitOrder, PrepareOrder
-from headrace.prepare import Prepared
 from headrace.runtime.parcel import MemoryParcel, Parcel
 from headrace.stages import PoolHealth
 from headrace.storage.interface import Committed, Store

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.crew import ProcessCrew
-from headrace.enrich import Enrichment
+from headrace.events.enrich import Enrichment
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.partitioning.contract import Contract
 from headrace.storage.interface import Address, Counts, Slice

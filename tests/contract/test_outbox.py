@@ -14,7 +14,7 @@ import pytest
 from contract.pieces import WAYS, Stop, look, make, new_ids, piece, prepared
 from tests_support import Headrace
 
-from headrace.alerts import alert_key
+from headrace.events.alert_rule import alert_key
 from headrace.storage import open_store
 from headrace.storage.interface import Existing, Slice, Store
 from headrace.storage.outbox import ALERT_COLUMNS, Attempt

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from tests_support import Headrace
 
 import headrace as package
-from headrace.alerts import AlertRule
 from headrace.config import LoadOptions, ParallelOptions
+from headrace.events.alert_rule import AlertRule
 from headrace.ingest import ingest
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report

@@ -23,14 +23,14 @@ from hypothesis import strategies as st
 from tests_support import Crash, Headrace, crash_at, scaled
 from xxhash import xxh3_128_digest
 
-from headrace import rules
-from headrace.alerts import AlertRule
 from headrace.config import LoadOptions, ParallelOptions
+from headrace.events import alert_judge
+from headrace.events.alert_rule import AlertRule
+from headrace.events.revisions import RevisionsName
 from headrace.ingest import ingest
 from headrace.partitioning import identity
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report
-from headrace.revisions import RevisionsName
 from headrace.storage import open_store
 from headrace.storage.interface import StatementHook
 from headrace.strategy import StrategyName
@@ -114,9 +114,9 @@ class Oracle:
         twice = sum((beyond & wanted).values())
         return lost, twice, wrong + beyond.total() - twice
 
-    def _tell(self, row: dict[str, str], *rules: str, revision: bool) -> None:
+    def _tell(self, row: dict[str, str], *alert_judge: str, revision: bool) -> None:
         if row["value"].lower() == "a":
-            self.told += Counter((rule, revision, shown(row)) for rule in rules)
+            self.told += Counter((rule, revision, shown(row)) for rule in alert_judge)
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +273,7 @@ def test_alerts_whose_key_leaves_the_version_out_would_be_found(
     store_url: str, tmp_path: Path, headrace: Headrace, executor: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # the negative control: the second version's alert meets the key of the first, and is lost
-    monkeypatch.setattr(rules, "version_bytes", lambda column: [b""] * len(column))
+    monkeypatch.setattr(alert_judge, "version_bytes", lambda column: [b""] * len(column))
     oracle = Oracle("update", VERSIONS["integer"])
     rows = [{"key": "1", "version": version, "value": "a"} for version in ("2", "10")]
     for row in rows:

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from headrace.events.prepare import prepare
 from headrace.partitioning.contract import Contract, arrow_type
-from headrace.prepare import prepare
 from headrace.reading.chunk import Chunk
 from headrace.storage.interface import Address
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 from evidence import keep_pairs
 
+from headrace.events.prepare import prepare
 from headrace.partitioning.contract import Contract
-from headrace.prepare import prepare
 from headrace.reading.inputs import ReadOptions, open_inputs
 
 # what may stand between two columns, or end one

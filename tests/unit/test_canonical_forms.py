@@ -17,8 +17,8 @@ from evidence import keep_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.events.prepare import prepare
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type
-from headrace.prepare import prepare
 from headrace.reading.inputs import ReadOptions, open_inputs
 
 Ids = list[str | None]

@@ -31,10 +31,10 @@ from pool_support import (
 from headrace import crew, pool
 from headrace.crew import InFile, Packed, ProcessCrew
 from headrace.errors import ConfigurationError, HeadraceError, WorkerError
+from headrace.events.prepare import Prepared
 from headrace.gathering import gathered
 from headrace.orders import Piece, PrepareOrder
 from headrace.pool import MOST_FAILURES, PooledWorkers
-from headrace.prepare import Prepared
 from headrace.runtime.parcel import BytesParcel, FileParcel, SpoolUnseen
 from headrace.storage.interface import Address
 from headrace.worker import Outcome, prepare_apart

@@ -17,8 +17,8 @@ from world.receiver import enrich
 from world.world import Act, World, act
 
 import headrace
-from headrace.alerts import AlertRule
 from headrace.api import Named, load_with, options_of
+from headrace.events.alert_rule import AlertRule
 
 __all__ = ["TYPES", "read_of"]
 

@@ -11,8 +11,8 @@ from tests_support import Headrace
 
 import headrace as library
 from headrace.errors import HeadraceError, SchemaError
+from headrace.events.prepare import prepare
 from headrace.partitioning.contract import Contract
-from headrace.prepare import prepare
 from headrace.reading.chunk import Chunk
 from headrace.storage.interface import Address
 

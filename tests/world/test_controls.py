@@ -68,7 +68,7 @@ FAULTS = [
                 "        if name not in types:",
             ),
             (
-                "prepare.py",
+                "events/prepare.py",
                 '    if found != kind:\n        raise SchemaError(\n            f"the column comes as',
                 '    if not found:\n        raise SchemaError(\n            f"the column comes as',
             ),

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from headrace.alerts import AlertRule, alert_key, name_bytes, version_bytes
-from headrace.enrich import OnError, guarded, halved, load_function
 from headrace.errors import ConfigurationError, WorkerError
+from headrace.events.alert_rule import AlertRule, alert_key, name_bytes, version_bytes
+from headrace.events.enrich import OnError, guarded, halved, load_function
 from headrace.partitioning.contract import logical_type
 from headrace.reading.types.cast import connect
 from headrace.reading.types.cast_sql import identifier, literal

@@ -18,9 +18,9 @@ from typing import Any, Literal, TypeVar, get_args
 import pyarrow as pa
 
 from headrace.errors import ConfigurationError, HeadraceError, WorkerError, no_room
+from headrace.events.user_code import require_sendable
 from headrace.partitioning.contract import arrow_type, logical_type
 from headrace.reading.types.value_text import kept
-from headrace.sendable import require_sendable
 from headrace.storage.interface import EVENT_ID, RESERVED_COLUMNS
 from headrace.storage.rejects import Reject
 

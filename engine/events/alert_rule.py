@@ -8,7 +8,7 @@
 
 An alert is one event under one rule, so its key says all that makes it the same alert: a repeated delivery carries the
 same key. Under a rule that asks for revisions (`--alert-revisions strong`) it is one version of the event. The key's
-form is frozen. `headrace.rules` judges events; `headrace.deliver` delivers what was raised.
+form is frozen. `headrace.events.alert_judge` judges events; `headrace.deliver` delivers what was raised.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.errors import ConfigurationError
+from headrace.events.user_code import require_sendable
 from headrace.partitioning.encoding import encode
-from headrace.sendable import require_sendable
 
 __all__ = [
     "AlertRule",

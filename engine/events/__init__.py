@@ -1,0 +1,1 @@
+"""What becomes of a row: event ID, enrichment, alert rules, revisions. Knows no process."""
