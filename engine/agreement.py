@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from headrace.config import LoadOptions, hash_key
 from headrace.errors import ContractError, SchemaError
 from headrace.events.alert_judge import check_rules
 from headrace.events.revisions import require_version
+from headrace.options.load import LoadOptions, hash_key
 from headrace.ownership import require_own_events
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
 from headrace.pinned import (

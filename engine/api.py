@@ -10,7 +10,14 @@ from threading import Event
 from typing import TypedDict, Unpack
 
 from headrace.agreement import in_stored_timezone
-from headrace.config import (
+from headrace.database import is_there, open_existing, remove_if_empty
+from headrace.errors import UsageError
+from headrace.events.alert_rule import AlertRule
+from headrace.events.enrich import Enrich, Enrichment, OnError
+from headrace.events.revisions import RevisionsName
+from headrace.ingest import ingest
+from headrace.options.flag import Mode
+from headrace.options.load import (
     DEFAULT_PROVIDER,
     LoadOptions,
     MissingId,
@@ -20,13 +27,7 @@ from headrace.config import (
     parse_window,
     table_from_inputs,
 )
-from headrace.database import is_there, open_existing, remove_if_empty
-from headrace.errors import UsageError
-from headrace.events.alert_rule import AlertRule
-from headrace.events.enrich import Enrich, Enrichment, OnError
-from headrace.events.revisions import RevisionsName
-from headrace.flags import Mode
-from headrace.ingest import ingest
+from headrace.options.shape import StrategyName
 from headrace.partitioning.contract import HashName, LogicalType, Scope
 from headrace.progress import Progress
 from headrace.reading.inputs import Input, ReadOptions, open_inputs
@@ -35,7 +36,6 @@ from headrace.runtime.scratch import scratch_folder
 from headrace.stages import Listener
 from headrace.storage import open_store
 from headrace.storage.interface import Store
-from headrace.strategy import StrategyName
 
 __all__ = ["Named", "Plain", "load", "load_with", "opened", "options_of"]
 

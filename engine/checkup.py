@@ -21,8 +21,8 @@ from headrace.errors import ConfigurationError, HeadraceError
 from headrace.events.alert_judge import check_rules
 from headrace.events.enrich import load_function
 from headrace.events.revisions import require_version
-from headrace.flags import FLAG, decide
 from headrace.history import History
+from headrace.options.flag import FLAG, decide
 from headrace.ownership import others_events, told_of_others
 from headrace.partitioning.contract import Contract
 from headrace.placing import histories_in

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from headrace.api import Named, Plain, load_with, options_of
-from headrace.config import LoadOptions, parse_seconds, parse_types
 from headrace.errors import Interrupted
 from headrace.events.alert_rule import parse_rules
 from headrace.flames import flamegraph
+from headrace.options.load import LoadOptions, parse_seconds, parse_types
 from headrace.progress import ProgressStyle, progress_for
 from headrace.recording import recording
 from headrace.runtime.interrupt import stopping

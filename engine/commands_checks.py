@@ -10,11 +10,11 @@ from pathlib import Path
 from headrace.agreement import in_stored_timezone, stored_contract
 from headrace.api import opened
 from headrace.checkup import examine_settings
-from headrace.config import LoadOptions, database_url
 from headrace.database import open_existing
 from headrace.doctor import examine
 from headrace.errors import StoreError, UsageError
 from headrace.explain import explain as explain_event
+from headrace.options.load import LoadOptions, database_url
 from headrace.progress import ProgressStyle, progress_for
 from headrace.reading.inputs import Input, open_inputs
 from headrace.runtime.scratch import scratch_folder

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headrace.config import LoadOptions
 from headrace.errors import UsageError
+from headrace.options.load import LoadOptions
 from headrace.page import write_page
 from headrace.profile import profile as profile_inputs
 from headrace.recording import require_writable

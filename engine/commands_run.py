@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from headrace.config import parse_seconds
 from headrace.errors import Interrupted
+from headrace.options.load import parse_seconds
 from headrace.polls import Round
 from headrace.runtime.interrupt import stopping
 from headrace.runtime.scratch import sweep

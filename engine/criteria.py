@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.config import LoadOptions, hash_key
 from headrace.events.prepare import prepare
+from headrace.options.load import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.rereading import columns_of, identified

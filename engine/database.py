@@ -8,8 +8,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from headrace.config import DEFAULT_FILE
 from headrace.errors import ConfigurationError
+from headrace.options.load import DEFAULT_FILE
 from headrace.storage import open_store, safe_url
 from headrace.storage.providers import ProviderStore
 from headrace.storage.sqlite.file_place import file_of

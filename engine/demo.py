@@ -10,8 +10,8 @@ from pathlib import Path
 import duckdb
 
 from headrace.api import load_with, opened
-from headrace.config import LoadOptions
 from headrace.errors import ConfigurationError, VerificationError
+from headrace.options.load import LoadOptions
 from headrace.progress import Progress
 from headrace.verify import verify
 

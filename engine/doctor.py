@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from headrace.agreement import stored_contract
-from headrace.config import hash_key
 from headrace.database import open_existing
 from headrace.errors import HeadraceError
+from headrace.options.load import hash_key
 from headrace.pinned import require_pinned_types
 from headrace.storage import safe_url
 from headrace.storage.interface import Store

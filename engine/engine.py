@@ -13,9 +13,9 @@ from weakref import WeakSet
 
 from headrace.agreement import in_stored_timezone
 from headrace.api import Named, options_of
-from headrace.config import table_from_inputs
 from headrace.errors import ConfigurationError
 from headrace.ingest import ingest
+from headrace.options.load import table_from_inputs
 from headrace.progress import Progress
 from headrace.reading.inputs import open_inputs
 from headrace.report import Report

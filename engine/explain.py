@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from headrace.agreement import stored_contract
-from headrace.config import LoadOptions
 from headrace.errors import ContractError
+from headrace.options.load import LoadOptions
 from headrace.ownership import others_events, told_of_others
 from headrace.partitioning.identity import NULL_TIME_US, id_text, parse_id
 from headrace.reading.inputs import Input

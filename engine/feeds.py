@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
-from headrace.config import LoadOptions
 from headrace.errors import ConfigurationError, InputError
 from headrace.events.alert_rule import AlertRule
 from headrace.events.enrich import Enrichment, load_function
+from headrace.options.load import LoadOptions
 from headrace.reading.fetch.http import Validators, fetch
 from headrace.reading.fetch.spool import Spooled
 from headrace.reading.files import Located, locate_inputs

@@ -30,17 +30,18 @@ from threading import Event
 
 from headrace.agreement import Agreement, agree, agree_on_input
 from headrace.closing import Confirmed, close, record_failure
-from headrace.config import LoadOptions
 from headrace.duplicates import DuplicateSample
 from headrace.errors import HeadraceError, Interrupted, StaleReceiptsError
 from headrace.events.prepare import latest, moment_of
 from headrace.events.revisions import locate_revisions
-from headrace.flags import Decision, decide
 from headrace.intake import Intake
 from headrace.known import KnownIds
 from headrace.ledger import OpenRun, Superseded, open_run
 from headrace.microbatch import MicroBatch
 from headrace.observe import audience
+from headrace.options.flag import Decision, decide
+from headrace.options.load import LoadOptions
+from headrace.options.shape import SEQUENTIAL
 from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.progress import Progress, Quiet
 from headrace.proof import Proof
@@ -54,7 +55,6 @@ from headrace.slicing import Slicing, alerting, may_reject
 from headrace.stages import Listener, PoolHealth, RunFacts, Stages
 from headrace.storage.interface import Committed, Counts, Receipt, Store
 from headrace.storage.rejects import StoredReject
-from headrace.strategy import SEQUENTIAL
 from headrace.worker import alert_keys
 from headrace.workers import Done, Task, Workers
 

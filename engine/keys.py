@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from headrace.config import MissingId, parse_seconds, parse_size, parse_window
 from headrace.errors import ConfigurationError
 from headrace.events.enrich import OnError
 from headrace.events.revisions import RevisionsName
-from headrace.flags import Mode
+from headrace.options.flag import Mode
+from headrace.options.load import MissingId, parse_seconds, parse_size, parse_window
+from headrace.options.shape import STRATEGIES
 from headrace.partitioning.contract import HashName, LogicalType, Scope
-from headrace.strategy import STRATEGIES
 
 __all__ = ["ALERT", "PARALLEL", "PROVIDER", "RUN", "SOURCES", "TOP", "Key", "Misfit", "check", "json_schema"]
 

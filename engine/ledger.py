@@ -30,13 +30,13 @@ from xxhash import xxh3_128_hexdigest
 
 from headrace.agreement import Agreement
 from headrace.asked import asked_text, left_unfinished
-from headrace.config import LoadOptions
 from headrace.errors import HeadraceError, InputError, StoreError
 from headrace.events.alert_rule import AlertRule
 from headrace.holder import holder
+from headrace.options.load import LoadOptions
+from headrace.options.shape import SEQUENTIAL, Shape
 from headrace.reading.inputs import Input, ReadOptions
 from headrace.storage.interface import Receipt, RunRecord, Store
-from headrace.strategy import SEQUENTIAL, Shape
 from headrace.version import __version__
 
 __all__ = ["OpenRun", "Superseded", "inputs_key", "open_run"]

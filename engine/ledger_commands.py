@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from headrace.config import database_url
 from headrace.database import open_existing
 from headrace.errors import UsageError
 from headrace.holder import is_alive
+from headrace.options.load import database_url
 from headrace.showing import show
 from headrace.storage.interface import RunRecord, Store
 from headrace.storage.runs import Progress

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 
-from headrace.config import DEFAULT_PROVIDER, LoadOptions
 from headrace.errors import UsageError
+from headrace.options.load import DEFAULT_PROVIDER, LoadOptions
 from headrace.partitioning.contract import Contract
 from headrace.storage.interface import Store
 

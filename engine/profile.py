@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headrace.agreement import in_stored_timezone, stored_contract
-from headrace.config import LoadOptions, table_from_inputs
 from headrace.costs import Costs, costs_of, split, totals_of
 from headrace.criteria import Criterion, examine_ids, examine_key
 from headrace.database import is_there
@@ -27,6 +26,8 @@ from headrace.forking import await_ready
 from headrace.ingest import ingest
 from headrace.intake import first_rows
 from headrace.meter import Meter, cores
+from headrace.options.load import LoadOptions, table_from_inputs
+from headrace.options.shape import SEQUENTIAL
 from headrace.ownership import require_own_events
 from headrace.partitioning.contract import Contract
 from headrace.pinned import require_pinned_types
@@ -43,7 +44,6 @@ from headrace.storage.digest import Digest
 from headrace.storage.interface import Store
 from headrace.storage.trial.gauge import Gauged, Server, gauge
 from headrace.storage.trial.place import Trial, trial
-from headrace.strategy import SEQUENTIAL
 from headrace.verdict import CANDIDATES, Machine, Verdict, best_workers, judge
 
 __all__ = ["profile"]

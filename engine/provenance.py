@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.options.shape import Shape
 from headrace.reading.inputs import Input
 from headrace.storage.holdings import NO_RECEIPT
 from headrace.storage.interface import Receipt, RunRecord, Store
-from headrace.strategy import Shape
 
 __all__ = ["Provenance"]
 

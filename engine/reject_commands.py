@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from headrace.config import LoadOptions, database_url
 from headrace.database import open_existing
 from headrace.errors import UsageError
 from headrace.ledger_commands import whole_run_id
+from headrace.options.load import LoadOptions, database_url
 from headrace.replay import Outcome, mended, replay_all, without_revisions
 from headrace.showing import show
 from headrace.storage.interface import Counts, Store

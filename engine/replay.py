@@ -21,9 +21,9 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.agreement import in_stored_timezone
-from headrace.config import LoadOptions
 from headrace.errors import HeadraceError, Interrupted, RetryableStoreError, SchemaError, SettledError, UsageError
 from headrace.ingest import ingest
+from headrace.options.load import LoadOptions
 from headrace.partitioning.contract import LogicalType
 from headrace.reading.chunk import Chunk
 from headrace.reading.inputs import Input, ReadOptions, open_inputs

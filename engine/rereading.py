@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from headrace.agreement import require_identity
-from headrace.config import LoadOptions, hash_key
 from headrace.errors import SchemaError
 from headrace.events.prepare import Prepared, prepare
+from headrace.options.load import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract
 from headrace.pinned import in_pinned_types
 from headrace.reading.inputs import Input

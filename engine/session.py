@@ -17,19 +17,19 @@ from typing import Self
 
 from headrace.agreement import Agreement
 from headrace.cluster import connected
-from headrace.config import LoadOptions, ParallelOptions
 from headrace.crew import ProcessCrew
 from headrace.duplicates import LookUps
 from headrace.errors import ConfigurationError
-from headrace.flags import Decision
 from headrace.known import KnownIds
+from headrace.options.flag import Decision
+from headrace.options.load import LoadOptions, ParallelOptions
+from headrace.options.shape import SEQUENTIAL, Shape, parallel_shape
 from headrace.partitioning.folders import private_folder
 from headrace.pool import PooledWorkers
 from headrace.runtime.scratch import restore, scratch_folder
 from headrace.runtime.worker_logs import worker_logging
 from headrace.storage.interface import Store
 from headrace.storage.sqlite.file_place import in_memory
-from headrace.strategy import SEQUENTIAL, Shape, parallel_shape
 from headrace.workers import InlineWorkers, Workers
 
 __all__ = ["Session", "possible", "shape_for"]

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from headrace.config import LoadOptions, ParallelOptions, database_url
 from headrace.errors import ConfigurationError, conceal
 from headrace.events.alert_rule import AlertRule
 from headrace.events.enrich import Enrichment
 from headrace.keys import ALERT, PARALLEL, PROVIDER, RUN, SOURCES, TOP, Key, Misfit, check
+from headrace.options.load import LoadOptions, ParallelOptions, database_url
 from headrace.reading.input_spool import is_remote
 from headrace.reading.inputs import ReadOptions
 from headrace.schedule import Pace

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from headrace.agreement import Agreement
-from headrace.config import LoadOptions
 from headrace.errors import StaleReceiptsError
 from headrace.events.alert_judge import Alerting
 from headrace.events.revisions import revisions_for
 from headrace.ledger import OpenRun
 from headrace.microbatch import MicroBatch
+from headrace.options.load import LoadOptions
 from headrace.orders import CommitOrder
 from headrace.storage.interface import Receipt, Slice
 from headrace.storage.locks import lock_keys

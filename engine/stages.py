@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from headrace.flags import Decision
+from headrace.options.flag import Decision
 from headrace.reading.chunk import Chunk
 from headrace.report import Report
 from headrace.storage.interface import Address, Committed, Slice

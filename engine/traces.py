@@ -18,8 +18,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.agreement import contract_for
-from headrace.config import LoadOptions, hash_key
 from headrace.events.prepare import prepare
+from headrace.options.load import LoadOptions, hash_key
+from headrace.options.shape import Shape
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_packed
 from headrace.partitioning.partition import partition_of
@@ -30,7 +31,6 @@ from headrace.replay import batches, reread
 from headrace.rereading import columns_of, identified
 from headrace.storage.interface import Address, Receipt, RunRecord, Store
 from headrace.storage.rejects import StoredReject
-from headrace.strategy import Shape
 
 __all__ = ["Occurrence", "Reading", "occurrences", "receipts_with_duplicates", "rejects_of"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.config import LoadOptions
 from headrace.events.prepare import Prepared
+from headrace.options.load import LoadOptions
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import id_text
 from headrace.places import Places

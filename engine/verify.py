@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from headrace.agreement import contract_for
 from headrace.audit import Audit, Difference, chunks_of
-from headrace.config import LoadOptions
 from headrace.ledger import inputs_key
+from headrace.options.load import LoadOptions
 from headrace.ownership import others_events, require_own_events
 from headrace.partitioning.dedup import groups
 from headrace.partitioning.id_buckets import BUCKETS, TaggedIds

@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from headrace.config import parse_seconds
 from headrace.jsonlogs import LogFormat, LogLevel, logging_to
 from headrace.observe import observing
+from headrace.options.load import parse_seconds
 from headrace.slowness import Narrator, Thresholds
 
 __all__ = ["Watching", "watched"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from openfeature import api
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
-from headrace.flags import FLAG, Decision, Mode, decide
+from headrace.options.flag import FLAG, Decision, Mode, decide
 
 __all__ = [
     "chosen",

@@ -14,8 +14,8 @@ import pytest
 from tests_support import Headrace
 
 import headrace
-from headrace.config import LoadOptions
 from headrace.ingest import ingest
+from headrace.options.load import LoadOptions
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.storage import open_store
 

@@ -13,8 +13,8 @@ from tests_support import Headrace
 
 import headrace as package
 from headrace.api import options_of
-from headrace.config import LoadOptions
 from headrace.explain import Explanation, explain
+from headrace.options.load import LoadOptions
 from headrace.partitioning.identity import id_text
 from headrace.reading.inputs import Input, open_inputs
 from headrace.storage import open_store

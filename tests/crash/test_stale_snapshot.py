@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tests_support import Headrace
 
-from headrace.config import LoadOptions
 from headrace.ingest import ingest
+from headrace.options.load import LoadOptions
 from headrace.partitioning.snapshot import Snapshot
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tests_support import Crash, Headrace, crash_at
 
-from headrace.config import LoadOptions
 from headrace.errors import StoreError
 from headrace.ingest import ingest
+from headrace.options.load import LoadOptions
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report
 from headrace.storage import open_store

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from headrace import Interrupted, intake
-from headrace.config import LoadOptions, ParallelOptions
 from headrace.ingest import ingest
+from headrace.options.load import LoadOptions, ParallelOptions
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.stages import Silent
 from headrace.storage import open_store

@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 from tests_support import Headrace
 
 import headrace as package
-from headrace.config import LoadOptions, ParallelOptions
 from headrace.events.alert_rule import AlertRule
 from headrace.ingest import ingest
+from headrace.options.load import LoadOptions, ParallelOptions
+from headrace.options.shape import StrategyName
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report
 from headrace.storage import open_store
-from headrace.strategy import StrategyName
 
 EXAMPLES = 500 if os.environ.get("HEADRACE_TEST_SCALE") == "full" else 20
 KEYS = st.integers(0, 60).map(str) | st.sampled_from(["oops", "", "1.5", "7.0"])

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests_support import Crash, crash_at, scaled
 
-from headrace.config import LoadOptions
 from headrace.events.alert_rule import AlertRule
 from headrace.ingest import ingest
+from headrace.options.load import LoadOptions
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.replay import replay
 from headrace.report import Report

@@ -23,17 +23,17 @@ from hypothesis import strategies as st
 from tests_support import Crash, Headrace, crash_at, scaled
 from xxhash import xxh3_128_digest
 
-from headrace.config import LoadOptions, ParallelOptions
 from headrace.events import alert_judge
 from headrace.events.alert_rule import AlertRule
 from headrace.events.revisions import RevisionsName
 from headrace.ingest import ingest
+from headrace.options.load import LoadOptions, ParallelOptions
+from headrace.options.shape import StrategyName
 from headrace.partitioning import identity
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report
 from headrace.storage import open_store
 from headrace.storage.interface import StatementHook
-from headrace.strategy import StrategyName
 
 Row = tuple[str, ...]
 POLICIES: tuple[RevisionsName, ...] = ("ignore", "report", "update")

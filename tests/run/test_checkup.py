@@ -12,7 +12,7 @@ from tests_support import Headrace
 
 from headrace.checkup import examine_settings
 from headrace.doctor import Finding
-from headrace.flags import FLAG
+from headrace.options.flag import FLAG
 from headrace.storage import open_store
 from headrace.storage.sql.doctor import Checks
 

@@ -27,7 +27,7 @@ from run_support import START, FakeClock, Rounds, rounds
 from tests_support import Headrace, scaled
 
 from headrace.deliver import Dispatcher
-from headrace.flags import FLAG
+from headrace.options.flag import FLAG
 from headrace.polls import Poll
 from headrace.sinks import FunctionSink
 from headrace.storage import open_store

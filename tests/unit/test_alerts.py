@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.config import LoadOptions
 from headrace.errors import ConfigurationError, WorkerError
 from headrace.events.alert_judge import Alerting, check_rules, judge
 from headrace.events.alert_rule import AlertRule, alert_key, parse_rules, version_bytes
+from headrace.options.load import LoadOptions
 
 COLUMNS = pa.schema([("mag", pa.float64()), ("place", pa.string())])
 ROWS = [(6.5, "here"), (3.0, "there"), (None, "here"), (math.nan, None), (7.0, "oops")]

@@ -23,7 +23,7 @@ from openfeature.flag_evaluation import FlagResolutionDetails, Reason
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 from openfeature.provider.no_op_provider import NoOpProvider
 
-from headrace.flags import FLAG, Decision, Mode
+from headrace.options.flag import FLAG, Decision, Mode
 
 pytestmark = pytest.mark.usefixtures("no_flag")
 WAIT = 30
@@ -235,7 +235,7 @@ def test_turning_the_flag_off_takes_effect_at_the_next_call(monkeypatch: pytest.
 @pytest.mark.parametrize("explicit", ["parallel", None])
 def test_without_a_service_the_sdk_is_not_even_imported(explicit: str | None) -> None:
     code = (
-        "import sys; from headrace.flags import decide\n"
+        "import sys; from headrace.options.flag import decide\n"
         f"decide({explicit!r}, 'usgs', 'quakes'); print(sorted(name for name in sys.modules if 'openfeature' in name))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
 from headrace.errors import ConfigurationError
-from headrace.flags import FLAG, Decision, Mode, in_canary
+from headrace.options.flag import FLAG, Decision, Mode, in_canary
 
 pytestmark = pytest.mark.usefixtures("no_flag")
 SHARES = st.floats(0, 100)

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from run_support import rounds
 
 import headrace as library
-from headrace.config import LoadOptions, database_url
 from headrace.errors import ConfigurationError
+from headrace.options.load import LoadOptions, database_url
 from headrace.storage.sqlite.file_place import absolute, file_of, in_memory
 
 

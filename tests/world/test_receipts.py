@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from tests_support import Headrace
 
-from headrace import AlertRule, strategy
+from headrace import AlertRule
 from headrace.api import load_with, options_of
 from headrace.errors import Interrupted
+from headrace.options import shape
 from headrace.report import Report
 from headrace.stages import Silent
 from headrace.storage.interface import Committed, Slice
@@ -192,7 +193,7 @@ def test_processes_that_share_a_run_whose_rows_have_no_order_both_end_well(
 def test_a_table_that_was_widened_meanwhile_cuts_other_slices(
     store_url: str, headrace: Headrace, events: Path, monkeypatch: pytest.MonkeyPatch, *, first_is_lost: bool
 ) -> None:
-    monkeypatch.setattr(strategy, "share_of_memory", lambda *_: 2_000)
+    monkeypatch.setattr(shape, "share_of_memory", lambda *_: 2_000)
     stopped(headrace, events, chunk_rows=20, **PARALLEL)
     if first_is_lost:  # its commit failed, and that of the next micro-batch did not
         headrace.query(

@@ -20,11 +20,11 @@ from headrace.errors import ConfigurationError
 from headrace.events.alert_rule import AlertRule, require_distinct, require_updates
 from headrace.events.enrich import Enrichment, OnError
 from headrace.events.revisions import RevisionsName, require_choice
-from headrace.flags import Mode
+from headrace.options.flag import Mode
+from headrace.options.shape import STRATEGIES, StrategyName
 from headrace.partitioning.contract import HashName, LogicalType, Scope
 from headrace.reading.inputs import ReadOptions
 from headrace.storage.sqlite.file_place import absolute
-from headrace.strategy import STRATEGIES, StrategyName
 
 __all__ = [
     "DATABASE_VARIABLE",
