@@ -62,7 +62,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AlertRule": "headrace.alerts",
+    "AlertRule": "headrace.events.alert_rule",
     "load": "headrace.api",
     "Engine": "headrace.engine",
     "Report": "headrace.report",

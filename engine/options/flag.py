@@ -45,7 +45,7 @@ _SHARES = {
 }
 _CANARY = re.compile(r"canary:(\d+(?:\.\d+)?)", re.ASCII)
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("headrace.flags")
 # Error codes of the flag service's present outage that the log has: one warning each, not one a micro-batch.
 _reported: set[str] = set()
 
