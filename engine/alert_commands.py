@@ -14,6 +14,7 @@ from headrace.database import open_existing
 from headrace.deliver import Delivered, Dispatcher, Sink
 from headrace.errors import ConfigurationError, UsageError
 from headrace.events.enrich import load_function
+from headrace.observability.command import Watching, watched
 from headrace.options.load import database_url, parse_seconds
 from headrace.partitioning.identity import id_text
 from headrace.runtime.interrupt import StopSignal, stopping
@@ -21,7 +22,6 @@ from headrace.runtime.reopening import Renewed
 from headrace.sinks import FunctionSink, Lines
 from headrace.storage.interface import Store
 from headrace.storage.outbox import AlertState, Outbox, PrunedState, StoredAlert
-from headrace.watching import Watching, watched
 from headrace.webhook import Webhook
 
 __all__ = ["Receiver", "Watching", "deliver", "discard", "listed", "prune", "retry"]

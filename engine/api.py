@@ -16,6 +16,8 @@ from headrace.events.alert_rule import AlertRule
 from headrace.events.enrich import Enrich, Enrichment, OnError
 from headrace.events.revisions import RevisionsName
 from headrace.ingest import ingest
+from headrace.observability.progress import Progress
+from headrace.observability.stages import Listener
 from headrace.options.flag import Mode
 from headrace.options.load import (
     DEFAULT_PROVIDER,
@@ -29,11 +31,9 @@ from headrace.options.load import (
 )
 from headrace.options.shape import StrategyName
 from headrace.partitioning.contract import HashName, LogicalType, Scope
-from headrace.progress import Progress
 from headrace.reading.inputs import Input, ReadOptions, open_inputs
 from headrace.report import Report
 from headrace.runtime.scratch import scratch_folder
-from headrace.stages import Listener
 from headrace.storage import open_store
 from headrace.storage.interface import Store
 

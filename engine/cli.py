@@ -229,7 +229,7 @@ def demo(
 ) -> None:
     """Load a summer of real flights twice over, see nothing doubled, and verify. Needs headrace[demo]."""
     from headrace.demo import run_demo
-    from headrace.progress import progress_for
+    from headrace.observability.progress import progress_for
 
     run_demo(Path(folder), print, progress_for(progress))
     leave(0)

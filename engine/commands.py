@@ -10,14 +10,14 @@ from typing import Unpack
 from headrace.api import Named, Plain, load_with, options_of
 from headrace.errors import Interrupted
 from headrace.events.alert_rule import parse_rules
-from headrace.flames import flamegraph
+from headrace.observability.command import Watching, watched
+from headrace.observability.flames import flamegraph
+from headrace.observability.progress import ProgressStyle, progress_for
+from headrace.observability.recorder_files import recording
 from headrace.options.load import LoadOptions, parse_seconds, parse_types
-from headrace.progress import ProgressStyle, progress_for
-from headrace.recording import recording
 from headrace.runtime.interrupt import stopping
 from headrace.runtime.scratch import sweep
 from headrace.showing import show
-from headrace.watching import Watching, watched
 
 __all__ = ["Watching", "load", "options"]
 

@@ -14,8 +14,8 @@ from headrace.database import open_existing
 from headrace.doctor import examine
 from headrace.errors import StoreError, UsageError
 from headrace.explain import explain as explain_event
+from headrace.observability.progress import ProgressStyle, progress_for
 from headrace.options.load import LoadOptions, database_url
-from headrace.progress import ProgressStyle, progress_for
 from headrace.reading.inputs import Input, open_inputs
 from headrace.runtime.scratch import scratch_folder
 from headrace.showing import show

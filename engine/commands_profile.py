@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headrace.errors import UsageError
+from headrace.observability.page import write_page
+from headrace.observability.perfetto import write_trace
+from headrace.observability.recorder_files import require_writable
 from headrace.options.load import LoadOptions
-from headrace.page import write_page
 from headrace.profile import profile as profile_inputs
-from headrace.recording import require_writable
 from headrace.runtime.interrupt import stopping
 from headrace.runtime.scratch import sweep
-from headrace.trace import write_trace
 
 __all__ = ["How", "profile"]
 

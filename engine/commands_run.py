@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 
 from headrace.errors import Interrupted
+from headrace.observability.command import Watching, watched
 from headrace.options.load import parse_seconds
 from headrace.polls import Round
 from headrace.runtime.interrupt import stopping
 from headrace.runtime.scratch import sweep
 from headrace.serve import Wanted, serve
 from headrace.settings import read_settings
-from headrace.watching import Watching, watched
 
 __all__ = ["Wanted", "Watching", "run"]
 

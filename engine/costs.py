@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.stages import StageTotal
+from headrace.observability.stages import StageTotal
 from headrace.storage.spans import Span
 
 __all__ = ["Costs", "Group", "costs_from", "costs_of", "round_trips", "split", "totals_of"]

@@ -24,7 +24,7 @@ from typing import Literal, Protocol
 from uuid import uuid4
 
 from headrace.errors import HeadraceError
-from headrace.observe import tell_of_attempts, tell_of_outbox
+from headrace.observability.observers import tell_of_attempts, tell_of_outbox
 from headrace.runtime.reopening import Renewed
 from headrace.storage.beliefs import LONGEST_WAIT
 from headrace.storage.outbox import Attempt, Outbox, StoredAlert

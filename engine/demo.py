@@ -11,8 +11,8 @@ import duckdb
 
 from headrace.api import load_with, opened
 from headrace.errors import ConfigurationError, VerificationError
+from headrace.observability.progress import Progress
 from headrace.options.load import LoadOptions
-from headrace.progress import Progress
 from headrace.verify import verify
 
 __all__ = ["run_demo"]

@@ -15,13 +15,13 @@ from headrace.agreement import in_stored_timezone
 from headrace.api import Named, options_of
 from headrace.errors import ConfigurationError
 from headrace.ingest import ingest
+from headrace.observability.progress import Progress
+from headrace.observability.stages import Listener
 from headrace.options.load import table_from_inputs
-from headrace.progress import Progress
 from headrace.reading.inputs import open_inputs
 from headrace.report import Report
 from headrace.runtime.scratch import scratch_folder
 from headrace.session import Session
-from headrace.stages import Listener
 from headrace.storage import open_store
 
 __all__ = ["Engine"]
@@ -107,7 +107,7 @@ class Engine:
         """Load `inputs` (Arrow, data frames, iterables of dicts, paths, URLs) and return the balanced books.
 
         `table` and `provider` are the engine's, unless said. `listener` hears what the run does
-        (`headrace.stages`). Raises `headrace.HeadraceError` and its kinds.
+        (`headrace.observability.stages`). Raises `headrace.HeadraceError` and its kinds.
         """
         with self._turn:
             # before the flag is looked at: who closes sets the flag first, and then the event that it finds

@@ -18,7 +18,7 @@ from typing import Any
 
 from headrace.costs import Costs, Group, costs_from, split
 from headrace.intake import FIRST_ROWS
-from headrace.stages import StageTotal
+from headrace.observability.stages import StageTotal
 from headrace.storage.past_loads import PastLoad
 from headrace.verdict import (
     CANDIDATES,

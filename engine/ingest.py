@@ -38,12 +38,13 @@ from headrace.intake import Intake
 from headrace.known import KnownIds
 from headrace.ledger import OpenRun, Superseded, open_run
 from headrace.microbatch import MicroBatch
-from headrace.observe import audience
+from headrace.observability.observers import audience
+from headrace.observability.progress import Progress, Quiet
+from headrace.observability.stages import Listener, PoolHealth, RunFacts, Stages
 from headrace.options.flag import Decision, decide
 from headrace.options.load import LoadOptions
 from headrace.options.shape import SEQUENTIAL
 from headrace.orders import CommitOrder, Piece, PrepareOrder
-from headrace.progress import Progress, Quiet
 from headrace.proof import Proof
 from headrace.reading.inputs import Input
 from headrace.report import Report
@@ -52,7 +53,6 @@ from headrace.session import Session, possible, shape_for
 from headrace.shadow import Shadow
 from headrace.skipped import SkippedSlices
 from headrace.slicing import Slicing, alerting, may_reject
-from headrace.stages import Listener, PoolHealth, RunFacts, Stages
 from headrace.storage.interface import Committed, Counts, Receipt, Store
 from headrace.storage.rejects import StoredReject
 from headrace.worker import alert_keys

@@ -113,7 +113,7 @@ class NewEventsGroup:
 
 @dataclass(frozen=True)
 class WatchingGroup:
-    """How it is watched, named as `headrace.watching.Watching` has it."""
+    """How it is watched, named as `headrace.observability.command.Watching` has it."""
 
     metrics: MetricsOption = None
     log_format: LogFormatOption = "text"

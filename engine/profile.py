@@ -21,11 +21,13 @@ from headrace.costs import Costs, costs_of, split, totals_of
 from headrace.criteria import Criterion, examine_ids, examine_key
 from headrace.database import is_there
 from headrace.errors import StoreError
-from headrace.flames import flamegraph, require_sampler
 from headrace.forking import await_ready
 from headrace.ingest import ingest
 from headrace.intake import first_rows
 from headrace.meter import Meter, cores
+from headrace.observability.flames import flamegraph, require_sampler
+from headrace.observability.recorder import Recorder
+from headrace.observability.stages import RunFacts
 from headrace.options.load import LoadOptions, table_from_inputs
 from headrace.options.shape import SEQUENTIAL
 from headrace.ownership import require_own_events
@@ -33,12 +35,10 @@ from headrace.partitioning.contract import Contract
 from headrace.pinned import require_pinned_types
 from headrace.profiled import Checked, Profile, Trialled
 from headrace.reading.inputs import Input, open_inputs
-from headrace.recorder import Recorder
 from headrace.report import Report
 from headrace.rereading import identified
 from headrace.runtime.scratch import scratch_folder
 from headrace.sample import Sample
-from headrace.stages import RunFacts
 from headrace.storage import open_store, safe_url
 from headrace.storage.digest import Digest
 from headrace.storage.interface import Store

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from headrace.chunkwise import chunkwise
 from headrace.costs import Costs, Group, round_trips, totals_of
 from headrace.criteria import Criterion
 from headrace.meter import Usage
-from headrace.recorder import Recorder
+from headrace.observability.chunk_costs import chunkwise
+from headrace.observability.recorder import Recorder
 from headrace.report import Report
 from headrace.storage.trial.gauge import Gauged, Server
 from headrace.verdict import WORTH, Machine, Prediction, Verdict

@@ -26,11 +26,11 @@ from headrace.errors import StaleReceiptsError, VerificationError
 from headrace.known import KnownIds
 from headrace.ledger import OpenRun
 from headrace.microbatch import MicroBatch
+from headrace.observability.stages import Stages
 from headrace.partitioning.dedup import SortedIds, among
 from headrace.partitioning.identity import id_text
 from headrace.partitioning.snapshot import IdRuns, Snapshot, gathered
 from headrace.partitioning.snapshot.coverage import stretches
-from headrace.stages import Stages
 from headrace.storage.id_sums import IdSum
 from headrace.storage.interface import Committed, IdRange, Store
 

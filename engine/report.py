@@ -28,7 +28,7 @@ class Report:
     `lock_seconds` is how long all workers together waited for locks, `skew` how many times its fair share the fullest
     partition had. `fell_back` says why the rest of a parallel run was done sequentially, `shadow` what the comparison
     with the parallel way found; ``None`` where that did not happen. `seconds` is the wall time of this process alone.
-    `stages` is the wall time by stage (`headrace.stages`), that of all workers together.
+    `stages` is the wall time by stage (`headrace.observability.stages`), that of all workers together.
     `newest_event` is the latest event time among the events read, ``None`` without a time column, and for a year that
     Python's calendar does not have; `newest_event_us` has that too, in microseconds since 1970 UTC. `notes` tell what
     else happened: that an earlier run of this input was given up, for example, and why. `proved` is how many events

@@ -30,7 +30,7 @@ from headrace.collecting import Collected, collecting
 from headrace.errors import ConfigurationError, HeadraceError, Interrupted
 from headrace.feeds import Delivery
 from headrace.ingest import ingest
-from headrace.observe import tell_of_outbox
+from headrace.observability.observers import tell_of_outbox
 from headrace.ownership import warn_of_renaming
 from headrace.polls import Loaded, Poll, Round, after_delivery, after_failure, not_polled
 from headrace.reading.fetch.http import Validators

@@ -82,7 +82,7 @@ class Provider:
 class Settings:
     """A whole file. `every` is seconds between two rounds, ``None`` for one round; `lease` how many seconds a claim on
     a provider lasts without a sign of life; `keep_alerts` how many a delivered alert is kept, ``None`` for ever.
-    `watching` are fields of `headrace.watching.Watching`, for where the command line says nothing.
+    `watching` are fields of `headrace.observability.command.Watching`, for where the command line says nothing.
     """
 
     file: Path

@@ -16,8 +16,8 @@ from typing import Self
 
 import psutil
 
+from headrace.observability.stages import Silent, StageTotal
 from headrace.report import Report
-from headrace.stages import Silent, StageTotal
 from headrace.storage.past_loads import PastLoad
 from headrace.storage.spans import Span
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from headrace.agreement import contract_for
 from headrace.audit import Audit, Difference, chunks_of
 from headrace.ledger import inputs_key
+from headrace.observability.progress import Progress, Quiet
 from headrace.options.load import LoadOptions
 from headrace.ownership import others_events, require_own_events
 from headrace.partitioning.dedup import groups
@@ -33,7 +34,6 @@ from headrace.partitioning.id_buckets import BUCKETS, TaggedIds
 from headrace.partitioning.identity import id_text, ids_from_packed
 from headrace.pinned import require_same_row
 from headrace.places import Places
-from headrace.progress import Progress, Quiet
 from headrace.reading.inputs import Input
 from headrace.rereading import identified
 from headrace.runtime.scratch import scratch_folder

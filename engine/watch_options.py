@@ -1,4 +1,5 @@
-"""The command line's options for `headrace.watching`. Each can be said in the environment, once for all commands."""
+"""The command line's options for `headrace.observability.command`. Each can be said in the environment, once for all
+commands."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from typing import Generic, Protocol, Self, TypeVar
 import pyarrow as pa
 
 from headrace.events.prepare import Prepared
+from headrace.observability.stages import PoolHealth
 from headrace.orders import CommitOrder, PrepareOrder
 from headrace.runtime.parcel import MemoryParcel, Parcel
-from headrace.stages import PoolHealth
 from headrace.storage.interface import Committed, Store
 from headrace.worker import carry_out, gather, identify
 

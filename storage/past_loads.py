@@ -30,7 +30,7 @@ _PLAIN = ("run_id", "strategy", "workers", "chunks", "read", "inserted", "second
 class PastLoad:
     """What one load of a provider took: its `number` among the provider's loads, `read` and `inserted` in rows,
     `seconds` of the wall clock without the download, `cpu_seconds` on cores by all processes of the load, the share
-    (0 to 1) of the machine's cores that were busy meanwhile, and the sums by stage (`headrace.stages`).
+    (0 to 1) of the machine's cores that were busy meanwhile, and the sums by stage (`headrace.observability.stages`).
     """
 
     provider: str

@@ -3,8 +3,8 @@
     with watch.stage("commit.copy", rows=10, size=640):
         …                                   a span: from when, how long, by whom, over which rows
 
-Two clocks are read when a stage begins and two when it ends, for a slice or a chunk at a time and never for a row:
-that is cheap enough to be always on. What is done with the spans is the engine's business (`headrace.stages`).
+Two clocks are read when a stage begins and two when it ends, for a slice or a chunk at a time and never for a row: that
+is cheap enough to be always on. What is done with the spans is the engine's business (`headrace.observability.stages`).
 """
 
 from __future__ import annotations

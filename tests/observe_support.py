@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace import AlertRule, Engine, Report
-from headrace.telemetry import observers
+from headrace.observability.opentelemetry import observers
 
 __all__ = ["MODES", "Scraped", "Taken", "batches", "lines_of", "load_all", "scrape", "value"]
 

@@ -20,7 +20,7 @@ import pytest
 from tests_support import Headrace
 
 from headrace import ConfigurationError, Engine, Interrupted
-from headrace.stages import RunFacts, Silent
+from headrace.observability.stages import RunFacts, Silent
 from headrace.storage.interface import Committed, Slice
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples/service"

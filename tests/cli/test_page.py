@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from tests_support import Headrace
 
-from headrace.page import page_data
-from headrace.recorder import Recorder
+from headrace.observability.page import page_data
+from headrace.observability.recorder import Recorder
 from headrace.storage.spans import Span
 
 ROWS = 3_500 + 572

@@ -20,9 +20,9 @@ from prometheus_client import CollectorRegistry
 
 from headrace import AlertRule, deliver
 from headrace.deliver import Delivered, Dispatcher
-from headrace.metrics import Metrics
-from headrace.observe import observing
-from headrace.prometheus import observer, serving
+from headrace.observability.metrics import Metrics
+from headrace.observability.observers import observing
+from headrace.observability.prometheus import observer, serving
 from headrace.sinks import FunctionSink
 from headrace.storage import open_store
 

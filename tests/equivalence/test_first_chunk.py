@@ -12,9 +12,9 @@ import pytest
 
 from headrace import Interrupted, intake
 from headrace.ingest import ingest
+from headrace.observability.stages import Silent
 from headrace.options.load import LoadOptions, ParallelOptions
 from headrace.reading.inputs import ReadOptions, open_inputs
-from headrace.stages import Silent
 from headrace.storage import open_store
 from headrace.storage.interface import Address, Committed, Slice, Store
 

@@ -17,9 +17,9 @@ pytest.importorskip("opentelemetry.sdk")
 
 from observe_support import lines_of, load_all
 
-from headrace.jsonlogs import JsonLines, Sampled
-from headrace.observe import observing
-from headrace.slowness import Narrator, Thresholds
+from headrace.observability.log_format import JsonLines, Sampled
+from headrace.observability.narrator import Narrator, Thresholds
+from headrace.observability.observers import observing
 
 
 def test_json_logs_say_run_provider_chunk_and_partition(store_url: str, tmp_path: Path) -> None:

@@ -22,13 +22,13 @@ from observe_support import MODES, Taken, lines_of, load_all, scrape, value
 from opentelemetry.sdk.trace import ReadableSpan
 
 from headrace import ConfigurationError, WorkerError
-from headrace.jsonlogs import logging_to
-from headrace.metrics import INSTRUMENTS, statement_of
-from headrace.observe import observing
-from headrace.prometheus import address_of, serving
-from headrace.slowness import Narrator, Thresholds
-from headrace.stages import RunFacts, Silent
-from headrace.watching import Watching
+from headrace.observability.command import Watching
+from headrace.observability.log_format import logging_to
+from headrace.observability.metrics import INSTRUMENTS, statement_of
+from headrace.observability.narrator import Narrator, Thresholds
+from headrace.observability.observers import observing
+from headrace.observability.prometheus import address_of, serving
+from headrace.observability.stages import RunFacts, Silent
 
 OUTCOMES = ("inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
 

@@ -20,7 +20,7 @@ import headrace as package
 from headrace import AlertRule
 from headrace.api import load_with, options_of
 from headrace.errors import Interrupted, WorkerError
-from headrace.stages import Silent
+from headrace.observability.stages import Silent
 
 pytestmark = pytest.mark.either_store
 

@@ -18,8 +18,8 @@ from tests_support import Headrace
 import headrace as package
 import headrace.shadow
 from headrace.api import load_with, options_of
+from headrace.observability.progress import Quiet
 from headrace.options.flag import FLAG
-from headrace.progress import Quiet
 from headrace.storage.interface import Counts
 
 ROWS = 400

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from headrace import Engine, Report
-from headrace.stages import RunFacts, Silent
+from headrace.observability.stages import RunFacts, Silent
 from headrace.storage.interface import Committed, Counts, Slice
 from headrace.storage.spans import Span, Stopwatch
 

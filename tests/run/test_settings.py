@@ -12,9 +12,9 @@ import pytest
 
 from headrace.errors import ConfigurationError, concealed
 from headrace.keys import ALERT, PARALLEL, PROVIDER, RUN, TOP, json_schema
+from headrace.observability.command import Watching
+from headrace.observability.narrator import Thresholds
 from headrace.settings import Settings, read_settings
-from headrace.slowness import Thresholds
-from headrace.watching import Watching
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCHEMA = json.loads((DOCS / "headrace.schema.json").read_text())

@@ -15,7 +15,7 @@ import pytest
 from typer.main import get_command
 
 from headrace.cli import app
-from headrace.metrics import INSTRUMENTS, Instrument
+from headrace.observability.metrics import INSTRUMENTS, Instrument
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"

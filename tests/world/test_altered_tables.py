@@ -19,7 +19,7 @@ from contract.test_failures import Once
 import headrace
 from headrace.api import load_with, options_of
 from headrace.errors import HeadraceError, SchemaError, StoreError
-from headrace.stages import Silent
+from headrace.observability.stages import Silent
 from headrace.storage import open_store
 from headrace.storage.interface import Existing
 

@@ -20,8 +20,8 @@ from tests_support import Headrace
 import headrace as hr
 from headrace.api import load_with, options_of
 from headrace.errors import InputChangedError, InputError
+from headrace.observability.stages import Silent
 from headrace.reading.inputs import Input, ReadOptions, open_inputs
-from headrace.stages import Silent
 
 KINDS = ["csv", "csv.gz", "jsonl", "json", "parquet"]
 ROWS = 12_000

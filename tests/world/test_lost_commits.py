@@ -14,8 +14,8 @@ from tests_support import Headrace
 from headrace import Engine
 from headrace.api import load_with, options_of
 from headrace.errors import LostCommitsError
+from headrace.observability.stages import RunFacts, Silent
 from headrace.report import Report
-from headrace.stages import RunFacts, Silent
 from headrace.storage.interface import Committed, Slice
 
 ROWS = 160

@@ -13,8 +13,8 @@ from run_support import rounds
 from tests_support import Headrace
 
 import headrace as library
-from headrace import prometheus
-from headrace.observe import observing
+from headrace.observability import prometheus
+from headrace.observability.observers import observing
 
 pytestmark = pytest.mark.either_store
 # a station's name makes no observation

@@ -15,8 +15,8 @@ from tests_support import Headrace
 from headrace import Engine, proof
 from headrace.api import load_with, options_of
 from headrace.errors import VerificationError
+from headrace.observability.stages import Silent
 from headrace.report import Report
-from headrace.stages import Silent
 from headrace.storage.interface import Committed, Slice
 from headrace.storage.postgres import connecting
 

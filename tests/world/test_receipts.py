@@ -15,9 +15,9 @@ from tests_support import Headrace
 from headrace import AlertRule
 from headrace.api import load_with, options_of
 from headrace.errors import Interrupted
+from headrace.observability.stages import Silent
 from headrace.options import shape
 from headrace.report import Report
-from headrace.stages import Silent
 from headrace.storage.interface import Committed, Slice
 
 ROWS, CHUNK = 400, 50

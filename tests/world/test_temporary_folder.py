@@ -15,8 +15,8 @@ from tests_support import Headrace
 import headrace as hr
 from headrace.api import load_with, options_of
 from headrace.errors import HeadraceError
+from headrace.observability.stages import Silent
 from headrace.runtime.scratch import scratch_folder
-from headrace.stages import Silent
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ ROWS = 200
 KILLED = """
 import os, signal, sys
 from headrace.api import load_with, options_of
-from headrace.stages import Silent
+from headrace.observability.stages import Silent
 
 class Killer(Silent):
     left = 3

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import ConfigurationError
-from headrace.metrics import INSTRUMENTS, Instrument, Metrics
+from headrace.observability.metrics import INSTRUMENTS, Instrument, Metrics
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -23,7 +23,8 @@ _EXAMPLE = "for example --metrics :9464, or 127.0.0.1:9464 for this machine alon
 
 
 def observer(registry: CollectorRegistry | None = None) -> Metrics:
-    """An observer (`headrace.observe.observing`) that keeps its metrics in `registry`, by default the client's own.
+    """An observer (`headrace.observability.observers.observing`) that keeps its metrics in `registry`, by default the
+    client's own.
 
     Raises `ConfigurationError` without the client library, `ValueError` where the registry has Headrace's already.
     """

@@ -8,10 +8,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from headrace.jsonlogs import LogFormat, LogLevel, logging_to
-from headrace.observe import observing
+from headrace.observability.log_format import LogFormat, LogLevel, logging_to
+from headrace.observability.narrator import Narrator, Thresholds
+from headrace.observability.observers import observing
 from headrace.options.load import parse_seconds
-from headrace.slowness import Narrator, Thresholds
 
 __all__ = ["Watching", "watched"]
 
@@ -50,7 +50,7 @@ def watched(how: Watching) -> Iterator[None]:
             opened.enter_context(observing(Narrator(slow)))
         if how.metrics is not None:
             # its library is an extra
-            from headrace.prometheus import serving  # noqa: PLC0415
+            from headrace.observability.prometheus import serving  # noqa: PLC0415
 
             opened.enter_context(observing(opened.enter_context(serving(how.metrics))))
         yield

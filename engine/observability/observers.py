@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from typing import Literal, Protocol, runtime_checkable
 
 from headrace.errors import HeadraceError
+from headrace.observability.stages import Listener, PoolHealth, RunFacts, Silent
 from headrace.report import Report
-from headrace.stages import Listener, PoolHealth, RunFacts, Silent
 from headrace.storage.interface import Committed, Slice
 from headrace.storage.outbox import AlertState, Outbox, StoredAlert
 from headrace.storage.spans import Span
@@ -104,7 +104,7 @@ def _everybody() -> list[Observer]:
     observers = list(_observers)
     if "opentelemetry" in sys.modules:
         # imported by somebody else already: a process without it pays nothing
-        from headrace.telemetry import Tracing, usual  # noqa: PLC0415
+        from headrace.observability.opentelemetry import Tracing, usual  # noqa: PLC0415
 
         if not any(isinstance(one, Tracing) for one in observers):
             observers += usual()

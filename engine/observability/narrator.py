@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace.errors import ConfigurationError
-from headrace.metrics import statement_of
+from headrace.observability.metrics import statement_of
+from headrace.observability.stages import Listener, PoolHealth, RunFacts, Silent
 from headrace.report import Report
-from headrace.stages import Listener, PoolHealth, RunFacts, Silent
 from headrace.storage.interface import Committed, Slice
 from headrace.storage.spans import Span
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from headrace.chunkwise import together
-from headrace.recorder import Recorder
+from headrace.observability.chunk_costs import together
+from headrace.observability.recorder import Recorder
 from headrace.storage.spans import Span
 
 __all__ = ["page_data", "page_text", "write_page"]

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from headrace.errors import ConfigurationError
-from headrace.recording import require_writable
+from headrace.observability.recorder_files import require_writable
 
 __all__ = ["flamegraph", "require_sampler"]
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from headrace.errors import ConfigurationError
-from headrace.page import write_page
-from headrace.recorder import Recorder
-from headrace.trace import write_trace
+from headrace.observability.page import write_page
+from headrace.observability.perfetto import write_trace
+from headrace.observability.recorder import Recorder
 
 __all__ = ["recording", "require_writable"]
 

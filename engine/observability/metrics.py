@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 from headrace.errors import Interrupted
+from headrace.observability.stages import Listener, PoolHealth, RunFacts, Silent
 from headrace.report import Report
-from headrace.stages import Listener, PoolHealth, RunFacts, Silent
 from headrace.storage.interface import Committed, Slice
 from headrace.storage.outbox import AlertState, StoredAlert
 from headrace.storage.spans import Span
@@ -104,7 +104,7 @@ def statement_of(stage: str) -> str | None:
 
 
 class Metrics:
-    """An observer (`headrace.observe`) that moves `meters` with every run."""
+    """An observer (`headrace.observability.observers`) that moves `meters` with every run."""
 
     def __init__(self, meters: Meters) -> None:
         self._meters = meters

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from headrace.recorder import Recorder
+from headrace.observability.recorder import Recorder
 from headrace.storage.spans import Span
 
 __all__ = ["trace_events", "write_trace"]

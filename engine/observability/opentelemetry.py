@@ -1,4 +1,5 @@
-"""OpenTelemetry: the metrics of `headrace.metrics`, and a trace for each run. The API only; exporters are the user's.
+"""OpenTelemetry: the metrics of `headrace.observability.metrics`, and a trace for each run. The API only; exporters are
+the user's.
 
     headrace.run ─┬─ read    prepare    decide    snapshot    gather    enrich        one for each chunk or slice
                   └─ commit ─┬─ commit.copy …                                         the database's part of it
@@ -16,10 +17,10 @@ from typing import Any
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Status, StatusCode
 
-from headrace.metrics import INSTRUMENTS, Instrument, Metrics
-from headrace.observe import Observer
+from headrace.observability.metrics import INSTRUMENTS, Instrument, Metrics
+from headrace.observability.observers import Observer
+from headrace.observability.stages import Listener, RunFacts, Silent
 from headrace.report import Report
-from headrace.stages import Listener, RunFacts, Silent
 from headrace.storage.spans import Span
 from headrace.version import __version__
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from headrace.stages import StageTotal
+from headrace.observability.stages import StageTotal
 from headrace.storage.spans import Span
 
 __all__ = ["MOST_CHUNKS", "ChunkCosts", "Chunkwise", "chunkwise", "together"]

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headrace.observability.stages import RunFacts, Silent
 from headrace.report import Report
-from headrace.stages import RunFacts, Silent
 from headrace.storage.interface import Committed, Counts, Slice
 from headrace.storage.spans import Span
 
