@@ -34,6 +34,9 @@ from headrace.duplicates import DuplicateSample
 from headrace.errors import HeadraceError, Interrupted, StaleReceiptsError
 from headrace.events.prepare import latest, moment_of
 from headrace.events.revisions import locate_revisions
+from headrace.execution.orders import CommitOrder, Piece, PrepareOrder
+from headrace.execution.tasks import alert_keys
+from headrace.execution.workers import Done, Task, Workers
 from headrace.intake import Intake
 from headrace.known import KnownIds
 from headrace.ledger import OpenRun, Superseded, open_run
@@ -44,7 +47,6 @@ from headrace.observability.stages import Listener, PoolHealth, RunFacts, Stages
 from headrace.options.flag import Decision, decide
 from headrace.options.load import LoadOptions
 from headrace.options.shape import SEQUENTIAL
-from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.proof import Proof
 from headrace.reading.inputs import Input
 from headrace.report import Report
@@ -55,8 +57,6 @@ from headrace.skipped import SkippedSlices
 from headrace.slicing import Slicing, alerting, may_reject
 from headrace.storage.interface import Committed, Counts, Receipt, Store
 from headrace.storage.rejects import StoredReject
-from headrace.worker import alert_keys
-from headrace.workers import Done, Task, Workers
 
 __all__ = ["ingest"]
 

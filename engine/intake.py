@@ -18,14 +18,14 @@ import pyarrow as pa
 from headrace.agreement import Agreement
 from headrace.ahead import Allowance, ahead
 from headrace.events.prepare import Prepared
+from headrace.execution.orders import PrepareOrder
+from headrace.execution.workers import Task, Workers
 from headrace.observability.stages import Stages
 from headrace.options.load import LoadOptions, hash_key
 from headrace.options.shape import SEQUENTIAL, Shape
-from headrace.orders import PrepareOrder
 from headrace.reading.chunk import Chunk
 from headrace.reading.inputs import Input, ReadOptions
 from headrace.storage.rejects import Reject
-from headrace.workers import Task, Workers
 
 __all__ = ["FIRST_ROWS", "Intake", "first_rows"]
 

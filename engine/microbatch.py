@@ -17,8 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.events.prepare import Prepared
+from headrace.execution.orders import Piece
 from headrace.known import KnownIds, Mask
-from headrace.orders import Piece
 from headrace.partitioning.dedup import SortedIds, among
 from headrace.partitioning.identity import digest_of
 from headrace.partitioning.partition import rows_by_partition

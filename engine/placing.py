@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from headrace.crew import ProcessCrew
 from headrace.errors import ConfigurationError
+from headrace.execution.crew import ProcessCrew
 from headrace.history import History, Place, histories
 from headrace.meter import cores
 from headrace.runtime.scratch import scratch_folder

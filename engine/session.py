@@ -16,21 +16,21 @@ from types import TracebackType
 from typing import Self
 
 from headrace.agreement import Agreement
-from headrace.cluster import connected
-from headrace.crew import ProcessCrew
 from headrace.duplicates import LookUps
 from headrace.errors import ConfigurationError
+from headrace.execution.crew import ProcessCrew
+from headrace.execution.dask import connected
+from headrace.execution.pool import PooledWorkers
+from headrace.execution.workers import InlineWorkers, Workers
 from headrace.known import KnownIds
 from headrace.options.flag import Decision
 from headrace.options.load import LoadOptions, ParallelOptions
 from headrace.options.shape import SEQUENTIAL, Shape, parallel_shape
 from headrace.partitioning.folders import private_folder
-from headrace.pool import PooledWorkers
 from headrace.runtime.scratch import restore, scratch_folder
 from headrace.runtime.worker_logs import worker_logging
 from headrace.storage.interface import Store
 from headrace.storage.sqlite.file_place import in_memory
-from headrace.workers import InlineWorkers, Workers
 
 __all__ = ["Session", "possible", "shape_for"]
 

@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.events.prepare import Prepared
+from headrace.execution.orders import Piece, PrepareOrder
+from headrace.execution.workers import Task, Workers
 from headrace.known import KnownIds
 from headrace.microbatch import MicroBatch
-from headrace.orders import Piece, PrepareOrder
 from headrace.partitioning.dedup import first_occurrences
 from headrace.partitioning.identity import id_text
 from headrace.partitioning.partition import rows_by_partition
 from headrace.partitioning.snapshot import IdRuns
 from headrace.storage.interface import Counts
-from headrace.workers import Task, Workers
 
 __all__ = ["Shadow"]
 

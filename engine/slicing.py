@@ -11,10 +11,10 @@ from headrace.agreement import Agreement
 from headrace.errors import StaleReceiptsError
 from headrace.events.alert_judge import Alerting
 from headrace.events.revisions import revisions_for
+from headrace.execution.orders import CommitOrder
 from headrace.ledger import OpenRun
 from headrace.microbatch import MicroBatch
 from headrace.options.load import LoadOptions
-from headrace.orders import CommitOrder
 from headrace.storage.interface import Receipt, Slice
 from headrace.storage.locks import lock_keys
 from headrace.storage.rejects import StoredReject

@@ -1,5 +1,6 @@
 """The command line's options for `headrace.observability.command`. Each can be said in the environment, once for all
-commands."""
+commands.
+"""
 
 from __future__ import annotations
 

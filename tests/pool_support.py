@@ -9,13 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.crew import ProcessCrew
 from headrace.events.enrich import Enrichment
-from headrace.orders import CommitOrder, Piece, PrepareOrder
+from headrace.execution.crew import ProcessCrew
+from headrace.execution.orders import CommitOrder, Piece, PrepareOrder
+from headrace.execution.tasks import Outcome
+from headrace.execution.workers import InlineWorkers
 from headrace.partitioning.contract import Contract
 from headrace.storage.interface import Address, Counts, Slice
-from headrace.worker import Outcome
-from headrace.workers import InlineWorkers
 
 __all__ = [
     "BROKEN",

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from workers_support import name_semaphores
 
-from headrace import crew
+from headrace.execution import crew
 
 
 @pytest.fixture
@@ -44,4 +44,4 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "STARTS_WITHIN", 6.0)
     monkeypatch.setattr(crew, "PULSE", 0.25)
     monkeypatch.setattr(crew, "PATIENCE", 2.0)
-    monkeypatch.setattr("headrace.pool.LOOK_EVERY", 0.25)
+    monkeypatch.setattr("headrace.execution.pool.LOOK_EVERY", 0.25)

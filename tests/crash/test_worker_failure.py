@@ -16,7 +16,7 @@ from tests_support import Headrace, scaled
 from workers_facts import InTrouble
 
 import headrace as package
-from headrace import crew
+from headrace.execution import crew
 
 WITHIN = 60  # seconds; two are promised, and machines may be busy
 KEYS = 300
@@ -95,7 +95,7 @@ def test_workers_in_trouble_lose_nothing_and_leave_nothing(
     strategy: Any,
 ) -> None:
     monkeypatch.setattr(crew, "STALLED_AFTER", 3.0)
-    monkeypatch.setattr("headrace.pool.LOOK_EVERY", 0.2)
+    monkeypatch.setattr("headrace.execution.pool.LOOK_EVERY", 0.2)
     trouble = tmp_path / "trouble"
     trouble.mkdir()
     seed = random.randrange(10**6)

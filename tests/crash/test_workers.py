@@ -27,7 +27,7 @@ from workers_support import (
 )
 
 import headrace as package
-from headrace import crew
+from headrace.execution import crew
 
 
 @pytest.fixture

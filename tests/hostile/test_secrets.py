@@ -22,10 +22,10 @@ from tests_support import Headrace
 import headrace
 import headrace.storage
 from headrace.api import options_of
-from headrace.crew import _sent
+from headrace.execution.crew import _sent
+from headrace.execution.tasks import Outcome
 from headrace.reading.input_spool import spool_stdin
 from headrace.runtime.parcel import packer
-from headrace.worker import Outcome
 
 CANARY = "c4n4ry-0f-the-m1ne"
 LOAD = ("load", "a.csv", "--table", "t", "--id", "n", "--type", "n=integer")
@@ -308,4 +308,4 @@ def test_nothing_is_unpickled_but_what_a_worker_of_ours_wrote() -> None:
                     found.add((path.name, called))
                 assert called not in {"eval", "exec", "os.system", "yaml.load", "marshal.loads", "shelve.open"}, path
                 assert not any(word.arg == "shell" for word in node.keywords), path
-    assert found == {("crew.py", "pickle.loads")}
+    assert found == {("execution/crew.py", "pickle.loads")}

@@ -24,12 +24,12 @@ from races_support import PATIENCE, Meeting, Row, chunks_of_round, first_of_each
 from tests_support import scaled
 
 import headrace
+from headrace.execution.orders import CommitOrder
+from headrace.execution.pool import PooledWorkers
+from headrace.execution.workers import Task
 from headrace.options.shape import STRATEGIES, StrategyName
-from headrace.orders import CommitOrder
-from headrace.pool import PooledWorkers
 from headrace.report import Report
 from headrace.storage.interface import Committed
-from headrace.workers import Task
 
 ROUNDS = scaled(20, least=5)
 NEARLY_ALL = 0.8 * ROUNDS

@@ -14,7 +14,7 @@ STARTED = """
     from concurrent.futures import ProcessPoolExecutor
     from pathlib import Path
 
-    from headrace.forking import METHOD, send_ahead
+    from headrace.execution.forkserver import METHOD, send_ahead
 
     def look():
         import sys

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 from pool_support import commit_order
 
-from headrace import workers
-from headrace.orders import CommitOrder
+from headrace.execution import workers
+from headrace.execution.orders import CommitOrder
+from headrace.execution.tasks import Gathered, gather
+from headrace.execution.workers import InlineWorkers
 from headrace.storage.interface import Committed, Counts
-from headrace.worker import Gathered, gather
-from headrace.workers import InlineWorkers
 
 PATIENCE = 60.0
 

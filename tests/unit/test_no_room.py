@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import no_room
-from headrace.worker import attempt
+from headrace.execution.tasks import attempt
 
 # In a process of its own: the limit is for good. Each asks for more than is left, of the system and not of the heap.
 STARVED = """
 import resource, sys, threading
 import pyarrow as pa
-from headrace.worker import attempt
+from headrace.execution.tasks import attempt
 
 def mapped(order):
     return pa.memory_map(sys.argv[2])

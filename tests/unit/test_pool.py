@@ -28,16 +28,16 @@ from pool_support import (
     starves,
 )
 
-from headrace import crew, pool
-from headrace.crew import InFile, Packed, ProcessCrew
 from headrace.errors import ConfigurationError, HeadraceError, WorkerError
 from headrace.events.prepare import Prepared
-from headrace.gathering import gathered
-from headrace.orders import Piece, PrepareOrder
-from headrace.pool import MOST_FAILURES, PooledWorkers
+from headrace.execution import crew, pool
+from headrace.execution.crew import InFile, Packed, ProcessCrew
+from headrace.execution.gather_events import gathered
+from headrace.execution.orders import Piece, PrepareOrder
+from headrace.execution.pool import MOST_FAILURES, PooledWorkers
+from headrace.execution.tasks import Outcome, prepare_apart
 from headrace.runtime.parcel import BytesParcel, FileParcel, SpoolUnseen
 from headrace.storage.interface import Address
-from headrace.worker import Outcome, prepare_apart
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import shifted_cli
 from tests_support import Crash
 
-from headrace import intake, storage, workers
+from headrace import intake, storage
+from headrace.execution import workers
 from headrace.reading import inputs
 from headrace.storage.sql import transactions
 

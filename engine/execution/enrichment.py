@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from headrace.errors import WorkerError
 from headrace.events.enrich import Enriched, Enrichment, parts_of
-from headrace.settling import Settled, settle, together
+from headrace.execution.added_columns import Settled, settle, together
 from headrace.storage.interface import Store
 
 __all__ = ["enriched"]

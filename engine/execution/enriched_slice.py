@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.enriching import enriched
 from headrace.events.alert_judge import judge
 from headrace.events.enrich import rejects_of
-from headrace.gathering import addresses, gathered
-from headrace.orders import CommitOrder, Piece
+from headrace.execution.enrichment import enriched
+from headrace.execution.gather_events import addresses, gathered
+from headrace.execution.orders import CommitOrder, Piece
 from headrace.partitioning.dedup import among, groups, id_order
 from headrace.partitioning.identity import ids_from_arrow
 from headrace.storage.interface import EVENT_ID, Slice, Store

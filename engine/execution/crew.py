@@ -40,11 +40,11 @@ from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from headrace.errors import ConfigurationError
-from headrace.forking import METHOD, send_ahead
+from headrace.execution.forkserver import METHOD, send_ahead
+from headrace.execution.tasks import Outcome, attempt
 from headrace.partitioning.folders import private_folder
 from headrace.runtime.scratch import live_folders, private_file, remove_folders
 from headrace.runtime.worker_logs import Channel, connect_logging, working_on
-from headrace.worker import Outcome, attempt
 
 __all__ = ["InFile", "Packed", "ProcessCrew", "run"]
 

@@ -3,7 +3,7 @@
     InlineWorkers   prepares at once in the calling thread, commits in one thread over the run's own connection
     PooledWorkers   a pool of processes, or whatever executor the user gives
 
-The latter are in `headrace.pool`.
+The latter are in `headrace.execution.pool`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Generic, Protocol, Self, TypeVar
 import pyarrow as pa
 
 from headrace.events.prepare import Prepared
+from headrace.execution.orders import CommitOrder, PrepareOrder
+from headrace.execution.tasks import carry_out, gather, identify
 from headrace.observability.stages import PoolHealth
-from headrace.orders import CommitOrder, PrepareOrder
 from headrace.runtime.parcel import MemoryParcel, Parcel
 from headrace.storage.interface import Committed, Store
-from headrace.worker import carry_out, gather, identify
 
 __all__ = ["Done", "InlineWorkers", "Task", "Workers"]
 

@@ -25,16 +25,16 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from headrace.crew import InFile, Packed, ProcessCrew, run
 from headrace.errors import ConfigurationError, WorkerError
 from headrace.events.prepare import Prepared
+from headrace.execution.crew import InFile, Packed, ProcessCrew, run
+from headrace.execution.orders import CommitOrder, Piece, PrepareOrder
+from headrace.execution.tasks import Outcome, commit, prepare_apart
+from headrace.execution.workers import InlineWorkers, Task
 from headrace.observability.stages import PoolHealth
-from headrace.orders import CommitOrder, Piece, PrepareOrder
 from headrace.partitioning.folders import private_folder
 from headrace.runtime.parcel import Parcel, SpoolUnseen, Unchanged, pack_bytes, packer
 from headrace.storage.interface import Committed
-from headrace.worker import Outcome, commit, prepare_apart
-from headrace.workers import InlineWorkers, Task
 
 __all__ = ["PooledWorkers"]
 

@@ -24,17 +24,17 @@ import pyarrow as pa
 from headrace.errors import HeadraceError, WorkerError, no_room
 from headrace.events.alert_judge import Alerting, judge
 from headrace.events.prepare import Prepared, prepare
-from headrace.gathering import addresses, gathered, lacking
-from headrace.orders import CommitOrder, Piece, PrepareOrder
+from headrace.execution.enriched_slice import with_users_code
+from headrace.execution.gather_events import addresses, gathered, lacking
+from headrace.execution.gather_repeats import with_repeats
+from headrace.execution.orders import CommitOrder, Piece, PrepareOrder
 from headrace.reading.chunk import Chunk
-from headrace.repeats import with_repeats
 from headrace.runtime.parcel import SpoolUnseen, Unchanged, packer
 from headrace.runtime.worker_logs import about, working_on
 from headrace.storage import open_store
 from headrace.storage.interface import Address, Committed, Slice, Store
 from headrace.storage.locks import RedisLocks
 from headrace.storage.spans import Span, Stopwatch
-from headrace.user_code import with_users_code
 
 __all__ = [
     "Gathered",

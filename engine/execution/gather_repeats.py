@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from headrace.enriching import enriched
 from headrace.events.alert_judge import Alerting, Judged, judge
 from headrace.events.revisions import Revisions
-from headrace.orders import CommitOrder, Piece
+from headrace.execution.enrichment import enriched
+from headrace.execution.orders import CommitOrder, Piece
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.reading.types.value_text import kept
 from headrace.storage.interface import EVENT_ID, PROVIDER, Slice, Store

@@ -1,0 +1,1 @@
+"""Carries orders out: in this process, in a process pool, on a cluster. Decides nothing."""
