@@ -88,7 +88,7 @@ def load(
     kept as rejects with file, line and reason (exit code 3), and the rest is loaded.
     """
     if mode == "parallel" and parallel.executor is None:
-        from headrace.execution.forkserver import send_ahead
+        from headrace.execution.fork_server import send_ahead
 
         send_ahead()  # it imports what workers need while this process imports what it needs itself
     from headrace import commands

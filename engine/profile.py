@@ -21,7 +21,7 @@ from headrace.costs import Costs, costs_of, split, totals_of
 from headrace.criteria import Criterion, examine_ids, examine_key
 from headrace.database import is_there
 from headrace.errors import StoreError
-from headrace.execution.forkserver import await_ready
+from headrace.execution.fork_server import await_ready
 from headrace.ingest import ingest
 from headrace.intake import first_rows
 from headrace.meter import Meter, cores

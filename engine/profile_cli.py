@@ -53,7 +53,7 @@ def profile(
         return
     from headrace import commands_profile
     from headrace.commands import options
-    from headrace.execution.forkserver import send_ahead
+    from headrace.execution.fork_server import send_ahead
 
     if parallel.executor is None:
         send_ahead()

@@ -18,8 +18,8 @@ from typing import Self
 from headrace.agreement import Agreement
 from headrace.duplicates import LookUps
 from headrace.errors import ConfigurationError
+from headrace.execution.cluster import connected
 from headrace.execution.crew import ProcessCrew
-from headrace.execution.dask import connected
 from headrace.execution.pool import PooledWorkers
 from headrace.execution.workers import InlineWorkers, Workers
 from headrace.known import KnownIds

@@ -18,7 +18,7 @@ from hypothesis import settings
 from psycopg import sql
 from tests_support import Headrace
 
-from headrace.execution import forkserver
+from headrace.execution import fork_server
 from headrace.storage import open_store
 from headrace.storage.interface import Store
 
@@ -27,8 +27,8 @@ settings.register_profile("headrace", deadline=None, print_blob=True)
 settings.load_profile("headrace")
 # Whoever starts the fork server, Headrace or a test: its children need not import the libraries each for itself, nor
 # pandas, which Arrow imports where it is installed.
-forkserver._PRELOADED.append("pandas")
-forkserver.set_forkserver_preload(forkserver._PRELOADED[1:])
+fork_server._PRELOADED.append("pandas")
+forkserver.set_forkserver_preload(fork_server._PRELOADED[1:])
 STORES = ("sqlite", "postgresql")
 
 

@@ -191,7 +191,7 @@ def _described(process: Path) -> str:
 if __name__ == "__main__":
     # everything that a load imports, and nothing used: the children share it
     import headrace.commands
-    import headrace.execution.dask
+    import headrace.execution.cluster
     import headrace.ingest
     import headrace.storage
 

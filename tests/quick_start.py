@@ -114,7 +114,7 @@ def _import_all() -> None:
     ):
         importlib.import_module(name)
     # and so do the workers of a command, once for all of them
-    importlib.import_module("headrace.forking")._PRELOADED.append("pandas")
+    importlib.import_module("headrace.execution.fork_server")._PRELOADED.append("pandas")
 
 
 def _handle(connection: socket.socket) -> NoReturn:

@@ -40,7 +40,7 @@ from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from headrace.errors import ConfigurationError
-from headrace.execution.forkserver import METHOD, send_ahead
+from headrace.execution.fork_server import METHOD, send_ahead
 from headrace.execution.tasks import Outcome, attempt
 from headrace.partitioning.folders import private_folder
 from headrace.runtime.scratch import live_folders, private_file, remove_folders

@@ -1,6 +1,6 @@
 """Who watches the runs of this process: observers that the user turned on, told of every run from its beginning.
 
-    with observing(headrace.prometheus.observer(registry)):
+    with observing(headrace.observability.prometheus.observer(registry)):
         headrace.load(…)                each run: observer(facts) makes the listener that hears this run
 
 One that has `attempted` and `outbox` (`Onlooker`) also hears what becomes of alerts, and how many wait.

@@ -40,7 +40,7 @@ def page_text(recorded: Recorder, beside: Recorder | None = None) -> str:
     data = page_data(recorded, beside)
     # "<" cannot end the script element, nor begin a comment in it, as an escape
     embedded = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    template = Template(files("headrace").joinpath("page.html").read_text(encoding="utf-8"))
+    template = Template(files("headrace.observability").joinpath("page.html").read_text(encoding="utf-8"))
     runs = [(recorded, data, "")] + ([] if beside is None else [(beside, data["beside"], "-beside")])
     return template.substitute(
         title=html.escape(str(data["title"])),

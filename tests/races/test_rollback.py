@@ -73,7 +73,7 @@ class Loaders:
 @pytest.fixture
 def loaders(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loaders]:
     three = Loaders(postgres_url)
-    monkeypatch.setattr("headrace.worker.open_store", three.open_store)
+    monkeypatch.setattr("headrace.execution.tasks.open_store", three.open_store)
     yield three
     three.close()
 

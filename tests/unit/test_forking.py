@@ -14,12 +14,12 @@ STARTED = """
     from concurrent.futures import ProcessPoolExecutor
     from pathlib import Path
 
-    from headrace.execution.forkserver import METHOD, send_ahead
+    from headrace.execution.fork_server import METHOD, send_ahead
 
     def look():
         import sys
         threads = [task.joinpath("comm").read_text().strip() for task in Path(f"/proc/{os.getppid()}/task").iterdir()]
-        loaded = [name in sys.modules for name in ("headrace.worker", "duckdb")]
+        loaded = [name in sys.modules for name in ("headrace.execution.tasks", "duckdb")]
         return loaded, threads, os.environ.get("OPENBLAS_NUM_THREADS")
 
     if __name__ == "__main__":

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 __all__ = ["METHOD", "await_ready", "send_ahead"]
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-_PRELOADED = ["__main__", "headrace.worker"]
+_PRELOADED = ["__main__", "headrace.execution.tasks"]
 
 
 def send_ahead() -> None:
