@@ -24,7 +24,7 @@ from loads import job_for
 from peers.registry import headrace_command
 
 from headrace.costs import Costs
-from headrace.intake import FIRST_ROWS
+from headrace.loading.intake import FIRST_ROWS
 from headrace.verdict import Machine, parallel_seconds
 
 __all__ = ["Case", "cases", "measure", "outlook", "seconds_of"]

@@ -66,7 +66,7 @@ def loads(path: str, url: str, rounds: int, key: str, time_column: str) -> Itera
 
 
 def _load(path: str, url: str, table: str, key: list[str], time_column: str, way: str) -> tuple[float, float, int]:
-    from headrace.ingest import ingest
+    from headrace.loading.run import ingest
     from headrace.meter import Meter
     from headrace.observability.recorder import Recorder
     from headrace.options.load import LoadOptions

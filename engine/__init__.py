@@ -4,9 +4,9 @@
      files      DuckDB     Arrow     event IDs   dedup       │
      frames     streaming            rejects     vs snapshot └─► unique key on event_id: the sole authority
 
-`load` does all of it in one call; `Engine` keeps everything warm for batch after batch. Read `headrace.ingest` next: it
-is the main path, and reads like a table of contents. The three packages: `headrace` (the engine: reading, deciding,
-reporting), `headrace.partitioning` (pure: identity, snapshot, dedup), `headrace.storage` (the databases).
+`load` does all of it in one call; `Engine` keeps everything warm for batch after batch. Read `headrace.loading.run`
+next: it is the main path, and reads like a table of contents. The three packages: `headrace` (the engine: reading,
+deciding, reporting), `headrace.partitioning` (pure: identity, snapshot, dedup), `headrace.storage` (the databases).
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import get_args
 
-from headrace.database import open_existing
 from headrace.deliver import Delivered, Dispatcher, Sink
 from headrace.errors import ConfigurationError, UsageError
 from headrace.events.enrich import load_function
+from headrace.loading.database import open_existing
 from headrace.observability.command import Watching, watched
 from headrace.options.load import database_url, parse_seconds
 from headrace.partitioning.identity import id_text

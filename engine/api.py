@@ -9,13 +9,13 @@ from datetime import timedelta
 from threading import Event
 from typing import TypedDict, Unpack
 
-from headrace.agreement import in_stored_timezone
-from headrace.database import is_there, open_existing, remove_if_empty
 from headrace.errors import UsageError
 from headrace.events.alert_rule import AlertRule
 from headrace.events.enrich import Enrich, Enrichment, OnError
 from headrace.events.revisions import RevisionsName
-from headrace.ingest import ingest
+from headrace.loading.agreement import in_stored_timezone
+from headrace.loading.database import is_there, open_existing, remove_if_empty
+from headrace.loading.run import ingest
 from headrace.observability.progress import Progress
 from headrace.observability.stages import Listener
 from headrace.options.flag import Mode

@@ -14,16 +14,16 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from headrace.agreement import contract_differences, stored_contract
-from headrace.database import is_there
 from headrace.doctor import Finding, examine, failed
 from headrace.errors import ConfigurationError, HeadraceError
 from headrace.events.alert_judge import check_rules
 from headrace.events.enrich import load_function
 from headrace.events.revisions import require_version
 from headrace.history import History
+from headrace.loading.agreement import contract_differences, stored_contract
+from headrace.loading.database import is_there
+from headrace.loading.ownership import others_events, told_of_others
 from headrace.options.flag import FLAG, decide
-from headrace.ownership import others_events, told_of_others
 from headrace.partitioning.contract import Contract
 from headrace.placing import histories_in
 from headrace.reading.fetch.guard import Doors

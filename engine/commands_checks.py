@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headrace.agreement import in_stored_timezone, stored_contract
 from headrace.api import opened
 from headrace.checkup import examine_settings
-from headrace.database import open_existing
 from headrace.doctor import examine
 from headrace.errors import StoreError, UsageError
 from headrace.explain import explain as explain_event
+from headrace.loading.agreement import in_stored_timezone, stored_contract
+from headrace.loading.database import open_existing
 from headrace.observability.progress import ProgressStyle, progress_for
 from headrace.options.load import LoadOptions, database_url
 from headrace.reading.inputs import Input, open_inputs

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from headrace.database import open_existing
 from headrace.errors import UsageError
 from headrace.history import History
+from headrace.loading.database import open_existing
 from headrace.options.load import DEFAULT_FILE, database_url
 from headrace.placing import histories_in
 from headrace.settings import read_settings

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from headrace.agreement import stored_contract
-from headrace.database import open_existing
 from headrace.errors import HeadraceError
+from headrace.loading.agreement import stored_contract
+from headrace.loading.contract_drift import require_pinned_types
+from headrace.loading.database import open_existing
 from headrace.options.load import hash_key
-from headrace.pinned import require_pinned_types
 from headrace.storage import safe_url
 from headrace.storage.interface import Store
 

@@ -11,17 +11,17 @@ from types import TracebackType
 from typing import Self, Unpack
 from weakref import WeakSet
 
-from headrace.agreement import in_stored_timezone
 from headrace.api import Named, options_of
 from headrace.errors import ConfigurationError
-from headrace.ingest import ingest
+from headrace.loading.agreement import in_stored_timezone
+from headrace.loading.run import ingest
+from headrace.loading.session import Session
 from headrace.observability.progress import Progress
 from headrace.observability.stages import Listener
 from headrace.options.load import table_from_inputs
 from headrace.reading.inputs import open_inputs
 from headrace.report import Report
 from headrace.runtime.scratch import scratch_folder
-from headrace.session import Session
 from headrace.storage import open_store
 
 __all__ = ["Engine"]

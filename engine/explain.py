@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from headrace.agreement import stored_contract
 from headrace.errors import ContractError
+from headrace.loading.agreement import stored_contract
+from headrace.loading.ownership import others_events, told_of_others
 from headrace.options.load import LoadOptions
-from headrace.ownership import others_events, told_of_others
 from headrace.partitioning.identity import NULL_TIME_US, id_text, parse_id
 from headrace.reading.inputs import Input
 from headrace.storage.interface import EVENT_ID, PROVIDER, RECEIPT, Origin, Store

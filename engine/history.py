@@ -17,7 +17,7 @@ from statistics import fmean, median
 from typing import Any
 
 from headrace.costs import Costs, Group, costs_from, split
-from headrace.intake import FIRST_ROWS
+from headrace.loading.intake import FIRST_ROWS
 from headrace.observability.stages import StageTotal
 from headrace.storage.past_loads import PastLoad
 from headrace.verdict import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from headrace.database import open_existing
 from headrace.errors import UsageError
-from headrace.holder import is_alive
+from headrace.loading.database import open_existing
+from headrace.loading.run_holder import is_alive
 from headrace.options.load import database_url
 from headrace.showing import show
 from headrace.storage.interface import RunRecord, Store

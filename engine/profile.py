@@ -16,23 +16,23 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headrace.agreement import in_stored_timezone, stored_contract
 from headrace.costs import Costs, costs_of, split, totals_of
 from headrace.criteria import Criterion, examine_ids, examine_key
-from headrace.database import is_there
 from headrace.errors import StoreError
 from headrace.execution.fork_server import await_ready
-from headrace.ingest import ingest
-from headrace.intake import first_rows
+from headrace.loading.agreement import in_stored_timezone, stored_contract
+from headrace.loading.contract_drift import require_pinned_types
+from headrace.loading.database import is_there
+from headrace.loading.intake import first_rows
+from headrace.loading.ownership import require_own_events
+from headrace.loading.run import ingest
 from headrace.meter import Meter, cores
 from headrace.observability.flames import flamegraph, require_sampler
 from headrace.observability.recorder import Recorder
 from headrace.observability.stages import RunFacts
 from headrace.options.load import LoadOptions, table_from_inputs
 from headrace.options.shape import SEQUENTIAL
-from headrace.ownership import require_own_events
 from headrace.partitioning.contract import Contract
-from headrace.pinned import require_pinned_types
 from headrace.profiled import Checked, Profile, Trialled
 from headrace.reading.inputs import Input, open_inputs
 from headrace.report import Report

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from headrace.agreement import require_identity
 from headrace.errors import SchemaError
 from headrace.events.prepare import Prepared, prepare
+from headrace.loading.agreement import require_identity
+from headrace.loading.contract_drift import in_pinned_types
 from headrace.options.load import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract
-from headrace.pinned import in_pinned_types
 from headrace.reading.inputs import Input
 from headrace.storage.interface import Store
 

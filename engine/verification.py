@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.audit import Difference, named_chunks
-from headrace.ownership import told_of_others
+from headrace.loading.ownership import told_of_others
 from headrace.places import Place
 from headrace.storage.digest import NOTHING, PARTS, Digest
 from headrace.storage.interface import Address

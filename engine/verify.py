@@ -23,16 +23,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.agreement import contract_for
 from headrace.audit import Audit, Difference, chunks_of
-from headrace.ledger import inputs_key
+from headrace.loading.agreement import contract_for
+from headrace.loading.contract_drift import require_same_row
+from headrace.loading.open_run import inputs_key
+from headrace.loading.ownership import others_events, require_own_events
 from headrace.observability.progress import Progress, Quiet
 from headrace.options.load import LoadOptions
-from headrace.ownership import others_events, require_own_events
 from headrace.partitioning.dedup import groups
 from headrace.partitioning.id_buckets import BUCKETS, TaggedIds
 from headrace.partitioning.identity import id_text, ids_from_packed
-from headrace.pinned import require_same_row
 from headrace.places import Places
 from headrace.reading.inputs import Input
 from headrace.rereading import identified

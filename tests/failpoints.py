@@ -21,7 +21,8 @@ from typing import Any
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-from headrace import commands, ingest
+from headrace import commands
+from headrace.loading import run
 from headrace.partitioning.snapshot import Snapshot
 from headrace.reading import inputs
 from headrace.runtime import parcel, scratch
@@ -83,15 +84,15 @@ def install() -> None:
     around(SqlStore, "start_run", "run")
     around(SqlStore, "reopen_run", "reopen")
     around(Snapshot, "extend", "snapshot")
-    around(ingest._Run, "_dispatch", "dispatch")
-    around(ingest._Run, "_land", "land")
+    around(run._Run, "_dispatch", "dispatch")
+    around(run._Run, "_land", "land")
     for store in (PostgresStore, SqliteStore):
         around(store, "_opened", "receipt")
     around(SqlStore, "_raise_alerts", "alerts")
     around(SqlStore, "_keep_rejects", "rejects")
     around(SqlStore, "finish_run", "books")
     around(scratch, "_drop", "cleanup")
-    around(ingest.MicroBatch, "discard", "discard")
+    around(run.MicroBatch, "discard", "discard")
     around(SQLiteDialect_pysqlite, "do_commit", "COMMIT")
     # in PostgreSQL a slice's COMMIT goes out with its books, and SQLAlchemy finds nothing left to commit
     around(PostgresStore, "_complete", "COMMIT")

@@ -192,7 +192,7 @@ if __name__ == "__main__":
     # everything that a load imports, and nothing used: the children share it
     import headrace.commands
     import headrace.execution.cluster
-    import headrace.ingest
+    import headrace.loading.run
     import headrace.storage
 
     assert headrace

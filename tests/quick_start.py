@@ -109,7 +109,7 @@ def _import_all() -> None:
     for name in (
         *("headrace.commands", "headrace.commands_run", "headrace.commands_profile", "headrace.ledger_commands"),
         *("headrace.commands_checks", "headrace.demo", "duckdb"),
-        *("headrace.reject_commands", "headrace.alert_commands", "headrace.ingest", "headrace.storage"),
+        *("headrace.reject_commands", "headrace.alert_commands", "headrace.loading.run", "headrace.storage"),
         *("pandas", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite.pysqlite"),
     ):
         importlib.import_module(name)

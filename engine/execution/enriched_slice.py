@@ -8,7 +8,7 @@
 Which rows of an event are duplicates is decided before this code sees the first of them. If that one fails, the event
 is not in the table, and the next row is no duplicate: the first row in input order that does not fail is the event,
 those before it are rejects, those behind it are duplicates. The rows of a slice are tried here; an event of which all
-rows were refused is named to the coordinator, which lets the later slices try theirs (`headrace.known`).
+rows were refused is named to the coordinator, which lets the later slices try theirs (`headrace.loading.known_ids`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ SECONDS_BETWEEN_LINES = 1.0
 
 
 class Progress(Protocol):
-    """What `headrace.ingest` tells while it works."""
+    """What `headrace.loading.run` tells while it works."""
 
     def over(self, inputs: Sequence[Input]) -> AbstractContextManager[None]:
         """Enter before the first chunk, leave after the last."""

@@ -18,9 +18,9 @@ import sqlalchemy as sa
 from tests_support import Headrace, scaled
 
 import headrace as package
-from headrace.agreement import stored_contract
 from headrace.api import opened, options_of
 from headrace.errors import UsageError
+from headrace.loading.agreement import stored_contract
 from headrace.partitioning.identity import id_text
 from headrace.statement import compare, read_statement, write_statement
 from headrace.storage import open_store

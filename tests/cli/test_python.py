@@ -14,7 +14,7 @@ import pytest
 from tests_support import Headrace
 
 import headrace
-from headrace.ingest import ingest
+from headrace.loading.run import ingest
 from headrace.options.load import LoadOptions
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.storage import open_store

@@ -16,8 +16,8 @@ from tests_support import Headrace, scaled
 
 import headrace.storage
 from headrace import load
-from headrace.database import open_existing
 from headrace.errors import SchemaError
+from headrace.loading.database import open_existing
 from headrace.storage import open_store
 from headrace.storage.sql.migrations import SCHEMA_VERSION
 from headrace.storage.sql.schema import LEDGER

@@ -99,7 +99,7 @@ CONTROLS = [
         "the snapshot assumed empty on error",
         (
             (
-                "known.py",
+                "loading/known_ids.py",
                 "        self._snapshot.extend(ids, None)",
                 "        try:\n            self._snapshot.extend(ids, None)\n"
                 "        except Exception:\n"

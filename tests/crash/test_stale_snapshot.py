@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests_support import Headrace
 
-from headrace.ingest import ingest
+from headrace.loading.run import ingest
 from headrace.options.load import LoadOptions
 from headrace.partitioning.snapshot import Snapshot
 from headrace.reading.inputs import ReadOptions, open_inputs

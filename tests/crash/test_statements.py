@@ -9,7 +9,7 @@ import pytest
 from tests_support import Crash, Headrace, crash_at
 
 from headrace.errors import StoreError
-from headrace.ingest import ingest
+from headrace.loading.run import ingest
 from headrace.options.load import LoadOptions
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from headrace import Interrupted, intake
-from headrace.ingest import ingest
+from headrace import Interrupted
+from headrace.loading import intake
+from headrace.loading.run import ingest
 from headrace.observability.stages import Silent
 from headrace.options.load import LoadOptions, ParallelOptions
 from headrace.reading.inputs import ReadOptions, open_inputs

@@ -24,7 +24,7 @@ from tests_support import Headrace
 
 import headrace as package
 from headrace.events.alert_rule import AlertRule
-from headrace.ingest import ingest
+from headrace.loading.run import ingest
 from headrace.options.load import LoadOptions, ParallelOptions
 from headrace.options.shape import StrategyName
 from headrace.reading.inputs import ReadOptions, open_inputs

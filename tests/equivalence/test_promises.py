@@ -22,10 +22,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests_support import Crash, crash_at, scaled
 
 from headrace.events.alert_rule import AlertRule
-from headrace.ingest import ingest
+from headrace.loading.replay import replay
+from headrace.loading.run import ingest
 from headrace.options.load import LoadOptions
 from headrace.reading.inputs import ReadOptions, open_inputs
-from headrace.replay import replay
 from headrace.report import Report
 from headrace.storage import open_store
 from headrace.storage.interface import Counts

@@ -26,7 +26,7 @@ from xxhash import xxh3_128_digest
 from headrace.events import alert_judge
 from headrace.events.alert_rule import AlertRule
 from headrace.events.revisions import RevisionsName
-from headrace.ingest import ingest
+from headrace.loading.run import ingest
 from headrace.options.load import LoadOptions, ParallelOptions
 from headrace.options.shape import StrategyName
 from headrace.partitioning import identity

@@ -16,7 +16,7 @@ from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvid
 from tests_support import Headrace
 
 import headrace as package
-import headrace.shadow
+import headrace.loading.shadow
 from headrace.api import load_with, options_of
 from headrace.observability.progress import Quiet
 from headrace.options.flag import FLAG
@@ -54,13 +54,13 @@ def test_shadow_compares_and_writes_nothing(
 def test_a_difference_is_an_error_event_with_a_sample_and_not_a_failed_run(
     sqlite_url: str, events: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    split = headrace.shadow.rows_by_partition
+    split = headrace.loading.shadow.rows_by_partition
 
     def forgetful(ids: Any, partitions: int) -> list[Any]:
         """A partitioner that loses the first row of each partition."""
         return [rows[1:] for rows in split(ids, partitions)]
 
-    monkeypatch.setattr(headrace.shadow, "rows_by_partition", forgetful)
+    monkeypatch.setattr(headrace.loading.shadow, "rows_by_partition", forgetful)
     report = shadowed(sqlite_url, events, monkeypatch)
     assert (report.inserted, report.rejected) == (300, 1)
     assert report.shadow is not None
@@ -100,7 +100,7 @@ def test_a_shadow_that_fails_does_not_fail_the_run(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("a defect in the shadow")
 
-    monkeypatch.setattr(headrace.shadow.Shadow, "_decide", fail)
+    monkeypatch.setattr(headrace.loading.shadow.Shadow, "_decide", fail)
     report = shadowed(sqlite_url, events, monkeypatch)
     assert (report.inserted, report.shadow) == (300, "0 chunks equal; then the comparison failed")
     assert "a defect in the shadow" in caplog.text

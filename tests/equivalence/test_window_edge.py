@@ -18,7 +18,7 @@ from oracle import WAYS
 from tests_support import Headrace, scaled
 
 import headrace as package
-from headrace.known import KnownIds
+from headrace.loading.known_ids import KnownIds
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.dedup import SortedIds
 from headrace.partitioning.identity import event_ids

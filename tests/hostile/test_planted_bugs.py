@@ -78,7 +78,7 @@ BUGS = [
     ),
     Bug(
         "a swallowed broken pool",
-        "ingest.py",
+        "loading/run.py",
         "            committed = task.result()\n",
         "            try:\n                committed = task.result()\n"
         "            except HeadraceError:\n                continue\n",
@@ -87,7 +87,7 @@ BUGS = [
     ),
     Bug(
         "lock per chunk instead of per partition",
-        "slicing.py",
+        "loading/slicing.py",
         "lock_keys(agreement.table, partition, shape.partitions) if locked",
         "lock_keys(repr(batch.address), partition, shape.partitions) if locked",
         "races/test_exclusion.py::test_a_loader_waits_for_whoever_holds_its_partition_and_for_nobody_else",

@@ -16,10 +16,10 @@ from run_support import Rounds, hear, rounds
 
 from headrace.errors import StoreError
 from headrace.feeds import Delivery
+from headrace.loading.session import Session
 from headrace.polls import Round
 from headrace.reading import inputs
 from headrace.serve import Service
-from headrace.session import Session
 from headrace.storage import open_store
 from headrace.storage.interface import Counts
 from headrace.storage.outbox import Attempt

@@ -24,8 +24,8 @@ from world.world import Act, World, act
 
 from headrace import cli
 from headrace.api import Named, options_of
-from headrace.database import open_existing
-from headrace.replay import replay as replay_rejects
+from headrace.loading.database import open_existing
+from headrace.loading.replay import replay as replay_rejects
 
 __all__: list[str] = []
 

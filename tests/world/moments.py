@@ -17,8 +17,9 @@ from typing import Any, Literal
 import shifted_cli
 from tests_support import Crash
 
-from headrace import intake, storage
+from headrace import storage
 from headrace.execution import workers
+from headrace.loading import intake
 from headrace.reading import inputs
 from headrace.storage.sql import transactions
 

@@ -17,8 +17,8 @@ from run_support import START, FakeClock, Rounds, rounds
 from tests_support import Headrace
 
 import headrace as library
-from headrace import ingest
-from headrace.ledger import OpenRun
+from headrace.loading import run
+from headrace.loading.open_run import OpenRun
 from headrace.polls import Round
 from headrace.serve import Wanted, serve
 from headrace.settings import read_settings
@@ -212,13 +212,13 @@ def test_the_longest_back_off_and_a_long_lease_are_believed(outbox: ProviderStor
 def test_a_window_by_a_wrong_server_clock_costs_time_and_no_event(
     store_url: str, year: int, identity: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = ingest.open_run
+    original = run.open_run
 
     def open_run(*given: Any, **named: Any) -> OpenRun:
         going = original(*given, **named)
         return replace(going, started=datetime(year, 6, 1, tzinfo=UTC))
 
-    monkeypatch.setattr(ingest, "open_run", open_run)
+    monkeypatch.setattr(run, "open_run", open_run)
     rows = [{"k": k, "at": datetime(2010 + k % 20, 1, 1, tzinfo=UTC)} for k in range(60)]
     for window in ("30d", "1s", "200000w", "all"):
         report = library.load(rows, to=store_url, table="ev", id=identity, time="at", window=window)

@@ -58,12 +58,12 @@ FAULTS = [
         "1: identity columns are encoded by the table's types of the moment",
         (
             (
-                "pinned.py",
+                "loading/contract_drift.py",
                 "    for name, kind, found in drifts(contract, present):\n        raise",
                 "    for name, kind, found in ():\n        raise",
             ),
             (
-                "pinned.py",
+                "loading/contract_drift.py",
                 "        if name not in types or logical_type(types[name]) != kind:",
                 "        if name not in types:",
             ),
@@ -80,7 +80,7 @@ FAULTS = [
         "3: receipts hide what is gone",
         (
             (
-                "skipped.py",
+                "loading/skipped_slices.py",
                 "            absent = ids[~there[start : start + len(ids)]]\n",
                 "            absent = ids[:0]\n",
             ),
@@ -106,7 +106,7 @@ FAULTS = [
     ),
     Fault(
         "8: a warm engine believes in what it has written",
-        (("session.py", "begin_again(in_doubt=not self._one_command)", "begin_again(in_doubt=False)"),),
+        (("loading/session.py", "begin_again(in_doubt=not self._one_command)", "begin_again(in_doubt=False)"),),
         "sqlite",
         (BATCH, {"do": "truncate"}, {**BATCH, "repeat": True}),
     ),

@@ -12,9 +12,10 @@ import psycopg
 import pytest
 from tests_support import Headrace
 
-from headrace import Engine, proof
+from headrace import Engine
 from headrace.api import load_with, options_of
 from headrace.errors import VerificationError
+from headrace.loading import proof
 from headrace.observability.stages import Silent
 from headrace.report import Report
 from headrace.storage.interface import Committed, Slice

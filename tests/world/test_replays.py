@@ -17,7 +17,7 @@ from tests_support import Crash, Headrace, crash_at
 
 import headrace as package
 from headrace import commands
-from headrace.replay import replay, replay_all
+from headrace.loading.replay import replay, replay_all
 from headrace.storage import open_store
 from headrace.storage.rejects import StoredReject
 

@@ -15,9 +15,9 @@ import pytest
 from servers import OwnPostgres, own_postgres
 
 import headrace as library
-from headrace.database import open_existing
 from headrace.deliver import Delivered, Dispatcher
 from headrace.errors import ConfigurationError, HeadraceError, RefusedStoreError, StoreError
+from headrace.loading.database import open_existing
 from headrace.runtime.reopening import Renewed
 from headrace.serve import Wanted, serve
 from headrace.settings import read_settings

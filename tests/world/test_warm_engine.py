@@ -13,8 +13,9 @@ import pyarrow as pa
 import pytest
 from tests_support import Headrace
 
-from headrace import Engine, known, load
+from headrace import Engine, load
 from headrace.errors import HeadraceError
+from headrace.loading import known_ids
 from headrace.storage import open_store
 
 DAY_US = 86_400_000_000
@@ -102,7 +103,7 @@ def test_what_an_engine_knows_costs_one_statement_a_chunk_and_none_where_nothing
 def test_a_call_that_knows_most_of_its_batch_fetches_the_ids_anew(
     store_url: str, headrace: Headrace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(known, "MOST_ASKED", 50)
+    monkeypatch.setattr(known_ids, "MOST_ASKED", 50)
     with engine_over(store_url, chunk_rows=40) as engine:
         engine.ingest(batch(range(400)))
         headrace.query("DELETE FROM t WHERE key < 350")

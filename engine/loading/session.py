@@ -15,14 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from headrace.agreement import Agreement
-from headrace.duplicates import LookUps
 from headrace.errors import ConfigurationError
 from headrace.execution.cluster import connected
 from headrace.execution.crew import ProcessCrew
 from headrace.execution.pool import PooledWorkers
 from headrace.execution.workers import InlineWorkers, Workers
-from headrace.known import KnownIds
+from headrace.loading.agreement import Agreement
+from headrace.loading.duplicates import LookUps
+from headrace.loading.known_ids import KnownIds
 from headrace.options.flag import Decision
 from headrace.options.load import LoadOptions, ParallelOptions
 from headrace.options.shape import SEQUENTIAL, Shape, parallel_shape

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import StaleReceiptsError
-from headrace.known import KnownIds
-from headrace.ledger import OpenRun
-from headrace.microbatch import MicroBatch
+from headrace.loading.known_ids import KnownIds
+from headrace.loading.micro_batch import MicroBatch
+from headrace.loading.open_run import OpenRun
+from headrace.loading.slicing import NO_RESUME
 from headrace.partitioning.identity import id_text
-from headrace.slicing import NO_RESUME
 from headrace.storage.interface import Receipt, Store
 
 __all__ = ["SkippedSlices"]

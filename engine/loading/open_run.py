@@ -7,9 +7,9 @@ means that a receipt of the earlier run speaks about the same rows; the digest i
 Two processes that load the same job at the same time share its run: the receipt's key decides which of them commits a
 slice, and both report the books of the whole input.
 
-What its receipts say is a belief, and is checked for each slice that is skipped (`headrace.skipped`). Where it does not
-hold any more, the run is superseded: closed for good, and its input loaded by a new one, which the unique key and the
-snapshot make safe.
+What its receipts say is a belief, and is checked for each slice that is skipped (`headrace.loading.skipped_slices`).
+Where it does not hold any more, the run is superseded: closed for good, and its input loaded by a new one, which the
+unique key and the snapshot make safe.
 
 The mode is no part of the job: a run begun in parallel can be finished sequentially, and the other way round. It keeps
 the shape it began with, for its receipts speak about slices of that shape.
@@ -28,11 +28,11 @@ from uuid import uuid4
 
 from xxhash import xxh3_128_hexdigest
 
-from headrace.agreement import Agreement
-from headrace.asked import asked_text, left_unfinished
 from headrace.errors import HeadraceError, InputError, StoreError
 from headrace.events.alert_rule import AlertRule
-from headrace.holder import holder
+from headrace.loading.agreement import Agreement
+from headrace.loading.run_holder import holder
+from headrace.loading.run_request import asked_text, left_unfinished
 from headrace.options.load import LoadOptions
 from headrace.options.shape import SEQUENTIAL, Shape
 from headrace.reading.inputs import Input, ReadOptions
@@ -185,8 +185,8 @@ def _how(shape: Shape, workers: int) -> dict[str, Any]:
 
 
 def _described(item: Input, agreement: Agreement, options: LoadOptions) -> dict[str, object]:
-    """What `headrace.replay` needs to read a row again as it was read: a file's own columns in their order (known for
-    the inputs that were looked into), and the select.
+    """What `headrace.loading.replay` needs to read a row again as it was read: a file's own columns in their order
+    (known for the inputs that were looked into), and the select.
     """
     known = {"name": item.name, "fingerprint": item.fingerprint, "size": item.size}
     columns = {"columns": agreement.columns[item.name]} if item.durable and item.name in agreement.columns else {}

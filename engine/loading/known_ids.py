@@ -22,7 +22,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.lookup import Lookup
+from headrace.loading.lookup import Lookup
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.dedup import SortedIds
 from headrace.partitioning.identity import low_bound

@@ -19,10 +19,7 @@ import pyarrow as pa
 from headrace.errors import ContractError, SchemaError
 from headrace.events.alert_judge import check_rules
 from headrace.events.revisions import require_version
-from headrace.options.load import LoadOptions, hash_key
-from headrace.ownership import require_own_events
-from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
-from headrace.pinned import (
+from headrace.loading.contract_drift import (
     identity_is_whole_row,
     in_pinned_types,
     require_columns,
@@ -32,6 +29,9 @@ from headrace.pinned import (
     with_others,
     without_identity,
 )
+from headrace.loading.ownership import require_own_events
+from headrace.options.load import LoadOptions, hash_key
+from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
 from headrace.reading.inputs import Input
 from headrace.reading.text_stream import ESCAPED, unescape
 from headrace.storage.interface import RESERVED_COLUMNS, RESERVED_TABLES, Store

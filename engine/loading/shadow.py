@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from headrace.events.prepare import Prepared
 from headrace.execution.orders import Piece, PrepareOrder
 from headrace.execution.workers import Task, Workers
-from headrace.known import KnownIds
-from headrace.microbatch import MicroBatch
+from headrace.loading.known_ids import KnownIds
+from headrace.loading.micro_batch import MicroBatch
 from headrace.partitioning.dedup import first_occurrences
 from headrace.partitioning.identity import id_text
 from headrace.partitioning.partition import rows_by_partition

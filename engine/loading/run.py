@@ -28,33 +28,33 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from threading import Event
 
-from headrace.agreement import Agreement, agree, agree_on_input
-from headrace.closing import Confirmed, close, record_failure
-from headrace.duplicates import DuplicateSample
 from headrace.errors import HeadraceError, Interrupted, StaleReceiptsError
 from headrace.events.prepare import latest, moment_of
 from headrace.events.revisions import locate_revisions
 from headrace.execution.orders import CommitOrder, Piece, PrepareOrder
 from headrace.execution.tasks import alert_keys
 from headrace.execution.workers import Done, Task, Workers
-from headrace.intake import Intake
-from headrace.known import KnownIds
-from headrace.ledger import OpenRun, Superseded, open_run
-from headrace.microbatch import MicroBatch
+from headrace.loading.agreement import Agreement, agree, agree_on_input
+from headrace.loading.close_run import Confirmed, close, record_failure
+from headrace.loading.duplicates import DuplicateSample
+from headrace.loading.intake import Intake
+from headrace.loading.known_ids import KnownIds
+from headrace.loading.micro_batch import MicroBatch
+from headrace.loading.open_run import OpenRun, Superseded, open_run
+from headrace.loading.proof import Proof
+from headrace.loading.session import Session, possible, shape_for
+from headrace.loading.shadow import Shadow
+from headrace.loading.skipped_slices import SkippedSlices
+from headrace.loading.slicing import Slicing, alerting, may_reject
 from headrace.observability.observers import audience
 from headrace.observability.progress import Progress, Quiet
 from headrace.observability.stages import Listener, PoolHealth, RunFacts, Stages
 from headrace.options.flag import Decision, decide
 from headrace.options.load import LoadOptions
 from headrace.options.shape import SEQUENTIAL
-from headrace.proof import Proof
 from headrace.reading.inputs import Input
 from headrace.report import Report
 from headrace.runtime.worker_logs import about
-from headrace.session import Session, possible, shape_for
-from headrace.shadow import Shadow
-from headrace.skipped import SkippedSlices
-from headrace.slicing import Slicing, alerting, may_reject
 from headrace.storage.interface import Committed, Counts, Receipt, Store
 from headrace.storage.rejects import StoredReject
 

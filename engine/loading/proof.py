@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.agreement import Agreement
 from headrace.errors import StaleReceiptsError, VerificationError
-from headrace.known import KnownIds
-from headrace.ledger import OpenRun
-from headrace.microbatch import MicroBatch
+from headrace.loading.agreement import Agreement
+from headrace.loading.known_ids import KnownIds
+from headrace.loading.micro_batch import MicroBatch
+from headrace.loading.open_run import OpenRun
 from headrace.observability.stages import Stages
 from headrace.partitioning.dedup import SortedIds, among
 from headrace.partitioning.identity import id_text

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from headrace.events.prepare import Prepared
 from headrace.execution.orders import Piece
-from headrace.known import KnownIds, Mask
+from headrace.loading.known_ids import KnownIds, Mask
 from headrace.partitioning.dedup import SortedIds, among
 from headrace.partitioning.identity import digest_of
 from headrace.partitioning.partition import rows_by_partition

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from headrace.agreement import Agreement
-from headrace.ahead import Allowance, ahead
 from headrace.events.prepare import Prepared
 from headrace.execution.orders import PrepareOrder
 from headrace.execution.workers import Task, Workers
+from headrace.loading.agreement import Agreement
+from headrace.loading.read_ahead import Allowance, ahead
 from headrace.observability.stages import Stages
 from headrace.options.load import LoadOptions, hash_key
 from headrace.options.shape import SEQUENTIAL, Shape

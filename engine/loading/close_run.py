@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from headrace.errors import BooksError, HeadraceError, Interrupted, LostCommitsError
-from headrace.ledger import OpenRun
+from headrace.loading.open_run import OpenRun
 from headrace.storage.interface import Address, Committed, Counts, RunStatus, Slice, Store
 from headrace.storage.rejects import StoredReject
 

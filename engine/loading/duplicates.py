@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from headrace.agreement import Agreement
 from headrace.errors import HeadraceError
-from headrace.known import Mask
-from headrace.microbatch import MicroBatch
+from headrace.loading.agreement import Agreement
+from headrace.loading.known_ids import Mask
+from headrace.loading.micro_batch import MicroBatch
 from headrace.partitioning.dedup import SortedIds, halves
 from headrace.partitioning.prints import prints_of_column
 from headrace.storage.held import HeldColumn

@@ -20,9 +20,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from headrace.agreement import in_stored_timezone
 from headrace.errors import HeadraceError, Interrupted, RetryableStoreError, SchemaError, SettledError, UsageError
-from headrace.ingest import ingest
+from headrace.loading.agreement import in_stored_timezone
+from headrace.loading.run import ingest
 from headrace.options.load import LoadOptions
 from headrace.partitioning.contract import LogicalType
 from headrace.reading.chunk import Chunk

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from headrace.agreement import Agreement
 from headrace.errors import StaleReceiptsError
 from headrace.events.alert_judge import Alerting
 from headrace.events.revisions import revisions_for
 from headrace.execution.orders import CommitOrder
-from headrace.ledger import OpenRun
-from headrace.microbatch import MicroBatch
+from headrace.loading.agreement import Agreement
+from headrace.loading.micro_batch import MicroBatch
+from headrace.loading.open_run import OpenRun
 from headrace.options.load import LoadOptions
 from headrace.storage.interface import Receipt, Slice
 from headrace.storage.locks import lock_keys
