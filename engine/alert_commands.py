@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import get_args
 
-from headrace.deliver import Delivered, Dispatcher, Sink
+from headrace.delivery.dispatcher import Delivered, Dispatcher, Sink
+from headrace.delivery.sinks import FunctionSink, Lines
+from headrace.delivery.webhook import Webhook
 from headrace.errors import ConfigurationError, UsageError
 from headrace.events.enrich import load_function
 from headrace.loading.database import open_existing
@@ -19,10 +21,8 @@ from headrace.options.load import database_url, parse_seconds
 from headrace.partitioning.identity import id_text
 from headrace.runtime.interrupt import StopSignal, stopping
 from headrace.runtime.reopening import Renewed
-from headrace.sinks import FunctionSink, Lines
 from headrace.storage.interface import Store
 from headrace.storage.outbox import AlertState, Outbox, PrunedState, StoredAlert
-from headrace.webhook import Webhook
 
 __all__ = ["Receiver", "Watching", "deliver", "discard", "listed", "prune", "retry"]
 

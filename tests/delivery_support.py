@@ -15,9 +15,9 @@ from typing import Any
 
 import headrace as package
 from headrace import AlertRule
-from headrace.deliver import Dispatcher
+from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.webhook import Webhook
 from headrace.storage import open_store
-from headrace.webhook import Webhook
 
 __all__ = ["KEY", "Receiver", "deliver_once", "dispatchers", "outbox", "receiving"]
 

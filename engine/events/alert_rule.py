@@ -8,7 +8,7 @@
 
 An alert is one event under one rule, so its key says all that makes it the same alert: a repeated delivery carries the
 same key. Under a rule that asks for revisions (`--alert-revisions strong`) it is one version of the event. The key's
-form is frozen. `headrace.events.alert_judge` judges events; `headrace.deliver` delivers what was raised.
+form is frozen. `headrace.events.alert_judge` judges events; `headrace.delivery.dispatcher` delivers what was raised.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from tests_support import Headrace
 
 import headrace as package
 from headrace import commands, reject_commands
-from headrace.deliver import message
+from headrace.delivery.dispatcher import message
 from headrace.errors import ConfigurationError, UsageError, WorkerError
 from headrace.storage import open_store
 from headrace.storage.rejects import StoredReject

@@ -22,11 +22,11 @@ from delivery_support import KEY, Receiver, deliver_once, dispatchers, outbox, r
 from tests_support import Headrace, scaled
 
 import headrace as package
-from headrace.deliver import FIRST_PAUSE, LONGEST_PAUSE, Delivered, Dispatcher, backoff
+from headrace.delivery.dispatcher import FIRST_PAUSE, LONGEST_PAUSE, Delivered, Dispatcher, backoff
+from headrace.delivery.sinks import FunctionSink
+from headrace.delivery.webhook import Webhook, signature
 from headrace.errors import ConfigurationError
-from headrace.sinks import FunctionSink
 from headrace.storage import open_store
-from headrace.webhook import Webhook, signature
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_a_url_that_cannot_be_one_is_refused_without_being_shown(url: str) -> No
 def test_what_fails_too_often_is_dead_and_can_be_retried_or_discarded(
     headrace: Headrace, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.deliver.FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("headrace.delivery.dispatcher.FIRST_PAUSE", 0.0)
     outbox(headrace.url, 3)
     receiver.answer = lambda *_: (500, {})
     assert drain(headrace.url, receiver.url, most_attempts=3) == Delivered(later=6, dead=3)

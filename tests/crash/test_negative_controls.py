@@ -86,7 +86,7 @@ CONTROLS = [
         "an alert marked before it is sent",
         (
             (
-                "deliver.py",
+                "delivery/dispatcher.py",
                 "            self._unsettled = (lease, claimed, self._send(",
                 "            done = [Attempt(one.alert_id, 'delivered', key=one.key) for one in claimed]\n"
                 "            outbox.settle_attempts(lease, done)\n"

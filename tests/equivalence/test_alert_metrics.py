@@ -18,12 +18,13 @@ pytest.importorskip("opentelemetry.sdk")
 from observe_support import Taken, load_all, scrape, value
 from prometheus_client import CollectorRegistry
 
-from headrace import AlertRule, deliver
-from headrace.deliver import Delivered, Dispatcher
+from headrace import AlertRule
+from headrace.delivery import dispatcher
+from headrace.delivery.dispatcher import Delivered, Dispatcher
+from headrace.delivery.sinks import FunctionSink
 from headrace.observability.metrics import Metrics
 from headrace.observability.observers import observing
 from headrace.observability.prometheus import observer, serving
-from headrace.sinks import FunctionSink
 from headrace.storage import open_store
 
 
@@ -38,7 +39,7 @@ def port() -> int:
 def test_what_becomes_of_alerts_is_counted_once_it_is_recorded(
     store_url: str, port: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deliver, "FIRST_PAUSE", 3600.0)  # on a slow machine, too, none is due a second time
+    monkeypatch.setattr(dispatcher, "FIRST_PAUSE", 3600.0)  # on a slow machine, too, none is due a second time
     seen: list[tuple[float, int]] = []
 
     def take(alert: dict[str, Any]) -> None:

@@ -26,10 +26,10 @@ from feeds_support import Answer, Feeds, feeds_server
 from run_support import START, FakeClock, Rounds, rounds
 from tests_support import Headrace, scaled
 
-from headrace.deliver import Dispatcher
+from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.sinks import FunctionSink
 from headrace.options.flag import FLAG
 from headrace.polls import Poll
-from headrace.sinks import FunctionSink
 from headrace.storage import open_store
 
 TEMPERS = ("busy", "bursty", "quiet", "late", "flapping", "failing", "static", "silent")

@@ -17,7 +17,7 @@ from contract.test_failures import Once, _trouble, end_other_sessions
 from delivery_support import outbox
 from psycopg import sql
 
-from headrace.deliver import Dispatcher, Sent
+from headrace.delivery.dispatcher import Dispatcher, Sent
 from headrace.errors import ConnectionLostError, RetryableStoreError, StoreError
 from headrace.storage import open_store
 from headrace.storage.sql import transactions

@@ -15,13 +15,13 @@ import pytest
 from servers import OwnPostgres, own_postgres
 
 import headrace as library
-from headrace.deliver import Delivered, Dispatcher
+from headrace.delivery.dispatcher import Delivered, Dispatcher
+from headrace.delivery.sinks import FunctionSink
 from headrace.errors import ConfigurationError, HeadraceError, RefusedStoreError, StoreError
 from headrace.loading.database import open_existing
 from headrace.runtime.reopening import Renewed
 from headrace.serve import Wanted, serve
 from headrace.settings import read_settings
-from headrace.sinks import FunctionSink
 from headrace.storage.outbox import Outbox
 from headrace.storage.sql import transactions
 

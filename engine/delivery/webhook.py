@@ -1,6 +1,6 @@
 """Alerts by webhook: one signed POST each, as many at a time as there are threads.
 
-    POST /path                                     the alert as a JSON object (`headrace.deliver.message`)
+    POST /path                                     the alert as a JSON object (`headrace.delivery.dispatcher.message`)
     Idempotency-Key: <alert key>                   the same at every attempt
     Headrace-Timestamp: <seconds since 1970>
     Headrace-Signature: v1=<hex HMAC-SHA256 of "<timestamp>.<body>" under HEADRACE_WEBHOOK_KEY>
@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from headrace.deliver import LONGEST_PAUSE, Sent, message
+from headrace.delivery.dispatcher import LONGEST_PAUSE, Sent, message
 from headrace.errors import ConfigurationError
 from headrace.storage.outbox import StoredAlert
 from headrace.version import __version__

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
-from headrace.deliver import Sent, message
+from headrace.delivery.dispatcher import Sent, message
 from headrace.storage.outbox import StoredAlert
 
 __all__ = ["FunctionSink", "Lines"]
@@ -28,7 +28,8 @@ class Lines:
 
 
 class FunctionSink:
-    """A function that gets each alert as a dict (`headrace.deliver.message`). What it raises has it tried again later.
+    """A function that gets each alert as a dict (`headrace.delivery.dispatcher.message`). What it raises has it tried
+    again later.
 
     One at a time: a function that ends the process answers for no other alert.
     """

@@ -1,0 +1,1 @@
+"""Carries alerts from the outbox to a receiver."""
