@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from headrace.doctor import Finding, examine, failed
+from headrace.checking.doctor import Finding, examine, failed
 from headrace.errors import ConfigurationError, HeadraceError
 from headrace.events.alert_judge import check_rules
 from headrace.events.enrich import load_function

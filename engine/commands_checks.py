@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headrace.api import opened
+from headrace.checking.attestation import Statement, compare, read_statement, write_statement
+from headrace.checking.doctor import examine
+from headrace.checking.explain import explain as explain_event
+from headrace.checking.verify import verify as verify_inputs
 from headrace.checkup import examine_settings
-from headrace.doctor import examine
 from headrace.errors import StoreError, UsageError
-from headrace.explain import explain as explain_event
 from headrace.loading.agreement import in_stored_timezone, stored_contract
 from headrace.loading.database import open_existing
 from headrace.observability.progress import ProgressStyle, progress_for
@@ -19,8 +21,6 @@ from headrace.options.load import LoadOptions, database_url
 from headrace.reading.inputs import Input, open_inputs
 from headrace.runtime.scratch import scratch_folder
 from headrace.showing import show
-from headrace.statement import Statement, compare, read_statement, write_statement
-from headrace.verify import verify as verify_inputs
 
 __all__ = ["StatementFiles", "doctor", "explain", "verify"]
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.checking.rereading import columns_of, identified
 from headrace.events.prepare import prepare
 from headrace.options.load import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract
 from headrace.reading.inputs import ReadOptions, open_inputs
-from headrace.rereading import columns_of, identified
 from headrace.sample import Sample
 from headrace.storage.interface import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Store
 from headrace.storage.trial.evidence import refuses_again, some_rows

@@ -10,10 +10,10 @@ from pathlib import Path
 import duckdb
 
 from headrace.api import load_with, opened
+from headrace.checking.verify import verify
 from headrace.errors import ConfigurationError, VerificationError
 from headrace.observability.progress import Progress
 from headrace.options.load import LoadOptions
-from headrace.verify import verify
 
 __all__ = ["run_demo"]
 

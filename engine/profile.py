@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from headrace.checking.rereading import identified
 from headrace.costs import Costs, costs_of, split, totals_of
 from headrace.criteria import Criterion, examine_ids, examine_key
 from headrace.errors import StoreError
@@ -36,7 +37,6 @@ from headrace.partitioning.contract import Contract
 from headrace.profiled import Checked, Profile, Trialled
 from headrace.reading.inputs import Input, open_inputs
 from headrace.report import Report
-from headrace.rereading import identified
 from headrace.runtime.scratch import scratch_folder
 from headrace.sample import Sample
 from headrace.storage import open_store, safe_url

@@ -190,7 +190,7 @@ def _described(item: Input, agreement: Agreement, options: LoadOptions) -> dict[
     """
     known = {"name": item.name, "fingerprint": item.fingerprint, "size": item.size}
     columns = {"columns": agreement.columns[item.name]} if item.durable and item.name in agreement.columns else {}
-    # `headrace.provenance` asks for it
+    # `headrace.checking.provenance` asks for it
     version = {} if options.version_column is None else {"version_column": options.version_column}
     return {**known, **columns, **version, **({} if options.read.select is None else {"select": options.read.select})}
 

@@ -19,13 +19,13 @@ from tests_support import Headrace, scaled
 
 import headrace as package
 from headrace.api import opened, options_of
+from headrace.checking.attestation import compare, read_statement, write_statement
+from headrace.checking.verify import verify
+from headrace.checking.verify_result import Verification
 from headrace.errors import UsageError
 from headrace.loading.agreement import stored_contract
 from headrace.partitioning.identity import id_text
-from headrace.statement import compare, read_statement, write_statement
 from headrace.storage import open_store
-from headrace.verification import Verification
-from headrace.verify import verify
 
 ROWS = 300
 AWAY = 9_999  # a receipt that the ledger does not have

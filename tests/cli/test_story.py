@@ -13,7 +13,7 @@ from tests_support import Headrace
 
 import headrace as package
 from headrace.api import options_of
-from headrace.explain import Explanation, explain
+from headrace.checking.explain import Explanation, explain
 from headrace.options.load import LoadOptions
 from headrace.partitioning.identity import id_text
 from headrace.reading.inputs import Input, open_inputs

@@ -20,8 +20,8 @@ from tests_support import Headrace, scaled
 
 import headrace as package
 from headrace.api import opened, options_of
-from headrace.value_findings import Values
-from headrace.verify import verify
+from headrace.checking.value_findings import Values
+from headrace.checking.verify import verify
 
 FAR, BC = 400_000_000_000_000_000, -70_000_000_000_000_000  # the years 14645 and 250 BC
 
@@ -383,8 +383,8 @@ def test_values_that_come_up_late_in_json_are_compared(world: World) -> None:
 def test_more_suspects_than_there_is_room_for_are_looked_at_in_turns(
     world: World, monkeypatch: pytest.MonkeyPatch, suspects: int
 ) -> None:
-    monkeypatch.setattr("headrace.suspects.MOST_BYTES", 4_096)
-    monkeypatch.setattr("headrace.row_values.MOST_SUSPECTS", suspects)
+    monkeypatch.setattr("headrace.checking.suspects.MOST_BYTES", 4_096)
+    monkeypatch.setattr("headrace.checking.row_values.MOST_SUSPECTS", suspects)
     world.write("a.csv", numbered(300))
     world.load("a.csv")
     world.sql("UPDATE t SET v = 0 WHERE k >= 100")

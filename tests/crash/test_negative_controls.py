@@ -110,7 +110,7 @@ CONTROLS = [
     ),
     Control(
         "the comparison of verify asleep",
-        (("verify.py", "(times_stored == 0)]", "(times_stored < 0)]"),),
+        (("checking/verify.py", "(times_stored == 0)]", "(times_stored < 0)]"),),
         "cli/test_proof.py::test_lost_events_are_found_and_addressed_with_source_row_and_line",
     ),
     Control(

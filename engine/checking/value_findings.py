@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace.places import Place
+from headrace.checking.row_addresses import Place
 
 __all__ = ["ValueFinding", "Values", "ValuesOfAKind"]
 

@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.audit import Difference
+from headrace.checking.audit import Difference
+from headrace.checking.verify import audited, settled
+from headrace.checking.verify_result import Verification
 from headrace.errors import UsageError
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.id_buckets import BUCKETS, TaggedIds
 from headrace.runtime.scratch import scratch_folder
 from headrace.storage.digest import NOTHING, PARTS, Digest
 from headrace.storage.interface import Store
-from headrace.verification import Verification
-from headrace.verify import audited, settled
 from headrace.version import __version__
 
 __all__ = ["Check", "Comparison", "Statement", "compare", "read_statement", "write_statement"]

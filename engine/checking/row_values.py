@@ -6,7 +6,7 @@
 
 Only an input's own columns count: those that others, `--enrich` or the table itself added are not its business. Of
 several rows of one event the first counts or, where rows were loaded so, the newest by a version column. Who is
-suspected is looked at again, column by column (`headrace.suspects`).
+suspected is looked at again, column by column (`headrace.checking.suspects`).
 """
 
 from __future__ import annotations

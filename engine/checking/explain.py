@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from headrace.checking.occurrences import Occurrence, Reading, occurrences, receipts_with_duplicates, rejects_of
 from headrace.errors import ContractError
 from headrace.loading.agreement import stored_contract
 from headrace.loading.ownership import others_events, told_of_others
@@ -22,7 +23,6 @@ from headrace.reading.inputs import Input
 from headrace.storage.interface import EVENT_ID, PROVIDER, RECEIPT, Origin, Store
 from headrace.storage.outbox import StoredAlert
 from headrace.storage.rejects import StoredReject
-from headrace.traces import Occurrence, Reading, occurrences, receipts_with_duplicates, rejects_of
 
 __all__ = ["Explanation", "Given", "explain"]
 

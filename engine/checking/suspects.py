@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.checking.provenance import Provenance
+from headrace.checking.row_values import Groups, OwnColumns, Side
 from headrace.events.prepare import Prepared
 from headrace.partitioning.dedup import halves
 from headrace.partitioning.id_buckets import BUCKETS, TaggedIds, buckets_of
 from headrace.partitioning.versions import VERSION
-from headrace.provenance import Provenance
 from headrace.reading.inputs import Input
-from headrace.row_values import Groups, OwnColumns, Side
 from headrace.storage.held import HeldRows
 
 __all__ = ["KINDS", "Suspect", "Suspects"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace.audit import Difference, named_chunks
+from headrace.checking.audit import Difference, named_chunks
+from headrace.checking.row_addresses import Place
+from headrace.checking.value_findings import Values
 from headrace.loading.ownership import told_of_others
-from headrace.places import Place
 from headrace.storage.digest import NOTHING, PARTS, Digest
 from headrace.storage.interface import Address
-from headrace.value_findings import Values
 
 __all__ = ["Finding", "InputRead", "Verification"]
 

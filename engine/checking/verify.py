@@ -8,8 +8,8 @@
 Missing: an event of the input that is not in the table. Unexpected: a row that only these inputs can have brought,
 although they do not have it, or one whose receipt the ledger does not have. Duplicated: an ID that the table holds
 more than once. Events from other inputs, and rows of programs that leave no receipt, are not of concern. Beside it the
-ledger is compared with the table (`headrace.audit`), and each event's values with those of its row
-(`headrace.row_values`, `headrace.suspects`).
+ledger is compared with the table (`headrace.checking.audit`), and each event's values with those of its row
+(`headrace.checking.row_values`, `headrace.checking.suspects`).
 
 One bucket of 256 is in memory at a time, so that memory stays bounded whatever the size.
 """
@@ -23,7 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.audit import Audit, Difference, chunks_of
+from headrace.checking.audit import Audit, Difference, chunks_of
+from headrace.checking.rereading import identified
+from headrace.checking.row_addresses import Places
+from headrace.checking.value_check import ValueCheck
+from headrace.checking.verify_result import Finding, InputRead, Verification
 from headrace.loading.agreement import contract_for
 from headrace.loading.contract_drift import require_same_row
 from headrace.loading.open_run import inputs_key
@@ -33,15 +37,11 @@ from headrace.options.load import LoadOptions
 from headrace.partitioning.dedup import groups
 from headrace.partitioning.id_buckets import BUCKETS, TaggedIds
 from headrace.partitioning.identity import id_text, ids_from_packed
-from headrace.places import Places
 from headrace.reading.inputs import Input
-from headrace.rereading import identified
 from headrace.runtime.scratch import scratch_folder
 from headrace.storage.digest import PARTS, Digest
 from headrace.storage.holdings import NO_RECEIPT, LedgerEntry
 from headrace.storage.interface import Counts, Store
-from headrace.value_check import ValueCheck
-from headrace.verification import Finding, InputRead, Verification
 
 __all__ = ["audited", "intervals", "settled", "verify"]
 

@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from headrace.checking.rereading import columns_of, identified
+from headrace.checking.row_addresses import Place, Places
 from headrace.events.prepare import prepare
 from headrace.loading.agreement import contract_for
 from headrace.loading.contract_drift import in_pinned_types
@@ -26,9 +28,7 @@ from headrace.options.shape import Shape
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_packed
 from headrace.partitioning.partition import partition_of
-from headrace.places import Place, Places
 from headrace.reading.inputs import Input
-from headrace.rereading import columns_of, identified
 from headrace.storage.interface import Address, Receipt, RunRecord, Store
 from headrace.storage.rejects import StoredReject
 

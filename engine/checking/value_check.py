@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.checking.provenance import Provenance
+from headrace.checking.rereading import columns_of, identified
+from headrace.checking.row_addresses import Places
+from headrace.checking.row_values import OwnColumns, RowValues, Side
+from headrace.checking.suspects import Suspect, Suspects
+from headrace.checking.value_findings import ValueFinding, Values, ValuesOfAKind
 from headrace.events.prepare import Prepared
 from headrace.options.load import LoadOptions
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import id_text
-from headrace.places import Places
-from headrace.provenance import Provenance
 from headrace.reading.inputs import Input
-from headrace.rereading import columns_of, identified
-from headrace.row_values import OwnColumns, RowValues, Side
 from headrace.storage.held import HeldColumn
 from headrace.storage.interface import Store
-from headrace.suspects import Suspect, Suspects
-from headrace.value_findings import ValueFinding, Values, ValuesOfAKind
 
 __all__ = ["ValueCheck"]
 

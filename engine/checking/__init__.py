@@ -1,0 +1,1 @@
+"""Looks at tables, ledger and inputs, and writes nothing."""
