@@ -23,9 +23,9 @@ from harness import Bench, Run, medians, run_process, warm
 from loads import job_for
 from peers.registry import headrace_command
 
-from headrace.costs import Costs
 from headrace.loading.intake import FIRST_ROWS
-from headrace.verdict import Machine, parallel_seconds
+from headrace.profiling.costs import Costs
+from headrace.profiling.model import Machine, parallel_seconds
 
 __all__ = ["Case", "cases", "measure", "outlook", "seconds_of"]
 

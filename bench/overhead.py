@@ -67,9 +67,9 @@ def loads(path: str, url: str, rounds: int, key: str, time_column: str) -> Itera
 
 def _load(path: str, url: str, table: str, key: list[str], time_column: str, way: str) -> tuple[float, float, int]:
     from headrace.loading.run import ingest
-    from headrace.meter import Meter
     from headrace.observability.recorder import Recorder
     from headrace.options.load import LoadOptions
+    from headrace.profiling.usage import Meter
     from headrace.reading.inputs import ReadOptions, open_inputs
     from headrace.runtime.scratch import scratch_folder
     from headrace.storage import open_store

@@ -19,13 +19,13 @@ from headrace.errors import ConfigurationError, HeadraceError
 from headrace.events.alert_judge import check_rules
 from headrace.events.enrich import load_function
 from headrace.events.revisions import require_version
-from headrace.history import History
 from headrace.loading.agreement import contract_differences, stored_contract
 from headrace.loading.database import is_there
 from headrace.loading.ownership import others_events, told_of_others
 from headrace.options.flag import FLAG, decide
 from headrace.partitioning.contract import Contract
-from headrace.placing import histories_in
+from headrace.profiling.history import History
+from headrace.profiling.site import histories_in
 from headrace.reading.fetch.guard import Doors
 from headrace.settings import Provider, Settings, read_settings
 from headrace.storage import open_store, safe_url

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headrace.errors import UsageError
-from headrace.history import History
 from headrace.loading.database import open_existing
 from headrace.options.load import DEFAULT_FILE, database_url
-from headrace.placing import histories_in
+from headrace.profiling.history import History
+from headrace.profiling.site import histories_in
 from headrace.settings import read_settings
 from headrace.showing import show
 

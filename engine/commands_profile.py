@@ -12,7 +12,7 @@ from headrace.observability.page import write_page
 from headrace.observability.perfetto import write_trace
 from headrace.observability.recorder_files import require_writable
 from headrace.options.load import LoadOptions
-from headrace.profile import profile as profile_inputs
+from headrace.profiling.profile import profile as profile_inputs
 from headrace.runtime.interrupt import stopping
 from headrace.runtime.scratch import sweep
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.costs import totals_of
 from headrace.observability.chunk_costs import chunkwise, together
+from headrace.profiling.costs import totals_of
 from headrace.storage.spans import Span
 
 STAGES = ("agree", "read", "prepare", "decide", "commit", "commit.copy", "commit.encode", "wait.chunk")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.history import LEAST, MOST_ROWS, History, Place, _View, histories
+from headrace.profiling.history import LEAST, MOST_ROWS, History, Place, _View, histories
+from headrace.profiling.model import WORTH
 from headrace.storage.past_loads import PastLoad
-from headrace.verdict import WORTH
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 STAGES = ("read", "prepare", "decide", "enrich", "commit.copy", "commit.commit")

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.costs import Costs, costs_of, round_trips, totals_of
-from headrace.storage.spans import Span
-from headrace.verdict import (
+from headrace.profiling.costs import Costs, costs_of, round_trips, totals_of
+from headrace.profiling.model import (
     CANDIDATES,
     Machine,
     Verdict,
@@ -21,6 +20,7 @@ from headrace.verdict import (
     parallel_seconds,
     sequential_seconds,
 )
+from headrace.storage.spans import Span
 
 CHUNK = 1_000
 FREE = Costs(10_000, 10, 0, 0, 0, 0, 0, 0, 0, 0)

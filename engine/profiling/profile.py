@@ -17,8 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headrace.checking.rereading import identified
-from headrace.costs import Costs, costs_of, split, totals_of
-from headrace.criteria import Criterion, examine_ids, examine_key
 from headrace.errors import StoreError
 from headrace.execution.fork_server import await_ready
 from headrace.loading.agreement import in_stored_timezone, stored_contract
@@ -27,24 +25,26 @@ from headrace.loading.database import is_there
 from headrace.loading.intake import first_rows
 from headrace.loading.ownership import require_own_events
 from headrace.loading.run import ingest
-from headrace.meter import Meter, cores
 from headrace.observability.flames import flamegraph, require_sampler
 from headrace.observability.recorder import Recorder
 from headrace.observability.stages import RunFacts
 from headrace.options.load import LoadOptions, table_from_inputs
 from headrace.options.shape import SEQUENTIAL
 from headrace.partitioning.contract import Contract
-from headrace.profiled import Checked, Profile, Trialled
+from headrace.profiling.costs import Costs, costs_of, split, totals_of
+from headrace.profiling.criteria import Criterion, examine_ids, examine_key
+from headrace.profiling.model import CANDIDATES, Machine, Verdict, best_workers, judge
+from headrace.profiling.profile_result import Checked, Profile, Trialled
+from headrace.profiling.sample import Sample
+from headrace.profiling.usage import Meter, cores
 from headrace.reading.inputs import Input, open_inputs
 from headrace.report import Report
 from headrace.runtime.scratch import scratch_folder
-from headrace.sample import Sample
 from headrace.storage import open_store, safe_url
 from headrace.storage.digest import Digest
 from headrace.storage.interface import Store
 from headrace.storage.trial.gauge import Gauged, Server, gauge
 from headrace.storage.trial.place import Trial, trial
-from headrace.verdict import CANDIDATES, Machine, Verdict, best_workers, judge
 
 __all__ = ["profile"]
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, hypot
 
-from headrace.costs import Costs
+from headrace.profiling.costs import Costs
 
 __all__ = [
     "CANDIDATES",

@@ -1,6 +1,7 @@
 """Whether a provider has grown into needing parallel mode, from what its last loads took. Pure.
 
-    past loads of a provider ─► the newest sequential ones ─► Costs ─► the model of `headrace.verdict` ─► a verdict
+    past loads of a provider ─► the newest sequential ones ─► Costs ─► the model of `headrace.profiling.model` ─► a
+    verdict
                              ├► the oldest third beside the newest third: rows and seconds a load
                              └► loads in parallel mode beside sequential ones: rows a second, as they were
 
@@ -16,11 +17,10 @@ from itertools import groupby
 from statistics import fmean, median
 from typing import Any
 
-from headrace.costs import Costs, Group, costs_from, split
 from headrace.loading.intake import FIRST_ROWS
 from headrace.observability.stages import StageTotal
-from headrace.storage.past_loads import PastLoad
-from headrace.verdict import (
+from headrace.profiling.costs import Costs, Group, costs_from, split
+from headrace.profiling.model import (
     CANDIDATES,
     WORTH,
     Machine,
@@ -33,6 +33,7 @@ from headrace.verdict import (
     sequential_seconds,
     threads,
 )
+from headrace.storage.past_loads import PastLoad
 
 __all__ = ["LEAST", "Growth", "History", "Place", "histories"]
 

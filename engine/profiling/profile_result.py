@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from headrace.costs import Costs, Group, round_trips, totals_of
-from headrace.criteria import Criterion
-from headrace.meter import Usage
 from headrace.observability.chunk_costs import chunkwise
 from headrace.observability.recorder import Recorder
+from headrace.profiling.costs import Costs, Group, round_trips, totals_of
+from headrace.profiling.criteria import Criterion
+from headrace.profiling.model import WORTH, Machine, Prediction, Verdict
+from headrace.profiling.usage import Usage
 from headrace.report import Report
 from headrace.storage.trial.gauge import Gauged, Server
-from headrace.verdict import WORTH, Machine, Prediction, Verdict
 
 __all__ = ["Checked", "Profile", "Trialled"]
 

@@ -1,6 +1,7 @@
 """Where a database's loads run, found out by looking, and what the past loads that it keeps say there.
 
-past loads ─► histories (`headrace.history`), told of ─► the cores · the round trip · whether the server is on this
+past loads ─► histories (`headrace.profiling.history`), told of ─► the cores · the round trip · whether the server is on
+this
                                                          machine · how long workers take to start, if it matters
 """
 
@@ -14,8 +15,8 @@ import sqlalchemy as sa
 
 from headrace.errors import ConfigurationError
 from headrace.execution.crew import ProcessCrew
-from headrace.history import History, Place, histories
-from headrace.meter import cores
+from headrace.profiling.history import History, Place, histories
+from headrace.profiling.usage import cores
 from headrace.runtime.scratch import scratch_folder
 from headrace.storage.providers import ProviderStore
 

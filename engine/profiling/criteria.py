@@ -2,8 +2,8 @@
 
     the unique key is there      a row of the table, inserted once more, is refused
     the IDs are deterministic    the sample in other chunks, and rows read back from the store, give them again
-    the CPU is the bottleneck    from the run's stages      (`headrace.profile`)
-    the tables are the same      from both runs' digests    (`headrace.profile`)
+    the CPU is the bottleneck    from the run's stages      (`headrace.profiling.profile`)
+    the tables are the same      from both runs' digests    (`headrace.profiling.profile`)
 
 Three must hold for parallel mode to be safe to advise; the third says whether it can pay.
 """
@@ -20,8 +20,8 @@ from headrace.checking.rereading import columns_of, identified
 from headrace.events.prepare import prepare
 from headrace.options.load import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract
+from headrace.profiling.sample import Sample
 from headrace.reading.inputs import ReadOptions, open_inputs
-from headrace.sample import Sample
 from headrace.storage.interface import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Store
 from headrace.storage.trial.evidence import refuses_again, some_rows
 

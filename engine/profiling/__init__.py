@@ -1,0 +1,1 @@
+"""Whether parallel mode would pay. Loads only into trials."""
