@@ -12,12 +12,12 @@ from headrace.checking.attestation import Statement, compare, read_statement, wr
 from headrace.checking.doctor import examine
 from headrace.checking.explain import explain as explain_event
 from headrace.checking.verify import verify as verify_inputs
-from headrace.checkup import examine_settings
 from headrace.errors import StoreError, UsageError
 from headrace.loading.agreement import in_stored_timezone, stored_contract
 from headrace.loading.database import open_existing
 from headrace.observability.progress import ProgressStyle, progress_for
 from headrace.options.load import LoadOptions, database_url
+from headrace.polling.checkup import examine_settings
 from headrace.reading.inputs import Input, open_inputs
 from headrace.runtime.scratch import scratch_folder
 from headrace.showing import show

@@ -7,11 +7,11 @@ import sys
 from headrace.errors import Interrupted
 from headrace.observability.command import Watching, watched
 from headrace.options.load import parse_seconds
-from headrace.polls import Round
+from headrace.polling.config_file import read_settings
+from headrace.polling.poll import Round
+from headrace.polling.service import Wanted, serve
 from headrace.runtime.interrupt import stopping
 from headrace.runtime.scratch import sweep
-from headrace.serve import Wanted, serve
-from headrace.settings import read_settings
 
 __all__ = ["Wanted", "Watching", "run"]
 

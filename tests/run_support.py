@@ -12,10 +12,10 @@ from threading import Event
 
 import pytest
 
-from headrace import serve
-from headrace.polls import Poll, Round
-from headrace.serve import Service, Wanted
-from headrace.settings import read_settings
+from headrace.polling import service
+from headrace.polling.config_file import read_settings
+from headrace.polling.poll import Poll, Round
+from headrace.polling.service import Service, Wanted
 from headrace.storage import open_store
 
 __all__ = ["FakeClock", "Heard", "Rounds", "hear", "rounds"]
@@ -58,7 +58,7 @@ class Heard:
 def hear(monkeypatch: pytest.MonkeyPatch) -> Heard:
     """Hear every statement of the service's own store (the thread that renews claims has another)."""
     heard = Heard()
-    monkeypatch.setattr(serve, "open_store", lambda url: open_store(url, on_statement=heard))
+    monkeypatch.setattr(service, "open_store", lambda url: open_store(url, on_statement=heard))
     return heard
 
 

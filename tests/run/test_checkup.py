@@ -11,8 +11,8 @@ from run_support import rounds
 from tests_support import Headrace
 
 from headrace.checking.doctor import Finding
-from headrace.checkup import examine_settings
 from headrace.options.flag import FLAG
+from headrace.polling.checkup import examine_settings
 from headrace.storage import open_store
 from headrace.storage.sql.doctor import Checks
 

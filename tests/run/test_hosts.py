@@ -16,9 +16,9 @@ from run_support import START, FakeClock, hear, rounds
 from tests_support import Headrace
 
 from headrace.errors import StoreError
-from headrace.polls import Round
-from headrace.serve import Wanted, serve
-from headrace.settings import read_settings
+from headrace.polling.config_file import read_settings
+from headrace.polling.poll import Round
+from headrace.polling.service import Wanted, serve
 from headrace.storage import open_store
 from headrace.storage.interface import Store
 from headrace.storage.providers import ProviderState, ProviderStore

@@ -15,11 +15,11 @@ from feeds_support import Answer, Feeds, feeds_server
 from run_support import Rounds, hear, rounds
 
 from headrace.errors import StoreError
-from headrace.feeds import Delivery
 from headrace.loading.session import Session
-from headrace.polls import Round
+from headrace.polling.poll import Round
+from headrace.polling.service import Service
+from headrace.polling.sources import Delivery
 from headrace.reading import inputs
-from headrace.serve import Service
 from headrace.storage import open_store
 from headrace.storage.interface import Counts
 from headrace.storage.outbox import Attempt

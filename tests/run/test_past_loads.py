@@ -12,9 +12,9 @@ import pytest
 from run_support import rounds
 from tests_support import Headrace
 
-from headrace.checkup import examine_settings
 from headrace.commands_history import history
 from headrace.errors import UsageError
+from headrace.polling.checkup import examine_settings
 from headrace.storage import open_store, past_loads
 from headrace.storage.past_loads import PastLoad, ring_values
 from headrace.storage.providers import ProviderState

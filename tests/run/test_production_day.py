@@ -29,7 +29,7 @@ from tests_support import Headrace, scaled
 from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.sinks import FunctionSink
 from headrace.options.flag import FLAG
-from headrace.polls import Poll
+from headrace.polling.poll import Poll
 from headrace.storage import open_store
 
 TEMPERS = ("busy", "bursty", "quiet", "late", "flapping", "failing", "static", "silent")

@@ -11,10 +11,10 @@ import jsonschema
 import pytest
 
 from headrace.errors import ConfigurationError, concealed
-from headrace.keys import ALERT, PARALLEL, PROVIDER, RUN, TOP, json_schema
 from headrace.observability.command import Watching
 from headrace.observability.narrator import Thresholds
-from headrace.settings import Settings, read_settings
+from headrace.polling.config_file import Settings, read_settings
+from headrace.polling.config_keys import ALERT, PARALLEL, PROVIDER, RUN, TOP, json_schema
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCHEMA = json.loads((DOCS / "headrace.schema.json").read_text())

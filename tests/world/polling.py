@@ -14,8 +14,8 @@ from world.loads import TYPES
 from world.oracle import Input
 from world.world import Act, World, act
 
-from headrace.serve import Service, Wanted
-from headrace.settings import read_settings
+from headrace.polling.config_file import read_settings
+from headrace.polling.service import Service, Wanted
 
 __all__ = ["poll"]
 

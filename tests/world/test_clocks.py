@@ -19,9 +19,9 @@ from tests_support import Headrace
 import headrace as library
 from headrace.loading import run
 from headrace.loading.open_run import OpenRun
-from headrace.polls import Round
-from headrace.serve import Wanted, serve
-from headrace.settings import read_settings
+from headrace.polling.config_file import read_settings
+from headrace.polling.poll import Round
+from headrace.polling.service import Wanted, serve
 from headrace.storage import open_store
 from headrace.storage.outbox import Attempt
 from headrace.storage.providers import ProviderState, ProviderStore

@@ -19,9 +19,9 @@ from headrace.delivery.dispatcher import Delivered, Dispatcher
 from headrace.delivery.sinks import FunctionSink
 from headrace.errors import ConfigurationError, HeadraceError, RefusedStoreError, StoreError
 from headrace.loading.database import open_existing
+from headrace.polling.config_file import read_settings
+from headrace.polling.service import Wanted, serve
 from headrace.runtime.reopening import Renewed
-from headrace.serve import Wanted, serve
-from headrace.settings import read_settings
 from headrace.storage.outbox import Outbox
 from headrace.storage.sql import transactions
 

@@ -13,9 +13,9 @@ from feeds_support import Answer, Feeds, feeds_server
 from run_support import FakeClock, Rounds, hear, rounds
 from tests_support import Headrace
 
-from headrace import believing, serve
-from headrace.feeds import describe
-from headrace.settings import read_settings
+from headrace.polling import service, unchanged
+from headrace.polling.config_file import read_settings
+from headrace.polling.sources import describe
 from headrace.storage import open_store, witnesses
 
 FILE = """
@@ -238,7 +238,7 @@ def test_a_delivery_without_events_is_believed_without_a_question(
 def test_of_many_events_some_bear_witness(
     store_url: str, tmp_path: Path, feeds: Feeds, headrace: Headrace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "MOST", 100)
+    monkeypatch.setattr(service, "MOST", 100)
     feed = Feed("etag", tmp_path, feeds)
     feed.offer(3_000)
     with opened(feed, store_url) as go, open_store(store_url) as store:  # type: ignore[attr-defined]
@@ -320,7 +320,7 @@ def test_a_file_replaced_under_the_same_size_and_time_is_another_file(
 ) -> None:
     go, file = polled
     if settled:  # long after it was written, so that the file system's word is taken for it
-        monkeypatch.setattr("headrace.feeds.SETTLED", -1)
+        monkeypatch.setattr("headrace.polling.sources.SETTLED", -1)
         go(300)
     before, text = file.stat(), file.read_text()
     how(file, text.replace("0,", "7,").replace("1,", "8,"))
@@ -344,16 +344,16 @@ def test_a_settled_file_is_not_read_to_see_that_it_is_the_same(
     polled: tuple[Rounds, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go, _ = polled
-    monkeypatch.setattr("headrace.feeds.SETTLED", -1)
+    monkeypatch.setattr("headrace.polling.sources.SETTLED", -1)
     assert go.one(300).outcome == "unchanged"  # read once more, and its facts kept
-    monkeypatch.setattr("headrace.feeds._content", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr("headrace.polling.sources._content", lambda _: pytest.fail("it was read"))
     assert go.one(300).outcome == "unchanged"
 
 
 def test_negative_control_a_believer_says_unchanged(
     store_url: str, tmp_path: Path, feeds: Feeds, headrace: Headrace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(believing, "_held", lambda *given: frozenset(given[1]))
+    monkeypatch.setattr(unchanged, "_held", lambda *given: frozenset(given[1]))
     feed = Feed("etag", tmp_path, feeds)
     feed.offer(5)
     with opened(feed, store_url) as go:  # type: ignore[attr-defined]

@@ -9,15 +9,15 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from headrace.errors import HeadraceError, InputError, concealed
-from headrace.feeds import Delivery, describe
+from headrace.polling.config_file import Provider
+from headrace.polling.load_tally import Tally
+from headrace.polling.schedule import next_poll
+from headrace.polling.sources import Delivery, describe
 from headrace.report import Report
-from headrace.schedule import next_poll
-from headrace.settings import Provider
 from headrace.storage.beliefs import LONGEST_WAIT
 from headrace.storage.interface import Counts
 from headrace.storage.providers import ProviderState
 from headrace.storage.witnesses import Witness
-from headrace.tally import Tally
 
 __all__ = ["Loaded", "Outcome", "Poll", "Round", "after_delivery", "after_failure", "not_polled"]
 

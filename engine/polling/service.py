@@ -23,29 +23,29 @@ from time import monotonic
 from types import TracebackType
 from typing import Protocol, Self
 
-from headrace.believing import believed, versions
-from headrace.claims import Claims, new_holder
-from headrace.collecting import Collected, collecting
 from headrace.errors import ConfigurationError, HeadraceError, Interrupted
-from headrace.feeds import Delivery
 from headrace.loading.agreement import in_stored_timezone
 from headrace.loading.ownership import warn_of_renaming
 from headrace.loading.run import ingest
 from headrace.loading.session import Session
 from headrace.observability.observers import tell_of_outbox
-from headrace.polls import Loaded, Poll, Round, after_delivery, after_failure, not_polled
+from headrace.polling.claims import Claims, new_holder
+from headrace.polling.collecting import Collected, collecting
+from headrace.polling.config_file import Provider, Settings
+from headrace.polling.load_tally import Tally
+from headrace.polling.poll import Loaded, Poll, Round, after_delivery, after_failure, not_polled
+from headrace.polling.schedule import horizon, is_due
+from headrace.polling.sources import Delivery
+from headrace.polling.unchanged import believed, versions
 from headrace.reading.fetch.http import Validators
 from headrace.reading.inputs import open_inputs
 from headrace.reading.not_data import require_header
 from headrace.report import Report
 from headrace.runtime.reopening import Renewed
 from headrace.runtime.scratch import scratch_folder
-from headrace.schedule import horizon, is_due
-from headrace.settings import Provider, Settings
 from headrace.storage import open_store
 from headrace.storage.providers import ProviderState
 from headrace.storage.witnesses import MOST, Witness
-from headrace.tally import Tally
 
 __all__ = ["Clock", "Service", "SystemClock", "serve"]
 

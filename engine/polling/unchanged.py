@@ -18,8 +18,8 @@ import pyarrow as pa
 from xxhash import xxh3_128_hexdigest
 
 from headrace.errors import RetryableStoreError, StoreError
-from headrace.feeds import describe
-from headrace.settings import Provider
+from headrace.polling.config_file import Provider
+from headrace.polling.sources import describe
 from headrace.storage.held import HeldRows
 from headrace.storage.providers import ProviderState, ProviderStore
 from headrace.storage.witnesses import Witness

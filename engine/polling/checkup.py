@@ -24,10 +24,10 @@ from headrace.loading.database import is_there
 from headrace.loading.ownership import others_events, told_of_others
 from headrace.options.flag import FLAG, decide
 from headrace.partitioning.contract import Contract
+from headrace.polling.config_file import Provider, Settings, read_settings
 from headrace.profiling.history import History
 from headrace.profiling.site import histories_in
 from headrace.reading.fetch.guard import Doors
-from headrace.settings import Provider, Settings, read_settings
 from headrace.storage import open_store, safe_url
 from headrace.storage.providers import ProviderState, ProviderStore
 

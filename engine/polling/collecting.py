@@ -14,9 +14,9 @@ from pathlib import Path
 from threading import Event
 from time import monotonic
 
-from headrace.feeds import Delivery, collect
+from headrace.polling.config_file import Provider
+from headrace.polling.sources import Delivery, collect
 from headrace.reading.fetch.http import Validators
-from headrace.settings import Provider
 
 __all__ = ["Collected", "collecting"]
 
@@ -31,7 +31,7 @@ class Collected:
         self.seconds = 0.0
 
     def result(self) -> Delivery:
-        """The delivery; raises what `headrace.feeds.collect` raised."""
+        """The delivery; raises what `headrace.polling.sources.collect` raised."""
         delivery, self.seconds = self._get()
         return delivery
 

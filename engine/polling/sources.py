@@ -25,13 +25,13 @@ from headrace.errors import ConfigurationError, InputError
 from headrace.events.alert_rule import AlertRule
 from headrace.events.enrich import Enrichment, load_function
 from headrace.options.load import LoadOptions
+from headrace.polling.config_file import Provider, Source
 from headrace.reading.fetch.http import Validators, fetch
 from headrace.reading.fetch.spool import Spooled
 from headrace.reading.files import Located, locate_inputs
 from headrace.reading.input_spool import spool_url
 from headrace.reading.inputs import ReadOptions
 from headrace.reading.text_stream import readable
-from headrace.settings import Provider, Source
 from headrace.version import __version__
 
 __all__ = ["Delivery", "collect", "describe"]

@@ -19,11 +19,11 @@ from urllib.parse import unquote, urlsplit
 from headrace.errors import ConfigurationError, conceal
 from headrace.events.alert_rule import AlertRule
 from headrace.events.enrich import Enrichment
-from headrace.keys import ALERT, PARALLEL, PROVIDER, RUN, SOURCES, TOP, Key, Misfit, check
 from headrace.options.load import LoadOptions, ParallelOptions, database_url
+from headrace.polling.config_keys import ALERT, PARALLEL, PROVIDER, RUN, SOURCES, TOP, Key, Misfit, check
+from headrace.polling.schedule import Pace
 from headrace.reading.input_spool import is_remote
 from headrace.reading.inputs import ReadOptions
-from headrace.schedule import Pace
 
 __all__ = ["Provider", "Settings", "Source", "read_settings"]
 

@@ -1,0 +1,1 @@
+"""``headrace run``: its file, its schedule, its claims, its rounds."""
