@@ -15,7 +15,7 @@ ROUNDS = 15
 def measure(bench: Bench) -> None:
     """Whole processes, in turn."""
     program = Path(sys.executable).with_name("headrace")
-    start = [str(program)] if program.exists() else [sys.executable, "-m", "headrace.cli"]
+    start = [str(program)] if program.exists() else [sys.executable, "-m", "headrace"]
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "import headrace": [sys.executable, "-c", "import headrace"],

@@ -73,7 +73,7 @@ def _tried(bench: Bench, case: Case, folder: Path) -> dict[str, Any]:
         if case.round_trip:
             url = opened.enter_context(far_away(url, case.round_trip))
         words = [str(path), *options, "--to", url, "--report", str(page), "--output", "json"]
-        done = run_process([sys.executable, "-m", "headrace.cli", "profile", *words], scratch=bench.scratch)
+        done = run_process([sys.executable, "-m", "headrace", "profile", *words], scratch=bench.scratch)
     if done.exit_code:
         sys.exit(f"{case.name} failed:\n{done.said}\n{done.complaint}")
     told: dict[str, Any] = json.loads(done.said)

@@ -35,7 +35,7 @@ def measure(bench: Bench) -> None:
         for table, lost in (("whole", 0), ("damaged", LOST)):
             _lose(url, job.table, lost)
             warm(path)
-            command = [sys.executable, "-m", "headrace.cli", "verify", str(path), "--table", job.table, "--to", url]
+            command = [sys.executable, "-m", "headrace", "verify", str(path), "--table", job.table, "--to", url]
             done = run_process(
                 [*command, "--output", "json"], scratch=bench.scratch, timeout=bench.options.timeout * 10
             )

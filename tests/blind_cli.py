@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace.cli import main
+from headrace.cli.main import main
 from headrace.partitioning.snapshot import Snapshot
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-from headrace import commands
+from headrace.cli import load
 from headrace.loading import run
 from headrace.partitioning.snapshot import Snapshot
 from headrace.reading import inputs
@@ -176,8 +176,8 @@ if os.environ.get(HITS):
     install()
 
 if __name__ == "__main__":
-    from headrace.cli import main
+    from headrace.cli.main import main
 
-    assert commands  # loaded ahead, for the fork server to share
+    assert load  # loaded ahead, for the fork server to share
     become_coordinator()
     main()

@@ -132,7 +132,7 @@ def _be_headrace(order: dict[str, Any], said: list[Path]) -> None:
         os.environ.update(order["environment"])
         import failpoints  # noqa: PLC0415 - importing it installs what the environment says
 
-        from headrace.cli import main  # noqa: PLC0415 - likewise
+        from headrace.cli.main import main  # noqa: PLC0415 - likewise
 
         # what workers import as the main program
         sys.modules["__main__"].__spec__ = None
@@ -190,7 +190,7 @@ def _described(process: Path) -> str:
 
 if __name__ == "__main__":
     # everything that a load imports, and nothing used: the children share it
-    import headrace.commands
+    import headrace.cli.load
     import headrace.execution.cluster
     import headrace.loading.run
     import headrace.storage

@@ -28,7 +28,7 @@ from uuid import uuid4
 
 __all__ = ["QuickStart"]
 
-MODULE = "headrace.cli"
+MODULE = "headrace"
 _LONGEST = 1 << 20  # bytes of an order
 # Whoever changes one of these wants another interpreter, or other libraries, than the server has.
 _READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "OPENBLAS", "OMP_", "ARROW_", "OTEL_", "COVERAGE")
@@ -107,9 +107,9 @@ def _serve(name: str, telling: int) -> None:
 def _import_all() -> None:
     """All that a command may import, the command line itself apart, and pandas, which Arrow imports where it can."""
     for name in (
-        *("headrace.commands", "headrace.commands_run", "headrace.commands_profile", "headrace.ledger_commands"),
-        *("headrace.commands_checks", "headrace.demo", "duckdb"),
-        *("headrace.reject_commands", "headrace.alert_commands", "headrace.loading.run", "headrace.storage"),
+        *("headrace.cli.load", "headrace.cli.run", "headrace.cli.profile", "headrace.cli.runs"),
+        *("headrace.cli.verify", "headrace.cli.explain", "headrace.cli.doctor", "headrace.cli.demo", "duckdb"),
+        *("headrace.cli.rejects", "headrace.cli.alerts", "headrace.loading.run", "headrace.storage"),
         *("pandas", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite.pysqlite"),
     ):
         importlib.import_module(name)

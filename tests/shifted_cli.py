@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Self
 
 import headrace
-from headrace.cli import main
+from headrace.cli.main import main
 
 
 class _AnyDatetime(type):

@@ -35,7 +35,7 @@ class Headrace:
     folder: Path
 
     def command(self, *words: object) -> list[str]:
-        return [sys.executable, "-m", "headrace.cli", *map(str, words)]
+        return [sys.executable, "-m", "headrace", *map(str, words)]
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "HEADRACE_DATABASE_URL": self.url}

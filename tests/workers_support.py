@@ -234,7 +234,7 @@ def load_and_tell(path: str, **options: Any) -> str:
 
 
 if __name__ == "__main__":
-    from headrace.cli import main
+    from headrace.cli.main import main
 
     name_semaphores(os.environ["SEMAPHORES"])
     main()

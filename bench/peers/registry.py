@@ -54,7 +54,7 @@ def headrace_command(python: str, job: Job, scratch: Path) -> list[str]:  # noqa
     """`headrace load` with a natural key, and an event time unless that is empty."""
     options = ["--to", job.url, "--table", job.table, "--id", ",".join(job.key)]
     options += ["--time", job.time] if job.time else []
-    return [python, "-m", "headrace.cli", "load", job.path, *options, "--output", "json", "--progress", "none"]
+    return [python, "-m", "headrace", "load", job.path, *options, "--output", "json", "--progress", "none"]
 
 
 HEADRACE = Peer(

@@ -15,7 +15,7 @@ import pytest
 from tests_support import Headrace
 from typer.main import get_command
 
-from headrace.cli import app
+from headrace.cli.main import app
 
 CSV = "n,at\n" + "".join(f"{n},2020-01-01T00:00:{n:02}Z\n" for n in range(10))
 OPTIONS = ("--table", "t", "--id", "n,at", "--time", "at")

@@ -11,7 +11,7 @@ import pytest
 from tests_support import Headrace
 
 import headrace as package
-from headrace import commands, reject_commands
+from headrace.cli.load import options as load_options
 from headrace.delivery.dispatcher import message
 from headrace.errors import ConfigurationError, UsageError, WorkerError
 from headrace.storage import open_store
@@ -49,8 +49,8 @@ def kept(headrace: Headrace) -> list[StoredReject]:
 
 def again(headrace: Headrace, *rejects: int, changes: Sequence[str] = (), **named: Any) -> int:
     """``headrace rejects replay``, in this process."""
-    options = commands.options(to=headrace.url, **named)
-    return reject_commands.replay(options, rejects, None, changes, None, "json")
+    options = load_options(to=headrace.url, **named)
+    return rejects.replay(options, rejects, None, changes, None, "json")
 
 
 def test_a_reported_revision_has_its_line_its_text_and_what_differs(feeds: Headrace) -> None:

@@ -43,7 +43,7 @@ import headrace as package
 from headrace.execution import cluster as cluster_module
 
 # the command line, which gives up sooner on a scheduler that does not answer
-IMPATIENT_CLI = "import headrace.execution.cluster as it, headrace.cli as cli; it.CONNECT_SECONDS = 1; cli.main()"
+IMPATIENT_CLI = "import headrace.execution.cluster as it, headrace.cli.main as cli; it.CONNECT_SECONDS = 1; cli.main()"
 
 # distributed's own: its event loop's sockets are closed when it is collected, which may be in any later test
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed .*:ResourceWarning")

@@ -71,7 +71,7 @@ def test_a_bomb_ends_in_an_error_within_bounded_memory(
     assert path.stat().st_size < UNPACKED * MIB // 100
     measure = (
         # not ru_maxrss: that of a child is never less than its parent's was
-        "import atexit, sys\nfrom pathlib import Path\nfrom headrace.cli import main\nsys.argv[0] = 'headrace'\n"
+        "import atexit, sys\nfrom pathlib import Path\nfrom headrace.cli.main import main\nsys.argv[0] = 'headrace'\n"
         "status = Path('/proc/self/status')\n"
         "atexit.register(lambda: print('peak', status.read_text().split('VmHWM:')[1].split()[0], file=sys.stderr))\n"
         "main()\n"

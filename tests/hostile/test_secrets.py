@@ -266,7 +266,7 @@ def test_all_that_a_load_leaves_on_disk_meanwhile_is_private(sqlite_url: str, sc
     text = "n,v\n" + "".join(f"{n},x\n" for n in range(60_000))
     words = ["load", "-", "--table", "t", "--id", "n", "--mode", "parallel", "--workers", "2", "--chunk-rows", "3000"]
     load = subprocess.Popen(
-        ["/bin/sh", "-c", 'umask 0; exec "$0" "$@"', sys.executable, "-m", "headrace.cli", *words],
+        ["/bin/sh", "-c", 'umask 0; exec "$0" "$@"', sys.executable, "-m", "headrace", *words],
         env={**os.environ, "TMPDIR": str(scratch), "HEADRACE_DATABASE_URL": sqlite_url},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -223,7 +223,7 @@ def test_negative_control_without_concealing_they_would(
         monkeypatch.setenv(name, value)
     (tmp_path / "leaky_too.py").write_text(LEAKY)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("headrace.polls.concealed", lambda text: text)
+    monkeypatch.setattr("headrace.polling.poll.concealed", lambda text: text)
     text = f'database = "{sqlite_url}"\n[providers.p]\nfunction = "leaky_too:source"\n'
     with rounds(tmp_path, text) as go:
         assert "s3cret-token" in str(go.one().error)

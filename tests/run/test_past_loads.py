@@ -12,7 +12,7 @@ import pytest
 from run_support import rounds
 from tests_support import Headrace
 
-from headrace.commands_history import history
+from headrace.cli.history import history
 from headrace.errors import UsageError
 from headrace.polling.checkup import examine_settings
 from headrace.storage import open_store, past_loads

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from headrace.cli import app
+from headrace.cli.main import app
 from headrace.observability.metrics import INSTRUMENTS, Instrument
 
 ROOT = Path(__file__).resolve().parents[2]

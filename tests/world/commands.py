@@ -22,14 +22,14 @@ from world.oracle import Input, expected, matches
 from world.receiver import TAKEN
 from world.world import Act, World, act
 
-from headrace import cli
 from headrace.api import Named, options_of
+from headrace.cli import main
 from headrace.loading.database import open_existing
 from headrace.loading.replay import replay as replay_rejects
 
 __all__: list[str] = []
 
-COMMAND = typer.main.get_command(cli.app)
+COMMAND = typer.main.get_command(main.app)
 
 
 def command(*words: str) -> tuple[int, str]:

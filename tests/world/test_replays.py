@@ -16,7 +16,7 @@ import pytest
 from tests_support import Crash, Headrace, crash_at
 
 import headrace as package
-from headrace import commands
+from headrace.cli import load
 from headrace.loading.replay import replay, replay_all
 from headrace.storage import open_store
 from headrace.storage.rejects import StoredReject
@@ -41,7 +41,7 @@ def rejected(headrace: Headrace) -> Headrace:
 def replayed(headrace: Headrace, kept: Sequence[StoredReject] | None = None, **named: Any) -> Any:
     """`replay_all` of what is kept, or of `kept`, in this process."""
     hook, value = named.pop("hook", None), named.pop("value", "5")
-    options = commands.options(to=headrace.url, **named)
+    options = load.options(to=headrace.url, **named)
     with open_store(headrace.url, on_statement=hook) as store:
         store.prepare_ledger()
         rows = store.rejects() if kept is None else kept
@@ -186,7 +186,7 @@ def test_rows_that_come_in_several_chunks_are_settled_with_their_own(headrace: H
     assert len(rejects) == len(values)
     for statement in range(30, 400, 3):
         try:
-            options = commands.options(to=headrace.url, mode="sequential")
+            options = load.options(to=headrace.url, mode="sequential")
             with open_store(headrace.url, on_statement=crash_at(statement)) as store:
                 replay(store, store.rejects(), options, changes={"n": "1"})
         except Crash:

@@ -8,7 +8,7 @@ import sys
 
 from world.moments import Moments, listen
 
-from headrace.cli import main
+from headrace.cli.main import main
 
 __all__: list[str] = []
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from headrace.api import Named, Plain, load_with, options_of
+from headrace.cli.show import show
 from headrace.errors import Interrupted
 from headrace.events.alert_rule import parse_rules
 from headrace.observability.command import Watching, watched
@@ -17,7 +18,6 @@ from headrace.observability.recorder_files import recording
 from headrace.options.load import LoadOptions, parse_seconds, parse_types
 from headrace.runtime.interrupt import stopping
 from headrace.runtime.scratch import sweep
-from headrace.showing import show
 
 __all__ = ["Watching", "load", "options"]
 

@@ -1,4 +1,4 @@
-"""``headrace rejects``: options and help. What the commands do lies in `headrace.reject_commands`."""
+"""``headrace rejects``: options and help. What the commands do lies in `headrace.cli.rejects`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli_options import (
+from headrace.cli.option_groups import NewEventsGroup, spread
+from headrace.cli.options import (
     MissingId,
     Out,
     RejectIds,
@@ -17,7 +18,6 @@ from headrace.cli_options import (
     To,
     leave,
 )
-from headrace.option_groups import NewEventsGroup, spread
 
 __all__ = ["rejects_app"]
 
@@ -34,17 +34,17 @@ def rejects_list(
     output: Out = "text",
 ) -> None:
     """List rejects, a line each, oldest first."""
-    from headrace import reject_commands
+    from headrace.cli import rejects
 
-    leave(reject_commands.listed(to, table, run, settled=settled, limit=limit, output=output))
+    leave(rejects.listed(to, table, run, settled=settled, limit=limit, output=output))
 
 
 @rejects_app.command("show", epilog="Example: headrace rejects show 17")
 def rejects_show(ids: RejectIds = None, to: To = None, output: Out = "text") -> None:
     """Show rejects whole: address, reason, raw text."""
-    from headrace import reject_commands
+    from headrace.cli import rejects
 
-    leave(reject_commands.shown(to, ids or [], output))
+    leave(rejects.shown(to, ids or [], output))
 
 
 @rejects_app.command("replay", epilog="Example: headrace rejects replay 17 --set mag=4.5")
@@ -75,16 +75,16 @@ def rejects_replay(
 
     The select and the time zone are those of the load, unless given.
     """
-    from headrace import reject_commands
-    from headrace.commands import options
+    from headrace.cli import rejects
+    from headrace.cli.load import options
 
     wanted = options(to=to, table=table, select=select, timezone=timezone, missing_id=missing_id, **vars(new_events))
-    leave(reject_commands.replay(wanted, ids or [], run, changes or [], raw, output))
+    leave(rejects.replay(wanted, ids or [], run, changes or [], raw, output))
 
 
 @rejects_app.command("discard", epilog="Example: headrace rejects discard 17 18")
 def rejects_discard(ids: RejectIds = None, to: To = None, table: Table = None, run: RunId = None) -> None:
     """Let rejects go: they stay in the table of rejects, marked as discarded. Name them, or a run or a table."""
-    from headrace import reject_commands
+    from headrace.cli import rejects
 
-    leave(reject_commands.discard(to, ids or [], table, run))
+    leave(rejects.discard(to, ids or [], table, run))

@@ -1,4 +1,4 @@
-"""``headrace runs``: options and help. What the commands do lies in `headrace.ledger_commands`."""
+"""``headrace runs``: options and help. What the commands do lies in `headrace.cli.runs`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli_options import (
+from headrace.cli.options import (
     Out,
     Table,
     To,
@@ -26,9 +26,9 @@ def runs_list(
     output: Out = "text",
 ) -> None:
     """List runs, the newest first."""
-    from headrace import ledger_commands
+    from headrace.cli import runs
 
-    leave(ledger_commands.listed(to, table, limit, output))
+    leave(runs.listed(to, table, limit, output))
 
 
 @runs_app.command("show", epilog="Example: headrace runs show 1f0a")
@@ -38,6 +38,6 @@ def runs_show(
     output: Out = "text",
 ) -> None:
     """Show one run with its inputs and receipts."""
-    from headrace import ledger_commands
+    from headrace.cli import runs
 
-    leave(ledger_commands.shown(to, run, output))
+    leave(runs.shown(to, run, output))

@@ -1,4 +1,4 @@
-"""``headrace profile``: options and help. What the command does lies in `headrace.commands_profile`."""
+"""``headrace profile``: options and help. What the command does lies in `headrace.cli.profile`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli_options import FlameFile, MaybeInputs, Out, PageFile, TraceFile, leave
-from headrace.option_groups import InputGroup, NewEventsGroup, ParallelGroup, spread
+from headrace.cli.option_groups import InputGroup, NewEventsGroup, ParallelGroup, spread
+from headrace.cli.options import FlameFile, MaybeInputs, Out, PageFile, TraceFile, leave
 
 __all__ = ["profile"]
 
@@ -47,16 +47,16 @@ def profile(
     With --history nothing is tried: it shows whether a provider of `headrace run` has grown into parallel mode.
     """
     if history:
-        from headrace import commands_history
+        from headrace.cli.history import history as past_loads
 
-        leave(commands_history.history(description.to, config, inputs or [], output))
+        leave(past_loads(description.to, config, inputs or [], output))
         return
-    from headrace import commands_profile
-    from headrace.commands import options
+    from headrace.cli import profile
+    from headrace.cli.load import options
     from headrace.execution.fork_server import send_ahead
 
     if parallel.executor is None:
         send_ahead()
     wanted = options(**vars(description), **vars(parallel), **vars(new_events))
-    how = commands_profile.How(sample, parallel.workers, in_place, check, flamegraph)
-    leave(commands_profile.profile(wanted, inputs or [], how, output, page=report, trace=trace))
+    how = profile.How(sample, parallel.workers, in_place, check, flamegraph)
+    leave(profile.profile(wanted, inputs or [], how, output, page=report, trace=trace))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from typing import Any, get_type_hints
 
-from headrace.cli_options import (
+from headrace.cli.options import (
     AlertFunctions,
     AlertPredicates,
     AlertRevisions,
@@ -39,7 +39,7 @@ from headrace.cli_options import (
     Window,
     Workers,
 )
-from headrace.watch_options import (
+from headrace.cli.watch_options import (
     LogFormatOption,
     LogLevelOption,
     MetricsOption,
@@ -53,7 +53,7 @@ __all__ = ["InputGroup", "NewEventsGroup", "ParallelGroup", "RereadGroup", "Watc
 
 @dataclass(frozen=True)
 class InputGroup:
-    """What the input is and what makes an event the same event, named as `headrace.commands.options` has it."""
+    """What the input is and what makes an event the same event, named as `headrace.cli.load.options` has it."""
 
     to: To = None
     table: Table = None

@@ -1,4 +1,4 @@
-"""The command line: options, help and exit codes. What the commands do lies in `headrace.commands` and beside it.
+"""The command line: options, help and exit codes. What the commands do lies in `headrace.cli.load` and beside it.
 
 Results go to stdout, progress and logs to stderr. Exit codes: 0 done · 1 failed, run again to resume · 2 usage,
 configuration or contract · 3 done, with rejects · 4 verification found a difference · 130/143 interrupted, resumable.
@@ -19,9 +19,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from headrace.alerts_cli import alerts_app
-from headrace.allocators import keep_little
-from headrace.cli_options import (
+from headrace.cli.alerts_options import alerts_app
+from headrace.cli.allocators import keep_little
+from headrace.cli.option_groups import InputGroup, NewEventsGroup, ParallelGroup, RereadGroup, WatchingGroup, spread
+from headrace.cli.options import (
     Config,
     FlameFile,
     Inputs,
@@ -36,11 +37,10 @@ from headrace.cli_options import (
     TraceFile,
     leave,
 )
+from headrace.cli.profile_options import profile
+from headrace.cli.rejects_options import rejects_app
+from headrace.cli.runs_options import runs_app
 from headrace.errors import HeadraceError
-from headrace.option_groups import InputGroup, NewEventsGroup, ParallelGroup, RereadGroup, WatchingGroup, spread
-from headrace.profile_cli import profile
-from headrace.rejects_cli import rejects_app
-from headrace.runs_cli import runs_app
 from headrace.version import __version__
 
 __all__ = ["app", "main"]
@@ -91,12 +91,12 @@ def load(
         from headrace.execution.fork_server import send_ahead
 
         send_ahead()  # it imports what workers need while this process imports what it needs itself
-    from headrace import commands
+    from headrace.cli import load
 
     how = vars(description) | vars(parallel) | vars(new_events)
-    wanted = commands.options(**how, resume=resume, prove=prove, mode=mode)
-    watched = commands.Watching(**vars(watching))
-    leave(commands.load(wanted, inputs, output, progress, watched, page=report, trace=trace, flames=flamegraph))
+    wanted = load.options(**how, resume=resume, prove=prove, mode=mode)
+    watched = load.Watching(**vars(watching))
+    leave(load.load(wanted, inputs, output, progress, watched, page=report, trace=trace, flames=flamegraph))
 
 
 @app.command(epilog="Example: headrace run --config headrace.toml --every 5m")
@@ -123,11 +123,11 @@ def run(
     A provider that fails does not stop the others, and is tried again later. Several hosts may run the same file: no
     provider is polled by two at a time. SIGTERM ends it after the chunk in hand.
     """
-    from headrace import commands_run
+    from headrace.cli import run
 
-    watched = commands_run.Watching(**vars(watching))
-    wanted = commands_run.Wanted(tuple(providers or []), force=force, reread=reread)
-    leave(commands_run.run(config, wanted, every, watched, once=once, output=output))
+    watched = run.Watching(**vars(watching))
+    wanted = run.Wanted(tuple(providers or []), force=force, reread=reread)
+    leave(run.run(config, wanted, every, watched, once=once, output=output))
 
 
 app.command(
@@ -169,16 +169,16 @@ def verify(
     The IDs are computed anew, under the contract stored with the table; nothing is written to the database. Exit code 4
     if events are missing, unexpected, duplicated or changed, or if something is not as --against says.
     """
-    from headrace import commands_checks
-    from headrace.commands import options
+    from headrace.cli import verify as command
+    from headrace.cli.load import options
 
     wanted = options(
         **vars(description),
         revisions="ignore" if version_column is None else "update",
         version_column=version_column,
     )
-    files = commands_checks.StatementFiles(receipt, against)
-    leave(commands_checks.verify(wanted, inputs or [], output, progress, files, limit=limit, values=values))
+    files = command.StatementFiles(receipt, against)
+    leave(command.verify(wanted, inputs or [], output, progress, files, limit=limit, values=values))
 
 
 @app.command(epilog="Example: headrace explain 0c97a3b5-3e1f-8a3c-9b1d-2f6f0f2b7c11 --table quakes")
@@ -198,11 +198,11 @@ def explain(
     The ledger knows which rows a run read, not which of them were this event: with --in the inputs are read again, and
     every row that is the event is named, with the runs that had it. Exit code 1 if the event is in no table.
     """
-    from headrace import commands_checks
-    from headrace.commands import options
+    from headrace.cli import explain as command
+    from headrace.cli.load import options
 
     wanted = options(**vars(description))
-    leave(commands_checks.explain(wanted, event_id, inputs or [], output))
+    leave(command.explain(wanted, event_id, inputs or [], output))
 
 
 @app.command(epilog="Example: headrace doctor --config headrace.toml")
@@ -217,9 +217,9 @@ def doctor(
 
     With a configuration file also its keys, its providers' sources, contracts and privileges, the clock and the flag.
     """
-    from headrace import commands_checks
+    from headrace.cli import doctor as command
 
-    leave(commands_checks.doctor(to, config, output))
+    leave(command.doctor(to, config, output))
 
 
 @app.command(epilog="Example: headrace demo --folder /var/tmp/headrace-demo")
@@ -228,7 +228,7 @@ def demo(
     progress: Progress = "auto",
 ) -> None:
     """Load a summer of real flights twice over, see nothing doubled, and verify. Needs headrace[demo]."""
-    from headrace.demo import run_demo
+    from headrace.cli.demo import run_demo
     from headrace.observability.progress import progress_for
 
     run_demo(Path(folder), print, progress_for(progress))

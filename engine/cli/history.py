@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from headrace.cli.show import show
 from headrace.errors import UsageError
 from headrace.loading.database import open_existing
 from headrace.options.load import DEFAULT_FILE, database_url
 from headrace.polling.config_file import read_settings
 from headrace.profiling.history import History
 from headrace.profiling.site import histories_in
-from headrace.showing import show
 
 __all__ = ["history"]
 

@@ -1,4 +1,4 @@
-"""``headrace alerts``: options and help. What the commands do lies in `headrace.alert_commands`."""
+"""``headrace alerts``: options and help. What the commands do lies in `headrace.cli.alerts`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from headrace.cli_options import Out, leave
-from headrace.watch_options import LogFormatOption, LogLevelOption, MetricsOption
+from headrace.cli.options import Out, leave
+from headrace.cli.watch_options import LogFormatOption, LogLevelOption, MetricsOption
 
 __all__ = ["alerts_app"]
 
@@ -57,9 +57,9 @@ def alerts_list(
     output: Out = "text",
 ) -> None:
     """List alerts, a line each, oldest first."""
-    from headrace import alert_commands
+    from headrace.cli import alerts
 
-    leave(alert_commands.listed(to, table, rule or [], state, limit, output))
+    leave(alerts.listed(to, table, rule or [], state, limit, output))
 
 
 @alerts_app.command(
@@ -92,11 +92,11 @@ def alerts_deliver(
     What fails is tried again with growing pauses; what is refused for good, or failed too often, is dead: see list,
     retry, discard. Exit code 1 if an attempt failed.
     """
-    from headrace import alert_commands
+    from headrace.cli import alerts
 
-    receiver = alert_commands.Receiver(webhook, function, unsigned, timeout, at_once)
+    receiver = alerts.Receiver(webhook, function, unsigned, timeout, at_once)
     leave(
-        alert_commands.deliver(
+        alerts.deliver(
             to,
             receiver,
             table=table,
@@ -105,7 +105,7 @@ def alerts_deliver(
             most_attempts=most_attempts,
             lease=lease,
             output=output,
-            watching=alert_commands.Watching(metrics, log_format, log_level),
+            watching=alerts.Watching(metrics, log_format, log_level),
         )
     )
 
@@ -120,9 +120,9 @@ def alerts_retry(
     output: Out = "text",
 ) -> None:
     """Make dead alerts pending again; by number, discarded ones too."""
-    from headrace import alert_commands
+    from headrace.cli import alerts
 
-    leave(alert_commands.retry(to, ids or [], table, rule or [], everything=everything, output=output))
+    leave(alerts.retry(to, ids or [], table, rule or [], everything=everything, output=output))
 
 
 @alerts_app.command("discard", epilog="Example: headrace alerts discard 17 18")
@@ -135,9 +135,9 @@ def alerts_discard(
     output: Out = "text",
 ) -> None:
     """Let pending or dead alerts go: they stay in the outbox, marked as discarded."""
-    from headrace import alert_commands
+    from headrace.cli import alerts
 
-    leave(alert_commands.discard(to, ids or [], table, rule or [], everything=everything, output=output))
+    leave(alerts.discard(to, ids or [], table, rule or [], everything=everything, output=output))
 
 
 @alerts_app.command("prune", epilog="Example: headrace alerts prune --older-than 30d")
@@ -156,6 +156,6 @@ def alerts_prune(
 
     Their events raise nothing again as long as they are in their table: only an event that is new there raises one.
     """
-    from headrace import alert_commands
+    from headrace.cli import alerts
 
-    leave(alert_commands.prune(to, older_than, table, rule or [], discarded=discarded, output=output))
+    leave(alerts.prune(to, older_than, table, rule or [], discarded=discarded, output=output))

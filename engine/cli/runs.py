@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+from headrace.cli.show import show
 from headrace.errors import UsageError
 from headrace.loading.database import open_existing
 from headrace.loading.run_holder import is_alive
 from headrace.options.load import database_url
-from headrace.showing import show
 from headrace.storage.interface import RunRecord, Store
 from headrace.storage.runs import Progress
 

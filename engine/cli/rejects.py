@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from headrace.cli.runs import whole_run_id
+from headrace.cli.show import show
 from headrace.errors import UsageError
-from headrace.ledger_commands import whole_run_id
 from headrace.loading.database import open_existing
 from headrace.loading.replay import Outcome, mended, replay_all, without_revisions
 from headrace.options.load import LoadOptions, database_url
-from headrace.showing import show
 from headrace.storage.interface import Counts, Store
 from headrace.storage.rejects import StoredReject
 

@@ -1,0 +1,43 @@
+"""What ``headrace explain`` does: find an event's story, and print it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.checking.explain import explain as explain_event
+from headrace.cli.show import show
+from headrace.errors import StoreError
+from headrace.loading.agreement import in_stored_timezone
+from headrace.loading.database import open_existing
+from headrace.options.load import LoadOptions
+from headrace.reading.inputs import Input, open_inputs
+from headrace.runtime.scratch import scratch_folder
+
+__all__ = ["explain"]
+
+NO_EVENT = "what is known about it stands on standard output; `headrace rejects list` shows rows that were kept aside"
+
+
+def explain(wanted: LoadOptions, event_id: str, inputs: Sequence[str], output: str) -> int:
+    """``headrace explain``."""
+    with open_existing(wanted.to) as store, scratch_folder() as folder:
+
+        def given(table: str) -> tuple[Sequence[Input], LoadOptions]:
+            settled = in_stored_timezone(store, table, wanted)
+            return open_inputs(inputs, settled.read, folder), settled
+
+        tables = [wanted.table] if wanted.table else store.tables()
+        stories = explain_event(store, event_id, tables, wanted, given if inputs else None)
+    found = [story for story in stories if story.origin is not None]
+    if len(stories) == 1:
+        show(output, stories[0].to_dict, stories[0].to_text)
+    elif stories:
+        show(
+            output,
+            lambda: {"stories": [story.to_dict() for story in stories]},
+            lambda: "\n\n".join(story.to_text() for story in stories),
+        )
+    if not found:
+        tables_named = ", ".join(tables) or "this database, which has no event tables"
+        raise StoreError(f"no event {event_id} in {tables_named}", hint=NO_EVENT)
+    return 0

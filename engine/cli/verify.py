@@ -1,0 +1,74 @@
+"""What ``headrace verify`` does: compare inputs, or a statement, with the table, and print what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from headrace.api import opened
+from headrace.checking.attestation import Statement, compare, read_statement, write_statement
+from headrace.checking.verify import verify as verify_inputs
+from headrace.cli.show import show
+from headrace.errors import UsageError
+from headrace.loading.agreement import stored_contract
+from headrace.loading.database import open_existing
+from headrace.observability.progress import ProgressStyle, progress_for
+from headrace.options.load import LoadOptions
+
+__all__ = ["StatementFiles", "verify"]
+
+DIFFERENCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class StatementFiles:
+    """Where a verification's statement is written to, and the one that it is compared with."""
+
+    receipt: str | None = None
+    against: str | None = None
+
+
+def verify(
+    wanted: LoadOptions,
+    inputs: Sequence[str],
+    output: str,
+    progress: ProgressStyle,
+    files: StatementFiles,
+    *,
+    limit: int = 10,
+    values: bool = True,
+) -> int:
+    """``headrace verify``."""
+    stated = None if files.against is None else read_statement(Path(files.against))
+    if stated is not None:
+        wanted = replace(wanted, table=wanted.table or stated.table)
+        _require_same_table(wanted, stated)
+    if not inputs:
+        return _verify_statement(wanted, stated, output)
+    with opened(wanted, inputs, existing=True) as (store, table, items, settled):
+        watched = progress_for(progress)
+        found = verify_inputs(store, items, table, settled, progress=watched, limit=limit, values=values)
+        if files.receipt is not None:
+            write_statement(Path(files.receipt), found, stored_contract(store, table), store.url)
+        told = found if stated is None else compare(store, stated, found)
+    show(output, told.to_dict, told.to_text)
+    return 0 if told.ok else DIFFERENCE
+
+
+def _verify_statement(wanted: LoadOptions, stated: Statement | None, output: str) -> int:
+    """A table against a statement, without any input."""
+    if stated is None:
+        raise UsageError("there is nothing to verify", hint="name the inputs, or a statement with --against FILE")
+    with open_existing(wanted.to) as store:
+        stored_contract(store, stated.table)
+        told = compare(store, stated, None)
+    show(output, told.to_dict, told.to_text)
+    return 0 if told.ok else DIFFERENCE
+
+
+def _require_same_table(wanted: LoadOptions, stated: Statement) -> None:
+    if wanted.table != stated.table:
+        raise UsageError(
+            f"the statement is about the table {stated.table!r}, not {wanted.table!r}", hint="leave out --table"
+        )
