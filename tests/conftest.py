@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from hypothesis import settings
 from psycopg import sql
-from tests_support import Headrace
+from support.program import Headrace
 
 from headrace.execution import fork_server
 from headrace.storage import open_store

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 from typer.main import get_command
 
 from headrace.cli.main import app

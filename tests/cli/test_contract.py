@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 ROWS = "id,brightness,at\n1,313,2020-01-01T00:00:00Z\n2,314,2020-01-02T00:00:00Z\n"
 FLOATS = "id,brightness,at\n1,313.0,2020-01-01T00:00:00Z\n2,314.0,2020-01-02T00:00:00Z\n3,305.41,2020-01-02T00:00:00Z\n"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 import headrace as package
 from headrace import Engine
@@ -43,7 +43,7 @@ def test_one_snapshot_query_serves_all_batches(
 
 def test_the_pool_is_started_once(sqlite_url: str, tmp_path: Path) -> None:
     with Engine(
-        to=sqlite_url, table="t", id=["key"], mode="parallel", workers=1, enrich="workers_facts:add_pid"
+        to=sqlite_url, table="t", id=["key"], mode="parallel", workers=1, enrich="support.enrichments:add_pid"
     ) as engine:
         for start in range(0, 300, 100):
             engine.ingest(batch(range(start, start + 100)))
@@ -118,10 +118,10 @@ def test_what_workers_log_comes_out_with_worker_and_partition(
 ) -> None:
     caplog.set_level("INFO")
     with Engine(
-        to=sqlite_url, table="t", id=["key"], mode="parallel", workers=2, enrich="workers_facts:say_so"
+        to=sqlite_url, table="t", id=["key"], mode="parallel", workers=2, enrich="support.enrichments:say_so"
     ) as engine:
         engine.ingest(batch(range(100)))
-    said = [record.getMessage() for record in caplog.records if record.name == "workers_facts"]
+    said = [record.getMessage() for record in caplog.records if record.name == "support.enrichments"]
     found = [re.fullmatch(r"\[worker \d+, partition (\d)\] got (\d+) events", text) for text in said]
     assert sorted(one[1] for one in found if one) == ["0", "1"]
     assert sum(int(one[2]) for one in found if one) == 100

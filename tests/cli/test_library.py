@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import pyarrow as pa
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 from headrace import ConfigurationError, Engine, Interrupted
 from headrace.observability.stages import RunFacts, Silent

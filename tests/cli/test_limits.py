@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 COLUMNS = "event_id uuid PRIMARY KEY, k bigint, v {}, provider text, headrace_receipt bigint"
 CASES = {  # the column's type, a value that fits, those that do not

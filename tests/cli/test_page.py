@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 from headrace.observability.page import page_data
 from headrace.observability.recorder import Recorder

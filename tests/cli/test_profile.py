@@ -6,8 +6,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from servers import postgres_with_statements
-from tests_support import Headrace
+from support.program import Headrace
+from support.servers import postgres_with_statements
 
 HOW = ("--table", "e", "--id", "n,at", "--time", "at", "--chunk-rows", "500")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests_support import Headrace, scaled
+from support.program import Headrace, scaled
 
 import headrace as package
 from headrace.api import opened, options_of

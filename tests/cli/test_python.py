@@ -11,7 +11,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 import headrace
 from headrace.loading.run import ingest

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 BAD_CSV = (
     b"id,lat,at,note\n"

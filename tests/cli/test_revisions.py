@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 import headrace as package
 from headrace.cli.load import options as load_options

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
-from tests_support import Headrace
+from support.program import Headrace
 
 CSV = "n,v\n1,a\n2,b\n"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests_support import Headrace
+from support.program import Headrace
 
 import headrace as package
 from headrace.api import options_of

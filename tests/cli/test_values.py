@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from tests_support import Headrace, scaled
+from support.program import Headrace, scaled
 
 import headrace as package
 from headrace.api import opened, options_of

@@ -28,7 +28,7 @@ from contract.pieces import (
     prepared,
     stored_ids,
 )
-from tests_support import scaled
+from support.program import scaled
 
 from headrace.errors import LockTimeoutError
 from headrace.storage import open_store

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from contract.pieces import WAYS, Stop, look, make, new_ids, piece, prepared
-from tests_support import Headrace
+from support.program import Headrace
 
 from headrace.events.alert_rule import alert_key
 from headrace.storage import open_store

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from contract.pieces import TABLE, Pause, look, new_ids, piece, prepared, second_connection, stored_ids
-from proxy import Proxy, proxied
+from support.proxy import Proxy, proxied
 
 from headrace import Engine
 from headrace.errors import RetryableStoreError, StoreError

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from tests_support import Headrace
+from support.program import Headrace
 
 LINES = ("1,2020-01-01T00:00:00Z,é,0.1,1999-12-31", "2,2020-03-04T05:06:07.000089Z,ÿ,1e300,2000-02-29")
 WANTED = [(1, "é", 0.1, "1999-12-31", 1577836800.0), (2, "ÿ", 1e300, "2000-02-29", 1583298367.000089)]

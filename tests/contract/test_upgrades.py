@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from evidence import Record, keep
-from oracle import WAYS
-from tests_support import Headrace, scaled
+from support.evidence import Record, keep
+from support.oracle import WAYS
+from support.program import Headrace, scaled
 
 import headrace.storage
 from headrace import load

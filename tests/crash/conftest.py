@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from workers_support import name_semaphores
+from support.processes import name_semaphores
 
 from headrace.execution import crew
 

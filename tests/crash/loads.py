@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import workers_support
-from tests_support import Headrace
+from support import processes
+from support.program import Headrace
 
 __all__ = [
     "KEYS",
@@ -60,10 +60,10 @@ def start(
 
     Long enough that it is not over before it is struck, also where the test is kept waiting.
     """
-    options = f"--table t --id key --type key=integer --chunk-rows 20 --workers 2 --enrich workers_support:{enrich}"
+    options = f"--table t --id key --type key=integer --chunk-rows 20 --workers 2 --enrich support.processes:{enrich}"
     command = headrace.command("load", events, *options.split(), "--output", "json", *words)
     if prefix:
-        command = [sys.executable, workers_support.__file__, *command[3:]]
+        command = [sys.executable, processes.__file__, *command[3:]]
     environment = {"SEMAPHORES": prefix, "SECONDS": str(seconds), "PYTHONPATH": ":".join(filter(None, sys.path))}
     return subprocess.Popen(
         command,

@@ -18,8 +18,8 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 import pytest
-from delivery_support import KEY, Receiver, deliver_once, dispatchers, outbox, receiving
-from tests_support import Headrace, scaled
+from support.delivery import KEY, Receiver, deliver_once, dispatchers, outbox, receiving
+from support.program import Headrace, scaled
 
 import headrace as package
 from headrace.delivery.dispatcher import FIRST_PAUSE, LONGEST_PAUSE, Delivered, Dispatcher, backoff

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests_support import Headrace, scaled
+from support.program import Headrace, scaled
 
 ROWS = 60_000
 DISTINCT = 50_000

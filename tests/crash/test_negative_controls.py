@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from evidence import unkept
+from support.evidence import unkept
 
 import headrace.storage
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 from headrace.loading.run import ingest
 from headrace.options.load import LoadOptions

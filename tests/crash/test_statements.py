@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests_support import Crash, Headrace, crash_at
+from support.program import Crash, Headrace, crash_at
 
 from headrace.errors import StoreError
 from headrace.loading.run import ingest

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_support import Headrace, scaled
-from workers_facts import InTrouble
+from support.enrichments import InTrouble
+from support.program import Headrace, scaled
 
 import headrace as package
 from headrace.execution import crew
@@ -175,7 +175,7 @@ def test_workers_go_when_their_parent_is_killed(
     assert wait_for_end(workers) == set()
     assert left_in(scratch) == []
     assert idle_or_locked(headrace) == 0
-    enrich = "workers_facts:add_pid"  # another function is another job: what is in is found in the store
+    enrich = "support.enrichments:add_pid"  # another function is another job: what is in is found in the store
     again = package.load(events, to=store_url, mode="sequential", enrich=enrich, **OPTIONS)
     assert again.inserted + again.duplicate_in_store == KEYS == headrace.count("t")
 
@@ -211,15 +211,15 @@ def test_a_run_is_resumed_in_the_other_mode(
     store_url: str, headrace: Headrace, events: Path, monkeypatch: pytest.MonkeyPatch, first: Any, second: Any
 ) -> None:
     with pytest.raises(package.WorkerError):
-        package.load(events, to=store_url, mode=first, workers=1, enrich="workers_facts:refuse_sevens", **OPTIONS)
-    monkeypatch.setattr("workers_facts.refuse_sevens", lambda batch: batch)
+        package.load(events, to=store_url, mode=first, workers=1, enrich="support.enrichments:refuse_sevens", **OPTIONS)
+    monkeypatch.setattr("support.enrichments.refuse_sevens", lambda batch: batch)
     before = headrace.query("SELECT run_id FROM headrace_runs")
     report = package.load(
         events,
         to=store_url,
         mode=second,
         workers=1,
-        enrich="workers_facts:refuse_sevens",
+        enrich="support.enrichments:refuse_sevens",
         on_error="reject",
         **OPTIONS,
     )
@@ -240,7 +240,7 @@ def test_a_task_that_hangs_twice_fails_the_run_resumably(
             mode="parallel",
             workers=2,
             task_timeout=1.5,
-            enrich="workers_facts:sleep_on_sevens",
+            enrich="support.enrichments:sleep_on_sevens",
             **OPTIONS,
         )
     assert "commit partition" in str(caught.value)
@@ -248,16 +248,18 @@ def test_a_task_that_hangs_twice_fails_the_run_resumably(
     assert left_in(scratch) == []
     assert idle_or_locked(headrace) == 0
     # in this process the function does not hang: the same job goes on where it stopped
-    enrich = "workers_facts:sleep_on_sevens"
+    enrich = "support.enrichments:sleep_on_sevens"
     check_whole(headrace, package.load(events, to=store_url, mode="sequential", enrich=enrich, **OPTIONS))
 
 
 def test_workers_that_always_die_fail_a_run_with_user_code(store_url: str, headrace: Headrace, events: Path) -> None:
     with pytest.raises(package.WorkerError, match="workers failed 5 times in a row") as caught:
-        package.load(events, to=store_url, mode="parallel", workers=2, enrich="workers_facts:always_die", **OPTIONS)
+        package.load(
+            events, to=store_url, mode="parallel", workers=2, enrich="support.enrichments:always_die", **OPTIONS
+        )
     assert "always_die may be what ends them" in str(caught.value)
     # inline it does no harm, and the run goes on where it stopped
-    report = package.load(events, to=store_url, mode="sequential", enrich="workers_facts:always_die", **OPTIONS)
+    report = package.load(events, to=store_url, mode="sequential", enrich="support.enrichments:always_die", **OPTIONS)
     check_whole(headrace, report)
 
 
@@ -299,8 +301,8 @@ def test_the_users_exception_comes_back_with_its_traceback_and_addresses(
     sqlite_url: str, events: Path, mode: Any
 ) -> None:
     with pytest.raises(package.WorkerError) as caught:
-        package.load(events, to=sqlite_url, mode=mode, workers=2, enrich="workers_facts:refuse_sevens", **OPTIONS)
-    assert "workers_facts:refuse_sevens raised ValueError: seven is not to my taste" in str(caught.value)
+        package.load(events, to=sqlite_url, mode=mode, workers=2, enrich="support.enrichments:refuse_sevens", **OPTIONS)
+    assert "support.enrichments:refuse_sevens raised ValueError: seven is not to my taste" in str(caught.value)
     assert f"partition {0 if mode == 'sequential' else ''}" in str(caught.value)
     assert "events.csv, rows 0-19" in str(caught.value)
     notes = "\n".join(caught.value.__notes__)
@@ -317,7 +319,7 @@ def test_exactly_the_rows_that_fail_are_kept_as_rejects(
         to=store_url,
         mode=mode,
         workers=2,
-        enrich="workers_facts:refuse_sevens",
+        enrich="support.enrichments:refuse_sevens",
         on_error="reject",
         **OPTIONS,
     )

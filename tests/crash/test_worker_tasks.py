@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 from crash.loads import KEYS, OPTIONS, ROWS, check_whole, finish, start, wait_for_receipts, write
-from tests_support import Headrace, scaled
-from workers_support import (
+from support.processes import (
     HangOnce,
     everything_below,
     left_behind,
@@ -25,6 +24,7 @@ from workers_support import (
     wait_for_end,
     workers_below,
 )
+from support.program import Headrace, scaled
 
 import headrace as package
 

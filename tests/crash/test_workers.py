@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 from crash.loads import KEYS, LARGE, OPTIONS, ROWS, check_whole, finish, forget, start, wait_for_receipts, write
-from tests_support import Headrace, scaled
-from workers_support import (
+from support.processes import (
     Hunter,
     everything_below,
     fork_server_of,
@@ -25,6 +24,7 @@ from workers_support import (
     wait_for_end,
     workers_below,
 )
+from support.program import Headrace, scaled
 
 import headrace as package
 from headrace.execution import crew

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 pytest.importorskip("prometheus_client")
 pytest.importorskip("opentelemetry.sdk")
 
-from observe_support import Taken, load_all, scrape, value
 from prometheus_client import CollectorRegistry
+from support.observers import Taken, load_all, scrape, value
 
 from headrace import AlertRule
 from headrace.delivery import dispatcher

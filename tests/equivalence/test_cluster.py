@@ -24,7 +24,7 @@ import distributed
 import psycopg
 import pytest
 import sqlalchemy as sa
-from executors_support import (
+from support.executors import (
     HASH_KEY,
     SECRET,
     STRATEGIES,
@@ -37,7 +37,7 @@ from executors_support import (
     with_password,
     write_events,
 )
-from tests_support import Headrace, scaled
+from support.program import Headrace, scaled
 
 import headrace as package
 from headrace.execution import cluster as cluster_module
@@ -142,7 +142,7 @@ def test_a_dask_cluster_gives_the_same_table(
     headrace: Headrace, events: list[Path], cluster: Cluster, strategy: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = load(headrace.url, "s", events, mode="sequential")
-    named: Any = {"strategy": strategy, "executor": cluster.address, "enrich": "workers_facts:add_pid"}
+    named: Any = {"strategy": strategy, "executor": cluster.address, "enrich": "support.enrichments:add_pid"}
     report = load(headrace.url, "p", events, mode="parallel", **named)
     check_same(headrace, report, expected)
     pids = {pid for (pid,) in headrace.query("SELECT DISTINCT pid FROM p")}
@@ -178,7 +178,7 @@ def test_no_secret_shows_on_the_cluster(
     named: Any = {"hash": "blake2b", "mode": "parallel", "executor": cluster.address}
     load(postgres.url, "p", events, **named)
     with pytest.raises(package.WorkerError) as caught:
-        load(postgres.url, "q", events, enrich="workers_facts:refuse_sevens", **named)
+        load(postgres.url, "q", events, enrich="support.enrichments:refuse_sevens", **named)
     told = "\n".join([str(caught.value), *caught.value.__notes__, cluster.said()])
     assert SECRET not in told
     assert HASH_KEY not in told
@@ -189,7 +189,7 @@ def test_workers_on_another_machine_get_rows_as_bytes(
     postgres: Headrace, events: list[Path], far_cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = load(
-        postgres.url, "s", events, mode="sequential", enrich="workers_facts:refuse_sevens", on_error="reject"
+        postgres.url, "s", events, mode="sequential", enrich="support.enrichments:refuse_sevens", on_error="reject"
     )
     report = load(
         postgres.url,
@@ -197,7 +197,7 @@ def test_workers_on_another_machine_get_rows_as_bytes(
         events,
         mode="parallel",
         executor=far_cluster.address,
-        enrich="workers_facts:refuse_sevens",
+        enrich="support.enrichments:refuse_sevens",
         on_error="reject",
     )
     check_same(postgres, report, expected)

@@ -15,7 +15,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from executors_support import (
+from support.enrichments import blind
+from support.executors import (
     HASH_KEY,
     KEYS,
     SECRET,
@@ -28,8 +29,7 @@ from executors_support import (
     with_password,
     write_events,
 )
-from tests_support import Headrace
-from workers_facts import blind
+from support.program import Headrace
 
 import headrace as package
 
@@ -101,7 +101,7 @@ def test_any_executor_gives_the_same_table(
 def test_sources_and_rows_are_told_where_rows_travel_as_bytes(
     store_url: str, headrace: Headrace, events: list[Path], executors: dict[str, Executor]
 ) -> None:
-    enriched: Any = {"enrich": "workers_facts:refuse_sevens"}
+    enriched: Any = {"enrich": "support.enrichments:refuse_sevens"}
     with pytest.raises(package.WorkerError, match=r"early\.csv, rows 0-29") as caught:
         load(store_url, "q", events, mode="parallel", executor=executors["far"], **enriched)
     assert "in refuse_sevens" in "\n".join(caught.value.__notes__)

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 pytest.importorskip("prometheus_client")
 pytest.importorskip("opentelemetry.sdk")
 
-from observe_support import lines_of, load_all
+from support.observers import lines_of, load_all
 
 from headrace.observability.log_format import JsonLines, Sampled
 from headrace.observability.narrator import Narrator, Thresholds

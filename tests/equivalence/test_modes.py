@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from tests_support import Headrace
+from support.program import Headrace
 
 import headrace as package
 from headrace.events.alert_rule import AlertRule
@@ -39,7 +39,7 @@ TYPES = {"key": "integer", "at": "timestamp", "value": "string"}
 RULES = (
     AlertRule("odd", where="key % 2 = 1"),
     AlertRule("a value", where="value LIKE 'a%'"),
-    AlertRule("long", function="alerts_support:is_long"),
+    AlertRule("long", function="support.alert_rules:is_long"),
 )
 BOOKS = ("read", "inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 pytest.importorskip("prometheus_client")
 pytest.importorskip("opentelemetry.sdk")
 
-from observe_support import MODES, Taken, lines_of, load_all, scrape, value
 from opentelemetry.sdk.trace import ReadableSpan
+from support.observers import MODES, Taken, lines_of, load_all, scrape, value
 
 from headrace import ConfigurationError, WorkerError
 from headrace.observability.command import Watching

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests_support import Crash, crash_at, scaled
+from support.program import Crash, crash_at, scaled
 
 from headrace.events.alert_rule import AlertRule
 from headrace.loading.replay import replay

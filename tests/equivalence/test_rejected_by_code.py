@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 import headrace as package
 from headrace import AlertRule

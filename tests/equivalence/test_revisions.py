@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evidence import Record, keep
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from tests_support import Crash, Headrace, crash_at, scaled
+from support.evidence import Record, keep
+from support.program import Crash, Headrace, crash_at, scaled
 from xxhash import xxh3_128_digest
 
 from headrace.events import alert_judge

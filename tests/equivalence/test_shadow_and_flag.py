@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from openfeature import api
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
-from tests_support import Headrace
+from support.program import Headrace
 
 import headrace as package
 import headrace.loading.shadow
@@ -78,7 +78,7 @@ def test_shadow_compares_alerts(
     assert shadowed(sqlite_url, events, monkeypatch, alerts=[good]).shadow == "8 chunks equal"
     assert Headrace(sqlite_url, events.parent).query("SELECT count(*) FROM headrace_alerts") == [(100,)]
     # 50 rows of a chunk, 25 or so of a partition: a rule that sees that gives other answers in parallel
-    bad = package.AlertRule("few", function="alerts_support:is_one_of_few")
+    bad = package.AlertRule("few", function="support.alert_rules:is_one_of_few")
     report = shadowed(sqlite_url, events, monkeypatch, alerts=[bad], provider="other")
     assert report.shadow == "6 of 8 chunks differ"  # the last two bring nothing new
     (error, *_) = [record for record in caplog.records if record.name == "headrace.shadow"]

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from evidence import Record, keep
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import WAYS
-from tests_support import Headrace, scaled
+from support.evidence import Record, keep
+from support.oracle import WAYS
+from support.program import Headrace, scaled
 
 import headrace as package
 from headrace.loading.known_ids import KnownIds
@@ -59,7 +59,16 @@ def test_no_clock_of_the_client_makes_a_duplicate(store_url: str, headrace: Head
     inserted = []
     for days in (-40, 40):
         done = subprocess.run(
-            [sys.executable, str(TESTS / "shifted_cli.py"), str(days), "load", "all.jsonl", *words, "--output", "json"],
+            [
+                sys.executable,
+                str(TESTS / "support" / "shifted_cli.py"),
+                str(days),
+                "load",
+                "all.jsonl",
+                *words,
+                "--output",
+                "json",
+            ],
             env=headrace.environment(),
             cwd=headrace.folder,
             capture_output=True,

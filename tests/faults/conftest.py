@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from nursery import Nursery
+from support.nursery import Nursery
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evidence import Record, keep
-from failpoints import FAULT, HITS
-from nursery import Ended, Nursery
-from oracle import OPTIONS, WAYS, Found, Oracle, first_wins, forget
-from tests_support import Headrace, scaled
-from workers_support import left_behind
+from support.evidence import Record, keep
+from support.failpoints import FAULT, HITS
+from support.nursery import Ended, Nursery
+from support.oracle import OPTIONS, WAYS, Found, Oracle, first_wins, forget
+from support.processes import left_behind
+from support.program import Headrace, scaled
 
 ROWS = 60
 BOTH = ("before", "after")

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from evidence import Record, keep
-from nursery import Ended, Nursery
-from oracle import OPTIONS, WAYS, Oracle, first_wins, forget
-from tests_support import Headrace, scaled
-from workers_support import left_behind
+from support.evidence import Record, keep
+from support.nursery import Ended, Nursery
+from support.oracle import OPTIONS, WAYS, Oracle, first_wins, forget
+from support.processes import left_behind
+from support.program import Headrace, scaled
 
 WHOLE = scaled(10) == 10
 # of a hundred tries: a load in parallel mode costs several times one in sequential mode

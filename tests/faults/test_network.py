@@ -12,10 +12,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from evidence import Record, keep
-from oracle import Oracle, forget
-from proxy import Proxy, Trouble, drop_all, proxied, reset
-from tests_support import Headrace, scaled
+from support.evidence import Record, keep
+from support.oracle import Oracle, forget
+from support.program import Headrace, scaled
+from support.proxy import Proxy, Trouble, drop_all, proxied, reset
 
 import headrace as package
 from headrace import AlertRule

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from evidence import BEGIN, END, Record, write_page
-from nursery import Nursery
-from oracle import OPTIONS, Found, Oracle
-from tests_support import Headrace
+from support.evidence import BEGIN, END, Record, write_page
+from support.nursery import Nursery
+from support.oracle import OPTIONS, Found, Oracle
+from support.program import Headrace
 
 DAMAGE = {
     "nothing": ([], Found(0, 0, 0)),

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pytest
 from contract.pieces import WAYS as WAYS_TO_WRITE
 from contract.pieces import new_ids, piece, prepared
-from evidence import Record, keep
-from nursery import Ended, Nursery
-from oracle import OPTIONS, WAYS, Oracle, first_wins, forget
-from proxy import proxied
-from servers import OwnPostgres, own_postgres, pgbouncer, small_disk
-from tests_support import Headrace, scaled
+from support.evidence import Record, keep
+from support.nursery import Ended, Nursery
+from support.oracle import OPTIONS, WAYS, Oracle, first_wins, forget
+from support.program import Headrace, scaled
+from support.proxy import proxied
+from support.servers import OwnPostgres, own_postgres, pgbouncer, small_disk
 
 import headrace as package
 from headrace import AlertRule

@@ -14,9 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from evidence import Record, keep
 from hypothesis import given
 from hypothesis import strategies as st
+from support.evidence import Record, keep
 
 from headrace.partitioning.contract import Contract, arrow_type, key_check
 from headrace.partitioning.encoding import encode

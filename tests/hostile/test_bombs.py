@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from evidence import Record, keep
-from tests_support import Headrace
+from support.evidence import Record, keep
+from support.program import Headrace
 
 MIB = 1 << 20
 LIMIT = 512 * MIB

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from evidence import Record, keep
-from tests_support import scaled
+from support.evidence import Record, keep
+from support.program import scaled
 
 from headrace import Engine, HeadraceError, load
 from headrace.errors import ConfigurationError, InputError, SchemaError

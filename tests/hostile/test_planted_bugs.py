@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from evidence import Record, keep, unkept
+from support.evidence import Record, keep, unkept
 
 import headrace.storage
 

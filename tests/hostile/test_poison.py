@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from evidence import Record, keep
-from tests_support import Headrace, scaled
+from support.evidence import Record, keep
+from support.program import Headrace, scaled
 
 ROWS = scaled(1_000_000)
 EVERY = 10_000

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from evidence import Record, keep
-from feeds_support import Answer, feeds_server
-from tests_support import Headrace
+from support.evidence import Record, keep
+from support.feeds import Answer, feeds_server
+from support.program import Headrace
 
 import headrace
 import headrace.storage

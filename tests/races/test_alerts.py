@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 import headrace as package
 from headrace import AlertRule
@@ -130,7 +130,13 @@ def test_a_wrong_rule_leaves_nothing_behind(headrace: Headrace) -> None:
 
 def test_a_rule_sees_the_columns_of_an_enrichment(store_url: str, tmp_path: Path) -> None:
     path = write(tmp_path, "events", list(range(20)))
-    named: Any = {"to": store_url, "table": "t", "id": ["key"], "chunk_rows": 5, "enrich": "alerts_support:add_parity"}
+    named: Any = {
+        "to": store_url,
+        "table": "t",
+        "id": ["key"],
+        "chunk_rows": 5,
+        "enrich": "support.alert_rules:add_parity",
+    }
     report = package.load(path, **named, alerts=[AlertRule("odd", where="parity = 'odd'")])
     assert report.alerts == 5
     with pytest.raises(package.ConfigurationError, match='"party" not found'):

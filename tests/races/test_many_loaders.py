@@ -24,8 +24,8 @@ import duckdb
 import psycopg
 import pytest
 from contract.pieces import look
-from races_support import PATIENCE
-from tests_support import Headrace, scaled
+from support.program import Headrace, scaled
+from support.races import PATIENCE
 
 import headrace
 from headrace.storage import open_store
@@ -93,7 +93,7 @@ def commands(company: Sequence[str], urls: Sequence[str], table: str, files: Seq
         mode = ["sequential"] if strategy == "sequential" else ["parallel", "--strategy", strategy]
         how = ["--mode", *mode, "--workers", 1 + number % 2, "--chunk-rows", ROWS // 10]
         words = ["load", file, "--to", url, "--table", table, *how, "--output", "json"]
-        blind = [sys.executable, str(TESTS / "blind_cli.py"), *map(str, words)]
+        blind = [sys.executable, str(TESTS / "support" / "blind_cli.py"), *map(str, words)]
         found.append(blind if number == 0 else Headrace(url, file.parent).command(*words))
     return found
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 from contract.pieces import look
 from races.test_many_loaders import gate, started
-from races_support import PATIENCE
-from tests_support import Headrace, scaled
+from support.program import Headrace, scaled
+from support.races import PATIENCE
 
 KEYS = scaled(20_000)
 VERSIONS = 3

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 from contract.pieces import Pause, Stop, look
-from races_support import id_of
-from tests_support import scaled
+from support.program import scaled
+from support.races import id_of
 
 import headrace
 from headrace.errors import WorkerError

@@ -19,9 +19,9 @@ from itertools import chain
 import pyarrow as pa
 import pytest
 from contract.pieces import look, make
-from naive_loader import NaiveLoader
-from races_support import PATIENCE, Meeting, Row, chunks_of_round, first_of_each, id_of
-from tests_support import scaled
+from support.naive_loader import NaiveLoader
+from support.program import scaled
+from support.races import PATIENCE, Meeting, Row, chunks_of_round, first_of_each, id_of
 
 import headrace
 from headrace.execution.orders import CommitOrder

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 from headrace import load
 from headrace.partitioning.partition import partition_of

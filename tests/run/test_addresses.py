@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evidence import Record, keep
-from feeds_support import Answer, feeds_server
-from run_support import rounds
-from tests_support import Headrace
+from support.evidence import Record, keep
+from support.feeds import Answer, feeds_server
+from support.polling import rounds
+from support.program import Headrace
 
 from headrace.errors import ConfigurationError, HeadraceError, InputError
 from headrace.reading.fetch import guard

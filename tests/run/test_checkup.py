@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from run_support import rounds
-from tests_support import Headrace
+from support.polling import rounds
+from support.program import Headrace
 
 from headrace.checking.doctor import Finding
 from headrace.options.flag import FLAG

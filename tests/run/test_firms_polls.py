@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feeds_support import Answer, feeds_server
-from tests_support import Headrace
+from support.feeds import Answer, feeds_server
+from support.program import Headrace
 
 FILE = """
 [run]

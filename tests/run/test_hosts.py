@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from feeds_support import Answer, Feeds, feeds_server
-from run_support import START, FakeClock, hear, rounds
-from tests_support import Headrace
+from support.feeds import Answer, Feeds, feeds_server
+from support.polling import START, FakeClock, hear, rounds
+from support.program import Headrace
 
 from headrace.errors import StoreError
 from headrace.polling.config_file import read_settings

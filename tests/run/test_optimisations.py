@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feeds_support import Answer, Feeds, feeds_server
-from run_support import Rounds, hear, rounds
+from support.feeds import Answer, Feeds, feeds_server
+from support.polling import Rounds, hear, rounds
 
 from headrace.errors import StoreError
 from headrace.loading.session import Session

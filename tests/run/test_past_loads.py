@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from run_support import rounds
-from tests_support import Headrace
+from support.polling import rounds
+from support.program import Headrace
 
 from headrace.cli.history import history
 from headrace.errors import UsageError

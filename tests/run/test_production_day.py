@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feeds_support import Answer, Feeds, feeds_server
-from run_support import START, FakeClock, Rounds, rounds
-from tests_support import Headrace, scaled
+from support.feeds import Answer, Feeds, feeds_server
+from support.polling import START, FakeClock, Rounds, rounds
+from support.program import Headrace, scaled
 
 from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.sinks import FunctionSink

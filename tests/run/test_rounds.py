@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from feeds_support import Answer, feeds_server
-from run_support import rounds
-from tests_support import Headrace
+from support.feeds import Answer, feeds_server
+from support.polling import rounds
+from support.program import Headrace
 
 RULES = """
 [[providers.p.alerts]]

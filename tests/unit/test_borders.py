@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-from evidence import keep_pairs
+from support.evidence import keep_pairs
 
 from headrace.events.prepare import prepare
 from headrace.partitioning.contract import Contract

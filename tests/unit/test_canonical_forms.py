@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evidence import keep_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.evidence import keep_pairs
 
 from headrace.events.prepare import prepare
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type

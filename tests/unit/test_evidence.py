@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import evidence
 import pytest
+from support import evidence
 
 TESTS = Path(__file__).resolve().parents[1]
-KEEPS = re.compile(r"^from evidence import .*\bkeep", re.MULTILINE)
+KEEPS = re.compile(r"^from support.evidence import .*\bkeep", re.MULTILINE)
 
 
 def test_every_suite_that_keeps_records_is_run_by_make_reliability() -> None:

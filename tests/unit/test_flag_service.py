@@ -8,7 +8,6 @@ import sys
 from threading import Event, Thread
 
 import pytest
-from flags_support import chosen, register, serve
 from openfeature import api
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.event import EventDetails, ProviderEvent
@@ -22,6 +21,7 @@ from openfeature.exception import (
 from openfeature.flag_evaluation import FlagResolutionDetails, Reason
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 from openfeature.provider.no_op_provider import NoOpProvider
+from support.flags import chosen, register, serve
 
 from headrace.options.flag import FLAG, Decision, Mode
 

@@ -6,9 +6,9 @@ from fractions import Fraction
 from typing import Any, Literal
 
 import pytest
-from flags_support import chosen, serve
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.flags import chosen, serve
 from xxhash import xxh3_64_intdigest
 
 from headrace.errors import ConfigurationError

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from pool_support import commit_order
+from support.pools import commit_order
 
 from headrace.execution import workers
 from headrace.execution.orders import CommitOrder

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests_support import scaled
+from support.program import scaled
 
 from headrace.errors import HeadraceError
 from headrace.reading import json_fast, json_reader

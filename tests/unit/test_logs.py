@@ -22,9 +22,9 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-import logs_support as work
 import pytest
-from tests_support import scaled
+from support import worker_logs as work
+from support.program import scaled
 
 from headrace.runtime.worker_logs import Channel, WorkerFields, connect_logging, worker_logging, working_on
 
@@ -155,7 +155,7 @@ def test_no_worker_waits_for_a_coordinator_that_is_dead(tmp_path: Path) -> None:
     script.write_text(
         "import multiprocessing, os, signal, sys\n"
         "from headrace.runtime.worker_logs import worker_logging\n"
-        "from logs_support import log_without_end\n"
+        "from support.worker_logs import log_without_end\n"
         "if __name__ == '__main__':\n"
         "    with worker_logging() as channel:\n"
         "        context = multiprocessing.get_context('spawn')\n"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from pool_support import (
+from support.pools import (
     BROKEN,
     EVENTS,
     FakeCrew,

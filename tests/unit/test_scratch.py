@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests_support import scaled
+from support.program import scaled
 
 from headrace.runtime.scratch import scratch_folder, sweep, sweep_abandoned
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests_support import Crash
+from support.program import Crash
 from world import commands, loads, places, polling, servers, tables  # noqa: F401 - they register their acts
 from world.database import Database, Sqlite
 from world.files import make_rows

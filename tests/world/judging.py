@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from threading import Event
 
-from tests_support import Crash
+from support.program import Crash
 from world.judge import Said, always, done, inserted
 from world.moments import wrong_clocks
 from world.oracle import Input, expected

@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Any, Literal
 
-import shifted_cli
-from tests_support import Crash
+from support import shifted_cli
+from support.program import Crash
 
 from headrace import storage
 from headrace.execution import workers

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
-from servers import own_postgres
+from support.servers import own_postgres
 from world.allowed import switched_off
 from world.database import USER, Database, Postgres
 from world.history import History, Played, draw, play, shortened

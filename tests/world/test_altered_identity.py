@@ -6,8 +6,8 @@ import sqlite3
 
 import pyarrow as pa
 import pytest
-from run_support import rounds
-from tests_support import Headrace
+from support.polling import rounds
+from support.program import Headrace
 
 import headrace as library
 from headrace.errors import HeadraceError, SchemaError

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from feeds_support import Answer, Feeds, feeds_server
-from run_support import Rounds, rounds
-from tests_support import Headrace
+from support.feeds import Answer, Feeds, feeds_server
+from support.polling import Rounds, rounds
+from support.program import Headrace
 
 import headrace as hr
 from headrace.errors import InputError

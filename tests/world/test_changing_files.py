@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 import headrace as hr
 from headrace.api import load_with, options_of

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feeds_support import Answer, feeds_server
-from run_support import START, FakeClock, Rounds, rounds
-from tests_support import Headrace
+from support.feeds import Answer, feeds_server
+from support.polling import START, FakeClock, Rounds, rounds
+from support.program import Headrace
 
 import headrace as library
 from headrace.loading import run

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evidence import Record, keep, unkept
+from support.evidence import Record, keep, unkept
 from world.history import History
 from world.world import Setup
 

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 import headrace as package
 from headrace.storage import open_store

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from run_support import rounds
-from tests_support import Headrace
+from support.polling import rounds
+from support.program import Headrace
 
 import headrace as library
 from headrace.errors import ContractError
@@ -120,7 +120,7 @@ def test_a_late_member_is_a_reject_that_no_replay_makes_a_duplicate(
 
 
 def test_columns_of_an_enrichment_are_no_part_of_the_row(files: Headrace) -> None:
-    options = {"to": files.url, "table": "t", "enrich": "world_support:with_length"}
+    options = {"to": files.url, "table": "t", "enrich": "support.user_functions:with_length"}
     library.load([{"a": "x"}], **options)
     report = library.load([{"a": "x"}, {"a": "yy"}], **options)
     assert (report.inserted, report.duplicate_in_store) == (1, 1)

@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 import headrace as library
 from headrace.storage.sql.ledger_rows import LONGEST_KEY, bounded

@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from servers import OwnPostgres, own_postgres
-from tests_support import Headrace
+from support.program import Headrace
+from support.servers import OwnPostgres, own_postgres
 
 from headrace import Engine
 from headrace.api import load_with, options_of

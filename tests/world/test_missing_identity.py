@@ -10,8 +10,8 @@ import sqlite3
 from typing import Any
 
 import pytest
-from run_support import rounds
-from tests_support import Headrace
+from support.polling import rounds
+from support.program import Headrace
 
 import headrace as library
 

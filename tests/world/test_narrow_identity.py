@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from run_support import rounds
-from tests_support import Headrace
+from support.polling import rounds
+from support.program import Headrace
 
 import headrace as library
 from headrace.observability import prometheus

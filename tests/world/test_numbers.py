@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from contract.test_upgrades import first_release
-from tests_support import Headrace
+from support.program import Headrace
 
 import headrace as library
 from headrace import AlertRule

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from run_support import rounds
-from tests_support import Headrace
+from support.polling import rounds
+from support.program import Headrace
 
 import headrace as library
 from headrace.errors import UsageError

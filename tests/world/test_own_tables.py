@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from contract.pieces import look, make
-from tests_support import Headrace
+from support.program import Headrace
 
 import headrace
 from headrace.errors import HeadraceError, SchemaError

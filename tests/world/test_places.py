@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from run_support import rounds
+from support.polling import rounds
 
 import headrace as library
 from headrace.errors import ConfigurationError

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 from headrace import Engine
 from headrace.api import load_with, options_of
@@ -141,7 +141,7 @@ def test_a_neighbour_who_deletes_whatever_comes_is_told_of_in_the_end(
 
 @pytest.mark.usefixtures("either_way")
 def test_what_the_users_code_refused_is_not_missing(store_url: str, headrace: Headrace) -> None:
-    how: dict[str, Any] = {"enrich": "world_support:refuse_sevens", "on_error": "reject", "prove": True}
+    how: dict[str, Any] = {"enrich": "support.user_functions:refuse_sevens", "on_error": "reject", "prove": True}
     report = loaded(headrace, rows(range(ROWS)), **how)
     assert (report.proved, report.rejected) == (report.inserted, ROWS // 7 + 1)
 

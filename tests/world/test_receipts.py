@@ -10,7 +10,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 from headrace import AlertRule
 from headrace.api import load_with, options_of
@@ -244,7 +244,7 @@ def test_a_replayed_row_that_is_gone_is_kept_again(store_url: str, headrace: Hea
 
 
 def test_events_that_the_users_code_refused_are_not_missing(store_url: str, headrace: Headrace, events: Path) -> None:
-    how: dict[str, Any] = {"enrich": "world_support:refuse_sevens", "on_error": "reject"}
+    how: dict[str, Any] = {"enrich": "support.user_functions:refuse_sevens", "on_error": "reject"}
     stopped(headrace, events, **how)
     report = loaded(headrace, events, **how)
     assert (report.notes, report.resumed, report.rejected) == ((), True, ROWS // 7 + 1)

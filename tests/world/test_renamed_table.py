@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests_support import Headrace
+from support.program import Headrace
 
 ROWS = "k,at\n1,2024-01-01T00:00:00Z\n2,2024-01-02T00:00:00Z\n"
 

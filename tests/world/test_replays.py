@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tests_support import Crash, Headrace, crash_at
+from support.program import Crash, Headrace, crash_at
 
 import headrace as package
 from headrace.cli import load

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 from contract.pieces import batch, look, make, new_ids, piece, prepared, stored_ids
 from contract.test_failures import Once, _trouble, end_other_sessions
-from delivery_support import outbox
 from psycopg import sql
+from support.delivery import outbox
 
 from headrace.delivery.dispatcher import Dispatcher, Sent
 from headrace.errors import ConnectionLostError, RetryableStoreError, StoreError

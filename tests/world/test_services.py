@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from servers import OwnPostgres, own_postgres
+from support.servers import OwnPostgres, own_postgres
 
 import headrace as library
 from headrace.delivery.dispatcher import Delivered, Dispatcher

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from feeds_support import Answer, feeds_server
-from tests_support import Headrace
+from support.feeds import Answer, feeds_server
+from support.program import Headrace
 
 import headrace as hr
 from headrace.api import load_with, options_of

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from feeds_support import Answer, Feeds, feeds_server
-from run_support import FakeClock, Rounds, hear, rounds
-from tests_support import Headrace
+from support.feeds import Answer, Feeds, feeds_server
+from support.polling import FakeClock, Rounds, hear, rounds
+from support.program import Headrace
 
 from headrace.polling import service, unchanged
 from headrace.polling.config_file import read_settings

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests_support import Headrace
+from support.program import Headrace
 
 from headrace import Engine, load
 from headrace.errors import UsageError

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
-from evidence import keep_world
-from tests_support import scaled
+from support.evidence import keep_world
+from support.program import scaled
 from world.allowed import switched_off
 from world.database import Database
 from world.history import draw, play

@@ -92,9 +92,9 @@ def deliver_once(database: str, webhook: str, lease: float, at_once: int) -> Non
 def dispatchers() -> Any:
     """A context whose processes start in no time, with Headrace imported already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["delivery_support"])
+    context.set_forkserver_preload(["support.delivery"])
     # the server of a suite's own package: it starts with the first process, and has its path from here
     os.environ["PYTHONPATH"] = os.pathsep.join(
-        dict.fromkeys([str(Path(__file__).parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+        dict.fromkeys([str(Path(__file__).parents[1]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
     )
     return context

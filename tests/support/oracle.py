@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests_support import Headrace
+from support.program import Headrace
 
 __all__ = ["OPTIONS", "WAYS", "Found", "Oracle", "first_wins", "forget"]
 

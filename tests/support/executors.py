@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests_support import Headrace
 
 import headrace as package
+from support.program import Headrace
 
 __all__ = [
     "BOOKS",

@@ -13,7 +13,8 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 import sqlalchemy as sa
-from quick_start import QuickStart
+
+from support.quick_start import QuickStart
 
 __all__ = ["Crash", "Headrace", "crash_at", "scaled"]
 

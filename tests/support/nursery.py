@@ -130,9 +130,8 @@ def _be_headrace(order: dict[str, Any], said: list[Path]) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(order["folder"])
         os.environ.update(order["environment"])
-        import failpoints  # noqa: PLC0415 - importing it installs what the environment says
-
         from headrace.cli.main import main  # noqa: PLC0415 - likewise
+        from support import failpoints  # noqa: PLC0415 - importing it installs what the environment says
 
         # what workers import as the main program
         sys.modules["__main__"].__spec__ = None

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tests_support import Headrace
 
 import headrace as package
+from support.program import Headrace
 
 __all__ = [
     "HangOnce",

@@ -69,7 +69,7 @@ def add_double(events: pa.RecordBatch) -> pa.RecordBatch:
 
 def say_so(events: pa.RecordBatch) -> pa.RecordBatch:
     """Logs how many events it got."""
-    logging.getLogger("workers_facts").info("got %d events", events.num_rows)
+    logging.getLogger("support.enrichments").info("got %d events", events.num_rows)
     return events
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from golden.reference import encoding, event_id
-from naive_loader import PAGE
+
+from support.naive_loader import PAGE
 
 __all__ = ["PATIENCE", "Meeting", "Row", "chunks_of_round", "first_of_each", "id_of"]
 

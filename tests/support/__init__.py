@@ -1,0 +1,1 @@
+"""What several suites share, each module named for what it gives."""
