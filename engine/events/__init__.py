@@ -1,1 +1,1 @@
-"""What becomes of a row: event ID, enrichment, alert rules, revisions. Knows no process."""
+"""What becomes of a row: event ID, enrichment, alert rules, revisions. It knows no process."""

@@ -1,3 +1,1 @@
-"""The coordinator: agrees, reads ahead, decides, dispatches, counts. Speaks to the store, never SQL. Read
-`headrace.loading.run` first.
-"""
+"""The coordinator: it agrees, reads ahead, decides, dispatches, counts. It speaks to the store, never SQL."""

@@ -13,9 +13,10 @@ committed in a thread. In parallel mode the same orders go to a pool, and the ne
 one commits. The coordinator alone knows which IDs were met and which exist, so that no two workers can disagree.
 Counters move only when a commit has returned.
 
-Where a chunk passes, in order: `source` (rows), `intake` (read ahead, gathered), `worker` and `prepare` (event IDs),
-`microbatch` and `known` (first seen? in the snapshot?), `slicing` (orders), `workers` and `pool` (who carries them
-out), `worker` again (enrichment, alert rules), `storage.sql.store` (the transaction), `closing` (the books).
+Where a chunk passes, in order: `reading.inputs` (rows), `intake` (read ahead, gathered), `execution.tasks` and
+`events.prepare` (event IDs), `micro_batch` and `known_ids` (first seen? in the snapshot?), `slicing` (orders),
+`execution.workers` and `execution.pool` (who carries them out), `execution.tasks` again (enrichment, alert rules),
+`storage.sql.store` (the transaction), `close_run` (the books).
 """
 
 from __future__ import annotations

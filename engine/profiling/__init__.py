@@ -1,1 +1,1 @@
-"""Whether parallel mode would pay. Loads only into trials."""
+"""Would parallel mode pay? It loads only into trials."""

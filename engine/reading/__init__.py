@@ -1,1 +1,1 @@
-"""From whatever the user names to typed chunks and rejects. Knows no database and no event ID."""
+"""From whatever the user names to typed chunks and rejects. It knows no database and no event ID."""

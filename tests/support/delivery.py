@@ -95,6 +95,8 @@ def dispatchers() -> Any:
     context.set_forkserver_preload(["support.delivery"])
     # the server of a suite's own package: it starts with the first process, and has its path from here
     os.environ["PYTHONPATH"] = os.pathsep.join(
-        dict.fromkeys([str(Path(__file__).parents[1]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+        dict.fromkeys(
+            [str(Path(__file__).parents[1]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        )
     )
     return context

@@ -9,6 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from support import rooms
+
 import headrace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +31,20 @@ def test_every_package_is_installed() -> None:
         for init in home.rglob("__init__.py")
     }
     assert sorted(found) == told
+
+
+def test_the_map_of_the_rooms_is_drawn_from_the_import_contract() -> None:
+    for path, text in rooms.shown_in().items():
+        assert path.read_text() == text, f"{path}: run `python tests/support/rooms.py`"
+
+
+def test_control_a_room_that_is_missing_on_the_map_is_seen() -> None:
+    page = rooms.in_the_docs((ROOT / "docs" / "explanation.md").read_text())
+    assert rooms.in_the_docs(page.replace("| `loading` |", "| `hall` |")) == page
+
+
+def test_the_top_shows_rooms_and_at_most_eight_files() -> None:
+    assert len([path for path in (ROOT / "engine").iterdir() if path.is_file()]) <= 8
 
 
 def test_every_module_says_what_it_exports() -> None:
