@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NOTHING", "PARTS", "Digest", "Part", "parts_of"]
+__all__ = ["NOTHING", "PARTS", "Digest", "DigestPart", "parts_of"]
 
 PARTS = 16
 _BITS = 128
@@ -29,19 +29,19 @@ _RECORD = 1 + 8 + 16 + 16  # part, count, XOR, sum
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DigestPart:
     """The count of some IDs, and their XOR and their sum modulo 2¹²⁸ as big-endian numbers."""
 
     count: int = 0
     xor: int = 0
     sum: int = 0
 
-    def __add__(self, other: Part) -> Part:
-        return Part(self.count + other.count, self.xor ^ other.xor, (self.sum + other.sum) & _MASK)
+    def __add__(self, other: DigestPart) -> DigestPart:
+        return DigestPart(self.count + other.count, self.xor ^ other.xor, (self.sum + other.sum) & _MASK)
 
-    def __sub__(self, other: Part) -> Part:
+    def __sub__(self, other: DigestPart) -> DigestPart:
         """What `self` has beyond `other`, if `other` is a part of it."""
-        return Part(self.count - other.count, self.xor ^ other.xor, (self.sum - other.sum) & _MASK)
+        return DigestPart(self.count - other.count, self.xor ^ other.xor, (self.sum - other.sum) & _MASK)
 
     @property
     def only_id(self) -> bytes | None:
@@ -49,14 +49,14 @@ class Part:
         return self.xor.to_bytes(16, "big") if self.count == 1 and self.xor == self.sum else None
 
 
-_EMPTY = Part()
+_EMPTY = DigestPart()
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A `Part` for each of the 16."""
+    """A `DigestPart` for each of the 16."""
 
-    parts: tuple[Part, ...] = (_EMPTY,) * PARTS
+    parts: tuple[DigestPart, ...] = (_EMPTY,) * PARTS
 
     @classmethod
     def of(cls, ids: NDArray[np.uint8]) -> Digest:
@@ -73,7 +73,7 @@ class Digest:
         parts = [_EMPTY] * PARTS
         for at, number in enumerate(present):
             xor = high.xors[at] << 64 | low.xors[at]
-            parts[number] = Part(int(counts[number]), xor, (high.sums[at] << 64) + low.sums[at] & _MASK)
+            parts[number] = DigestPart(int(counts[number]), xor, (high.sums[at] << 64) + low.sums[at] & _MASK)
         return cls(tuple(parts))
 
     @classmethod
@@ -85,7 +85,7 @@ class Digest:
         return Digest(tuple(one + two for one, two in zip(self.parts, other.parts, strict=True)))
 
     @property
-    def whole(self) -> Part:
+    def whole(self) -> DigestPart:
         """All parts as one."""
         return sum(self.parts, _EMPTY)
 
@@ -109,7 +109,7 @@ class Digest:
             count, xor, total = (
                 int.from_bytes(data[start + low : start + high], "big") for low, high in ((1, 9), (9, 25), (25, 41))
             )
-            parts[data[start]] = Part(count, xor, total)
+            parts[data[start]] = DigestPart(count, xor, total)
         return cls(tuple(parts))
 
     def to_list(self) -> list[dict[str, object]]:
@@ -122,7 +122,9 @@ class Digest:
     @classmethod
     def from_list(cls, data: Iterable[Mapping[str, object]]) -> Digest:
         """What `to_list` gave. Raises `ValueError` or `KeyError` for anything else."""
-        parts = tuple(Part(int(str(one["count"])), int(str(one["xor"]), 16), int(str(one["sum"]), 16)) for one in data)
+        parts = tuple(
+            DigestPart(int(str(one["count"])), int(str(one["xor"]), 16), int(str(one["sum"]), 16)) for one in data
+        )
         if len(parts) != PARTS:
             raise ValueError(f"{len(parts)} parts are not {PARTS}")
         return cls(parts)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from headrace.storage.rejects import Reject
 
-__all__ = ["Difference", "Repeats"]
+__all__ = ["DifferingRow", "Repeats"]
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class DifferingRow:
     """A row that must be kept aside. `at` is its position: an event's in `Slice.events`, or a repeat's after those.
 
     ``revision``: it has another payload than the row of the table. ``tie``: likewise, and its version is that row's, so
@@ -52,5 +52,5 @@ class Repeats:
     columns: Sequence[str]
     own: Sequence[Sequence[str]]
     groups: NDArray[np.int64]
-    reject: Callable[[Difference], Reject]
+    reject: Callable[[DifferingRow], Reject]
     alerts: pa.RecordBatch | None = None

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 from headrace.storage.holdings import LedgerEntry
 
-__all__ = ["Address", "Counts", "Progress", "Receipt", "RunRecord", "RunStatus", "Runs"]
+__all__ = ["Address", "Counts", "Receipt", "RunProgress", "RunRecord", "RunStatus", "Runs"]
 
 RunStatus = Literal["running", "done", "failed", "interrupted"]
 
@@ -113,7 +113,7 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RunProgress:
     """How far a run is: the slices committed, their books, and when the last commit was, by the server's clock.
 
     `ago` is how many seconds that was, by the same clock.
@@ -168,7 +168,7 @@ class Runs(Protocol):
         """One run by its ID, or by a prefix of it that is unique."""
         ...
 
-    def progress(self, run_ids: Sequence[str]) -> dict[str, Progress]:
+    def progress(self, run_ids: Sequence[str]) -> dict[str, RunProgress]:
         """How far runs are by their receipts: of those that have any. One statement."""
         ...
 

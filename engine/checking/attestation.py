@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.checking.audit import Difference
+from headrace.checking.audit import ReceiptDifference
 from headrace.checking.verify import audited, settled
 from headrace.checking.verify_result import Verification
 from headrace.errors import UsageError
@@ -33,13 +33,13 @@ from headrace.storage.digest import NOTHING, PARTS, Digest
 from headrace.storage.interface import Store
 from headrace.version import __version__
 
-__all__ = ["Check", "Comparison", "Statement", "compare", "read_statement", "write_statement"]
+__all__ = ["Attestation", "Check", "Comparison", "compare", "read_statement", "write_statement"]
 
 FORMAT = "headrace verification 1"
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class Attestation:
     """What a file says: the table, whether it was in order, the digests, and the receipts as (first, last) of runs."""
 
     table: str
@@ -73,7 +73,7 @@ class Comparison:
     made_at: str
     stated_ok: bool
     checks: Sequence[Check]
-    differences: Sequence[Difference]
+    differences: Sequence[ReceiptDifference]
     verification: Verification | None = None
 
     @property
@@ -131,7 +131,7 @@ def write_statement(path: Path, found: Verification, contract: Contract, databas
         ) from error
 
 
-def read_statement(path: Path) -> Statement:
+def read_statement(path: Path) -> Attestation:
     """What the file says. Raises `UsageError` if it is none, or not as it was written."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -142,7 +142,7 @@ def read_statement(path: Path) -> Statement:
             )
         digests = {name: Digest.from_list(parts) for name, parts in content["digests"].items()}
         receipts = [(int(first), int(last)) for first, last in content["receipts"]]
-        stated = Statement(content["table"], content["made_at"], content["ok"], digests, receipts)
+        stated = Attestation(content["table"], content["made_at"], content["ok"], digests, receipts)
     except OSError as error:
         raise UsageError(f"the statement cannot be read ({error})", where=str(path), hint="check --against") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -158,7 +158,7 @@ def read_statement(path: Path) -> Statement:
     return stated
 
 
-def compare(store: Store, stated: Statement, verification: Verification | None) -> Comparison:
+def compare(store: Store, stated: Attestation, verification: Verification | None) -> Comparison:
     """What the receipts of then hold now and, where `verification` is given, the inputs and their events, against what
     was stated.
     """
@@ -189,7 +189,7 @@ def _within(numbers: NDArray[np.int64], runs: Sequence[tuple[int, int]]) -> NDAr
     return np.asarray(np.searchsorted(edges, numbers, side="right") % 2 == 1, dtype=np.bool_)
 
 
-def _of_then(stated: Statement, differences: Sequence[Difference]) -> list[Difference]:
+def _of_then(stated: Attestation, differences: Sequence[ReceiptDifference]) -> list[ReceiptDifference]:
     ids = np.array([one.receipt_id for one in differences], dtype=np.int64)
     return [one for one, then in zip(differences, _within(ids, stated.receipts), strict=True) if then]
 

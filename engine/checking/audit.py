@@ -23,18 +23,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.partitioning.identity import id_text
-from headrace.storage.digest import NOTHING, Digest, Part
+from headrace.storage.digest import NOTHING, Digest, DigestPart
 from headrace.storage.holdings import NO_RECEIPT, LedgerEntry
 from headrace.storage.interface import Address, Store
 
-__all__ = ["Audit", "Difference", "chunks_of", "named_chunks"]
+__all__ = ["Audit", "ReceiptDifference", "chunks_of", "named_chunks"]
 
 Mask = NDArray[np.bool_]
-_EMPTY = Part()
+_EMPTY = DigestPart()
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ReceiptDifference:
     """A receipt that does not hold the events it brought. `event_id` is the only one that differs, where there is one
     only; `chunks` are what the receipt speaks of.
     """
@@ -57,7 +57,7 @@ class Difference:
             self.chunks
         )
 
-    def at(self, chunks: tuple[Address, ...]) -> Difference:
+    def at(self, chunks: tuple[Address, ...]) -> ReceiptDifference:
         """The same, with what the receipt speaks of."""
         return replace(self, chunks=chunks)
 
@@ -136,9 +136,9 @@ class Audit:
             return np.empty(0, dtype=np.int64)  # what has no digest is compared by its count
         return np.array(self.ledger.differing(self.table), dtype=np.int64)
 
-    def differences(self, again: Iterable[tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> list[Difference]:
+    def differences(self, again: Iterable[tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> list[ReceiptDifference]:
         """The judged receipts that differ. `again` gives all rows of the suspected parts once more, with receipts."""
-        found: dict[int, Part] = {}
+        found: dict[int, DigestPart] = {}
         for ids, receipts in again:
             at, known = self._at(receipts)
             order = np.argsort(at[known], kind="stable")
@@ -149,7 +149,7 @@ class Audit:
                 found[one] = found.get(one, _EMPTY) + Digest.of(sorted_ids[start:stop]).whole
         parts = self.suspects()
         differing = set(np.flatnonzero(self._judged & (self._held != self._inserted)).tolist())
-        deltas: dict[int, Part] = {}
+        deltas: dict[int, DigestPart] = {}
         for one in np.flatnonzero(self._judged).tolist() if len(parts) else ():
             digest = Digest.from_bytes(self._digests[one] or b"")
             claimed = sum((digest.parts[part] for part in parts), _EMPTY)
@@ -159,9 +159,9 @@ class Audit:
                 deltas[one] = held - claimed if held.count >= claimed.count else claimed - held
         return [self._difference(one, deltas.get(one, _EMPTY)) for one in sorted(differing)]
 
-    def _difference(self, one: int, delta: Part) -> Difference:
+    def _difference(self, one: int, delta: DigestPart) -> ReceiptDifference:
         only = delta.only_id
-        return Difference(
+        return ReceiptDifference(
             int(self.receipt_ids[one]),
             int(self._inserted[one]),
             int(self._held[one]),

@@ -14,11 +14,11 @@ from headrace.options.load import hash_key
 from headrace.storage import safe_url
 from headrace.storage.interface import Store
 
-__all__ = ["Finding", "examine", "failed"]
+__all__ = ["CheckResult", "examine", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One check: what was looked at, how it went, what was seen, and what to do if it is not ``ok``."""
 
     check: str
@@ -37,7 +37,7 @@ class Finding:
         return asdict(self)
 
 
-def examine(url: str) -> Iterator[Finding]:
+def examine(url: str) -> Iterator[CheckResult]:
     """Check the database at `url` and every table Headrace keeps there."""
     try:
         store = open_existing(url)
@@ -55,47 +55,51 @@ def examine(url: str) -> Iterator[Finding]:
         yield from _leftovers(store)
 
 
-def _database(store: Store) -> Iterator[Finding]:
+def _database(store: Store) -> Iterator[CheckResult]:
     for name, seen in store.describe().items():
-        yield Finding(name, "ok", seen)
-    yield Finding("ledger", "ok", "Headrace's own tables are there")
+        yield CheckResult(name, "ok", seen)
+    yield CheckResult("ledger", "ok", "Headrace's own tables are there")
 
 
-def _table(store: Store, table: str) -> Iterator[Finding]:
+def _table(store: Store, table: str) -> Iterator[CheckResult]:
     check = f"table {table}"
     try:
         contract = stored_contract(store, table)
         present = store.table_schema(table)
         if present is None:
-            yield Finding(check, "warning", "it has a contract, but is gone", "the next load creates it again, empty")
+            yield CheckResult(
+                check, "warning", "it has a contract, but is gone", "the next load creates it again, empty"
+            )
             return
         require_pinned_types(table, contract, present)
     except HeadraceError as error:
         yield failed(check, error)
         return
     identity = ", ".join(name for name, _ in contract.identity)
-    yield Finding(check, "ok", f"unique key on event_id; identity {identity}; layout {contract.layout}")
+    yield CheckResult(check, "ok", f"unique key on event_id; identity {identity}; layout {contract.layout}")
     if contract.key_check and hash_key() is None:
-        yield Finding(
+        yield CheckResult(
             check, "failed", "its contract has a keyed hash", "set HEADRACE_HASH_KEY to the key it was loaded with"
         )
 
 
-def _leftovers(store: Store) -> Iterator[Finding]:
+def _leftovers(store: Store) -> Iterator[CheckResult]:
     unfinished = [run for run in store.runs(limit=1000) if run.status != "done"]
     if unfinished:
         names = ", ".join(run.run_id[:8] for run in unfinished[:5])
         cure = "run their load again to resume; `headrace runs list` shows what happened"
-        yield Finding("runs", "warning", f"{len(unfinished)} not finished ({names})", cure)
+        yield CheckResult("runs", "warning", f"{len(unfinished)} not finished ({names})", cure)
     kept = len(store.rejects(limit=1000))
     if kept:
         many = "1,000 or more" if kept == 1000 else str(kept)  # noqa: PLR2004 - the limit asked for just above
-        yield Finding("rejects", "warning", f"{many} rows are kept aside", "see `headrace rejects list`")
+        yield CheckResult("rejects", "warning", f"{many} rows are kept aside", "see `headrace rejects list`")
     dead = store.count_alerts().get("dead", 0)
     if dead:
-        yield Finding("alerts", "warning", f"{dead} could not be delivered", "see `headrace alerts list --state dead`")
+        yield CheckResult(
+            "alerts", "warning", f"{dead} could not be delivered", "see `headrace alerts list --state dead`"
+        )
 
 
-def failed(check: str, error: HeadraceError) -> Finding:
+def failed(check: str, error: HeadraceError) -> CheckResult:
     """A check that ended in `error`."""
-    return Finding(check, "failed", error.what, error.hint or "")
+    return CheckResult(check, "failed", error.what, error.hint or "")

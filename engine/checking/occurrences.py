@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.checking.rereading import columns_of, identified
-from headrace.checking.row_addresses import Place, Places
+from headrace.checking.row_addresses import Places, RowAddress
 from headrace.events.prepare import prepare
 from headrace.loading.agreement import contract_for
 from headrace.loading.contract_drift import in_pinned_types
@@ -49,7 +49,7 @@ class Reading:
 class Occurrence:
     """A row of an input that is the event, and the runs that had it, the oldest first."""
 
-    place: Place
+    place: RowAddress
     readings: Sequence[Reading]
 
 
@@ -120,7 +120,7 @@ def _identities(
 
 
 def _readings(
-    store: Store, runs: Sequence[RunRecord], fingerprint: str, place: Place, event_id: bytes
+    store: Store, runs: Sequence[RunRecord], fingerprint: str, place: RowAddress, event_id: bytes
 ) -> Iterator[Reading]:
     for run in runs:
         for described in json.loads(run.inputs):
@@ -134,11 +134,11 @@ def _readings(
                 yield Reading(run, covering[0] if covering else None)
 
 
-def _covers(receipt: Receipt, place: Place) -> bool:
+def _covers(receipt: Receipt, place: RowAddress) -> bool:
     return any(_spans(chunk, place) for chunk in receipt.spans or (receipt.address,))
 
 
-def _spans(chunk: Address, place: Place) -> bool:
+def _spans(chunk: Address, place: RowAddress) -> bool:
     """Whether the chunk has the row or, where only the row's chunk is known, a part of that."""
     first = place.chunk.first_row if place.row is None else place.row
     last = first + (place.chunk.rows if place.row is None else 1)

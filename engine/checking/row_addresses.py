@@ -20,14 +20,14 @@ from headrace.events.prepare import Prepared
 from headrace.reading.inputs import Input
 from headrace.storage.interface import Address
 
-__all__ = ["Place", "Places"]
+__all__ = ["Places", "RowAddress"]
 
 _ROW_BITS = 32
 _UNKNOWN = (1 << _ROW_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RowAddress:
     """Where one row stands. `row` is 0-based, the header not counted; ``None`` where only its chunk is known. `line`
     is 1-based, where the input has lines.
     """
@@ -63,12 +63,12 @@ class Places:
             return np.full(len(prepared.ids), chunk | _UNKNOWN, dtype=np.int64)
         return prepared.rows - prepared.address.first_row + chunk
 
-    def of(self, tag: int) -> Place:
+    def of(self, tag: int) -> RowAddress:
         """The row that the number stands for, without its line."""
         chunk, row = self._chunks[tag >> _ROW_BITS], tag & _UNKNOWN
-        return Place(chunk, None if row == _UNKNOWN else chunk.first_row + row)
+        return RowAddress(chunk, None if row == _UNKNOWN else chunk.first_row + row)
 
-    def with_lines(self, places: Iterable[Place]) -> list[Place]:
+    def with_lines(self, places: Iterable[RowAddress]) -> list[RowAddress]:
         """The same places with their lines, found in one pass over each input that has any of them."""
         wanted: dict[str, set[int]] = {}
         places = list(places)
@@ -79,7 +79,7 @@ class Places:
         return [_with_line(place, found) for place in places]
 
 
-def _with_line(place: Place, found: dict[str, dict[int, tuple[int | None, str | None]]]) -> Place:
+def _with_line(place: RowAddress, found: dict[str, dict[int, tuple[int | None, str | None]]]) -> RowAddress:
     if place.row is None:
         return place
     line, _ = found[place.chunk.source].get(place.row, (None, None))

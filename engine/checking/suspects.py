@@ -142,7 +142,7 @@ class Suspects:
         both = found.both
         if not len(both):
             return 0
-        row = _Rows(read, held, found, self._own.matrix())
+        row = _BucketRows(read, held, found, self._own.matrix())
         self._provenance.look_up(held["tag"])
         brought = row.has & self._provenance.brought(row.receipts, read["more"]["input"])
         is_ours = row.any_of(brought)
@@ -159,7 +159,7 @@ class Suspects:
             self._tell(kind, both[mask[both]], row, chosen, limit)
         return int(agreed[both].sum())
 
-    def _may_be_newest(self, row: _Rows) -> Mask:
+    def _may_be_newest(self, row: _BucketRows) -> Mask:
         """The rows of the newest version: the first, or those of other inputs, which may have come before it."""
         expected = row.of_row(row.found.expected)
         top = row.read["more"]["version"] == row.newest[row.found.read]
@@ -167,7 +167,7 @@ class Suspects:
         may: Mask = (np.arange(len(row.read)) == expected) | (top & other_input)
         return may
 
-    def _may_be_first(self, row: _Rows, brought: Mask, is_ours: Mask) -> Mask:
+    def _may_be_first(self, row: _BucketRows, brought: Mask, is_ours: Mask) -> Mask:
         """The first of the rows that an input of the receipt brought; any where the order is not known."""
         free = ~row.of_row(is_ours) | (brought & self._provenance.unordered(row.receipts))
         if self._provenance.others_revise:  # it may have been loaded so from elsewhere, too
@@ -179,7 +179,7 @@ class Suspects:
         free[rows[np.unique(pairs, axis=1, return_index=True)[1]]] = True
         return free
 
-    def _chosen(self, row: _Rows, brought: Mask, is_ours: Mask) -> NDArray[np.int64]:
+    def _chosen(self, row: _BucketRows, brought: Mask, is_ours: Mask) -> NDArray[np.int64]:
         """The record of each group that is shown beside the table's row."""
         if self._provenance.newest:
             return row.found.expected
@@ -188,7 +188,9 @@ class Suspects:
         first[row.found.read[order[::-1]]] = order[::-1]
         return np.where(is_ours, first, row.found.expected)
 
-    def _tell(self, kind: str, groups: NDArray[np.int64], row: _Rows, chosen: NDArray[np.int64], limit: int) -> None:
+    def _tell(
+        self, kind: str, groups: NDArray[np.int64], row: _BucketRows, chosen: NDArray[np.int64], limit: int
+    ) -> None:
         told, at = self.told[kind], chosen[groups]
         told.events += len(groups)
         for column, times in zip(self._columns, row.differs[at].sum(axis=0).tolist(), strict=True):
@@ -202,7 +204,7 @@ class Suspects:
         told.first = sorted(told.first)[:limit]
 
 
-class _Rows:
+class _BucketRows:
     """The input's records of one bucket, each beside the table's row of its event, if that `has` one."""
 
     def __init__(self, read: Records, held: Records, found: Groups, own: NDArray[np.bool_]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace.checking.row_addresses import Place
+from headrace.checking.row_addresses import RowAddress
 
 __all__ = ["ValueFinding", "Values", "ValuesOfAKind"]
 
@@ -22,7 +22,7 @@ class ValueFinding:
     """One event whose row differs: its place in the input, its receipt, and both values of each column that differs."""
 
     event_id: str
-    place: Place
+    place: RowAddress
     receipt: int
     columns: Mapping[str, tuple[str | None, str | None]]
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.checking.audit import Audit, Difference, chunks_of
+from headrace.checking.audit import Audit, ReceiptDifference, chunks_of
 from headrace.checking.rereading import identified
 from headrace.checking.row_addresses import Places
 from headrace.checking.value_check import ValueCheck
@@ -68,10 +68,10 @@ def verify(
     `SchemaError` if the table is gone.
     """
     with scratch_folder() as folder:
-        return _Comparison(store, inputs, table, options, limit, values=values).carried_out(folder, progress or Quiet())
+        return _BothSides(store, inputs, table, options, limit, values=values).carried_out(folder, progress or Quiet())
 
 
-class _Comparison:
+class _BothSides:
     """Both sides of one verification, and what they have told so far."""
 
     def __init__(
@@ -201,7 +201,7 @@ def audited(store: Store, table: str, held: TaggedIds, key: str | None, rows: It
     return audit
 
 
-def settled(store: Store, audit: Audit, held: TaggedIds) -> list[Difference]:
+def settled(store: Store, audit: Audit, held: TaggedIds) -> list[ReceiptDifference]:
     """The receipts that do not hold what they brought, with their chunks."""
     of_a_part = BUCKETS // PARTS
     again = (held.bucket(int(part) * of_a_part + one) for part in audit.suspects() for one in range(of_a_part))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace.checking.audit import Difference, named_chunks
-from headrace.checking.row_addresses import Place
+from headrace.checking.audit import ReceiptDifference, named_chunks
+from headrace.checking.row_addresses import RowAddress
 from headrace.checking.value_findings import Values
 from headrace.loading.ownership import told_of_others
 from headrace.storage.digest import NOTHING, PARTS, Digest
@@ -24,7 +24,7 @@ class Finding:
     """
 
     event_id: str
-    place: Place | None = None
+    place: RowAddress | None = None
     receipts: tuple[int, ...] = ()
     chunks: tuple[Address, ...] = ()
 
@@ -84,7 +84,7 @@ class Verification:
     missing_sample: list[Finding] = field(default_factory=list)
     unexpected_sample: list[Finding] = field(default_factory=list)
     duplicated_sample: list[Finding] = field(default_factory=list)
-    ledger_differences: list[Difference] = field(default_factory=list)
+    ledger_differences: list[ReceiptDifference] = field(default_factory=list)
     input_digest: Digest = NOTHING
     table_digest: Digest = NOTHING
     ledger_digest: Digest = NOTHING
@@ -102,7 +102,7 @@ class Verification:
         return by_ids and (self.values is None or self.values.ok)
 
     @property
-    def ledger_faults(self) -> list[Difference]:
+    def ledger_faults(self) -> list[ReceiptDifference]:
         """The receipts that hold more than they brought, or others."""
         return [one for one in self.ledger_differences if not one.fewer]
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import get_args
 
 from headrace.delivery.dispatcher import Delivered, Dispatcher, Sink
-from headrace.delivery.sinks import FunctionSink, Lines
+from headrace.delivery.sinks import FunctionSink, LineSink
 from headrace.delivery.webhook import Webhook
 from headrace.errors import ConfigurationError, UsageError
 from headrace.events.enrich import load_function
@@ -55,7 +55,7 @@ class Receiver:
             with Webhook(self.webhook, self._key(), timeout=timeout, at_once=self.at_once) as webhook:
                 yield webhook
         else:
-            yield Lines(sys.stdout)
+            yield LineSink(sys.stdout)
 
     def _key(self) -> bytes | None:
         key = os.environ.get(KEY_VARIABLE)
@@ -93,7 +93,7 @@ def deliver(
         dispatcher = Dispatcher(outbox, sink, most_attempts=most_attempts, lease=seconds, table=table, rules=rules)
         done = dispatcher.drain(stop) if pause is None else dispatcher.run(pause, stop)
     # on standard output the alerts themselves are the result
-    _say(output, done, sys.stderr if isinstance(sink, Lines) else sys.stdout)
+    _say(output, done, sys.stderr if isinstance(sink, LineSink) else sys.stdout)
     return _exit_code(stop, done)
 
 

@@ -10,7 +10,7 @@ from headrace.cli.runs import whole_run_id
 from headrace.cli.show import show
 from headrace.errors import UsageError
 from headrace.loading.database import open_existing
-from headrace.loading.replay import Outcome, mended, replay_all, without_revisions
+from headrace.loading.replay import ReplayOutcome, mended, replay_all, without_revisions
 from headrace.options.load import LoadOptions, database_url
 from headrace.storage.interface import Counts, Store
 from headrace.storage.rejects import StoredReject
@@ -168,7 +168,7 @@ def _reject_object(one: StoredReject) -> dict[str, object]:
     return {**asdict(one), "created_at": one.created_at.isoformat()}
 
 
-def _replay_text(outcome: Outcome, total: Counts, unsplit: Sequence[StoredReject], left: int, given: int) -> str:
+def _replay_text(outcome: ReplayOutcome, total: Counts, unsplit: Sequence[StoredReject], left: int, given: int) -> str:
     kept = f"; {left:,} revisions were left (see --revisions)" if left else ""
     if outcome.settled:
         kept = f"; {outcome.settled:,} were replayed or discarded by somebody else meanwhile{kept}"

@@ -11,7 +11,7 @@ from headrace.loading.database import open_existing
 from headrace.loading.run_holder import is_alive
 from headrace.options.load import database_url
 from headrace.storage.interface import RunRecord, Store
-from headrace.storage.runs import Progress
+from headrace.storage.runs import RunProgress
 
 __all__ = ["listed", "shown", "whole_run_id"]
 
@@ -52,7 +52,7 @@ class _Shown:
     """A run with its books so far. `progress` is that of one which is not closed, `alive` whether its process lives."""
 
     run: RunRecord
-    progress: Progress | None = None
+    progress: RunProgress | None = None
     alive: bool | None = None
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headrace.api import opened
-from headrace.checking.attestation import Statement, compare, read_statement, write_statement
+from headrace.checking.attestation import Attestation, compare, read_statement, write_statement
 from headrace.checking.verify import verify as verify_inputs
 from headrace.cli.show import show
 from headrace.errors import UsageError
@@ -56,7 +56,7 @@ def verify(
     return 0 if told.ok else DIFFERENCE
 
 
-def _verify_statement(wanted: LoadOptions, stated: Statement | None, output: str) -> int:
+def _verify_statement(wanted: LoadOptions, stated: Attestation | None, output: str) -> int:
     """A table against a statement, without any input."""
     if stated is None:
         raise UsageError("there is nothing to verify", hint="name the inputs, or a statement with --against FILE")
@@ -67,7 +67,7 @@ def _verify_statement(wanted: LoadOptions, stated: Statement | None, output: str
     return 0 if told.ok else DIFFERENCE
 
 
-def _require_same_table(wanted: LoadOptions, stated: Statement) -> None:
+def _require_same_table(wanted: LoadOptions, stated: Attestation) -> None:
     if wanted.table != stated.table:
         raise UsageError(
             f"the statement is about the table {stated.table!r}, not {wanted.table!r}", hint="leave out --table"

@@ -9,10 +9,10 @@ from typing import Any, TextIO
 from headrace.delivery.dispatcher import Sent, message
 from headrace.storage.outbox import StoredAlert
 
-__all__ = ["FunctionSink", "Lines"]
+__all__ = ["FunctionSink", "LineSink"]
 
 
-class Lines:
+class LineSink:
     """Alerts as JSON lines in `stream`. They are delivered when the stream has taken them."""
 
     at_once = 500

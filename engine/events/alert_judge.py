@@ -197,7 +197,7 @@ def _mask(column: pa.Array) -> Mask:
     return mask
 
 
-class _Mine(threading.local):
+class _ThreadDuckDB(threading.local):
     """A DuckDB for each thread, which opens no file: starting one takes longer than judging a small batch."""
 
     _open: duckdb.DuckDBPyConnection | None = None
@@ -212,7 +212,7 @@ class _Mine(threading.local):
         return self._open
 
 
-_mine = _Mine()
+_mine = _ThreadDuckDB()
 
 
 class _Relation:

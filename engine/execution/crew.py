@@ -41,7 +41,7 @@ from uuid import uuid4
 
 from headrace.errors import ConfigurationError
 from headrace.execution.fork_server import METHOD, send_ahead
-from headrace.execution.tasks import Outcome, attempt
+from headrace.execution.tasks import TaskOutcome, attempt
 from headrace.partitioning.folders import private_folder
 from headrace.runtime.scratch import live_folders, private_file, remove_folders
 from headrace.runtime.worker_logs import Channel, connect_logging, working_on
@@ -249,16 +249,16 @@ class InFile(Generic[Result]):
 
     path: Path
 
-    def take(self) -> Outcome[Result]:
+    def take(self) -> TaskOutcome[Result]:
         """The outcome; its file is removed."""
-        outcome: Outcome[Result] = pickle.loads(self.path.read_bytes())  # noqa: S301 - our own worker's
+        outcome: TaskOutcome[Result] = pickle.loads(self.path.read_bytes())  # noqa: S301 - our own worker's
         self.path.unlink()
         return outcome
 
 
 def run(
     work: Callable[[Order], Result], order: Order | Packed[Order], partition: int | None
-) -> Outcome[Result] | InFile[Result]:
+) -> TaskOutcome[Result] | InFile[Result]:
     """`attempt`, watched for its deadline, with the partition in every log record."""
     _duty.order, _duty.began = str(order), time.monotonic()
     try:
@@ -276,7 +276,7 @@ def _unpacked(order: Order | Packed[Order]) -> Order:
     return content
 
 
-def _sent(outcome: Outcome[Result], folder: Path) -> Outcome[Result] | InFile[Result]:
+def _sent(outcome: TaskOutcome[Result], folder: Path) -> TaskOutcome[Result] | InFile[Result]:
     content = pickle.dumps(outcome)
     if len(content) <= _WHOLE:
         return outcome

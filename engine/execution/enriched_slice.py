@@ -25,7 +25,7 @@ from headrace.events.alert_judge import judge
 from headrace.events.enrich import rejects_of
 from headrace.execution.enrichment import enriched
 from headrace.execution.gather_events import addresses, gathered
-from headrace.execution.orders import CommitOrder, Piece
+from headrace.execution.orders import ChunkRows, CommitOrder
 from headrace.partitioning.dedup import among, groups, id_order
 from headrace.partitioning.identity import ids_from_arrow
 from headrace.storage.interface import EVENT_ID, Slice, Store
@@ -67,7 +67,9 @@ def with_users_code(
     return _Chances(order, store, watch).given(piece, tried)
 
 
-def _try(order: CommitOrder, pieces: Sequence[Piece], given: pa.RecordBatch, store: Store, watch: Stopwatch) -> _Tried:
+def _try(
+    order: CommitOrder, pieces: Sequence[ChunkRows], given: pa.RecordBatch, store: Store, watch: Stopwatch
+) -> _Tried:
     """Enrich and judge the rows `given`, those of `pieces` sorted by ID. An ID may stand there several times."""
     where = f"partition {order.slice.partition}, {addresses(pieces)}"
     events, passed = given, np.ones(given.num_rows, dtype=np.bool_)
@@ -88,10 +90,10 @@ def _try(order: CommitOrder, pieces: Sequence[Piece], given: pa.RecordBatch, sto
     return _Tried(given, passed, judged.events, judged.alerts, judged.rows, reasons)
 
 
-class _Rows:
+class _SliceRows:
     """The rows of pieces, one after the other in input order, with their IDs."""
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
+    def __init__(self, pieces: Sequence[ChunkRows]) -> None:
         self.pieces = pieces
         self._starts = np.cumsum([0, *(len(piece.rows) for piece in pieces)])
         self.ids: Ids = np.concatenate([piece.ids for piece in pieces] or [np.empty((0, 16), np.uint8)])
@@ -99,7 +101,7 @@ class _Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def some(self, at: NDArray[np.int64]) -> tuple[Piece, ...]:
+    def some(self, at: NDArray[np.int64]) -> tuple[ChunkRows, ...]:
         """The pieces with the rows `at` alone."""
         mask = np.zeros(len(self), dtype=np.bool_)
         mask[at] = True
@@ -132,7 +134,7 @@ class _Chances:
 
     def given(self, piece: Slice, tried: _Tried) -> tuple[CommitOrder, Slice, bytes]:
         """What `with_users_code` returns; `tried` is the first round."""
-        rows, spare = _Rows(self.order.pieces), _Rows(self.order.spares)
+        rows, spare = _SliceRows(self.order.pieces), _SliceRows(self.order.spares)
         won, _ = self._take(rows, np.arange(len(rows)), tried)
         failed = _without(rows.ids, rows.ids[won])
         pieces, most = rows.some(won), 1
@@ -158,7 +160,9 @@ class _Chances:
         events, alerts = _sorted_together(self.events), _together(self.alerts)
         return order, replace(piece, events=events, alerts=alerts, rejects=rejects, counts=counts), failed.tobytes()
 
-    def _take(self, rows: _Rows, at: NDArray[np.int64], tried: _Tried) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _take(
+        self, rows: _SliceRows, at: NDArray[np.int64], tried: _Tried
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Take what was made of the rows `at`; returns which of them are events now, and which are rejects."""
         by_id = id_order(rows.ids[at])  # as they were gathered
         won, lost = _first_to_pass(rows.ids[at][by_id], tried.passed)
@@ -198,7 +202,7 @@ def _without(ids: Ids, others: Ids) -> Ids:
     return ids[~among(ids, others)] if len(ids) else ids
 
 
-def _less(pieces: Sequence[Piece], others: Sequence[Piece]) -> tuple[Piece, ...]:
+def _less(pieces: Sequence[ChunkRows], others: Sequence[ChunkRows]) -> tuple[ChunkRows, ...]:
     """The rows of `pieces` that are not among those of `others`."""
     gone = {piece.address: piece.rows for piece in others}
     left = [

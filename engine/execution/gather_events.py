@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.execution.orders import Piece
+from headrace.execution.orders import ChunkRows
 from headrace.partitioning.dedup import id_order
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.storage.interface import EVENT_ID, PROVIDER
@@ -18,7 +18,7 @@ __all__ = ["addresses", "gathered", "lacking"]
 SHOWN = 3  # addresses in a message
 
 
-def gathered(pieces: Sequence[Piece], provider: str) -> pa.RecordBatch:
+def gathered(pieces: Sequence[ChunkRows], provider: str) -> pa.RecordBatch:
     """The rows of `pieces` sorted by ID, with ID and provider added.
 
     Sorted inserts keep the index cheap and deadlocks away.
@@ -28,7 +28,7 @@ def gathered(pieces: Sequence[Piece], provider: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([*events.columns, *added.values()], names=[*events.schema.names, *added])
 
 
-def _taken(piece: Piece) -> tuple[pa.RecordBatch, NDArray[np.uint8]]:
+def _taken(piece: ChunkRows) -> tuple[pa.RecordBatch, NDArray[np.uint8]]:
     """One piece's rows, sorted by ID. Rows that stand so already are not copied."""
     ids = piece.ids
     order = id_order(ids)
@@ -39,7 +39,7 @@ def _taken(piece: Piece) -> tuple[pa.RecordBatch, NDArray[np.uint8]]:
     return batch.take(pa.array(rows)), ids[order]
 
 
-def _taken_together(pieces: Sequence[Piece]) -> tuple[pa.RecordBatch, NDArray[np.uint8]]:
+def _taken_together(pieces: Sequence[ChunkRows]) -> tuple[pa.RecordBatch, NDArray[np.uint8]]:
     """The rows of all pieces, sorted by ID, by one gather over the whole chunks: half the copies of one for each."""
     tables = [pa.Table.from_batches([piece.events.open()]) for piece in pieces]
     starts = np.cumsum([0, *(table.num_rows for table in tables[:-1])])
@@ -51,13 +51,13 @@ def _taken_together(pieces: Sequence[Piece]) -> tuple[pa.RecordBatch, NDArray[np
     return whole.take(pa.array(rows[order])).combine_chunks().to_batches()[0], ids[order]
 
 
-def addresses(pieces: Sequence[Piece]) -> str:
+def addresses(pieces: Sequence[ChunkRows]) -> str:
     """Where `pieces` stand, for a message."""
     shown = [str(piece.address) for piece in pieces[:SHOWN]]
     return "; ".join(shown) + (f" and {len(pieces) - SHOWN} chunks more" if len(pieces) > SHOWN else "")
 
 
-def lacking(pieces: Sequence[Piece], events: pa.RecordBatch) -> dict[str, NDArray[np.bool_]]:
+def lacking(pieces: Sequence[ChunkRows], events: pa.RecordBatch) -> dict[str, NDArray[np.bool_]]:
     """For each column that some of the `pieces` lack and others have, which of `events` come from those without it."""
     owned = [frozenset(piece.events.open().schema.names) for piece in pieces]
     names = sorted(frozenset().union(*owned) - frozenset.intersection(*owned)) if len(set(owned)) > 1 else []

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from headrace.events.alert_judge import Alerting, Judged, judge
 from headrace.events.revisions import Revisions
 from headrace.execution.enrichment import enriched
-from headrace.execution.orders import CommitOrder, Piece
+from headrace.execution.orders import ChunkRows, CommitOrder
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.reading.types.value_text import kept
 from headrace.storage.interface import EVENT_ID, PROVIDER, Slice, Store
 from headrace.storage.outbox import REVISION_COLUMNS
 from headrace.storage.rejects import Reject
-from headrace.storage.repeats import Difference, Repeats
+from headrace.storage.repeats import DifferingRow, Repeats
 
 __all__ = ["with_repeats"]
 
@@ -77,7 +77,7 @@ def with_repeats(order: CommitOrder, revisions: Revisions, piece: Slice, store: 
     return replace(piece, repeats=repeats, rejects=rejects, counts=counts)
 
 
-def _gathered(pieces: Sequence[Piece], provider: str) -> pa.RecordBatch:
+def _gathered(pieces: Sequence[ChunkRows], provider: str) -> pa.RecordBatch:
     """The rows of `pieces` in input order, with ID and provider added."""
     if not pieces:
         return pa.RecordBatch.from_pydict({})
@@ -133,7 +133,7 @@ class _Standing:
         of_events, of_repeats = map(self._groups_of, (self.order.pieces, self.order.repeats))
         return np.concatenate([of_events[self._events_in_pieces], of_repeats[self.places]])
 
-    def reject(self, difference: Difference) -> Reject:
+    def reject(self, difference: DifferingRow) -> Reject:
         """The row of `difference`, as it is kept aside."""
         parts = [f"{name} was {_shown(held)}, is {_shown(came)}" for name, (held, came) in difference.columns.items()]
         said = _SAID[difference.kind]
@@ -159,16 +159,16 @@ class _Standing:
         found: NDArray[np.int64] = pc.index_in(self.events.column(EVENT_ID), value_set=every).to_numpy()
         return found
 
-    def _groups_of(self, pieces: Sequence[Piece]) -> NDArray[np.int64]:
+    def _groups_of(self, pieces: Sequence[ChunkRows]) -> NDArray[np.int64]:
         numbers = [self.own.index(_columns(piece)) for piece in pieces]
         return np.repeat(np.array(numbers, dtype=np.int64), [len(piece.rows) for piece in pieces])
 
 
-def _columns(piece: Piece) -> tuple[str, ...]:
+def _columns(piece: ChunkRows) -> tuple[str, ...]:
     return tuple(piece.events.open().schema.names)
 
 
-def _kept(pieces: Sequence[Piece], place: int, column: str | None, reason: str, differs: str | None) -> Reject:
+def _kept(pieces: Sequence[ChunkRows], place: int, column: str | None, reason: str, differs: str | None) -> Reject:
     for piece in pieces:
         if place < len(piece.rows):
             break

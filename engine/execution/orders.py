@@ -18,7 +18,7 @@ from headrace.storage.interface import Address, Slice
 from headrace.storage.rejects import Reject
 from headrace.storage.sql.limits import Limits
 
-__all__ = ["CommitOrder", "Piece", "PrepareOrder"]
+__all__ = ["ChunkRows", "CommitOrder", "PrepareOrder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class PrepareOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ChunkRows:
     """The rows `rows` (their positions in the chunk, in input order) of one prepared chunk.
 
     `numbers` are the 0-based row numbers in the input of *all* the chunk's rows, ``None`` when a select was applied.
@@ -72,14 +72,14 @@ class CommitOrder:
     """
 
     slice: Slice
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ChunkRows, ...]
     database: str = field(repr=False)
     enrichment: Enrichment | None = None
     locks: str | None = field(default=None, repr=False)
     alerting: Alerting | None = None
     revisions: Revisions | None = None
-    repeats: tuple[Piece, ...] = ()
-    spares: tuple[Piece, ...] = ()
+    repeats: tuple[ChunkRows, ...] = ()
+    spares: tuple[ChunkRows, ...] = ()
 
     @property
     def users_code(self) -> str | None:

@@ -28,8 +28,8 @@ import pyarrow as pa
 from headrace.errors import ConfigurationError, WorkerError
 from headrace.events.prepare import Prepared
 from headrace.execution.crew import InFile, Packed, ProcessCrew, run
-from headrace.execution.orders import CommitOrder, Piece, PrepareOrder
-from headrace.execution.tasks import Outcome, commit, prepare_apart
+from headrace.execution.orders import ChunkRows, CommitOrder, PrepareOrder
+from headrace.execution.tasks import TaskOutcome, commit, prepare_apart
 from headrace.execution.workers import InlineWorkers, Task
 from headrace.observability.stages import PoolHealth
 from headrace.partitioning.folders import private_folder
@@ -58,7 +58,7 @@ class _Given(Generic[Result]):
         self.work = work
         self.inline = inline
         self.tries = 0
-        self.future: Future[Outcome[Result] | InFile[Result]] = Future()
+        self.future: Future[TaskOutcome[Result] | InFile[Result]] = Future()
         self.order: PrepareOrder | CommitOrder
         self._pool = pool
 
@@ -303,7 +303,7 @@ class PooledWorkers:
                 task.future.cancel()
 
 
-def _opened(outcome: Outcome[Result] | InFile[Result]) -> Outcome[Result]:
+def _opened(outcome: TaskOutcome[Result] | InFile[Result]) -> TaskOutcome[Result]:
     return outcome.take() if isinstance(outcome, InFile) else outcome
 
 
@@ -343,7 +343,7 @@ def _by_value(order: PrepareOrder | CommitOrder) -> PrepareOrder | CommitOrder:
     return replace(order, pieces=pieces, repeats=repeats, spares=spares)
 
 
-def _carried(piece: Piece) -> Piece:
+def _carried(piece: ChunkRows) -> ChunkRows:
     """The piece with its own rows alone, as bytes."""
     rows = pa.array(piece.rows)
     return replace(

@@ -4,7 +4,7 @@
                      chunk: a memory-mapped file        (one owner of all known IDs)     rows, by position
 
 The same functions run inline in sequential mode. In another process everything that goes wrong comes back as plain
-data, with the traceback it had there (`Outcome`).
+data, with the traceback it had there (`TaskOutcome`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from headrace.events.prepare import Prepared, prepare
 from headrace.execution.enriched_slice import with_users_code
 from headrace.execution.gather_events import addresses, gathered, lacking
 from headrace.execution.gather_repeats import with_repeats
-from headrace.execution.orders import CommitOrder, Piece, PrepareOrder
+from headrace.execution.orders import ChunkRows, CommitOrder, PrepareOrder
 from headrace.reading.chunk import Chunk
 from headrace.runtime.parcel import SpoolUnseen, Unchanged, packer
 from headrace.runtime.worker_logs import about, working_on
@@ -38,7 +38,7 @@ from headrace.storage.spans import Span, Stopwatch
 
 __all__ = [
     "Gathered",
-    "Outcome",
+    "TaskOutcome",
     "alert_keys",
     "attempt",
     "carry_out",
@@ -61,7 +61,7 @@ Kind = TypeVar("Kind", bound=_Closable)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[Result]):
+class TaskOutcome(Generic[Result]):
     """A result, or the failure that came instead of it.
 
     `passing` failures say nothing about the order: the worker ran out of memory or does not see the spool.
@@ -81,22 +81,22 @@ class Outcome(Generic[Result]):
         return self.result  # type: ignore[return-value]  # None is a result too
 
 
-def attempt(work: Callable[[Order], Result], order: Order) -> Outcome[Result]:
+def attempt(work: Callable[[Order], Result], order: Order) -> TaskOutcome[Result]:
     """`work(order)` with nothing raised: what a pool runs."""
     try:
-        return Outcome(work(order))
+        return TaskOutcome(work(order))
     except SpoolUnseen as error:
-        return Outcome(passing=error)
+        return TaskOutcome(passing=error)
     except HeadraceError as error:
         trace = "".join([*traceback.format_exception(error), *getattr(error, "__notes__", [])])
-        return Outcome(error=error, trace=trace)
+        return TaskOutcome(error=error, trace=trace)
     except Exception as error:  # noqa: BLE001 - a defect is reported with its place, not as a broken pool
         if no_room(error):
-            return Outcome(passing=error)
+            return TaskOutcome(passing=error)
         failure = WorkerError(
             f"{type(error).__name__}: {error}", where=str(order), hint="run the same command again to resume"
         )
-        return Outcome(error=failure, trace="".join(traceback.format_exception(error)))
+        return TaskOutcome(error=failure, trace="".join(traceback.format_exception(error)))
 
 
 # Prepare --------------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def _written(order: CommitOrder, piece: Slice, store: Store, watch: Stopwatch) -
     return replace(committed, lock_seconds=committed.lock_seconds + waited)
 
 
-def alert_keys(alerting: Alerting | None, pieces: Sequence[Piece], provider: str) -> frozenset[str]:
+def alert_keys(alerting: Alerting | None, pieces: Sequence[ChunkRows], provider: str) -> frozenset[str]:
     """The keys of what the events of `pieces` raise, as `carry_out` would find them."""
     if alerting is None or not any(len(piece.rows) for piece in pieces):
         return frozenset()
@@ -204,10 +204,10 @@ def alert_keys(alerting: Alerting | None, pieces: Sequence[Piece], provider: str
 # This process's connections -------------------------------------------------------------------------------------
 
 
-_kept: WeakSet[_Kept[Any]] = WeakSet()
+_kept: WeakSet[_KeptOpen[Any]] = WeakSet()
 
 
-class _Kept(Generic[Kind]):
+class _KeptOpen(Generic[Kind]):
     """A store or a client that a thread keeps open, closed when the thread is gone, or at the end of the process."""
 
     def __init__(self, it: Kind) -> None:
@@ -218,15 +218,15 @@ class _Kept(Generic[Kind]):
         self.it.close()
 
 
-class _Mine(threading.local):
+class _ThreadState(threading.local):
     """What a thread of this process keeps open between orders: a store serves one thread at a time."""
 
     def __init__(self) -> None:
-        self.stores: dict[str, _Kept[Store]] = {}
-        self.locks: dict[str, _Kept[RedisLocks]] = {}
+        self.stores: dict[str, _KeptOpen[Store]] = {}
+        self.locks: dict[str, _KeptOpen[RedisLocks]] = {}
 
 
-_mine = _Mine()
+_mine = _ThreadState()
 
 
 @atexit.register
@@ -237,11 +237,11 @@ def _close_all() -> None:
 
 def _store(url: str) -> Store:
     if url not in _mine.stores:
-        _mine.stores[url] = _Kept(open_store(url))
+        _mine.stores[url] = _KeptOpen(open_store(url))
     return _mine.stores[url].it
 
 
 def _locks(url: str) -> RedisLocks:
     if url not in _mine.locks:
-        _mine.locks[url] = _Kept(RedisLocks(url))
+        _mine.locks[url] = _KeptOpen(RedisLocks(url))
     return _mine.locks[url].it

@@ -29,7 +29,7 @@ from headrace.partitioning.identity import low_bound
 from headrace.partitioning.snapshot import EVERYTHING, IdRuns, Segment, Snapshot
 from headrace.storage.interface import IdRange, Store, TimeRange
 
-__all__ = ["KnownIds", "Verdict"]
+__all__ = ["KnownIds", "NewRows"]
 
 T = TypeVar("T")
 Mask = NDArray[np.bool_]
@@ -41,7 +41,7 @@ BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class NewRows:
     """Which of a chunk's rows are `new`, shape (rows,), and whether the snapshot covers all of those, so that the fast
     path may be tried (`certain`).
     """
@@ -202,7 +202,7 @@ class KnownIds:
         for segment in self._segments(times_us):
             self._fetch_segment(segment)
 
-    def judge(self, ids: SortedIds, times_us: NDArray[np.int64] | None, first: Mask) -> Verdict:
+    def judge(self, ids: SortedIds, times_us: NDArray[np.int64] | None, first: Mask) -> NewRows:
         """Judge the rows `first` (as `meet` returned them) of a chunk against the snapshot."""
         new = first[ids.rows]
         looked_at = ids.where(new)
@@ -211,7 +211,7 @@ class KnownIds:
             known &= ~self._gone.contains_sorted(looked_at)
         new[new] = ~known
         by_row = _by_row(ids, new)
-        return Verdict(by_row, self._certain(None if times_us is None else times_us[by_row]))
+        return NewRows(by_row, self._certain(None if times_us is None else times_us[by_row]))
 
     def _certain(self, times_us: NDArray[np.int64] | None) -> bool:
         if self._snapshot.complete:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.events.prepare import Prepared
-from headrace.execution.orders import Piece
+from headrace.execution.orders import ChunkRows
 from headrace.loading.known_ids import KnownIds, Mask
 from headrace.partitioning.dedup import SortedIds, among
 from headrace.partitioning.identity import digest_of
@@ -179,15 +179,15 @@ class MicroBatch:
             if not self.judged or not new.all():
                 yield Duplicates(chunk.events.open(), ids, ordered, first, ~new)
 
-    def pieces(self, partition: int) -> tuple[Piece, ...]:
+    def pieces(self, partition: int) -> tuple[ChunkRows, ...]:
         """Where the new events of a partition lie."""
         return self._pieces(partition, self._new)
 
-    def repeats(self, partition: int) -> tuple[Piece, ...]:
+    def repeats(self, partition: int) -> tuple[ChunkRows, ...]:
         """Where the other rows of a partition lie."""
         return self._pieces(partition, [~new for new in self._new])
 
-    def spares(self, partition: int) -> tuple[Piece, ...]:
+    def spares(self, partition: int) -> tuple[ChunkRows, ...]:
         """Where the rows of a partition lie that repeat one of its new events."""
         if not self.anything_again:
             return ()
@@ -198,13 +198,13 @@ class MicroBatch:
         ]
         return self._pieces(partition, again)
 
-    def _pieces(self, partition: int, masks: Sequence[Mask]) -> tuple[Piece, ...]:
+    def _pieces(self, partition: int, masks: Sequence[Mask]) -> tuple[ChunkRows, ...]:
         found = []
         for chunk, rows, mask in zip(self.chunks, self._rows, masks, strict=True):
             own = rows[partition]
             wanted = own[mask[own]]
             if len(wanted):
-                found.append(Piece(chunk.address, chunk.events, chunk.identity, wanted, chunk.rows))
+                found.append(ChunkRows(chunk.address, chunk.events, chunk.identity, wanted, chunk.rows))
         return tuple(found)
 
     def counts(self, partition: int) -> Counts:

@@ -32,7 +32,7 @@ from headrace.report import Report
 from headrace.storage.interface import Counts, Store
 from headrace.storage.rejects import StoredReject
 
-__all__ = ["BATCH", "Outcome", "batches", "mended", "replay", "replay_all", "reread", "without_revisions"]
+__all__ = ["BATCH", "ReplayOutcome", "batches", "mended", "replay", "replay_all", "reread", "without_revisions"]
 
 # one batch is one chunk
 BATCH = 10_000
@@ -48,7 +48,7 @@ class _Reading:
 
 
 @dataclass(slots=True)
-class Outcome:
+class ReplayOutcome:
     """What became of rejects that were replayed: the `reports` of the runs, the books of all, how many were `settled`
     by somebody else meanwhile, the new rejects (`again`), and the `errors` that ended some batches.
     """
@@ -84,12 +84,12 @@ def replay_all(
     options: LoadOptions,
     *,
     changes: Mapping[str, str | None] | None = None,
-) -> Outcome:
+) -> ReplayOutcome:
     """`replay`, with all that became of the rejects. One batch's error does not keep the others from their tables.
 
     Raises `UsageError`, before anything is loaded, for a change of a column that a row does not have.
     """
-    outcome, every = Outcome(), list(batches(rejects))
+    outcome, every = ReplayOutcome(), list(batches(rejects))
     for batch in every:
         _require_columns(store, batch, changes or {})
     for batch in every:
@@ -153,7 +153,7 @@ def _replay_batch(
     batch: Sequence[StoredReject],
     options: LoadOptions,
     changes: Mapping[str, str | None],
-    outcome: Outcome,
+    outcome: ReplayOutcome,
 ) -> None:
     """Replay those of a batch that are still kept, until none is left that somebody else settles meanwhile."""
     while kept := _still_kept(store, batch):
@@ -176,7 +176,7 @@ def _still_kept(store: Store, batch: Sequence[StoredReject]) -> list[StoredRejec
     return [one for one in batch if one.reject_id in kept]
 
 
-def _take_books(store: Store, run_id: str | None, outcome: Outcome) -> int:
+def _take_books(store: Store, run_id: str | None, outcome: ReplayOutcome) -> int:
     """Count what a run has committed, though it may have failed later; returns how many rows it read."""
     run = None if run_id is None else store.run(run_id)
     if run is None:

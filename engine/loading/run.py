@@ -32,7 +32,7 @@ from threading import Event
 from headrace.errors import HeadraceError, Interrupted, StaleReceiptsError
 from headrace.events.prepare import latest, moment_of
 from headrace.events.revisions import locate_revisions
-from headrace.execution.orders import CommitOrder, Piece, PrepareOrder
+from headrace.execution.orders import ChunkRows, CommitOrder, PrepareOrder
 from headrace.execution.tasks import alert_keys
 from headrace.execution.workers import Done, Task, Workers
 from headrace.loading.agreement import Agreement, agree, agree_on_input
@@ -277,7 +277,7 @@ class _Run:
         partitions = self._options.parallel.partitions or self._options.parallel.workers
         return Shadow(self._session.pool, self._known, partitions, self._session.folder, self._alert_keys)
 
-    def _alert_keys(self, pieces: Sequence[Piece]) -> frozenset[str]:
+    def _alert_keys(self, pieces: Sequence[ChunkRows]) -> frozenset[str]:
         """What events raise, without writing it; unknown before the user's enrichment, which is not called twice."""
         rules = alerting(self._options, self._agreement) if self._options.enrichment is None else None
         return alert_keys(rules, pieces, self._options.provider)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.events.prepare import Prepared
-from headrace.execution.orders import Piece, PrepareOrder
+from headrace.execution.orders import ChunkRows, PrepareOrder
 from headrace.execution.workers import Task, Workers
 from headrace.loading.known_ids import KnownIds
 from headrace.loading.micro_batch import MicroBatch
@@ -57,7 +57,7 @@ class Shadow:
         known: KnownIds,
         partitions: int,
         folder: Path,
-        judge_by: Callable[[Sequence[Piece]], frozenset[str]],
+        judge_by: Callable[[Sequence[ChunkRows]], frozenset[str]],
     ) -> None:
         self._known = known
         self._judge_by = judge_by
@@ -123,7 +123,7 @@ class Shadow:
             first_seen += len(first)
             fresh_rows = rows[~self._known.exist(first)] if judged else rows
             new.append(ids[fresh_rows])
-            alerts |= self._judge_by([Piece(prepared.address, prepared.events, prepared.identity, fresh_rows)])
+            alerts |= self._judge_by([ChunkRows(prepared.address, prepared.events, prepared.identity, fresh_rows)])
         fresh = np.concatenate(new)
         rejected = len(prepared.rejects)
         counts = Counts(

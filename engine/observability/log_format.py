@@ -21,7 +21,7 @@ from typing import Literal, TextIO, get_args
 from headrace.errors import ConfigurationError, concealed
 from headrace.runtime.worker_logs import about_now
 
-__all__ = ["JsonLines", "LogFormat", "LogLevel", "PlainText", "Sampled", "logging_to"]
+__all__ = ["JsonLines", "LogFormat", "LogLevel", "PlainText", "RecordFilter", "logging_to"]
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -57,7 +57,7 @@ class PlainText(logging.Formatter):
         return concealed(super().format(record))
 
 
-class Sampled(logging.Filter):
+class RecordFilter(logging.Filter):
     """Says what each record is about, and lets through `most` records a second of each place below a warning."""
 
     def __init__(self, most: int = MOST_A_SECOND) -> None:
@@ -112,7 +112,7 @@ def logging_to(stream: TextIO, form: LogFormat, level: LogLevel, *, most: int = 
             raise ConfigurationError(f"there is no log format or level {given!r}", hint=f"one of {', '.join(known)}")
     logger = logging.getLogger("headrace")
     handler = logging.StreamHandler(stream)
-    handler.addFilter(Sampled(most))
+    handler.addFilter(RecordFilter(most))
     handler.setFormatter(JsonLines() if form == "json" else PlainText())
     before = logger.level, logger.propagate
     logger.setLevel(level.upper())

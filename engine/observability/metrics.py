@@ -24,7 +24,7 @@ __all__ = ["INSTRUMENTS", "Instrument", "Kind", "Meters", "Metrics", "statement_
 
 Kind = Literal["counter", "gauge", "histogram"]
 State = Literal["sequential", "shadow", "parallel"]
-Outcome = Literal["delivered", "later", "dead"]
+DeliveryOutcome = Literal["delivered", "later", "dead"]
 US = 1_000_000
 
 
@@ -117,7 +117,7 @@ class Metrics:
         """The listener for a run."""
         return _OneRun(self._meters, run, self._newest_us)
 
-    def attempted(self, alert: StoredAlert, outcome: Outcome) -> None:
+    def attempted(self, alert: StoredAlert, outcome: DeliveryOutcome) -> None:
         """Count what came of sending an alert, once that is recorded."""
         feed = {"provider": alert.provider, "table": alert.table}
         self._meters.add(ATTEMPTS, 1, {**feed, "outcome": outcome})

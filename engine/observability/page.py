@@ -68,7 +68,7 @@ def page_data(recorded: Recorder, beside: Recorder | None = None) -> dict[str, A
     by_time = any(batch.newest_us is not None for batch in recorded.batches)
     run = recorded.facts
     runs = [recorded] if beside is None else [recorded, beside]
-    names = _Names()
+    names = _Legend()
     drawn = [_run_data(one, names, "" if beside is None else _way(one)) for one in runs]
     return {
         "title": f"Headrace: {run.table if run else 'no run'}",
@@ -88,7 +88,7 @@ def page_data(recorded: Recorder, beside: Recorder | None = None) -> dict[str, A
 
 
 @dataclass
-class _Names:
+class _Legend:
     """Each stage and each source, at the number by which spans call it; both runs' stages have the same colours."""
 
     stages: dict[str, int] = field(default_factory=dict)
@@ -113,7 +113,7 @@ def _way(recorded: Recorder) -> str:
     return f"parallel, {run.pool.wanted} worker{'' if run.pool.wanted == 1 else 's'}"
 
 
-def _run_data(recorded: Recorder, names: _Names, way: str) -> dict[str, Any]:
+def _run_data(recorded: Recorder, names: _Legend, way: str) -> dict[str, Any]:
     """The stages and chunks of one run."""
     zero = _zero(recorded)
     outer = [span for span in recorded.spans if "." not in span.stage or span.stage.startswith("wait.")]
@@ -156,7 +156,7 @@ def _thread(worker: str) -> str:
     return name if own == name else f"{own.rpartition('_')[0] or own} thread"
 
 
-def _drawn(span: Span, zero: float, lanes: Mapping[str, int], names: _Names) -> list[object]:
+def _drawn(span: Span, zero: float, lanes: Mapping[str, int], names: _Legend) -> list[object]:
     stage, source = names.of(span)
     return [
         lanes[span.worker],

@@ -41,7 +41,7 @@ class Quiet:
         """Nothing to show."""
 
 
-class Tally:
+class RunningTotals:
     """The running totals that every visible form shows."""
 
     def __init__(self) -> None:
@@ -92,13 +92,13 @@ class Tally:
         return text if left is None else f"{text}, {left:,.0f} s left"
 
 
-class Lines:
+class LineProgress:
     """A line now and then: as text, or as one JSON object each."""
 
     def __init__(self, stream: TextIO, *, as_json: bool) -> None:
         self._stream = stream
         self._as_json = as_json
-        self._tally = Tally()
+        self._tally = RunningTotals()
         self._next = 0.0
 
     @contextmanager
@@ -138,7 +138,7 @@ class Bar:
     """A live bar for terminals, drawn by rich."""
 
     def __init__(self) -> None:
-        self._tally = Tally()
+        self._tally = RunningTotals()
 
     @contextmanager
     def over(self, inputs: Sequence[Input]) -> Iterator[None]:
@@ -168,4 +168,4 @@ def progress_for(style: ProgressStyle, stream: TextIO | None = None) -> Progress
     stream = stream or sys.stderr
     if style == "auto":
         return Bar() if stream.isatty() else Quiet()
-    return Quiet() if style == "none" else Lines(stream, as_json=style == "json")
+    return Quiet() if style == "none" else LineProgress(stream, as_json=style == "json")

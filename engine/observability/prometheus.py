@@ -29,7 +29,7 @@ def observer(registry: CollectorRegistry | None = None) -> Metrics:
     Raises `ConfigurationError` without the client library, `ValueError` where the registry has Headrace's already.
     """
     client = _client()
-    return Metrics(_Kept(client, client.REGISTRY if registry is None else registry))
+    return Metrics(_Registered(client, client.REGISTRY if registry is None else registry))
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def _client() -> Any:
     return prometheus_client
 
 
-class _Kept:
+class _Registered:
     """The instruments in a registry."""
 
     def __init__(self, client: Any, registry: CollectorRegistry) -> None:

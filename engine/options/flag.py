@@ -28,10 +28,10 @@ from headrace.errors import ConfigurationError
 if TYPE_CHECKING:
     from openfeature.flag_evaluation import FlagEvaluationDetails
 
-__all__ = ["FLAG", "Decision", "Mode", "Source", "decide", "in_canary"]
+__all__ = ["FLAG", "Decision", "DecisionSource", "Mode", "decide", "in_canary"]
 
 Mode = Literal["sequential", "parallel"]
-Source = Literal["argument", "flag service", "environment", "default"]
+DecisionSource = Literal["argument", "flag service", "environment", "default"]
 
 FLAG = "ENABLE_PARALLEL_CHUNK_PROCESSING"
 
@@ -56,7 +56,7 @@ class Decision:
 
     mode: Mode
     shadow: bool
-    source: Source
+    source: DecisionSource
     flag: str
 
 
@@ -87,7 +87,7 @@ def _argument(explicit: Mode) -> Decision:
     return Decision(explicit, shadow=False, source="argument", flag=explicit)
 
 
-def _find(provider: str, table: str) -> tuple[str, Source]:
+def _find(provider: str, table: str) -> tuple[str, DecisionSource]:
     """The flag's text and who said it. A blank is no answer."""
     if text := _service(provider, table).strip():
         return text, "flag service"
@@ -96,7 +96,7 @@ def _find(provider: str, table: str) -> tuple[str, Source]:
     return "off", "default"
 
 
-def _share(text: str, source: Source) -> float:
+def _share(text: str, source: DecisionSource) -> float:
     """The percentage of the providers that `text` makes parallel."""
     known = _SHARES.get(text.lower())
     if known is not None:

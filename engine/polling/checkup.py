@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from headrace.checking.doctor import Finding, examine, failed
+from headrace.checking.doctor import CheckResult, examine, failed
 from headrace.errors import ConfigurationError, HeadraceError
 from headrace.events.alert_judge import check_rules
 from headrace.events.enrich import load_function
@@ -37,7 +37,7 @@ MOST_SKEW = 5.0  # seconds between this machine's clock and the server's
 SHOWN = 5  # providers in a line
 
 
-def examine_settings(file: str) -> Iterator[Finding]:
+def examine_settings(file: str) -> Iterator[CheckResult]:
     """Check the file and everything it names, against the live database; nothing is fetched and nothing is loaded."""
     try:
         settings = read_settings(file)
@@ -45,13 +45,13 @@ def examine_settings(file: str) -> Iterator[Finding]:
         yield failed(f"configuration {file}", error)
         return
     active = sum(one.active for one in settings.providers)
-    yield Finding("configuration", "ok", f"{file}: providers: {len(settings.providers)}, active: {active}")
+    yield CheckResult("configuration", "ok", f"{file}: providers: {len(settings.providers)}, active: {active}")
     yield from _flag(settings.providers)
     for provider in settings.providers:
         yield from _source(provider)
     if not is_there(settings.database):
         shown = safe_url(settings.database)
-        yield Finding("database", "warning", f"{shown} is not there yet", "the first `headrace run` makes it")
+        yield CheckResult("database", "warning", f"{shown} is not there yet", "the first `headrace run` makes it")
         return
     findings = list(examine(settings.database))
     yield from findings
@@ -60,7 +60,7 @@ def examine_settings(file: str) -> Iterator[Finding]:
             yield from _live(store, settings)
 
 
-def _live(store: ProviderStore, settings: Settings) -> Iterator[Finding]:
+def _live(store: ProviderStore, settings: Settings) -> Iterator[CheckResult]:
     try:
         yield _clock(store)
         yield _privileges(store, settings)
@@ -76,29 +76,31 @@ def _live(store: ProviderStore, settings: Settings) -> Iterator[Finding]:
         yield from _state(provider, states.get(provider.name), held.get(provider.name))
 
 
-def _clock(store: ProviderStore) -> Finding:
+def _clock(store: ProviderStore) -> CheckResult:
     server = store.server_now()
     if server is None:
-        return Finding("clock skew", "ok", "none: the database goes by this machine's clock")
+        return CheckResult("clock skew", "ok", "none: the database goes by this machine's clock")
     skew = (server - datetime.now(UTC)).total_seconds()
     seen = f"the server's is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
     if abs(skew) <= MOST_SKEW:
-        return Finding("clock skew", "ok", seen)
+        return CheckResult("clock skew", "ok", seen)
     cure = "set both by NTP: the schedule goes by this machine's clock, claims and windows by the server's"
-    return Finding("clock skew", "warning", seen, cure)
+    return CheckResult("clock skew", "warning", seen, cure)
 
 
-def _privileges(store: ProviderStore, settings: Settings) -> Finding:
+def _privileges(store: ProviderStore, settings: Settings) -> CheckResult:
     revised = {one.table for one in settings.providers if one.options.revisions == "update"}
     lacking = store.lacking_privileges(
         sorted({one.table for one in settings.providers}), sorted(revised), prunes=settings.keep_alerts is not None
     )
     if not lacking:
-        return Finding("privileges", "ok", "this user may create tables and write to those that are there")
-    return Finding("privileges", "failed", f"this user lacks {', '.join(lacking)}", "GRANT them, as the tables' owner")
+        return CheckResult("privileges", "ok", "this user may create tables and write to those that are there")
+    return CheckResult(
+        "privileges", "failed", f"this user lacks {', '.join(lacking)}", "GRANT them, as the tables' owner"
+    )
 
 
-def _contract(store: ProviderStore, provider: Provider, known: Collection[str]) -> Iterator[Finding]:
+def _contract(store: ProviderStore, provider: Provider, known: Collection[str]) -> Iterator[CheckResult]:
     check = f"provider {provider.name}"
     try:
         differences = contract_differences(store, provider.table, provider.options)
@@ -106,25 +108,25 @@ def _contract(store: ProviderStore, provider: Provider, known: Collection[str]) 
         yield failed(check, error)
         return
     if differences is None:
-        yield Finding(check, "ok", f"its table {provider.table} is made by the first poll with events")
+        yield CheckResult(check, "ok", f"its table {provider.table} is made by the first poll with events")
     elif differences:
         seen = f"its contract differs from the one stored with {provider.table}: {'; '.join(differences)}"
-        yield Finding(check, "failed", seen, "drop the keys that differ from the file, or name another table")
+        yield CheckResult(check, "failed", seen, "drop the keys that differ from the file, or name another table")
     else:
-        yield Finding(check, "ok", f"its contract is the one stored with {provider.table}")
+        yield CheckResult(check, "ok", f"its contract is the one stored with {provider.table}")
         yield from _owners(store, provider, known)
 
 
-def _owners(store: ProviderStore, provider: Provider, known: Collection[str]) -> Iterator[Finding]:
+def _owners(store: ProviderStore, provider: Provider, known: Collection[str]) -> Iterator[CheckResult]:
     """Whether the table's events are all of providers that the file, whose providers are `known`, has no more."""
     contract = stored_contract(store, provider.table)
     others = others_events(store, provider.table, contract, provider.name)
     if others and not set(others) & set(known):
         cure = "if it was renamed, give it its old name again: under another one each of its events comes in once more"
-        yield Finding(f"provider {provider.name}", "warning", told_of_others(provider.name, others), cure)
+        yield CheckResult(f"provider {provider.name}", "warning", told_of_others(provider.name, others), cure)
 
 
-def _rules(store: ProviderStore, provider: Provider) -> Iterator[Finding]:
+def _rules(store: ProviderStore, provider: Provider) -> Iterator[CheckResult]:
     """Whether alert rules and version column can be what they are with the columns that the table has."""
     check, options = f"provider {provider.name}", provider.options
     try:
@@ -145,30 +147,32 @@ def _rules(store: ProviderStore, provider: Provider) -> Iterator[Finding]:
         require_version(options.version_column, schema, Contract.from_json(stored), columns)
     except HeadraceError as error:
         cure = f"until that is mended a poll is refused, unless it brings such a column; {error.hint}"
-        yield Finding(check, "warning", f"{error.where}: {error.what}", cure)
+        yield CheckResult(check, "warning", f"{error.where}: {error.what}", cure)
 
 
-def _state(provider: Provider, state: ProviderState | None, holder: str | None) -> Iterator[Finding]:
+def _state(provider: Provider, state: ProviderState | None, holder: str | None) -> Iterator[CheckResult]:
     check = f"provider {provider.name}"
     if holder is not None:
-        yield Finding(check, "ok", f"it is being polled by {holder}")
+        yield CheckResult(check, "ok", f"it is being polled by {holder}")
     if state is not None and state.failures:
         seen = f"it has failed {state.failures} times in a row: {(state.error or '').splitlines()[0]}"
-        yield Finding(check, "warning", seen, f"next try at {state.next_at:%Y-%m-%d %H:%M:%S} UTC; --force tries now")
+        yield CheckResult(
+            check, "warning", seen, f"next try at {state.next_at:%Y-%m-%d %H:%M:%S} UTC; --force tries now"
+        )
 
 
-def _parallel(found: Sequence[History]) -> Iterator[Finding]:
+def _parallel(found: Sequence[History]) -> Iterator[CheckResult]:
     """Which providers have grown into needing parallel mode, by what their last loads took."""
     told = [one for one in found if one.verdict is not None]
     for one in told:
         if one.grown:
             cure = f"headrace profile --history {one.provider} says more; profile a delivery of it to be sure"
-            yield Finding(f"provider {one.provider}", "warning", f"its loads have grown: {one.advice}", cure)
+            yield CheckResult(f"provider {one.provider}", "warning", f"its loads have grown: {one.advice}", cure)
     if told and not any(one.grown for one in told):
-        yield Finding("parallel mode", "ok", f"the last loads of {len(told)} providers do not call for it")
+        yield CheckResult("parallel mode", "ok", f"the last loads of {len(told)} providers do not call for it")
 
 
-def _source(provider: Provider) -> Iterator[Finding]:
+def _source(provider: Provider) -> Iterator[CheckResult]:
     """What can be told of a source without asking it for anything."""
     source, check = provider.source, f"provider {provider.name}"
     try:
@@ -179,17 +183,17 @@ def _source(provider: Provider) -> Iterator[Finding]:
                 parts = urlsplit(source.target)
                 Doors(source.shown).places(parts.hostname or "", parts.port or 443)
             case "path" if not any(letter in source.target for letter in "*?[") and not Path(source.target).exists():
-                yield Finding(check, "warning", f"{source.shown} is not there", "a poll fails until it is")
+                yield CheckResult(check, "warning", f"{source.shown} is not there", "a poll fails until it is")
         if provider.options.enrichment is not None:
             provider.options.enrichment.resolve()
     except HeadraceError as error:
         yield failed(check, error)
     except (socket.gaierror, ValueError):
         cure = "check the address, and the network's name servers; behind a proxy this may be as it should be"
-        yield Finding(check, "warning", f"the host of {source.shown} is not known here", cure)
+        yield CheckResult(check, "warning", f"the host of {source.shown} is not known here", cure)
 
 
-def _flag(providers: Sequence[Provider]) -> Iterator[Finding]:
+def _flag(providers: Sequence[Provider]) -> Iterator[CheckResult]:
     """How the flag decides for each provider, those of one decision together."""
     decided: defaultdict[str, list[str]] = defaultdict(list)
     try:
@@ -202,4 +206,4 @@ def _flag(providers: Sequence[Provider]) -> Iterator[Finding]:
         return
     for how, names in decided.items():
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        yield Finding(f"flag {FLAG}", "ok", f"{how}: {', '.join(names[:SHOWN])}{more}")
+        yield CheckResult(f"flag {FLAG}", "ok", f"{how}: {', '.join(names[:SHOWN])}{more}")

@@ -21,10 +21,10 @@ from headrace.report import Report
 from headrace.storage.past_loads import PastLoad
 from headrace.storage.spans import Span
 
-__all__ = ["Tally"]
+__all__ = ["LoadTally"]
 
 
-class Tally(Silent):
+class LoadTally(Silent):
     """A listener that sums what it hears; enter it around the load."""
 
     def __init__(self) -> None:

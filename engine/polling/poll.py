@@ -10,7 +10,7 @@ from typing import Literal
 
 from headrace.errors import HeadraceError, InputError, concealed
 from headrace.polling.config_file import Provider
-from headrace.polling.load_tally import Tally
+from headrace.polling.load_tally import LoadTally
 from headrace.polling.schedule import next_poll
 from headrace.polling.sources import Delivery, describe
 from headrace.report import Report
@@ -19,9 +19,9 @@ from headrace.storage.interface import Counts
 from headrace.storage.providers import ProviderState
 from headrace.storage.witnesses import Witness
 
-__all__ = ["Loaded", "Outcome", "Poll", "Round", "after_delivery", "after_failure", "not_polled"]
+__all__ = ["Loaded", "Poll", "PollOutcome", "Round", "after_delivery", "after_failure", "not_polled"]
 
-Outcome = Literal["loaded", "empty", "unchanged", "failed", "not due", "inactive", "elsewhere"]
+PollOutcome = Literal["loaded", "empty", "unchanged", "failed", "not due", "inactive", "elsewhere"]
 _POLLED = ("loaded", "empty", "unchanged", "failed")
 _BOOKS = ("inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
 
@@ -31,7 +31,7 @@ class Loaded:
     """A load's report, the tally of what it took, and the witness of what it met."""
 
     report: Report
-    tally: Tally
+    tally: LoadTally
     witness: Witness | None = None
 
 
@@ -44,7 +44,7 @@ class Poll:
 
     provider: str
     table: str
-    outcome: Outcome
+    outcome: PollOutcome
     counts: Counts = field(default_factory=Counts)
     next_at: datetime | None = None
     error: str | None = None
@@ -135,7 +135,7 @@ class Round:
         return "\n".join(poll.to_text() for poll in self.polls if all_of_them or poll.polled)
 
 
-def not_polled(provider: Provider, outcome: Outcome, state: ProviderState | None = None) -> Poll:
+def not_polled(provider: Provider, outcome: PollOutcome, state: ProviderState | None = None) -> Poll:
     """A provider that was left alone in this round."""
     return Poll(provider.name, provider.table, outcome, next_at=None if state is None else state.next_at)
 
@@ -164,7 +164,7 @@ def after_delivery(
     provider: Provider, state: ProviderState, delivery: Delivery, loaded: Loaded | None, now: datetime, seconds: float
 ) -> tuple[Poll, ProviderState]:
     """The provider delivered: events (`loaded`), none, or the same as before."""
-    outcome: Outcome = "unchanged" if delivery.unchanged else "empty" if loaded is None else "loaded"
+    outcome: PollOutcome = "unchanged" if delivery.unchanged else "empty" if loaded is None else "loaded"
     polled = _answered(provider, state, outcome, delivery, now)
     poll = Poll(provider.name, provider.table, outcome, seconds=seconds)
     if loaded is not None:
@@ -184,7 +184,7 @@ def after_delivery(
 
 
 def _answered(
-    provider: Provider, state: ProviderState, outcome: Outcome, delivery: Delivery, now: datetime
+    provider: Provider, state: ProviderState, outcome: PollOutcome, delivery: Delivery, now: datetime
 ) -> ProviderState:
     # the same as before is as empty as it was before
     empty = state.empty_polls + 1 if outcome == "empty" or (outcome == "unchanged" and state.empty_polls) else 0

@@ -32,7 +32,7 @@ from headrace.observability.observers import tell_of_outbox
 from headrace.polling.claims import Claims, new_holder
 from headrace.polling.collecting import Collected, collecting
 from headrace.polling.config_file import Provider, Settings
-from headrace.polling.load_tally import Tally
+from headrace.polling.load_tally import LoadTally
 from headrace.polling.poll import Loaded, Poll, Round, after_delivery, after_failure, not_polled
 from headrace.polling.schedule import horizon, is_due
 from headrace.polling.sources import Delivery
@@ -265,7 +265,7 @@ class Service:
             if not state.loads and provider.name not in self._told:
                 self._told.add(provider.name)
                 warn_of_renaming(self._store, provider.table, provider.name, [p.name for p in self._settings.providers])
-            with Tally() as tally:
+            with LoadTally() as tally:
                 report = ingest(
                     self._store,
                     items,

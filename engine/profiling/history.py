@@ -23,9 +23,9 @@ from headrace.profiling.costs import Costs, Group, costs_from, split
 from headrace.profiling.model import (
     CANDIDATES,
     WORTH,
+    Advice,
     Machine,
     Prediction,
-    Verdict,
     because,
     best_workers,
     busiest,
@@ -35,7 +35,7 @@ from headrace.profiling.model import (
 )
 from headrace.storage.past_loads import PastLoad
 
-__all__ = ["LEAST", "Growth", "History", "Place", "histories"]
+__all__ = ["LEAST", "Growth", "History", "Site", "histories"]
 
 LEAST = 3
 """Loads from which on something can be said of a provider."""
@@ -48,7 +48,7 @@ SHOWN_STAGES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Site:
     """Where loads run: the cores, the seconds to the database and back, whether it is on this machine (then it works on
     the same cores), how many can write to it at a time (``None``: no bound known), and how long `workers` take to
     start, which is only asked if it matters.
@@ -80,7 +80,7 @@ class History:
     provider: str
     loads: Sequence[PastLoad]
     growth: Growth | None = None
-    verdict: Verdict | None = None
+    verdict: Advice | None = None
     pays_from: int | None = None
 
     @property
@@ -159,12 +159,12 @@ class History:
         }
 
 
-def histories(loads: Sequence[PastLoad], place: Place) -> list[History]:
+def histories(loads: Sequence[PastLoad], place: Site) -> list[History]:
     """What the loads say, for each provider; `loads` are by provider, the oldest first."""
     return [_history(name, list(some), place) for name, some in groupby(loads, key=lambda one: one.provider)]
 
 
-def _history(provider: str, loads: list[PastLoad], place: Place) -> History:
+def _history(provider: str, loads: list[PastLoad], place: Site) -> History:
     if len(loads) < LEAST:
         return History(provider, loads)
     growth = _growth(loads)
@@ -195,10 +195,10 @@ class _View:
     seconds: float
     chunk_rows: int
     others: float
-    place: Place
+    place: Site
 
     @classmethod
-    def of(cls, loads: Sequence[PastLoad], place: Place) -> _View:
+    def of(cls, loads: Sequence[PastLoad], place: Site) -> _View:
         sums: dict[str, tuple[int, float]] = {}
         for load in loads:
             for name, (spans, wall, _) in load.stages.items():
@@ -222,7 +222,7 @@ class _View:
         others = min(float(place.cores), max(0.0, busy - used / wall)) if wall else 0.0
         return cls(each, wall / len(loads), max(1, round(rows / chunks)), others, place)
 
-    def verdict(self, rows: int) -> Verdict:
+    def verdict(self, rows: int) -> Advice:
         """The verdict for loads of `rows` rows; workers are only started to be timed if it could matter."""
         free = self._judged(rows, 0.0)
         return self._judged(rows, self.place.start(free.candidate.workers)) if free.parallel else free
@@ -240,7 +240,7 @@ class _View:
             low, high = (low, middle) if self._judged(middle, start).parallel else (middle, high)
         return high
 
-    def _judged(self, rows: int, start: float) -> Verdict:
+    def _judged(self, rows: int, start: float) -> Advice:
         costs, chunk_rows = self.costs, self.chunk_rows
         alone = SHORTEST + sequential_seconds(costs, rows, self.seconds)
         workers = best_workers(costs, self._machine(start, 2.0), rows, chunk_rows)
@@ -255,7 +255,7 @@ class _View:
         sequential = Prediction(0, alone, alone / (1 + MARGIN), alone * (1 + MARGIN), busiest(costs))
         candidate = Prediction(workers, expected, low / (1 + MARGIN), high * (1 + MARGIN), bound)
         parallel = alone / expected >= WORTH
-        return Verdict(
+        return Advice(
             rows,
             sequential,
             candidate,

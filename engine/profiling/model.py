@@ -21,9 +21,9 @@ from headrace.profiling.costs import Costs
 __all__ = [
     "CANDIDATES",
     "WORTH",
+    "Advice",
     "Machine",
     "Prediction",
-    "Verdict",
     "amdahl",
     "because",
     "best_workers",
@@ -156,7 +156,7 @@ def best_workers(
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Advice:
     """Both predictions for all rows, the expected speed-up with its range, and the advice.
 
     `parallel` says whether parallel mode is advised; `because` is why, in a clause.
@@ -192,7 +192,7 @@ def judge(
     parallel_sample: float,
     workers: int,
     first_rows: int | None = None,
-) -> Verdict:
+) -> Advice:
     """The verdict for `rows` rows: `costs` and `sequential_sample` are the sample's sequential run, `parallel_costs`
     and `parallel_sample` its run with `workers` workers. `first_rows` are those of the load's first chunk where
     they are fewer than the sample's first chunk had.
@@ -211,7 +211,7 @@ def judge(
     both = hypot(margin, alone_margin)
     low, high = speedup / (1 + both), speedup * (1 + both)
     parallel = speedup >= WORTH
-    return Verdict(
+    return Advice(
         rows,
         sequential,
         candidate,

@@ -33,7 +33,7 @@ from headrace.options.shape import SEQUENTIAL
 from headrace.partitioning.contract import Contract
 from headrace.profiling.costs import Costs, costs_of, split, totals_of
 from headrace.profiling.criteria import Criterion, examine_ids, examine_key
-from headrace.profiling.model import CANDIDATES, Machine, Verdict, best_workers, judge
+from headrace.profiling.model import CANDIDATES, Advice, Machine, best_workers, judge
 from headrace.profiling.profile_result import Checked, Profile, Trialled
 from headrace.profiling.sample import Sample
 from headrace.profiling.usage import Meter, cores
@@ -268,7 +268,7 @@ class _Profiling:
             return replace(alone, reader=found.reader, decider=found.decider)
         return replace(found, processor=alone.processor, agree=alone.agree)
 
-    def _checked(self, verdict: Verdict) -> Checked:
+    def _checked(self, verdict: Advice) -> Checked:
         """The whole input, both ways, in places of their own."""
         everything = Sample(self._items, 0)
         known = list(self._known(everything.inputs()))
@@ -319,7 +319,7 @@ def _books(report: Report) -> tuple[int, ...]:
     )
 
 
-def _processor(done: Trialled, verdict: Verdict) -> Criterion:
+def _processor(done: Trialled, verdict: Advice) -> Criterion:
     spans = totals_of(done.recorded.spans)
     outer = [total for name, total in spans.items() if "." not in name]
     wall = sum(total.seconds for total in outer)

@@ -9,7 +9,7 @@ from headrace.observability.chunk_costs import chunkwise
 from headrace.observability.recorder import Recorder
 from headrace.profiling.costs import Costs, Group, round_trips, totals_of
 from headrace.profiling.criteria import Criterion
-from headrace.profiling.model import WORTH, Machine, Prediction, Verdict
+from headrace.profiling.model import WORTH, Advice, Machine, Prediction
 from headrace.profiling.usage import Usage
 from headrace.report import Report
 from headrace.storage.trial.gauge import Gauged, Server
@@ -91,7 +91,7 @@ class Profile:
     groups: Sequence[Group]
     costs: Costs
     criteria: Sequence[Criterion]
-    verdict: Verdict
+    verdict: Advice
     strategy: str
     checked: Checked | None = None
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from headrace.reading.chunk import Chunk
 from headrace.reading.inputs import Input, ReadOptions
-from headrace.reading.reader import Place
+from headrace.reading.reader import RawLine
 
 __all__ = ["Sample"]
 
@@ -107,7 +107,7 @@ class _Part:
                 if self._sample.full:
                     return
 
-    def locate(self, rows: Sequence[int]) -> dict[int, Place]:
+    def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
         return self._item.locate(rows)
 
     def columns(self) -> list[str]:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from headrace.errors import ConfigurationError
 from headrace.execution.crew import ProcessCrew
-from headrace.profiling.history import History, Place, histories
+from headrace.profiling.history import History, Site, histories
 from headrace.profiling.usage import cores
 from headrace.runtime.scratch import scratch_folder
 from headrace.storage.providers import ProviderStore
@@ -33,14 +33,14 @@ def histories_in(store: ProviderStore, url: str, providers: Sequence[str] | None
     return histories(loads, _place(store, url)) if loads else []
 
 
-def _place(store: ProviderStore, url: str) -> Place:
+def _place(store: ProviderStore, url: str) -> Site:
     """Where loads run, as far as a few questions tell."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        return Place(cores(), 0.0, database_here=True, writers=1, start=_seconds_to_start)
+        return Site(cores(), 0.0, database_here=True, writers=1, start=_seconds_to_start)
     sockets = parsed.query.get("host")
     here = parsed.host in _HERE and (sockets is None or str(sockets).startswith("/"))
-    return Place(cores(), _round_trip(store), database_here=here, writers=None, start=_seconds_to_start)
+    return Site(cores(), _round_trip(store), database_here=here, writers=None, start=_seconds_to_start)
 
 
 def _round_trip(store: ProviderStore) -> float:

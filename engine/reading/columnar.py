@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from headrace.errors import ConfigurationError, InputError
 from headrace.reading.dicts import batches_of_dicts, hint_of
-from headrace.reading.reader import Hint, Piece, Place
+from headrace.reading.reader import Block, Hint, RawLine
 from headrace.reading.steady_files import Steady
 from headrace.reading.text_stream import readable
 from headrace.reading.types.cast_sql import is_text
@@ -51,13 +51,13 @@ class _TypedReader:
         """How many rows there are, where the file says so."""
         return self._rows
 
-    def _count(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    def _count(self, pieces: Iterator[Block]) -> Iterator[Block]:
         self._read = 0
         for piece in pieces:
             self._read += piece.span
             yield piece
 
-    def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
+    def hints(self, sample: Sequence[Block]) -> dict[str, Hint]:
         """Every column says itself what it is, but for text made of several. Dicts may bring columns as they come."""
         fields: dict[str, list[pa.Field]] = {name: [] for name in self._schema.names}
         for piece in sample:
@@ -68,18 +68,18 @@ class _TypedReader:
 
     def tabulate(
         self,
-        piece: Piece,
+        piece: Block,
         names: Sequence[str],
         *,
         late: bool = False,
         wanted: pa.Schema | None = None,  # noqa: ARG002 the protocol's signature
-    ) -> Piece:
+    ) -> Block:
         """Only the columns asked for, and with `late` those that dicts bring behind the sample."""
         asked, left = set(names), self._sampled if late else set(piece.table.column_names)
         kept = [name for name in piece.table.column_names if name in asked or name not in left]
         return replace(piece, table=piece.table.select(kept))
 
-    def locate(self, rows: Sequence[int]) -> dict[int, Place]:  # noqa: ARG002 the protocol's signature
+    def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:  # noqa: ARG002 the protocol's signature
         """Nothing: these formats have no lines."""
         return {}
 
@@ -98,14 +98,14 @@ class ParquetReader(_TypedReader):
         super().__init__(_distinct(schema, name))
         self._rows = rows
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[Block]:
         """The rows in the file's order."""
         with (
             readable(self._name),
             self._file.opened() as source,
             pq.ParquetFile(pa.PythonFile(source, mode="r"), pre_buffer=False) as parquet,
         ):
-            last: Piece | None = None
+            last: Block | None = None
             for piece in self._count(numbered(parquet.iter_batches(batch_size=_BATCH_ROWS), self._name)):
                 if last is not None:
                     source.check()
@@ -142,7 +142,7 @@ class ArrowReader(_TypedReader):
             hint="give a path, a URL, an Arrow table, a data frame or an iterable of dicts",
         )
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[Block]:
         """The rows, once."""
         if self._batches is None:
             raise InputError("this stream was read already", where=self._name, hint="give a fresh one to each load")
@@ -169,17 +169,17 @@ def _received(stream: pa.RecordBatchReader, name: str) -> Iterator[pa.RecordBatc
         yield from stream
 
 
-def numbered(batches: Iterable[pa.RecordBatch], name: str) -> Iterator[Piece]:
+def numbered(batches: Iterable[pa.RecordBatch], name: str) -> Iterator[Block]:
     """Record batches as pieces, their rows counted from 0. A row whose text is not valid UTF-8 becomes a reject."""
     first = 0
     for batch in batches:
         rows = np.arange(first, first + batch.num_rows, dtype=np.int64)
         if batch.num_rows:
-            yield _valid(Piece(first, batch.num_rows, pa.table(batch), rows), name)
+            yield _valid(Block(first, batch.num_rows, pa.table(batch), rows), name)
         first += batch.num_rows
 
 
-def _valid(piece: Piece, name: str) -> Piece:
+def _valid(piece: Block, name: str) -> Block:
     """`piece` without the rows that Arrow's own check finds fault with: whoever wrote them may not have looked."""
     try:
         piece.table.validate(full=True)

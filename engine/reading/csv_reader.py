@@ -38,9 +38,9 @@ from headrace.reading.arrow_pacing import Paced, Readable
 from headrace.reading.csv_records import Careful, records_of
 from headrace.reading.locator import Locator, csv_places
 from headrace.reading.not_data import require_no_markup
-from headrace.reading.reader import Hint, Piece, Place, require_few
+from headrace.reading.reader import Block, Hint, RawLine, require_few
 from headrace.reading.steady_files import Steady
-from headrace.reading.text_stream import ESCAPED, TAIL, Progress, Utf8, open_text, readable, unescape
+from headrace.reading.text_stream import ESCAPED, TAIL, FileProgress, Utf8, open_text, readable, unescape
 from headrace.storage.rejects import Reject
 
 __all__ = ["CsvReader", "Dialect", "settle_dialect"]
@@ -81,13 +81,13 @@ class CsvReader:
     def __init__(self, file: Steady, name: str, delimiter: str) -> None:
         self._file = file
         self._name = name
-        self._progress = Progress()
+        self._progress = FileProgress()
         self.dialect = self._settle(delimiter)
         dialect = self.dialect
         places = partial(csv_places, name=name, delimiter=dialect.delimiter, header=dialect.header)
         self._locator = Locator(file, places)
 
-    def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:  # noqa: ARG002 the protocol's signature
+    def hints(self, sample: Sequence[Block]) -> dict[str, Hint]:  # noqa: ARG002 the protocol's signature
         """The header's names; any of them may turn out to be of any type."""
         return dict.fromkeys(self.dialect.columns, _TYPES)
 
@@ -98,7 +98,7 @@ class CsvReader:
         """The share of the file's bytes that was read, 0 to 1."""
         return self._progress.share
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[Block]:
         """The records in order; those with a wrong number of fields, bytes that are no UTF-8, or more bytes than
         Arrow's parser takes at once are rejects.
         """
@@ -113,9 +113,9 @@ class CsvReader:
 
     def _pieces(
         self, records: _Records, feed: Callable[[Utf8, _Records], Iterator[pa.RecordBatch]]
-    ) -> Generator[Piece, None, None]:
+    ) -> Generator[Block, None, None]:
         with open_text(self._file, self._progress) as text, readable(self._name):
-            last: Piece | None = None
+            last: Block | None = None
             try:
                 for batch in feed(text, records):
                     if last is not None:
@@ -198,17 +198,17 @@ class CsvReader:
 
     def tabulate(
         self,
-        piece: Piece,
+        piece: Block,
         names: Sequence[str],
         *,
         late: bool = False,  # noqa: ARG002 the protocol's signature
         wanted: pa.Schema | None = None,  # noqa: ARG002 likewise
-    ) -> Piece:
+    ) -> Block:
         """Only the columns asked for; a header leaves none for later."""
         kept = [name for name in piece.table.column_names if name in set(names)]
         return replace(piece, table=piece.table.select(kept))
 
-    def locate(self, rows: Sequence[int]) -> dict[int, Place]:
+    def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
         """A second pass over the file, going on from the last one where rows ascend."""
         return self._locator.locate(rows)
 
@@ -265,7 +265,7 @@ class _Records:
         """Reading begins again behind the last good record: what was refused behind it will be met once more."""
         self._refused = [refused for refused in self._refused if refused[0] < self.next]
 
-    def piece(self, batch: pa.RecordBatch, *, escaped: bool) -> Piece:
+    def piece(self, batch: pa.RecordBatch, *, escaped: bool) -> Block:
         """The next piece: the batch's records, and the refused ones that stand before the last of them."""
         numbers = self._numbers(batch.num_rows)
         end = int(numbers[-1]) + 1 if len(numbers) else self.next
@@ -274,10 +274,10 @@ class _Records:
         if self.next == 0 and self._header:
             first, table, numbers = 0, table.slice(1), numbers[1:]
         self.next = end
-        piece = Piece(first, end - self._header - first, table, numbers - self._header, rejects)
+        piece = Block(first, end - self._header - first, table, numbers - self._header, rejects)
         return _without_escaped(piece, self._name) if escaped else piece
 
-    def finish(self, last: Piece | None, tail: bytes) -> Iterator[Piece]:
+    def finish(self, last: Block | None, tail: bytes) -> Iterator[Block]:
         """The last piece and what was refused after it; `tail` is the text's end. A quote that never closes has
         swallowed it.
         """
@@ -287,7 +287,7 @@ class _Records:
             first, end = self.next - self._header, self._refused[-1][0] + 1
             rejects = self._take(end)
             empty = pa.table({}) if last is None else last.table.slice(0, 0)
-            yield Piece(first, end - self._header - first, empty, np.empty(0, np.int64), rejects)
+            yield Block(first, end - self._header - first, empty, np.empty(0, np.int64), rejects)
 
     def _numbers(self, count: int) -> NDArray[np.int64]:
         """The records' numbers, the refused ones left out."""
@@ -304,7 +304,7 @@ class _Records:
         ]
 
 
-def _without_escaped(piece: Piece, name: str) -> Piece:
+def _without_escaped(piece: Block, name: str) -> Block:
     """`piece` with the rows that hold an escaped byte turned into rejects."""
     bad = np.zeros(len(piece.rows), dtype=bool)
     for column in piece.table.columns:
@@ -312,7 +312,7 @@ def _without_escaped(piece: Piece, name: str) -> Piece:
     return _without(piece, bad, name, "the text is not valid UTF-8") if bad.any() else piece
 
 
-def _without_runaway(piece: Piece, tail: bytes, delimiter: str, name: str) -> Piece:
+def _without_runaway(piece: Block, tail: bytes, delimiter: str, name: str) -> Block:
     """`piece` without its last record, if that ends in a quoted cell which is still open at the text's end."""
     bad = np.zeros(len(piece.rows), dtype=bool)
     if len(bad):
@@ -343,7 +343,7 @@ def _ends_with_cell(tail: bytes, written: bytes, begins: tuple[bytes, ...]) -> b
     return before != tail and any(before.endswith(mark) if mark else not before for mark in begins)
 
 
-def _without(piece: Piece, bad: NDArray[np.bool_], name: str, why: str) -> Piece:
+def _without(piece: Block, bad: NDArray[np.bool_], name: str, why: str) -> Block:
     places = np.flatnonzero(bad)
     records = piece.table.take(places).to_pylist()
     rejects = [
@@ -353,7 +353,7 @@ def _without(piece: Piece, bad: NDArray[np.bool_], name: str, why: str) -> Piece
         for place, record in zip(places.tolist(), records, strict=True)
     ]
     together = sorted([*piece.rejects, *rejects], key=lambda reject: reject.row or 0)
-    return Piece(piece.first_row, piece.span, piece.table.filter(pa.array(~bad)), piece.rows[~bad], together)
+    return Block(piece.first_row, piece.span, piece.table.filter(pa.array(~bad)), piece.rows[~bad], together)
 
 
 def _records(sample: str, delimiter: str, whole: bool) -> Iterator[list[str]]:

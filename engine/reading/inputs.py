@@ -33,12 +33,12 @@ from headrace.reading.csv_reader import CsvReader
 from headrace.reading.fetch.spool import Spooled
 from headrace.reading.files import Located, locate_inputs, locate_spooled
 from headrace.reading.json_reader import JsonReader
-from headrace.reading.reader import Hint, Piece, Place, Reader, cut, require_few
+from headrace.reading.reader import Block, Hint, RawLine, Reader, cut, require_few
 from headrace.reading.selection import Select
-from headrace.reading.typed_blocks import Part, Parts, joined
+from headrace.reading.typed_blocks import TypedBlock, TypedBlocks, joined
 from headrace.reading.types.cast import Caster, canonical_type, connect, plain
 from headrace.reading.types.cast_sql import logical_name
-from headrace.reading.types.inference import Sampled, infer
+from headrace.reading.types.inference import SampledColumn, infer
 from headrace.storage.interface import Address
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Input(Protocol):
         """The whole input in `schema`: columns that it lacks are null, columns that `schema` lacks are dropped."""
         ...
 
-    def locate(self, rows: Sequence[int]) -> dict[int, Place]:
+    def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
         """The line (1-based) and raw text of rows, where the format has lines."""
         ...
 
@@ -133,7 +133,7 @@ def open_inputs(inputs: Sequence[object], options: ReadOptions, spool: Path | No
     """
     if not inputs:
         raise ConfigurationError("there is no input", hint="name a file, a pattern, a directory, a URL, or - for stdin")
-    names = _Names()
+    names = _UniqueNames()
     opened: list[Input] = []
     for item in inputs:
         if isinstance(item, str | Path):
@@ -148,7 +148,7 @@ def open_inputs(inputs: Sequence[object], options: ReadOptions, spool: Path | No
     return opened
 
 
-class _Names:
+class _UniqueNames:
     """Names that differ, because a receipt tells inputs apart by name: the second of a kind is ``… (2)``."""
 
     def __init__(self) -> None:
@@ -195,10 +195,10 @@ class _Source:
         if options.timezone != "UTC":
             self._connection  # noqa: B018 - whether there is such a zone is said now
         self._caster = Caster(lambda: self._connection, options.timezone, name)
-        self._parts = Parts(reader, self._caster, name)
+        self._parts = TypedBlocks(reader, self._caster, name)
         self._select = Select(lambda: self._connection, name)
-        self._sample: list[Piece] | None = None
-        self._rest: Iterator[Piece] | None = None
+        self._sample: list[Block] | None = None
+        self._rest: Iterator[Block] | None = None
         self._all_sampled = False
         self._hints: dict[str, Hint] | None = None
         self._inferred: dict[tuple[object, ...], pa.Schema] = {}
@@ -267,10 +267,10 @@ class _Source:
         return bool(self._select.columns(more, select) != self._select.columns(table, select))
 
     def _typed_chunks(
-        self, pieces: Iterator[Piece], schema: pa.Schema, options: ReadOptions, *, late: bool = False
-    ) -> Iterator[Part]:
+        self, pieces: Iterator[Block], schema: pa.Schema, options: ReadOptions, *, late: bool = False
+    ) -> Iterator[TypedBlock]:
         """`pieces` as chunks, each typed part by part."""
-        parts: list[Part] = []
+        parts: list[TypedBlock] = []
         for piece in cut(pieces, options.chunk_rows, options.chunk_bytes, options.first_rows):
             if piece is not None:
                 parts.append(self._parts.part(piece, schema, late=late))
@@ -278,11 +278,11 @@ class _Source:
                 yield joined(parts)
                 parts = []
 
-    def locate(self, rows: Sequence[int]) -> dict[int, Place]:
+    def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
         """As the reader knows it."""
         return self._reader.locate(rows)
 
-    def _chunk(self, typed: Part, schema: pa.Schema, select: str | None) -> Chunk:
+    def _chunk(self, typed: TypedBlock, schema: pa.Schema, select: str | None) -> Chunk:
         address = Address(self.name, typed.first_row, typed.span)
         if select is None:
             return Chunk(address, _one_batch(typed.table), typed.rows, typed.rejects)
@@ -305,7 +305,7 @@ class _Source:
         wanted = None if "decimal" in options.types.values() else pa.schema([])
         pieces = [self._reader.tabulate(piece, list(hints), wanted=wanted) for piece in self._first_pieces()]
         columns = [
-            Sampled(
+            SampledColumn(
                 name,
                 [plain(piece.table.column(name)) for piece in pieces if name in piece.table.column_names],
                 hint,
@@ -321,7 +321,7 @@ class _Source:
             require_few(len(self._hints), self.name)
         return self._hints
 
-    def _first_pieces(self) -> list[Piece]:
+    def _first_pieces(self) -> list[Block]:
         """The sample: 16 MB or 200,000 rows, whichever is more, or one piece where types are declared; read once."""
         if self._sample is None:
             self._rest = self._reader.pieces()
@@ -338,7 +338,7 @@ class _Source:
                 rows, size = rows + piece.span, size + piece.table.nbytes
         return self._sample
 
-    def _pieces(self) -> Iterator[Piece]:
+    def _pieces(self) -> Iterator[Block]:
         """All pieces; what the sample has taken is not read again, and not kept once it was given."""
         sample, rest = self._sample or [], self._rest
         self._sample, self._rest = None, None
@@ -350,7 +350,7 @@ class _Source:
         yield from rest
 
 
-def _is_piece(piece: Piece | None) -> bool:
+def _is_piece(piece: Block | None) -> bool:
     return piece is not None
 
 

@@ -30,9 +30,9 @@ from headrace.reading.json_fast import plain_kind, plain_objects, type_within
 from headrace.reading.json_scanner import elements
 from headrace.reading.locator import Locator
 from headrace.reading.not_data import require_no_markup
-from headrace.reading.reader import Hint, Piece, Place, require_few
+from headrace.reading.reader import Block, Hint, RawLine, require_few
 from headrace.reading.steady_files import Steady
-from headrace.reading.text_stream import ESCAPED, LONGEST, Progress, Utf8, open_text, readable, unescape
+from headrace.reading.text_stream import ESCAPED, LONGEST, FileProgress, Utf8, open_text, readable, unescape
 from headrace.reading.types.cast import Caster
 from headrace.reading.types.cast_sql import literal
 from headrace.storage.rejects import Reject
@@ -70,7 +70,7 @@ class JsonReader:
     def __init__(self, file: Steady, name: str, shape: str, caster: Caster) -> None:
         self._file = file
         self._name = name
-        self._progress = Progress()
+        self._progress = FileProgress()
         self._shape = shape
         self._caster = caster
         self._locator = Locator(file, self._places)
@@ -80,14 +80,14 @@ class JsonReader:
         self._plain_chances = _CHANCES
         self._plain_sample: dict[int, pa.Table] = {}
 
-    def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
+    def hints(self, sample: Sequence[Block]) -> dict[str, Hint]:
         """The members that the sample's objects have, in order of appearance, and what their types may be."""
         kinds = self._plain_kinds(sample) or self._kinds(sample)
         self._sampled = set(kinds)
         self._sampled_rows = sample[-1].first_row + sample[-1].span if sample else 0
         return {name: _hint(kind) for name, kind in kinds.items()}
 
-    def _kinds(self, sample: Sequence[Piece]) -> dict[str, frozenset[str]]:
+    def _kinds(self, sample: Sequence[Block]) -> dict[str, frozenset[str]]:
         """The members of the sample's objects, and the kinds of their values that are not null."""
         pieces = [self._objects(piece) for piece in sample]
         self._require_features(pieces)
@@ -98,7 +98,7 @@ class JsonReader:
         seen = [set(pc.unique(pc.list_element(kinds, number)).to_pylist()) for number in range(len(names))]
         return {name: frozenset(kind - {None, "NULL"}) for name, kind in zip(names, seen, strict=True)}
 
-    def _plain_kinds(self, sample: Sequence[Piece]) -> dict[str, frozenset[str]] | None:
+    def _plain_kinds(self, sample: Sequence[Block]) -> dict[str, frozenset[str]] | None:
         """The same where the first objects show it and all others are plain, which takes a third of the time."""
         if self._shape == "features" or not sample or not sample[0].span:
             return None
@@ -114,7 +114,7 @@ class JsonReader:
         self._plain, self._plain_sample = types, tables
         return kinds
 
-    def _require_features(self, sample: Sequence[Piece]) -> None:
+    def _require_features(self, sample: Sequence[Block]) -> None:
         """Raise `InputError` for other JSON with a member 'features': nothing of its elements would be loaded."""
         refused = any(reject.reason == _NO_FEATURE for piece in sample for reject in piece.rejects)
         if refused and not any(piece.table.num_rows for piece in sample):
@@ -131,17 +131,17 @@ class JsonReader:
         """The share of the file's bytes that was read, 0 to 1."""
         return self._progress.share
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[Block]:
         """The objects' texts in order, in one column."""
         with open_text(self._file, self._progress) as text, readable(self._name):
-            last: Piece | None = None
+            last: Block | None = None
             first = 0
             for lines, texts in self._blocks(text):
                 rows = np.arange(first, first + len(texts), dtype=np.int64)
                 if last is not None:
                     text.check()
                     yield last
-                piece = Piece(first, len(texts), pa.table({_JSON: texts}), rows, [], lines)
+                piece = Block(first, len(texts), pa.table({_JSON: texts}), rows, [], lines)
                 last = self._without_escaped(piece) if text.escaped else piece
                 first += len(texts)
             text.finish(lines=self._shape == "lines")
@@ -149,8 +149,8 @@ class JsonReader:
                 yield last
 
     def tabulate(
-        self, piece: Piece, names: Sequence[str], *, late: bool = False, wanted: pa.Schema | None = None
-    ) -> Piece:
+        self, piece: Block, names: Sequence[str], *, late: bool = False, wanted: pa.Schema | None = None
+    ) -> Block:
         """The members called `names` as columns of text, or typed where they are plain; what is no JSON object becomes
         a reject.
         """
@@ -169,7 +169,7 @@ class JsonReader:
         wider = pa.table(self._members(piece.raw, [*names, *more]), names=[*names, *more])
         return replace(piece, table=wider)
 
-    def _plainly(self, piece: Piece, wanted: pa.Schema | None) -> pa.Table | None:
+    def _plainly(self, piece: Block, wanted: pa.Schema | None) -> pa.Table | None:
         """The columns of a piece that is plain; ``None`` for another, or where text is wanted."""
         ready = self._plain_sample.pop(piece.first_row, None)
         types = self._types_within(wanted) if wanted is not None and self._plain_chances else None
@@ -191,7 +191,7 @@ class JsonReader:
             types[name] = found
         return types or None
 
-    def _tabulated(self, piece: Piece, names: Sequence[str]) -> Piece:
+    def _tabulated(self, piece: Block, names: Sequence[str]) -> Block:
         import duckdb  # noqa: PLC0415 - as in `casting.connect`
 
         try:
@@ -219,11 +219,11 @@ class JsonReader:
             members[name] = f"coalesce({members[name]}, {taken}[{number + 1}])"
         return self._caster.evaluate([text], list(members.values()))
 
-    def locate(self, rows: Sequence[int]) -> dict[int, Place]:
+    def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
         """A second pass over the file, going on from the last one where rows ascend."""
         return self._locator.locate(rows)
 
-    def _places(self, stream: Utf8) -> Iterator[Place]:
+    def _places(self, stream: Utf8) -> Iterator[RawLine]:
         for lines, texts in self._blocks(stream):
             for line, text in zip(lines.tolist(), texts.to_pylist(), strict=True):
                 yield line, unescape(text) if stream.escaped else text
@@ -256,7 +256,7 @@ class JsonReader:
         paths += [f"/{name}" for name in beside]
         return f"CAST([{', '.join(literal(path) for path in paths)}] AS VARCHAR[])"
 
-    def _objects(self, piece: Piece) -> Piece:
+    def _objects(self, piece: Block) -> Block:
         """`piece` with only JSON objects, the rest moved to its rejects."""
         (kinds,) = self._caster.evaluate(
             [piece.table.column(_JSON)], ["coalesce(CASE WHEN json_valid(c0) THEN json_type(c0) END, '')"]
@@ -269,11 +269,11 @@ class JsonReader:
         bad = pc.invert(features).to_numpy()
         return self._without(piece, bad, _NO_FEATURE) if bad.any() else piece
 
-    def _without_escaped(self, piece: Piece) -> Piece:
+    def _without_escaped(self, piece: Block) -> Block:
         escaped = pc.match_substring_regex(piece.table.column(_JSON), ESCAPED).to_numpy()
         return self._without(piece, escaped, "the text is not valid UTF-8", escaped=True) if escaped.any() else piece
 
-    def _without(self, piece: Piece, bad: NDArray[np.bool_], why: str, *, escaped: bool = False) -> Piece:
+    def _without(self, piece: Block, bad: NDArray[np.bool_], why: str, *, escaped: bool = False) -> Block:
         lines = piece.lines if piece.lines is not None else np.zeros(len(bad), np.int64)
         texts = [
             unescape(text) if escaped else text for text in piece.table.column(_JSON).filter(pa.array(bad)).to_pylist()
@@ -284,7 +284,7 @@ class JsonReader:
         ]
         together = sorted([*piece.rejects, *rejects], key=lambda reject: reject.row or 0)
         table = piece.table.filter(pa.array(~bad))
-        return Piece(piece.first_row, piece.span, table, piece.rows[~bad], together, lines[~bad])
+        return Block(piece.first_row, piece.span, table, piece.rows[~bad], together, lines[~bad])
 
 
 def _hint(kinds: frozenset[str]) -> Hint:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from headrace.errors import InputChangedError, InputError
 from headrace.reading.csv_records import records_of
-from headrace.reading.reader import Place
+from headrace.reading.reader import RawLine
 from headrace.reading.steady_files import Steady
 from headrace.reading.text_stream import Utf8, open_text, unescape
 
@@ -25,22 +25,22 @@ class Locator(threading.local):
     Each thread walks on its own: one asks for rows as they are read, another for those that are refused later.
     """
 
-    def __init__(self, file: Steady, places: Callable[[Utf8], Iterator[Place]]) -> None:
+    def __init__(self, file: Steady, places: Callable[[Utf8], Iterator[RawLine]]) -> None:
         self._file = file
         self._text: Utf8 | None = None
         self._places = places
         self._open = ExitStack()
-        self._walk: Iterator[Place] = iter(())
+        self._walk: Iterator[RawLine] = iter(())
         self._next: int | None = None
 
-    def locate(self, rows: Sequence[int]) -> dict[int, Place]:
+    def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
         """The places of `rows`; a row that is not found again is left out. Raises `InputChangedError`."""
         found = {row: self._seek(row) for row in sorted(set(rows))}
         if self._text is not None:
             self._text.check()
         return {row: place for row, place in found.items() if place is not None}
 
-    def _seek(self, row: int) -> Place | None:
+    def _seek(self, row: int) -> RawLine | None:
         try:
             if self._next is None or row < self._next:
                 self._restart()
@@ -61,7 +61,7 @@ class Locator(threading.local):
         self._walk, self._next = self._places(self._text), 0
 
 
-def csv_places(stream: Utf8, delimiter: str, *, header: bool, name: str = "") -> Iterator[Place]:
+def csv_places(stream: Utf8, delimiter: str, *, header: bool, name: str = "") -> Iterator[RawLine]:
     """Places of CSV records. `headrace.reading.csv_records` and Arrow's parser agree on where they end; tests hold them
     to it.
     """

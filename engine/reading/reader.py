@@ -20,12 +20,12 @@ from headrace.errors import InputError
 from headrace.partitioning.contract import LogicalType
 from headrace.storage.rejects import Reject
 
-__all__ = ["MOST_COLUMNS", "Hint", "Piece", "Place", "Reader", "cut", "require_few"]
+__all__ = ["MOST_COLUMNS", "Block", "Hint", "RawLine", "Reader", "cut", "require_few"]
 
 MOST_COLUMNS = 10_000
 """What an input may have before any select."""
 
-Place = tuple[int | None, str | None]
+RawLine = tuple[int | None, str | None]
 """The physical line (1-based) where a row starts and its raw text, each ``None`` where it is not known."""
 
 Hint = tuple[LogicalType, ...] | None
@@ -33,7 +33,7 @@ Hint = tuple[LogicalType, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Block:
     """`span` rows of the input from row `first_row`: the good ones in `table`, the others in `rejects`.
 
     `rows` is each table row's 0-based number in the input. `lines` is where each starts (1-based), if the reader knows
@@ -50,7 +50,7 @@ class Piece:
     raw: pa.ChunkedArray | None = None
     plain: bool = False
 
-    def split(self, span: int) -> tuple[Piece, Piece | None]:
+    def split(self, span: int) -> tuple[Block, Block | None]:
         """The first `span` rows, and the rest if there is one."""
         if span >= self.span:
             return self, None
@@ -58,8 +58,8 @@ class Piece:
         cut = int(np.searchsorted(self.rows, border))
         return self._part(self.first_row, span, 0, cut), self._part(border, self.span - span, cut, len(self.rows))
 
-    def _part(self, first_row: int, span: int, start: int, end: int) -> Piece:
-        return Piece(
+    def _part(self, first_row: int, span: int, start: int, end: int) -> Block:
+        return Block(
             first_row,
             span,
             self.table.slice(start, end - start),
@@ -90,17 +90,17 @@ class Reader(Protocol):
         """How many rows there are, ``None`` where only reading tells."""
         ...
 
-    def hints(self, sample: Sequence[Piece]) -> dict[str, Hint]:
+    def hints(self, sample: Sequence[Block]) -> dict[str, Hint]:
         """The columns in order, as far as the first pieces show them, and what their types may be."""
         ...
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[Block]:
         """The whole input. Raises `InputError` where it cannot be read on."""
         ...
 
     def tabulate(
-        self, piece: Piece, names: Sequence[str], *, late: bool = False, wanted: pa.Schema | None = None
-    ) -> Piece:
+        self, piece: Block, names: Sequence[str], *, late: bool = False, wanted: pa.Schema | None = None
+    ) -> Block:
         """`piece` with the columns of `names` that the input has; a row that has no columns becomes a reject.
 
         `wanted` are the types that they will be cast to, as far as that is decided; without it, what is written as text
@@ -110,14 +110,14 @@ class Reader(Protocol):
         """
         ...
 
-    def locate(self, rows: Sequence[int]) -> dict[int, Place]:
+    def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
         """Where rows stand, as far as the format has lines."""
         ...
 
 
 def cut(
-    pieces: Iterator[Piece], max_rows: int, max_bytes: int, first_rows: int | None = None
-) -> Iterator[Piece | None]:
+    pieces: Iterator[Block], max_rows: int, max_bytes: int, first_rows: int | None = None
+) -> Iterator[Block | None]:
     """Pieces cut so that each lies in one chunk, and ``None`` where a chunk ends.
 
     A chunk has `max_rows` rows, the first `first_rows`, or fewer where `max_bytes` or a change of types says so. Parts
@@ -127,7 +127,7 @@ def cut(
     most = first_rows or max_rows
     types: pa.Schema | None = None
     for piece in pieces:
-        rest: Piece | None = piece
+        rest: Block | None = piece
         while rest is not None:
             if rows and rest.table.schema != types:
                 yield None
@@ -143,7 +143,7 @@ def cut(
         yield None
 
 
-def _rows_within(piece: Piece, size: int) -> int:
+def _rows_within(piece: Block, size: int) -> int:
     """How many of the piece's rows make `size` bytes, by their mean; at least one."""
     return max(1, -(-size * piece.span // max(1, int(piece.table.nbytes))))
 

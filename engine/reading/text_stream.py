@@ -24,7 +24,7 @@ from headrace.errors import InputError
 from headrace.reading.arrow_pacing import Readable, ReadOnly
 from headrace.reading.steady_files import Pass, Steady
 
-__all__ = ["ESCAPED", "LONGEST", "TAIL", "Progress", "Utf8", "open_text", "readable", "unescape"]
+__all__ = ["ESCAPED", "LONGEST", "TAIL", "FileProgress", "Utf8", "open_text", "readable", "unescape"]
 
 _PLANE = 0x10FF00
 ESCAPED = f"[{chr(_PLANE + 0x80)}-{chr(_PLANE + 0xFF)}]"
@@ -70,7 +70,7 @@ def readable(name: str) -> Iterator[None]:
         ) from error
 
 
-class Progress:
+class FileProgress:
     """How far a file has been read: its compressed bytes, since the others are not known beforehand."""
 
     def __init__(self) -> None:
@@ -90,10 +90,10 @@ class Progress:
 
 
 @contextmanager
-def open_text(file: Steady, progress: Progress | None = None) -> Iterator[Utf8]:
+def open_text(file: Steady, progress: FileProgress | None = None) -> Iterator[Utf8]:
     """The decompressed bytes of `file` as text. A zip must hold exactly one file."""
     with readable(file.name), file.opened() as source:
-        (progress or Progress()).watch(source, file.size)
+        (progress or FileProgress()).watch(source, file.size)
         start = source.peek(4)
         # names lie
         compression = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)

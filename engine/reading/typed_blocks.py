@@ -18,17 +18,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from headrace.reading.reader import Piece, Place, Reader
+from headrace.reading.reader import Block, RawLine, Reader
 from headrace.reading.types.cast import BadValue, Caster
 from headrace.reading.types.value_text import kept
 from headrace.storage.rejects import Reject
 
-__all__ = ["Part", "Parts", "joined"]
+__all__ = ["TypedBlock", "TypedBlocks", "joined"]
 
 _LATE = "the column comes up too late to be in this load: headrace rejects replay adds it to the table"
 
 
-class Part(NamedTuple):
+class TypedBlock(NamedTuple):
     """A part of a chunk, or all of it: `span` rows of the input, the good ones in the schema asked for."""
 
     first_row: int
@@ -38,7 +38,7 @@ class Part(NamedTuple):
     rejects: list[Reject]
 
 
-class Parts:
+class TypedBlocks:
     """Makes parts of what `reader` reads from the input `name`."""
 
     def __init__(self, reader: Reader, caster: Caster, name: str) -> None:
@@ -46,7 +46,7 @@ class Parts:
         self._caster = caster
         self._name = name
 
-    def part(self, piece: Piece, schema: pa.Schema, *, late: bool = False) -> Part:
+    def part(self, piece: Block, schema: pa.Schema, *, late: bool = False) -> TypedBlock:
         """The piece's good rows in `schema`, and all its rejects with their places, in row order.
 
         With `late`, a row with a value in a column that came up behind the sample is a reject: it would lose the value.
@@ -57,18 +57,18 @@ class Parts:
         rejects = self._placed([*piece.rejects, *self._refused(piece, bad)])
         good = _good(len(piece.rows), bad)
         rows = piece.rows[good.to_numpy(zero_copy_only=False)]
-        return Part(piece.first_row, piece.span, table.filter(good) if bad else table, rows, rejects)
+        return TypedBlock(piece.first_row, piece.span, table.filter(good) if bad else table, rows, rejects)
 
     def _cast(
-        self, piece: Piece, schema: pa.Schema, *, late: bool, wanted: pa.Schema | None
-    ) -> tuple[Piece, pa.Table, list[BadValue]]:
+        self, piece: Block, schema: pa.Schema, *, late: bool, wanted: pa.Schema | None
+    ) -> tuple[Block, pa.Table, list[BadValue]]:
         read = self._reader.tabulate(piece, schema.names, late=late, wanted=wanted)
         table, bad = self._caster.cast(read.table, schema)
         if bad and read.plain:  # a reject shows its values as the input has them
             return self._cast(piece, schema, late=late, wanted=None)
         return read, table, bad
 
-    def _refused(self, piece: Piece, bad: list[BadValue]) -> list[Reject]:
+    def _refused(self, piece: Block, bad: list[BadValue]) -> list[Reject]:
         records = _records(piece.table, bad)
         numbers = [int(piece.rows[value.index]) for value in bad]
         lines = [None if piece.lines is None else int(piece.lines[value.index]) for value in bad]
@@ -85,7 +85,7 @@ class Parts:
         placed = [_at(reject, places) for reject in rejects]
         return sorted(placed, key=lambda reject: reject.row or 0)
 
-    def failed(self, typed: Part, bad: list[BadValue]) -> list[Reject]:
+    def failed(self, typed: TypedBlock, bad: list[BadValue]) -> list[Reject]:
         """The rows of a chunk on which the select fails."""
         numbers = [int(typed.rows[value.index]) for value in bad]
         return self._placed(
@@ -105,11 +105,11 @@ class Parts:
         return (cast.filter(_good(table.num_rows, bad)) if bad else cast), rejects
 
 
-def joined(parts: Sequence[Part]) -> Part:
+def joined(parts: Sequence[TypedBlock]) -> TypedBlock:
     """Consecutive parts as one."""
     if len(parts) == 1:
         return parts[0]
-    return Part(
+    return TypedBlock(
         parts[0].first_row,
         sum(part.span for part in parts),
         pa.concat_tables([part.table for part in parts]),
@@ -128,7 +128,7 @@ def _with_late(bad: list[BadValue], table: pa.Table, names: Sequence[str]) -> li
     return [every[index] for index in sorted(every)]
 
 
-def _at(reject: Reject, places: Mapping[int, Place]) -> Reject:
+def _at(reject: Reject, places: Mapping[int, RawLine]) -> Reject:
     if reject.row is None or reject.row not in places:
         return reject
     line, raw = places[reject.row]

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from headrace.storage.holdings import LedgerEntry
 from headrace.storage.interface import Address, Counts, Receipt, RunRecord, RunStatus, Slice
 from headrace.storage.rejects import Reject, StoredReject
-from headrace.storage.runs import Progress
+from headrace.storage.runs import RunProgress
 from headrace.storage.sql.schema import RECEIPTS, REJECTS, RUNS
 
 __all__ = [
@@ -241,10 +241,10 @@ def progress_of(run_ids: Sequence[str], now: Any) -> sa.Select[Any]:
     return sa.select(*columns).where(RECEIPTS.c.run_id.in_(run_ids)).group_by(RECEIPTS.c.run_id)
 
 
-def progress_from(row: Row) -> Progress:
+def progress_from(row: Row) -> RunProgress:
     """A row of `progress_of`."""
     last = moment(row["last_commit"])
-    return Progress(row["slices"], counts_of(row), last, (moment(row["now"]) - last).total_seconds())
+    return RunProgress(row["slices"], counts_of(row), last, (moment(row["now"]) - last).total_seconds())
 
 
 def unfinished(table: str, job: str, limit: int) -> sa.Select[Any]:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from headrace.errors import SettledError
 from headrace.storage.interface import Slice
 from headrace.storage.rejects import Reject, RejectStage, RejectState, StoredReject
-from headrace.storage.repeats import Difference
+from headrace.storage.repeats import DifferingRow
 from headrace.storage.sql import ledger_rows
 from headrace.storage.sql.schema import REJECTS
 from headrace.storage.sql.transactions import Transactions, in_blocks
@@ -31,7 +31,7 @@ class SqlRejects(Transactions, ABC):
     def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None: ...
 
     def _keep_rejects(
-        self, connection: sa.Connection, piece: Slice, receipt_id: int, differences: Sequence[Difference]
+        self, connection: sa.Connection, piece: Slice, receipt_id: int, differences: Sequence[DifferingRow]
     ) -> None:
         revisions = [piece.repeats.reject(one) for one in differences] if piece.repeats else []
         if rejects := [*piece.rejects, *revisions]:

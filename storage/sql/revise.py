@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from headrace.storage.interface import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Slice
 from headrace.storage.postgres.written_slice import meddled
-from headrace.storage.repeats import Difference, Repeats
+from headrace.storage.repeats import DifferingRow, Repeats
 from headrace.storage.sql.facts import Facts
 from headrace.storage.value_text import asked, differing, sortable, told
 
@@ -46,7 +46,7 @@ class Revised(NamedTuple):
     """
 
     rows: int
-    kept: Sequence[Difference]
+    kept: Sequence[DifferingRow]
     newer: NDArray[np.int64] = NONE
 
 
@@ -156,7 +156,7 @@ class _Comparison:
         locked = rows.order_by(self._held.c[EVENT_ID]).with_for_update(key_share=True).subquery()
         return self._connection.execute(sa.select(sa.func.count()).select_from(locked)).scalar_one()
 
-    def _outsiders(self, differ: sa.ColumnElement[bool], otherwise: str) -> list[Difference]:
+    def _outsiders(self, differ: sa.ColumnElement[bool], otherwise: str) -> list[DifferingRow]:
         """The rows that `differ` from the table's, or have none there."""
         came, held = self._came, self._held
         joined = came.outerjoin(held, came.c[EVENT_ID] == held.c[EVENT_ID])
@@ -194,7 +194,7 @@ class _Comparison:
             version = sa.func.nullif(version, sa.cast("NaN", sa.Double if pa.types.is_floating(arrow) else sa.Numeric))
         return sortable(version, arrow, dialect).label("version")
 
-    def _ties(self, ranked: sa.Subquery) -> list[Difference]:
+    def _ties(self, ranked: sa.Subquery) -> list[DifferingRow]:
         """The rows that differ from an earlier one of the same version."""
         came, held, earlier = self._came, self._held, self._came.alias("earlier")
         tied = ranked.c.version.is_not_distinct_from(ranked.c.before)
@@ -263,7 +263,7 @@ class _Comparison:
             gone = f"of {there:,} rows that were met again {found:,} are left"
             raise meddled(what if older else gone, str(self._held.name), self._facts)
 
-    def _leave_out(self, kept: Sequence[Difference]) -> None:
+    def _leave_out(self, kept: Sequence[DifferingRow]) -> None:
         for start in range(0, len(kept), IN_A_STATEMENT):
             positions = [one.at for one in kept[start : start + IN_A_STATEMENT]]
             self._connection.execute(sa.delete(self._came).where(self._came.c[self._aside.at].in_(positions)))
@@ -287,7 +287,7 @@ class _Comparison:
         ]
         return [*where, *(one.label(None) for one in both)]
 
-    def _difference(self, values: Sequence[Any], otherwise: Any, *, absent: bool) -> Difference:
+    def _difference(self, values: Sequence[Any], otherwise: Any, *, absent: bool) -> DifferingRow:
         at, group, *both = values
         kinds = [self._kinds[name] for name in self._shown] * 2
         texts = [told(value, kind) for value, kind in zip(both, kinds, strict=True)]
@@ -295,9 +295,9 @@ class _Comparison:
         counting = {*self._repeats.own[group], PROVIDER}
         columns = {name: pair for name, pair in pairs.items() if name in counting and pair[0] != pair[1]}
         if absent:
-            return Difference(at, "absent", {name: pair for name, pair in columns.items() if name != PROVIDER})
+            return DifferingRow(at, "absent", {name: pair for name, pair in columns.items() if name != PROVIDER})
         strange = any(_composed(columns[name]) for name in self._repeats.identity if name in columns)
-        return Difference(at, "collision" if strange else otherwise, columns)
+        return DifferingRow(at, "collision" if strange else otherwise, columns)
 
 
 def _composed(pair: tuple[str | None, str | None]) -> bool:

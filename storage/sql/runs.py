@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from headrace.errors import LostCommitsError
 from headrace.storage.holdings import LedgerEntry
 from headrace.storage.interface import PROVIDER, Counts, Receipt, RunRecord, RunStatus
-from headrace.storage.runs import Progress
+from headrace.storage.runs import RunProgress
 from headrace.storage.sql import ledger_rows
 from headrace.storage.sql.schema import RECEIPTS, RUNS
 from headrace.storage.sql.transactions import Transactions, in_blocks
@@ -116,7 +116,7 @@ class SqlRuns(Transactions, ABC):
         unique = len(rows) == 1 or (bool(rows) and rows[0]["run_id"] == run_id)
         return ledger_rows.run_of(rows[0]) if unique else None
 
-    def progress(self, run_ids: Sequence[str]) -> dict[str, Progress]:
+    def progress(self, run_ids: Sequence[str]) -> dict[str, RunProgress]:
         with self._reading() as connection:
             found = connection.execute(ledger_rows.progress_of(run_ids, self._now())).mappings().all()
         return {row["run_id"]: ledger_rows.progress_from(row) for row in found}

@@ -17,7 +17,7 @@ pytest.importorskip("opentelemetry.sdk")
 
 from support.observers import lines_of, load_all
 
-from headrace.observability.log_format import JsonLines, Sampled
+from headrace.observability.log_format import JsonLines, RecordFilter
 from headrace.observability.narrator import Narrator, Thresholds
 from headrace.observability.observers import observing
 
@@ -82,7 +82,7 @@ def test_at_high_volume_records_are_sampled_and_none_is_lost_from_the_count() ->
         logger = logging.Logger("volume")
         handler = logging.Handler()
         handler.emit = told.append  # type: ignore[method-assign]
-        handler.addFilter(Sampled(most))
+        handler.addFilter(RecordFilter(most))
         logger.addHandler(handler)
         until = time.monotonic() + 1.2
         sent = 0

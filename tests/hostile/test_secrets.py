@@ -23,7 +23,7 @@ import headrace
 import headrace.storage
 from headrace.api import options_of
 from headrace.execution.crew import _sent
-from headrace.execution.tasks import Outcome
+from headrace.execution.tasks import TaskOutcome
 from headrace.reading.input_spool import spool_stdin
 from headrace.runtime.parcel import packer
 
@@ -231,7 +231,7 @@ def test_spooled_files_are_private_whatever_the_umask(tmp_path: Path, monkeypatc
     before = os.umask(0)
     try:
         packer(tmp_path)(headrace_batch())
-        _sent(Outcome(result=b"x" * 1_000_000), tmp_path)
+        _sent(TaskOutcome(result=b"x" * 1_000_000), tmp_path)
         with (tmp_path / "in").open("w+") as stream:
             stream.write("a,b\n1,2\n")
             stream.seek(0)

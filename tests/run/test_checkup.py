@@ -10,7 +10,7 @@ import pytest
 from support.polling import rounds
 from support.program import Headrace
 
-from headrace.checking.doctor import Finding
+from headrace.checking.doctor import CheckResult
 from headrace.options.flag import FLAG
 from headrace.polling.checkup import examine_settings
 from headrace.storage import open_store
@@ -34,7 +34,7 @@ def changed(file: Path, old: str, new: str) -> Path:
     return file
 
 
-def ill(file: Path) -> list[Finding]:
+def ill(file: Path) -> list[CheckResult]:
     findings = [one for one in examine_settings(str(file)) if one.state != "ok"]
     assert all(one.cure for one in findings), findings
     return findings
@@ -44,7 +44,7 @@ def clock_of(file: Path) -> str:
     return next(one.seen for one in examine_settings(str(file)) if one.check == "clock skew")
 
 
-def one_ill(file: Path, check: str) -> Finding:
+def one_ill(file: Path, check: str) -> CheckResult:
     (finding,) = [one for one in ill(file) if one.check.startswith(check)]
     return finding
 

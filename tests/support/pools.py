@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from headrace.events.enrich import Enrichment
 from headrace.execution.crew import ProcessCrew
-from headrace.execution.orders import CommitOrder, Piece, PrepareOrder
-from headrace.execution.tasks import Outcome
+from headrace.execution.orders import ChunkRows, CommitOrder, PrepareOrder
+from headrace.execution.tasks import TaskOutcome
 from headrace.execution.workers import InlineWorkers
 from headrace.partitioning.contract import Contract
 from headrace.storage.interface import Address, Counts, Slice
@@ -38,7 +38,7 @@ BROKEN = BrokenExecutor("its processes are gone")
 EVENTS = pa.RecordBatch.from_pydict({"key": [3, 1, 2]})
 
 
-def commit_order(number: int, *, enrich: bool = False, pieces: Sequence[Piece] = ()) -> CommitOrder:
+def commit_order(number: int, *, enrich: bool = False, pieces: Sequence[ChunkRows] = ()) -> CommitOrder:
     address = Address("events.csv", number, 1)
     piece = Slice("run", "t", "p", address, "digest", EVENTS.slice(0, 0), "snapshot", Counts(read=1))
     return CommitOrder(piece, tuple(pieces), "sqlite://", Enrichment("pandas:f") if enrich else None)
@@ -77,7 +77,7 @@ Reaction = Callable[[Future[Any], Any], None]
 
 
 def does_it(future: Future[Any], order: Any) -> None:
-    future.set_result(Outcome(f"done {number_of(order)}"))
+    future.set_result(TaskOutcome(f"done {number_of(order)}"))
 
 
 def breaks(future: Future[Any], order: Any) -> None:
@@ -93,7 +93,7 @@ def refuses(future: Future[Any], order: Any) -> None:
 
 
 def starves(future: Future[Any], order: Any) -> None:
-    future.set_result(Outcome(passing=MemoryError("no room")))
+    future.set_result(TaskOutcome(passing=MemoryError("no room")))
 
 
 class Scripted(Executor):

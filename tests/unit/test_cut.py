@@ -7,12 +7,12 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.reading.reader import Piece, cut
+from headrace.reading.reader import Block, cut
 
 
-def _piece(start: int, length: int) -> Piece:
+def _piece(start: int, length: int) -> Block:
     rows = np.arange(start, start + length)
-    return Piece(start, length, pa.table({"v": rows}), rows)
+    return Block(start, length, pa.table({"v": rows}), rows)
 
 
 @given(

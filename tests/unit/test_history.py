@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.profiling.history import LEAST, MOST_ROWS, History, Place, _View, histories
+from headrace.profiling.history import LEAST, MOST_ROWS, History, Site, _View, histories
 from headrace.profiling.model import WORTH
 from headrace.storage.past_loads import PastLoad
 
@@ -17,8 +17,8 @@ BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 STAGES = ("read", "prepare", "decide", "enrich", "commit.copy", "commit.commit")
 
 
-def place(cores: int = 8, *, start: float = 0.5, writers: int | None = None) -> Place:
-    return Place(cores, 0.0001, database_here=True, writers=writers, start=lambda _: start)
+def place(cores: int = 8, *, start: float = 0.5, writers: int | None = None) -> Site:
+    return Site(cores, 0.0001, database_here=True, writers=writers, start=lambda _: start)
 
 
 def load(number: int, rows: int, cpu: float = 0.0, provider: str = "p", **stages: float) -> PastLoad:
@@ -33,7 +33,7 @@ def load(number: int, rows: int, cpu: float = 0.0, provider: str = "p", **stages
     )  # fmt: skip
 
 
-def told(loads: list[PastLoad], where: Place) -> History:
+def told(loads: list[PastLoad], where: Site) -> History:
     (one,) = histories(loads, where)
     return one
 
@@ -53,7 +53,7 @@ def slug(name: str) -> str:
 
 
 @given(loads, places)
-def test_ranges_hold_what_is_expected_and_advice_follows(some: list[PastLoad], where: Place) -> None:
+def test_ranges_hold_what_is_expected_and_advice_follows(some: list[PastLoad], where: Site) -> None:
     verdict = told(some, where).verdict
     assert verdict is not None
     assert verdict.speedup_low <= verdict.speedup * (1 + 1e-9)
@@ -62,7 +62,7 @@ def test_ranges_hold_what_is_expected_and_advice_follows(some: list[PastLoad], w
 
 
 @given(loads, places)
-def test_it_pays_from_more_rows_than_it_does_not_pay_at(some: list[PastLoad], where: Place) -> None:
+def test_it_pays_from_more_rows_than_it_does_not_pay_at(some: list[PastLoad], where: Site) -> None:
     found = told(some, where)
     assert found.verdict is not None
     if found.verdict.parallel:
@@ -103,9 +103,9 @@ def test_workers_are_only_started_to_be_timed_where_it_could_matter() -> None:
         asked.append(workers)
         return 0.5
 
-    told([load(n, 100_000, cpu=20.0, enrich=20.0) for n in range(1, 6)], Place(1, 0.0, True, None, start))
+    told([load(n, 100_000, cpu=20.0, enrich=20.0) for n in range(1, 6)], Site(1, 0.0, True, None, start))
     assert asked == []
-    told([load(n, 100_000, enrich=20.0) for n in range(1, 6)], Place(8, 0.0, True, None, start))
+    told([load(n, 100_000, enrich=20.0) for n in range(1, 6)], Site(8, 0.0, True, None, start))
     assert len(asked) == 1
 
 

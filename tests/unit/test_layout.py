@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import subprocess
@@ -19,6 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def modules() -> list[str]:
     walked = pkgutil.walk_packages(headrace.__path__, "headrace.")
     return sorted(found.name for found in walked if not found.ispkg and found.name != "headrace.__main__")
+
+
+def sources() -> list[Path]:
+    return [path for home in ("engine", "partitioning", "storage") for path in sorted((ROOT / home).rglob("*.py"))]
 
 
 def test_every_package_is_installed() -> None:
@@ -45,6 +50,15 @@ def test_control_a_room_that_is_missing_on_the_map_is_seen() -> None:
 
 def test_the_top_shows_rooms_and_at_most_eight_files() -> None:
     assert len([path for path in (ROOT / "engine").iterdir() if path.is_file()]) <= 8
+
+
+def test_no_two_classes_share_a_name() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
 def test_every_module_says_what_it_exports() -> None:

@@ -33,9 +33,9 @@ from headrace.events.prepare import Prepared
 from headrace.execution import crew, pool
 from headrace.execution.crew import InFile, Packed, ProcessCrew
 from headrace.execution.gather_events import gathered
-from headrace.execution.orders import Piece, PrepareOrder
+from headrace.execution.orders import ChunkRows, PrepareOrder
 from headrace.execution.pool import MOST_FAILURES, PooledWorkers
-from headrace.execution.tasks import Outcome, prepare_apart
+from headrace.execution.tasks import TaskOutcome, prepare_apart
 from headrace.runtime.parcel import BytesParcel, FileParcel, SpoolUnseen
 from headrace.storage.interface import Address
 
@@ -147,7 +147,7 @@ def unseen(future: Future[Any], order: Any) -> None:
     """A worker elsewhere."""
     parcels = [order.chunk] if isinstance(order, PrepareOrder) else [piece.events for piece in order.pieces]
     if any(isinstance(parcel, FileParcel) for parcel in parcels) or getattr(order, "spool", None):
-        future.set_result(Outcome(passing=SpoolUnseen("/nowhere")))
+        future.set_result(TaskOutcome(passing=SpoolUnseen("/nowhere")))
     else:
         does_it(future, order)
 
@@ -172,7 +172,7 @@ def test_a_slice_travels_with_its_own_rows_alone(tmp_path: Path) -> None:
     ids = pa.array([bytes([n] * 16) for n in (30, 10, 20)], pa.binary(16))
     identity = workers.pack(pa.RecordBatch.from_pydict({"id": ids}))
     rows, numbers = np.array([0, 2], dtype=np.int32), np.array([100, 101, 102])
-    piece = Piece(Address("events.csv", 0, 3), workers.pack(EVENTS), identity, rows, numbers)
+    piece = ChunkRows(Address("events.csv", 0, 3), workers.pack(EVENTS), identity, rows, numbers)
     assert results(workers, 0, pieces=[piece]) == ["done 0"]
     (carried,) = executor.given[-1].pieces
     assert carried.events.open().to_pydict() == {"key": [3, 2]}
@@ -183,7 +183,7 @@ def test_a_slice_travels_with_its_own_rows_alone(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_never_sees_its_rows_is_given_up(tmp_path: Path) -> None:
-    workers, _ = pooled(Scripted(lambda future, _: future.set_result(Outcome(passing=SpoolUnseen("x")))), tmp_path)
+    workers, _ = pooled(Scripted(lambda future, _: future.set_result(TaskOutcome(passing=SpoolUnseen("x")))), tmp_path)
     assert results(workers, 0) == ["inline 0"]
     assert "failed 5 times at one task" in str(workers.fell_back)
 
@@ -303,7 +303,7 @@ def test_nobody_waits_for_dismissed_workers(tmp_path: Path) -> None:
 
 def test_the_works_own_error_is_raised_with_its_traceback_and_ends_nothing(tmp_path: Path) -> None:
     def fails(future: Future[Any], order: Any) -> None:
-        future.set_result(Outcome(error=HeadraceError("odd"), trace="where it was"))
+        future.set_result(TaskOutcome(error=HeadraceError("odd"), trace="where it was"))
 
     workers, _ = pooled(FakeCrew(Scripted(fails, does_it)), tmp_path)
     with pytest.raises(HeadraceError, match="odd") as caught:

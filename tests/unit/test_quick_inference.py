@@ -14,7 +14,7 @@ from headrace.reading.csv_reader import _TYPES
 from headrace.reading.types import inference
 from headrace.reading.types.cast import Caster, connect
 from headrace.reading.types.cast_arrow import quick_verdict
-from headrace.reading.types.inference import Sampled, infer
+from headrace.reading.types.inference import SampledColumn, infer
 
 CASTERS = {zone: Caster(connect(1, zone), zone, "x") for zone in ("UTC", "Europe/Berlin")}
 PADS = st.sampled_from(["", "", "", "", " ", "\t", "\r\n", "\v", "\f", "\u00a0", "\u2003"])
@@ -43,7 +43,7 @@ def texts(draw: st.DrawFn) -> list[str | None]:
 
 
 def inferred(values: list[str | None], zone: str) -> Any:
-    column = Sampled("v", [pa.chunked_array([pa.array(values, pa.string())])], _TYPES)
+    column = SampledColumn("v", [pa.chunked_array([pa.array(values, pa.string())])], _TYPES)
     return infer(CASTERS[zone], [column])
 
 

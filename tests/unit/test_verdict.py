@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from headrace.profiling.costs import Costs, costs_of, round_trips, totals_of
 from headrace.profiling.model import (
     CANDIDATES,
+    Advice,
     Machine,
-    Verdict,
     amdahl,
     best_workers,
     connections_gain,
@@ -44,7 +44,7 @@ machines = st.builds(
 workers = st.integers(1, 64)
 
 
-def verdict(alone: Costs, machine: Machine, rows: int = 100_000, count: int = 2, **changed: float) -> Verdict:
+def verdict(alone: Costs, machine: Machine, rows: int = 100_000, count: int = 2, **changed: float) -> Advice:
     modelled, _ = parallel_seconds(alone, machine, alone.rows, count, CHUNK)
     told = {"sequential_sample": sequential_seconds(alone, alone.rows, 1.0), "parallel_sample": modelled, **changed}
     return judge(alone, machine, rows=rows, chunk_rows=CHUNK, parallel_costs=alone, workers=count, **told)

@@ -19,7 +19,7 @@ from headrace.reading.types.cast import Caster, canonical_type
 from headrace.reading.types.cast_arrow import FALSE_NUMBER, quick_verdict
 from headrace.reading.types.cast_sql import is_text, literal, logical_name
 
-__all__ = ["Sampled", "infer"]
+__all__ = ["SampledColumn", "infer"]
 
 _FIRST_ROWS = 1_000
 _LEAST_SCALE = 9
@@ -35,7 +35,7 @@ _TESTS: dict[LogicalType, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
+class SampledColumn:
     """One column of a sample: its parts, the types it may be inferred as, the type that the user asks for, if any."""
 
     name: str
@@ -44,14 +44,14 @@ class Sampled:
     wanted: LogicalType | None = None
 
 
-def infer(caster: Caster, columns: Sequence[Sampled]) -> list[pa.DataType]:
+def infer(caster: Caster, columns: Sequence[SampledColumn]) -> list[pa.DataType]:
     """The canonical type of each column."""
     undecided = {number: _Text.of(column) for number, column in enumerate(columns) if _must_be_tried(column)}
     _try_candidates(caster, [text for text in undecided.values() if len(text.values)])
     return [undecided[number].type if number in undecided else _said(column) for number, column in enumerate(columns)]
 
 
-def _must_be_tried(column: Sampled) -> bool:
+def _must_be_tried(column: SampledColumn) -> bool:
     kinds = {part.type for part in column.parts}
     if column.wanted is not None or (len(kinds) == 1 and not any(map(_is_open, kinds))):
         return False
@@ -63,7 +63,7 @@ def _is_open(kind: pa.DataType) -> bool:
     return bool(is_text(kind) or pa.types.is_null(kind))
 
 
-def _said(column: Sampled) -> pa.DataType:
+def _said(column: SampledColumn) -> pa.DataType:
     """The type that the user says, or the column itself."""
     kinds = [part.type for part in column.parts]
     if column.wanted is not None:
@@ -81,7 +81,7 @@ class _Text:
     candidates: Sequence[LogicalType]
 
     @classmethod
-    def of(cls, column: Sampled) -> _Text:
+    def of(cls, column: SampledColumn) -> _Text:
         chunks = [chunk for part in column.parts for chunk in part.cast(pa.string()).chunks]
         values = pa.chunked_array(chunks, pa.string())
         blank = pc.or_(pc.equal(values, ""), pc.utf8_is_space(values))
