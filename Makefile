@@ -16,7 +16,7 @@ SHARED := -n 2 --dist worksteal
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/demo.stamp ## load a summer of real flights twice over, and verify that nothing doubled
+demo: $(VENV)/demo.stamp ## load a summer of real flights twice over, and verify that no flight is in the table twice
 	$(BIN)/headrace demo
 
 test: $(VENV)/test.stamp ## run the tests (slow suites run a tenth)

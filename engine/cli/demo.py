@@ -37,8 +37,8 @@ def run_demo(folder: Path, say: Callable[[str], None], progress: Progress) -> No
     options = LoadOptions(to=f"sqlite:///{database}", table="flights", identity=IDENTITY, time="time_hour")
     first, second = extracts
     _load("1. The first extract: every flight is new.", [first], options, say, progress)
-    _load("2. The second one overlaps it: only what is new is added.", [second], options, say, progress)
-    _load("3. Both once more: nothing is added.", extracts, options, say, progress)
+    _load("2. The second extract overlaps the first: only its new flights are added.", [second], options, say, progress)
+    _load("3. Both extracts once more: nothing is added.", extracts, options, say, progress)
     _verify(extracts, options, say)
 
 
