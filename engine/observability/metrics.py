@@ -53,11 +53,9 @@ DATABASE = Instrument(
 RUN = Instrument("headrace.run.duration", "histogram", "Time of a run that was done.", FEED, "s")
 DUPLICATES = Instrument("headrace.duplicates.share", "gauge", "Share of duplicates in the last run, 0 to 1.", FEED)
 COMPARED = Instrument(
-    "headrace.loading.duplicates.compared", "counter", "Duplicates compared with the row they repeat, a sample.", FEED
+    "headrace.duplicates.compared", "counter", "Duplicates compared with the row they repeat, a sample.", FEED
 )
-DIFFERING = Instrument(
-    "headrace.loading.duplicates.differing", "counter", "Those of them that carry other values.", FEED
-)
+DIFFERING = Instrument("headrace.duplicates.differing", "counter", "Those of them that carry other values.", FEED)
 NEWEST = Instrument(
     "headrace.newest.event.timestamp", "gauge", "Newest event time seen, seconds since 1970.", FEED, "s"
 )
