@@ -12,7 +12,6 @@ from headrace.cli.show import show
 from headrace.errors import Interrupted
 from headrace.events.alert_rule import parse_rules
 from headrace.observability.command import Watching, watched
-from headrace.observability.flames import flamegraph
 from headrace.observability.progress import ProgressStyle, progress_for
 from headrace.observability.recorder_files import recording
 from headrace.options.load import LoadOptions, parse_seconds, parse_types
@@ -61,10 +60,9 @@ def load(
     *,
     page: str | None = None,
     trace: str | None = None,
-    flames: str | None = None,
 ) -> int:
     """``headrace load``."""
-    with watched(watching), stopping(sweep) as stop, flamegraph(flames), recording(page, trace) as listener:
+    with watched(watching), stopping(sweep) as stop, recording(page, trace) as listener:
         try:
             report = load_with(wanted, inputs, progress=progress_for(progress), stop=stop, listener=listener)
         except Interrupted as error:

@@ -24,7 +24,6 @@ from headrace.cli.allocators import keep_little
 from headrace.cli.option_groups import InputGroup, NewEventsGroup, ParallelGroup, RereadGroup, WatchingGroup, spread
 from headrace.cli.options import (
     Config,
-    FlameFile,
     Inputs,
     MaybeInputs,
     Mode,
@@ -77,7 +76,6 @@ def load(
     new_events: NewEventsGroup,
     report: PageFile = None,
     trace: TraceFile = None,
-    flamegraph: FlameFile = None,
     output: Out = "text",
     progress: Progress = "auto",
     watching: WatchingGroup,
@@ -96,7 +94,7 @@ def load(
     how = vars(description) | vars(parallel) | vars(new_events)
     wanted = load.options(**how, resume=resume, prove=prove, mode=mode)
     watched = load.Watching(**vars(watching))
-    leave(load.load(wanted, inputs, output, progress, watched, page=report, trace=trace, flames=flamegraph))
+    leave(load.load(wanted, inputs, output, progress, watched, page=report, trace=trace))
 
 
 @app.command(epilog="Example: headrace run --config headrace.toml --every 5m")

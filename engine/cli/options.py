@@ -14,7 +14,6 @@ __all__ = [
     "Config",
     "EnrichName",
     "ExecutorName",
-    "FlameFile",
     "Format",
     "Hash",
     "HashName",
@@ -269,14 +268,6 @@ PageFile = Annotated[
 ]
 TraceFile = Annotated[
     str | None, typer.Option("--trace", metavar="FILE", help="Write the run's stages as a trace that Perfetto opens.")
-]
-FlameFile = Annotated[
-    str | None,
-    typer.Option(
-        "--flamegraph",
-        metavar="FILE",
-        help="Write a flame graph, by py-spy (SVG) or pyinstrument (HTML), if installed.",
-    ),
 ]
 RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run only (a prefix will do).")]
 RejectIds = Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Rejects by number.")]

@@ -24,14 +24,13 @@ FAILED = 1
 @dataclass(frozen=True, slots=True)
 class How:
     """How a profile is made: rows of the sample (0: all), the workers to consider (``None``: any), where, and whether
-    its prediction is checked. `flames` is the file for a flame graph, ``None`` for none.
+    its prediction is checked.
     """
 
     rows: int
     workers: int | None
     in_place: bool
     check: bool
-    flames: str | None = None
 
 
 def profile(
@@ -56,7 +55,6 @@ def profile(
             workers=how.workers,
             in_place=how.in_place,
             check=how.check,
-            flames=how.flames,
         )
     if trace is not None:
         write_trace(Path(trace), found.sequential.recorded)

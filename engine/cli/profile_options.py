@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from headrace.cli.option_groups import InputGroup, NewEventsGroup, ParallelGroup, spread
-from headrace.cli.options import FlameFile, MaybeInputs, Out, PageFile, TraceFile, leave
+from headrace.cli.options import MaybeInputs, Out, PageFile, TraceFile, leave
 
 __all__ = ["profile"]
 
@@ -30,7 +30,6 @@ def profile(
     new_events: NewEventsGroup,
     report: PageFile = None,
     trace: TraceFile = None,
-    flamegraph: FlameFile = None,
     history: Annotated[
         bool,
         typer.Option("--history", help="What the last loads of `headrace run` took; INPUT: providers by name."),
@@ -58,5 +57,5 @@ def profile(
     if parallel.executor is None:
         send_ahead()
     wanted = options(**vars(description), **vars(parallel), **vars(new_events))
-    how = profile.How(sample, parallel.workers, in_place, check, flamegraph)
+    how = profile.How(sample, parallel.workers, in_place, check)
     leave(profile.profile(wanted, inputs or [], how, output, page=report, trace=trace))

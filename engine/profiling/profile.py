@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from headrace.checking.rereading import identified
 from headrace.errors import StoreError
@@ -25,7 +24,6 @@ from headrace.loading.database import is_there
 from headrace.loading.intake import first_rows
 from headrace.loading.ownership import require_own_events
 from headrace.loading.run import ingest
-from headrace.observability.flames import flamegraph, require_sampler
 from headrace.observability.recorder import Recorder
 from headrace.observability.stages import RunFacts
 from headrace.options.load import LoadOptions, table_from_inputs
@@ -60,15 +58,11 @@ def profile(
     workers: int | None = None,
     in_place: bool = False,
     check: bool = False,
-    flames: str | None = None,
 ) -> Profile:
     """Profile the load of `inputs` by a sample of about `rows` rows (0: all of them).
 
-    `workers` fixes the number of workers that the verdict considers. With `flames` the sample is loaded once more for a
-    flame graph in that file, so that the sampler slows down nothing that is measured. Raises `HeadraceError`.
+    `workers` fixes the number of workers that the verdict considers. Raises `HeadraceError`.
     """
-    if flames is not None:
-        require_sampler(Path(flames))
     if options.enrichment is not None:
         options.enrichment.resolve()
     with ExitStack() as opened:
@@ -78,10 +72,7 @@ def profile(
         options = opened.enter_context(_settled(options, real))
         items = open_inputs(inputs, options.read, folder)
         profiling = _Profiling(options, table, items, real, rows, workers, in_place=in_place)
-        found = profiling.carried_out(check=check)
-        if flames is not None:
-            profiling.draw_flames(flames)
-        return found
+        return profiling.carried_out(check=check)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +171,6 @@ class _Profiling:
             strategy=self._options.parallel.strategy,
         )
         return replace(found, checked=self._checked(verdict)) if check else found
-
-    def draw_flames(self, file: str) -> None:
-        """Load the sample sequentially once more, sampled."""
-        known = list(self._known(self._sample.inputs()))
-        with flamegraph(file):
-            self._trialled(self._sample, known, None)
 
     def _known(self, inputs: Sequence[Input]) -> Iterator[bytes]:
         """The inputs' IDs under the stored contract, in packed blocks; nothing where the real table is not there."""
