@@ -12,7 +12,7 @@ from typing import get_args
 
 from headrace.delivery.dispatcher import Delivered, Dispatcher, Sink
 from headrace.delivery.sinks import FunctionSink, LineSink
-from headrace.delivery.webhook import Webhook
+from headrace.delivery.webhook import Webhook, signing_key
 from headrace.errors import ConfigurationError, UsageError
 from headrace.events.enrich import load_function
 from headrace.loading.database import open_existing
@@ -64,7 +64,7 @@ class Receiver:
                 f"{KEY_VARIABLE} is not set, the key to sign with",
                 hint="set it to a secret that the receiver knows, or say --unsigned",
             )
-        return key.encode() if key and not self.unsigned else None
+        return signing_key(key) if key and not self.unsigned else None
 
 
 def deliver(

@@ -1,15 +1,16 @@
 """Alerts by webhook: one signed POST each, as many at a time as there are threads.
 
     POST /path                                     the alert as a JSON object (`headrace.delivery.dispatcher.message`)
-    Idempotency-Key: <alert key>                   the same at every attempt
-    Headrace-Timestamp: <seconds since 1970>
-    Headrace-Signature: v1=<hex HMAC-SHA256 of "<timestamp>.<body>" under HEADRACE_WEBHOOK_KEY>
+    webhook-id: <alert key>                        the same at every attempt
+    webhook-timestamp: <seconds since 1970>        of this attempt
+    webhook-signature: v1,<base64 of the HMAC-SHA256 of "<id>.<timestamp>.<body>" under HEADRACE_WEBHOOK_KEY>
 
     2xx           taken                            3xx, 408, 429, 5xx,    refused for now; ``Retry-After`` in seconds
     other 4xx     refused for good                 no answer in time      is heeded, an hour at most
 
-Redirects are not followed: they would carry the events to a host that nobody named. Messages show the receiver's scheme
-and host only, because whole URLs of webhooks are secrets.
+The headers are those of Standard Webhooks (https://www.standardwebhooks.com): most languages have a library that checks
+them. Redirects are not followed: they would carry the events to a host that nobody named. Messages show the receiver's
+scheme and host only, because whole URLs of webhooks are secrets.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import http.client
 import socket
 import ssl
 import time
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -33,14 +34,33 @@ from headrace.errors import ConfigurationError
 from headrace.storage.outbox import StoredAlert
 from headrace.version import __version__
 
-__all__ = ["Webhook", "signature"]
+__all__ = ["Webhook", "signature", "signing_key"]
 
+_PREFIX = "whsec_"
 _HINT = "for example https://alerts.example/hook; the whole of it can be kept in HEADRACE_WEBHOOK_URL"
 
 
-def signature(key: bytes, timestamp: str, body: bytes) -> str:
-    """What ``Headrace-Signature`` says: the receiver computes the same and compares in constant time."""
-    return "v1=" + hmac.new(key, timestamp.encode() + b"." + body, "sha256").hexdigest()
+def signing_key(secret: str) -> bytes:
+    """The key in `secret`: the base64 behind ``whsec_``, else the text itself. Raises `ConfigurationError`."""
+    base64 = secret.removeprefix(_PREFIX)
+    if base64 == secret:
+        return secret.encode()
+    try:
+        key = b64decode(base64 + "=" * (-len(base64) % 4), validate=True)
+    except ValueError:
+        key = b""
+    if not key:
+        raise ConfigurationError(
+            f"the webhook's key cannot be read: {_PREFIX} is not followed by base64",
+            hint="copy the receiver's secret again, all of it",
+        )
+    return key
+
+
+def signature(key: bytes, identifier: str, timestamp: str, body: bytes) -> str:
+    """The value of ``webhook-signature``."""
+    signed = f"{identifier}.{timestamp}.".encode() + body
+    return f"v1,{b64encode(hmac.digest(key, signed, 'sha256')).decode()}"
 
 
 class Webhook:
@@ -90,11 +110,11 @@ class Webhook:
             "Content-Type": "application/json",
             "User-Agent": f"headrace/{__version__}",
             "Connection": "close",
-            "Idempotency-Key": alert.key,
-            "Headrace-Timestamp": timestamp,
+            "webhook-id": alert.key,
+            "webhook-timestamp": timestamp,
         }
         if self._key is not None:
-            headers["Headrace-Signature"] = signature(self._key, timestamp, body)
+            headers["webhook-signature"] = signature(self._key, alert.key, timestamp, body)
         if self._url.username is not None:
             user = f"{unquote(self._url.username)}:{unquote(self._url.password or '')}"
             headers["Authorization"] = f"Basic {b64encode(user.encode()).decode()}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import os
 import random
@@ -18,13 +17,14 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 import pytest
+import standardwebhooks
 from support.delivery import KEY, Receiver, deliver_once, dispatchers, outbox, receiving
 from support.program import Headrace, scaled
 
 import headrace as package
 from headrace.delivery.dispatcher import FIRST_PAUSE, LONGEST_PAUSE, Delivered, Dispatcher, backoff
 from headrace.delivery.sinks import FunctionSink
-from headrace.delivery.webhook import Webhook, signature
+from headrace.delivery.webhook import Webhook
 from headrace.errors import ConfigurationError
 from headrace.storage import open_store
 
@@ -131,10 +131,36 @@ def test_a_post_is_signed_and_says_everything(store_url: str, receiver: Receiver
     )
     assert (said["event"]["key"], said["event"]["value"]) == (0, "v0")
     assert headers["Authorization"] == "Basic dXNlcjpwQHNz"
-    signed = f"{headers['Headrace-Timestamp']}.".encode() + body
-    assert headers["Headrace-Signature"] == "v1=" + hmac.digest(KEY, signed, "sha256").hex()
-    assert headers["Headrace-Signature"] == signature(KEY, headers["Headrace-Timestamp"], body)
-    assert abs(int(headers["Headrace-Timestamp"]) - time.time()) < 3600
+    assert headers["webhook-id"] == key
+    assert standardwebhooks.Webhook(KEY).verify(body, headers) == said
+
+
+@pytest.mark.parametrize("secret", ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_YQ", "any text, also Ünicode"])
+def test_a_library_of_the_standard_takes_what_is_signed_and_nothing_else(
+    headrace: Headrace, receiver: Receiver, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox(headrace.url, 1)
+    monkeypatch.setenv("HEADRACE_WEBHOOK_KEY", secret)
+    headrace.run("alerts", "deliver", "--webhook", receiver.url)
+    ((_, headers, body),) = receiver.came
+    receiving = standardwebhooks.Webhook(secret if secret.startswith("whsec_") else secret.encode())
+    receiving.verify(body, headers)
+    for changed in ({"webhook-id": "other"}, {"webhook-timestamp": str(int(headers["webhook-timestamp"]) + 1)}):
+        with pytest.raises(standardwebhooks.WebhookVerificationError):
+            receiving.verify(body, headers | changed)
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        receiving.verify(body.replace(b"v0", b"v1"), headers)
+
+
+@pytest.mark.parametrize("secret", ["whsec_", "whsec_s3cre", "whsec_s3cr*t="])
+def test_a_key_that_is_no_base64_is_refused_without_being_shown(headrace: Headrace, secret: str) -> None:
+    outbox(headrace.url, 1)
+    environment = {**headrace.environment(), "HEADRACE_WEBHOOK_KEY": secret}
+    command = headrace.command("alerts", "deliver", "--webhook", "http://127.0.0.1:9")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "whsec_ is not followed by base64" in done.stderr
+    assert "s3cr" not in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize(
@@ -342,7 +368,7 @@ def test_a_webhook_without_a_key_is_refused_unless_asked_for(headrace: Headrace,
     assert "HEADRACE_WEBHOOK_KEY" in done.stderr
     headrace.run("alerts", "deliver", "--webhook", receiver.url, "--unsigned")
     ((_, headers, _),) = receiver.came
-    assert "Headrace-Signature" not in headers
+    assert "webhook-signature" not in headers
 
 
 def test_every_goes_on_until_it_is_stopped(headrace: Headrace, receiver: Receiver) -> None:

@@ -35,7 +35,7 @@ class Receiver:
 
     @property
     def keys(self) -> list[str]:
-        return [headers["Idempotency-Key"] for _, headers, _ in self.came]
+        return [headers["webhook-id"] for _, headers, _ in self.came]
 
 
 @contextmanager
