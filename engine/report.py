@@ -142,7 +142,7 @@ class Report:
         columns = list(self.differing_columns)
         more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
         return (
-            f"of {self.duplicates_compared:,} duplicates looked at {self.duplicates_differing:,} carry other values in "
+            f"of {self.duplicates_compared:,} duplicates compared, {self.duplicates_differing:,} have other values in "
             f"{', '.join(columns[:SHOWN])}{more}: is --id too narrow, or does the feed revise its events (--revisions)?"
         )
 

@@ -79,8 +79,8 @@ class Poll:
                 more = f"; {self.counts.revised:,} revised" if self.counts.revised else ""
                 more += f"; {self.alerts:,} alerts" if self.alerts else ""
                 if self.duplicates_differing:
-                    looked_at = f"{self.duplicates_differing:,} of {self.duplicates_compared:,}"
-                    more += f"; {looked_at} duplicates looked at carry other values"
+                    differing = f"{self.duplicates_differing:,} of {self.duplicates_compared:,}"
+                    more += f"; {differing} duplicates compared have other values"
                 return f"{self.counts.read:,} read: {', '.join(books)}{more} → {self.table} ({self.seconds:.2f} s)"
             case "failed":
                 what, _, hint = (self.error or "").partition("\n  hint: ")

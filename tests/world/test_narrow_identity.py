@@ -27,7 +27,7 @@ def test_duplicates_in_the_input_that_carry_other_values_are_told(headrace: Head
     lines = "".join(f"{row['station']},{row['v']},{row['unit']}\n" for row in NARROW)
     (headrace.folder / "in.csv").write_text("station,v,unit\n" + lines)
     told = headrace.run("load", "in.csv", "--table", "t", "--id", "station").stdout
-    assert f"of 1,000 duplicates looked at 1,000 carry other values in v: {WORDS}" in told
+    assert f"of 1,000 duplicates compared, 1,000 have other values in v: {WORDS}" in told
     report = headrace.load("in.csv", "--table", "u", "--id", "station")
     assert (report["duplicates_compared"], report["duplicates_differing"]) == (1_000, 1_000)
     assert report["differing_columns"] == {"v": 1_000}
@@ -51,7 +51,7 @@ def test_a_later_load_is_compared_with_what_the_table_holds(headrace: Headrace, 
     assert WORDS not in again.to_text()
     other = library.load(second, to=headrace.url, table="t", **how)
     assert (other.duplicates_compared, other.duplicates_differing) == (STATIONS, STATIONS)
-    assert f"of {STATIONS} duplicates looked at {STATIONS} carry other values in v" in other.to_text()
+    assert f"of {STATIONS} duplicates compared, {STATIONS} have other values in v" in other.to_text()
 
 
 def test_values_are_compared_and_not_how_they_are_written(headrace: Headrace) -> None:
@@ -112,9 +112,9 @@ def test_a_poll_says_it_logs_it_and_counts_it(headrace: Headrace, caplog: pytest
         caplog.at_level(logging.WARNING, "headrace.run"),
         rounds(headrace.folder, database + entry) as go,
     ):
-        assert "carry other values" not in poll(0).to_text()
+        assert "have other values" not in poll(0).to_text()
         told = poll(STATIONS)
-    assert f"{STATIONS} of {STATIONS} duplicates looked at carry other values" in told.to_text()
+    assert f"{STATIONS} of {STATIONS} duplicates compared have other values" in told.to_text()
     (provider,) = json.loads(told.to_json())["providers"]
     assert (provider["duplicates_compared"], provider["duplicates_differing"]) == (STATIONS, STATIONS)
     assert WORDS in caplog.text
