@@ -47,7 +47,7 @@ check: $(VENV)/check.stamp ## lint, types, import rules, and what the wheel hold
 # and the peers' packages are nobody else's business. A peer that cannot be installed is left out, and listed.
 ROWS ?= 100000
 RESULTS ?= .bench/results-$(ROWS)
-BENCH = .venv-bench/bin/python bench/run.py --peers-python .venv-peers/bin/python
+BENCH = .venv-bench/bin/python -m bench.run --peers-python .venv-peers/bin/python
 bench-setup:
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/flights.stamp
 	@$(MAKE) --no-print-directory VENV=.venv-peers .venv-peers/peers.stamp

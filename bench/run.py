@@ -1,8 +1,8 @@
 """The driver: measures one question or all, keeps each run in JSON, and writes tables and pictures from it.
 
-    python bench/run.py                              every question, small
-    python bench/run.py loads --rows 1000000 --existing 0 1000000 10000000 --rounds 5
-    python bench/run.py render                       tables and pictures again, from what is there
+    python -m bench.run                              every question, small
+    python -m bench.run loads --rows 1000000 --existing 0 1000000 10000000 --rounds 5
+    python -m bench.run render                       tables and pictures again, from what is there
 
 A run that was broken off goes on where it stopped: finished cells are read from the results.
 """
@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from harness import Bench, facts
-from server import server, shown_settings
+from bench.measure.harness import TOP, Bench, facts
+from bench.measure.server import server, shown_settings
+from bench.write.render import write_up
 
-HERE = Path(__file__).resolve().parent
 SITUATIONS = ("fresh", "fresh, a tenth twice", "50 % there", "99 % there", "all there")
 QUIET = 0.5  # load average
 QUESTIONS = (
@@ -60,8 +60,8 @@ def main() -> None:
                 bench.say(f"== {name}")
                 if options.again:
                     (options.results / f"{name}.json").unlink(missing_ok=True)
-                import_module(name).measure(bench)
-    import_module("render").write_up(options.results)
+                import_module(f"bench.questions.{name}").measure(bench)
+    write_up(options.results)
 
 
 @contextmanager
@@ -111,8 +111,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--poll-store", type=int, default=200_000, help="events in the store that is polled into")
     parser.add_argument("--snapshot", type=int, nargs="+", default=[200_000], help="sizes of the fetched store")
     parser.add_argument("--again", action="store_true", help="forget what was measured")
-    parser.add_argument("--work", type=Path, default=HERE.parent / ".bench", help="inputs and databases, kept")
-    parser.add_argument("--results", type=Path, default=HERE.parent / ".bench" / "results", help="where the JSON goes")
+    parser.add_argument("--work", type=Path, default=TOP / ".bench", help="inputs and databases, kept")
+    parser.add_argument("--results", type=Path, default=TOP / ".bench" / "results", help="where the JSON goes")
     options = parser.parse_args()
     options.work = options.work.resolve()
     # runs have a folder of their own; a link is not followed: it is where a virtual environment is

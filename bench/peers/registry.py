@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from peers.job import Job
+from bench.peers.job import Job
 
 __all__ = ["BY_HASH", "HEADRACE", "LOWER_BOUND", "OURS", "PEERS", "Peer", "headrace_command", "missing_peers"]
 

@@ -8,14 +8,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
-sys.path.append(str(BENCH))
-
-from check import expected, found, verdict  # noqa: E402
-from datasets import DATASETS, Situation, pg_type, write_input  # noqa: E402
-from encoded import create_table, encode_chunks  # noqa: E402
-from harness import run_process  # noqa: E402
-from peers.job import TABLE, Job  # noqa: E402
+from bench.measure.check import expected, found, verdict
+from bench.measure.datasets import DATASETS, Situation, pg_type, write_input
+from bench.measure.encoded import create_table, encode_chunks
+from bench.measure.harness import TOP, run_process
+from bench.peers.job import TABLE, Job
 
 FIRES = DATASETS["fires"]
 ROWS = 2_000
@@ -29,7 +26,7 @@ def job_of(url: str, path: Path, scratch: Path) -> Path:
 
 
 def run_peer(script: str, job: Path) -> None:
-    command = [sys.executable, str(BENCH / "peers" / script), str(job)]
+    command = [sys.executable, str(TOP / "bench" / "peers" / script), str(job)]
     outcome = run_process(command, scratch=job.parent, env={"PGTZ": "UTC"})
     assert outcome.exit_code == 0, outcome.complaint
 

@@ -11,22 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
-sys.path.append(str(BENCH))  # the folder is no package: its scripts run from there
+from bench.measure import check, events, harness
+from bench.measure.check import Facts
+from bench.measure.datasets import DATASETS, Situation, write_input
+from bench.peers import registry
+from bench.write import load_tables, pictures, render, tables, targets
+from bench.write.profile_tables import PROFILE_TABLES, predictions
 
-import check  # noqa: E402
-import events  # noqa: E402
-import harness  # noqa: E402
-import load_tables  # noqa: E402
-import pictures  # noqa: E402
-import render  # noqa: E402
-import tables  # noqa: E402
-import targets  # noqa: E402
-from check import Facts  # noqa: E402
-from datasets import DATASETS, Situation, write_input  # noqa: E402
-from peers import registry  # noqa: E402
-from profile_tables import PROFILE_TABLES, predictions  # noqa: E402
-
+BENCH = harness.TOP / "bench"
 KEY = [*events.IDENTITY]
 
 
@@ -221,7 +213,7 @@ def test_every_generated_place_of_every_page_says_what_the_results_say() -> None
     for page, sections in pages.items():
         text = page.read_text()
         assert set(re.findall(r"<!-- figures: ([\w-]+) -->", text)) <= set(sections), page
-        assert render.filled(text, sections) == text, f"{page}: run `bench/run.py render --results bench/results`"
+        assert render.filled(text, sections) == text, f"{page}: run `python -m bench.run render`"
     for name, picture in pictures.pictures(render.read_all()).items():
         assert (BENCH / "pictures" / name).read_text() == picture, name
 
@@ -296,3 +288,10 @@ def test_a_process_is_measured_by_itself_and_given_up_in_time(tmp_path: Path) ->
     assert late.exit_code is None
     failed = harness.run_process([sys.executable, "-c", "raise SystemExit(7)"], scratch=tmp_path)
     assert failed.exit_code == 7
+
+
+def test_a_question_runs_its_own_module_wherever_the_process_stands(tmp_path: Path) -> None:
+    path = write_input(tmp_path, "fires", "parquet", 1_000, 0, Situation("fresh"))
+    done = harness.run_module("bench.questions.sqlite", "keyed", str(path), str(tmp_path / "x.db"), scratch=tmp_path)
+    assert done.exit_code == 0, done.complaint
+    assert json.loads(done.said)["seconds"] > 0

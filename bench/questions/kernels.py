@@ -1,6 +1,6 @@
 """How fast are the kernels on one core, and which column types cost what? Timed by pytest-benchmark.
 
-    pytest bench/kernels.py                 the figures on the terminal
+    pytest bench/questions/kernels.py       the figures on the terminal
     python bench/run.py kernels             the same, kept with the other results
 
 One chunk of random but seeded values of each kind: encoding, ID, partition, dedup, snapshot, COPY encoding.
@@ -29,7 +29,7 @@ from headrace.partitioning.partition import partition_of, rows_by_partition
 from headrace.partitioning.snapshot import IdRuns, Snapshot
 
 if TYPE_CHECKING:
-    from harness import Bench
+    from bench.measure.harness import Bench
 
 __all__ = ["measure"]
 
@@ -50,7 +50,7 @@ MIXES = (
 
 def measure(bench: Bench) -> None:
     """Run this file under pytest-benchmark and keep each kernel's median."""
-    from harness import run_process
+    from bench.measure.harness import run_process
 
     results = bench.results("kernels")
     if results.runs:

@@ -7,23 +7,21 @@ with the workers that the profile considers. It knows nothing of the loads, and 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import server
-from datasets import DATASETS, Situation, write_input
-from harness import Bench, Run, run_process, warm
-from latency import far_away
-from loads import job_for
-from peers.registry import headrace_command
+from bench.measure import server
+from bench.measure.datasets import DATASETS, Situation, write_input
+from bench.measure.harness import Bench, Run, importing, run_process, warm
+from bench.measure.latency import far_away
+from bench.peers.registry import headrace_command
+from bench.questions.loads import job_for
 
 __all__ = ["CASES", "measure"]
 
-HERE = Path(__file__).parent
 FIRES = DATASETS["fires"]
 CHUNK_ROWS = 16_384
 SAMPLE = 3  # the part of the input that is tried: one in so many
@@ -86,7 +84,7 @@ def _measured(bench: Bench, case: Case, way: str, path: Path, workers: int) -> R
         url = opened.enter_context(far_away(near, case.round_trip)) if case.round_trip else near
         command = _command(bench, url, path, way, workers)
         if case.costly:
-            command += ["--enrich", "costly:costly"]
+            command += ["--enrich", "bench.measure.costly:costly"]
         done = _run(bench, command, path)
     told: dict[str, Any] = json.loads(done.said)
     if way == "profile":
@@ -112,7 +110,7 @@ def _run(bench: Bench, command: list[str], path: Path) -> Any:
     done = run_process(
         command,
         scratch=bench.scratch,
-        env={"PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))},
+        env=importing(),
     )
     if done.exit_code:
         sys.exit(f"{' '.join(command)} failed:\n{done.complaint}")

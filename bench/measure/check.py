@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import duckdb
 import psycopg
-from datasets import Dataset
+
+from bench.measure.datasets import Dataset
 
 __all__ = ["Facts", "expected", "found", "verdict"]
 

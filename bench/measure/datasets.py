@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import events
 import pyarrow as pa
 import pyarrow.csv
+
+from bench.measure import events
 
 __all__ = ["DATASETS", "Dataset", "Situation", "pg_type", "write_input", "write_store"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from harness import Run, median, medians
+from bench.measure.harness import Run, median, medians
 
 __all__ = [
     "BOUND",

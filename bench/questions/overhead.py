@@ -1,6 +1,6 @@
 """What does profiling cost? The same load in one warm process three ways, in turn.
 
-    python overhead.py INPUT URL ROUNDS            in a process of its own; prints a JSON line for each load
+    python -m bench.questions.overhead INPUT URL ROUNDS    in a process of its own; prints a JSON line for each load
 
 blind      the stage clock taken out: what no user can have
 clocked    as every load is: the stage clock, and nobody who listens
@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness import Bench
+    from bench.measure.harness import Bench
 
 __all__ = ["measure"]
 
@@ -29,9 +29,9 @@ CHUNK_ROWS = 65_536
 
 def measure(bench: Bench) -> None:
     """Each database once, in a process that loads in all ways, round after round."""
-    import server
-    from datasets import DATASETS, Situation, write_input
-    from harness import run_process, warm
+    from bench.measure import server
+    from bench.measure.datasets import DATASETS, Situation, write_input
+    from bench.measure.harness import run_module, warm
 
     results, rows = bench.results("overhead"), bench.options.rows
     path = write_input(bench.data, "fires", "parquet", rows, 0, Situation("fresh"))
@@ -43,8 +43,8 @@ def measure(bench: Bench) -> None:
             url = f"sqlite:///{bench.scratch / 'overhead.db'}"
         warm(path)
         key = ",".join(DATASETS["fires"].key)
-        command = [sys.executable, __file__, str(path), url, str(bench.options.rounds), key, DATASETS["fires"].time]
-        done = run_process(command, scratch=bench.scratch)
+        words = [str(path), url, str(bench.options.rounds), key, DATASETS["fires"].time]
+        done = run_module("bench.questions.overhead", *words, scratch=bench.scratch)
         if done.exit_code:
             sys.exit(f"overhead failed:\n{done.complaint}")
         for line in done.said.splitlines():

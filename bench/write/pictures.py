@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
-from harness import Run, medians
-from load_tables import common_size
+from bench.measure.harness import Run, medians
+from bench.write.load_tables import common_size
 
 __all__ = ["Bar", "bars", "pictures"]
 

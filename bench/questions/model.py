@@ -17,12 +17,11 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-import server
-from datasets import DATASETS, Situation, write_input
-from harness import Bench, Run, medians, run_process, warm
-from loads import job_for
-from peers.registry import headrace_command
-
+from bench.measure import server
+from bench.measure.datasets import DATASETS, Situation, write_input
+from bench.measure.harness import Bench, Run, medians, run_process, warm
+from bench.peers.registry import headrace_command
+from bench.questions.loads import job_for
 from headrace.loading.intake import FIRST_ROWS
 from headrace.profiling.costs import Costs
 from headrace.profiling.model import Machine, parallel_seconds

@@ -9,10 +9,10 @@ from pathlib import Path
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, pg_type
-from peers.job import chunk_folder
 from pgpq import ArrowToPostgresBinaryEncoder
 
+from bench.measure.datasets import Dataset, pg_type
+from bench.peers.job import chunk_folder
 from headrace.partitioning.contract import Contract, logical_type
 from headrace.partitioning.dedup import id_order
 from headrace.partitioning.identity import event_ids, ids_to_arrow

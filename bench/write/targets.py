@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from harness import Run, median, medians
-from tables import BOUND, OURS, markdown, shared_rounds
+from bench.measure.harness import Run, median, medians
+from bench.write.tables import BOUND, OURS, markdown, shared_rounds
 
 __all__ = ["beside", "targets"]
 

@@ -8,7 +8,6 @@ far away   many files of 5,000 rows, and 20 ms to the database and back
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -18,19 +17,19 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import server
-from check import expected, found, verdict
-from datasets import DATASETS, Situation, write_input
-from encoded import create_table, encode_chunks
-from harness import Bench, Run, paired, run_process, warm
-from latency import far_away
-from loads import job_for
-from peers.job import TABLE
-from peers.registry import HEADRACE, LOWER_BOUND
+
+from bench.measure import server
+from bench.measure.check import expected, found, verdict
+from bench.measure.datasets import DATASETS, Situation, write_input
+from bench.measure.encoded import create_table, encode_chunks
+from bench.measure.harness import Bench, Run, importing, paired, run_process, warm
+from bench.measure.latency import far_away
+from bench.peers.job import TABLE
+from bench.peers.registry import HEADRACE, LOWER_BOUND
+from bench.questions.loads import job_for
 
 __all__ = ["measure"]
 
-HERE = Path(__file__).parent
 ROUND_TRIP = 0.020
 SMALL_ROWS = 5_000
 FIRES = DATASETS["fires"]
@@ -53,7 +52,7 @@ class Case:
 
 CASES = (
     Case("cheap", 1.0, 2, ("partitioned", "upsert", "locked"), limits=True),
-    Case("costly", 0.5, 2, ("partitioned",), extra=("--enrich", "costly:costly")),
+    Case("costly", 0.5, 2, ("partitioned",), extra=("--enrich", "bench.measure.costly:costly")),
     Case("far away", 0.2, 4, ("partitioned", "upsert", "locked"), far=True),
 )
 
@@ -95,7 +94,7 @@ def _load(bench: Bench, case: Case, way: str, path: Path, inputs: Path, rows: in
         outcome = run_process(
             [*HEADRACE.command_line(sys.executable, job), *_ways(case)[way], *case.extra],
             scratch=bench.scratch,
-            env={"PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))},
+            env=importing(),
         )
     if outcome.exit_code:
         sys.exit(f"{case.name}, {way} failed:\n{outcome.complaint}")

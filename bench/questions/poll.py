@@ -1,6 +1,6 @@
 """What does a poll cost in production? 5,000 events, nine tenths of them known, into a large table, the engine warm.
 
-python poll.py URL EXISTING POLLS          in a process of its own; prints the seconds of each poll
+python -m bench.questions.poll URL EXISTING POLLS    in a process of its own; prints the seconds of each poll
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import time
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from events import IDENTITY, event_blocks
 
 import headrace
+from bench.measure.events import IDENTITY, event_blocks
 
 if TYPE_CHECKING:
-    from harness import Bench
+    from bench.measure.harness import Bench
 
 __all__ = ["measure"]
 
@@ -27,16 +27,16 @@ POLLS = 40
 
 def measure(bench: Bench) -> None:
     """Polls in one process, each round from the same table."""
-    from harness import run_process
-    from loads import Templates
-    from peers.registry import HEADRACE
+    from bench.measure.harness import run_module
+    from bench.peers.registry import HEADRACE
+    from bench.questions.loads import Templates
 
     results, existing = bench.results("poll"), bench.options.poll_store
     for number in range(1, bench.options.rounds + 1):
         if results.has(existing=existing, round=number):
             continue
         url = Templates(bench).copy("fires", existing, HEADRACE)
-        outcome = run_process([sys.executable, __file__, url, str(existing), str(POLLS)], scratch=bench.scratch)
+        outcome = run_module("bench.questions.poll", url, str(existing), str(POLLS), scratch=bench.scratch)
         if outcome.exit_code:
             sys.exit(f"a poll failed:\n{outcome.complaint}")
         figures = json.loads(outcome.said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from harness import Bench, paired, run_process
+from bench.measure.harness import Bench, paired, run_process
 
 __all__ = ["measure"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from tables import Content, markdown, taken
+from bench.write.tables import Content, markdown, taken
 
 __all__ = ["PROFILE_TABLES", "overhead", "predictions", "tried", "verify"]
 

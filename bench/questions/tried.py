@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import server
-from datasets import DATASETS, Situation, write_input
-from harness import Bench, run_process, warm
-from latency import far_away
+from bench.measure import server
+from bench.measure.datasets import DATASETS, Situation, write_input
+from bench.measure.harness import TOP, Bench, run_process, warm
+from bench.measure.latency import far_away
 
 __all__ = ["measure", "picture_name"]
 
-HERE = Path(__file__).resolve().parent
 SLOW_ROWS = 300_000
 WINDOW = "820,1500"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -59,7 +58,7 @@ def measure(bench: Bench) -> None:
 
 def _pictures(results: Path) -> Path:
     """Where pictures go: to the page that shows the repository's own results, or beside others."""
-    return HERE.parent / "docs" / "pictures" if HERE / "results" in (results, *results.parents) else results
+    return TOP / "docs" / "pictures" if TOP / "bench" / "results" in (results, *results.parents) else results
 
 
 def _tried(bench: Bench, case: Case, folder: Path) -> dict[str, Any]:

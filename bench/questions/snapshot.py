@@ -1,6 +1,6 @@
 """How fast do the existing IDs arrive, and what does one cost to keep? `Store.fetch_ids` into a `Snapshot`.
 
-python snapshot.py URL FOLDER WAY      one fetch in a process of its own; prints its figures
+python -m bench.questions.snapshot URL FOLDER WAY    one fetch in a process of its own; prints its figures
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from headrace.storage import open_store
 from headrace.storage.interface import IdRange
 
 if TYPE_CHECKING:
-    from harness import Bench
+    from bench.measure.harness import Bench
 
 __all__ = ["measure"]
 
@@ -27,10 +27,10 @@ WAYS = {"along the key": IdRange(), "as found": None}
 
 def measure(bench: Bench) -> None:
     """Fetches from a table of each size, and from the table that `growth` has made, where it is larger than those."""
-    import server
-    from growth import grown
-    from loads import Templates
-    from peers.registry import HEADRACE
+    from bench.measure import server
+    from bench.peers.registry import HEADRACE
+    from bench.questions.growth import grown
+    from bench.questions.loads import Templates
 
     for size in bench.options.snapshot:
         if missing := _missing(bench, size):
@@ -49,12 +49,12 @@ def _missing(bench: Bench, size: int) -> list[tuple[int, str]]:
 
 
 def _measure(bench: Bench, url: str, size: int, missing: list[tuple[int, str]]) -> None:
-    from harness import run_process
+    from bench.measure.harness import run_module
 
     for number, way in missing:
         folder = bench.scratch / "snapshot"
         folder.mkdir(exist_ok=True)
-        outcome = run_process([sys.executable, __file__, url, str(folder), way], scratch=bench.scratch)
+        outcome = run_module("bench.questions.snapshot", url, str(folder), way, scratch=bench.scratch)
         if outcome.exit_code:
             sys.exit(f"the snapshot could not be fetched:\n{outcome.complaint}")
         figures = json.loads(outcome.said)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import server
-from datasets import DATASETS, Situation, write_input
-from harness import Bench, run_process, warm
-from loads import job_for
-from peers.registry import headrace_command
+
+from bench.measure import server
+from bench.measure.datasets import DATASETS, Situation, write_input
+from bench.measure.harness import Bench, run_process, warm
+from bench.peers.registry import headrace_command
+from bench.questions.loads import job_for
 
 __all__ = ["measure"]
 

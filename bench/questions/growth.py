@@ -16,13 +16,14 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
-import server
-from datasets import DATASETS
-from events import SCHEMA, event_blocks, write_tables
-from harness import Bench, Run, run_process, warm
-from loads import job_for
-from peers.job import TABLE
-from peers.registry import HEADRACE
+
+from bench.measure import server
+from bench.measure.datasets import DATASETS
+from bench.measure.events import SCHEMA, event_blocks, write_tables
+from bench.measure.harness import Bench, Run, run_process, warm
+from bench.peers.job import TABLE
+from bench.peers.registry import HEADRACE
+from bench.questions.loads import job_for
 
 __all__ = ["grown", "measure"]
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-import server
-from check import expected, found, verdict
-from datasets import DATASETS, Dataset, Situation, pg_type, write_input, write_store
-from encoded import create_table, encode_chunks
-from harness import Bench, Run, paired, run_process, warm
-from peers.job import TABLE, Job
-from peers.registry import HEADRACE, LOWER_BOUND, OURS, PEERS, Peer, missing_peers, peer_versions
+
+from bench.measure import server
+from bench.measure.check import expected, found, verdict
+from bench.measure.datasets import DATASETS, Dataset, Situation, pg_type, write_input, write_store
+from bench.measure.encoded import create_table, encode_chunks
+from bench.measure.harness import Bench, Run, paired, run_process, warm
+from bench.peers.job import TABLE, Job
+from bench.peers.registry import HEADRACE, LOWER_BOUND, OURS, PEERS, Peer, missing_peers, peer_versions
 
 __all__ = ["SITUATIONS", "Templates", "measure"]
 

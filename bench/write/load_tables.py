@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from harness import Run, median, medians
-from tables import BOUND, OURS, TAKEN, Content, markdown, ratio, shared_rounds, taken
+from bench.measure.harness import Run, median, medians
+from bench.write.tables import BOUND, OURS, TAKEN, Content, markdown, ratio, shared_rounds, taken
 
 __all__ = ["common_size", "loads", "overview", "summary_rows"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-import server
-from datasets import DATASETS, Situation, write_input
-from harness import Bench, paired, run_process
-from loads import job_for
-from peers.registry import HEADRACE
+from bench.measure import server
+from bench.measure.datasets import DATASETS, Situation, write_input
+from bench.measure.harness import Bench, paired, run_process
+from bench.peers.registry import HEADRACE
+from bench.questions.loads import job_for
 
 __all__ = ["measure"]
 

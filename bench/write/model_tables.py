@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness import medians
-from model import Case, Costs, Machine, calibrated, cases, outlook, seconds_of
-from tables import markdown, taken
+from bench.measure.harness import medians
+from bench.questions.model import Case, Costs, Machine, calibrated, cases, outlook, seconds_of
+from bench.write.tables import markdown, taken
 
 __all__ = ["model"]
 

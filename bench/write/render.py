@@ -12,17 +12,18 @@ import re
 from pathlib import Path
 from typing import Any
 
-from load_tables import loads, overview
-from model_tables import model
-from pictures import pictures
-from profile_tables import PROFILE_TABLES
-from tables import TABLES, facts_line, parallel_overview
-from targets import targets
+from bench.measure.harness import TOP
+from bench.write.load_tables import loads, overview
+from bench.write.model_tables import model
+from bench.write.pictures import pictures
+from bench.write.profile_tables import PROFILE_TABLES
+from bench.write.tables import TABLES, facts_line, parallel_overview
+from bench.write.targets import targets
 
 __all__ = ["filled", "pages", "read_all", "section", "write_up"]
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results"
+BENCH = TOP / "bench"
+RESULTS = BENCH / "results"
 SMALL = "small"
 WARNING = (
     "**A small run on a busy machine, to prove the harness. Do not quote these figures**; "
@@ -38,7 +39,7 @@ def write_up(folder: Path) -> None:
     The front page shows what was measured in full, never a small run.
     """
     if RESULTS in (folder, *folder.parents):
-        _draw(HERE / "pictures", read_all())
+        _draw(BENCH / "pictures", read_all())
         for page, sections in pages().items():
             page.write_text(filled(page.read_text(), sections))
         return
@@ -61,10 +62,10 @@ def pages() -> dict[Path, dict[str, str]]:
         front["parallel-overview"] = parallel_overview(full["parallel"])
     docs = {name: section(content) for name, content in full.items() if name in PROFILE_TABLES or name == "model"}
     return {
-        HERE / "README.md": every_section(contents),
-        HERE.parent / "README.md": front,
-        HERE.parent / "docs" / "profiling.md": docs,
-        HERE.parent / "docs" / "performance.md": docs,
+        BENCH / "README.md": every_section(contents),
+        TOP / "README.md": front,
+        TOP / "docs" / "profiling.md": docs,
+        TOP / "docs" / "performance.md": docs,
     }
 
 

