@@ -4,37 +4,39 @@
      files      DuckDB     Arrow     event IDs   dedup       │
      frames     streaming            rejects     vs snapshot └─► unique key on event_id: the sole authority
 
-`load` does all of it in one call; `Engine` keeps everything warm for batch after batch. Read `headrace.loading.run`
-next: it is the main path, and reads like a table of contents. A room imports only from the rooms above it in this list:
+`load` does all steps in one call; `Engine` stays warm between batches. Read `headrace.loading.run` next: it is the main
+path, and reads like a table of contents. A room imports only from the rooms above it in this list:
 
     -----
-    errors            Every failure Headrace can raise, on one screen.
+    errors            Every error that Headrace raises, in one tree.
     version           The version of the installed package.
-    partitioning      Pure core: encoding, identity, partitions, snapshot, dedup. No database, no processes.
-    storage           Effects at the edge: the `Store` protocol and its two databases. `open_store` picks by URL.
-    report            What a run did: the `Report` that Python callers get and the command line prints.
-    runtime           About this process: scratch folders, signals, parcels between processes, workers' logs. It knows
-                      no event.
-    reading           From whatever the user names to typed chunks and rejects. It knows no database and no event ID.
-    events            What becomes of a row: event ID, enrichment, alert rules, revisions. It knows no process.
+    partitioning      The pure core: encoding, identity, partitions, snapshot, deduplication. It uses no database and no
+                      processes.
+    storage           The `Store` protocol and its two databases. `open_store` chooses the database by the URL.
+    report            The result of a run: the `Report` that Python callers receive and the command line prints.
+    runtime           The process itself: scratch folders, signals, parcels between processes, workers' logs. It knows
+                      no events.
+    reading           Turns the inputs that the user names into typed chunks and rejects. It knows no database and no
+                      event IDs.
+    events            Turns rows into events: event IDs, enrichment, alert rules, revisions. It knows no processes.
     options           Everything that a load can be told, with its default and its checks.
-    observability     Hears of a run and tells others: progress, metrics, traces, logs, pages. A run never waits for it.
-    execution         Carries orders out: in this process, in a process pool, on a cluster. It decides nothing.
-    loading           The coordinator: it agrees, reads ahead, decides, dispatches, counts. It speaks to the store,
-                      never SQL.
-    api               Loading from Python in one call: opens the database and the inputs, runs `ingest`, closes
+    observability     Reports on a run: progress, metrics, traces, logs, pages. A run never waits for it.
+    execution         Runs tasks: in this process, in a process pool, on a cluster. It decides nothing.
+    loading           The coordinator: it agrees, reads ahead, decides, dispatches, counts. It calls the store and
+                      contains no SQL.
+    api               Loads from Python in one call: opens the database and the inputs, runs `ingest`, closes
                       everything.
-    engine            `Engine`: batch after batch into a table, with the connection, the pool and the existing IDs kept
-                      warm.
-    delivery          Carries alerts from the outbox to a receiver.
-    checking          Looks at tables, ledger and inputs, and writes nothing.
-    profiling         Would parallel mode pay? It loads only into trials.
-    polling           ``headrace run``: its file, its schedule, its claims, its rounds.
-    cli               The command line: options, words on the screen, exit codes. All printing is here.
+    engine            `Engine` loads batch after batch into a table and keeps the connection, the pool and the existing
+                      IDs warm.
+    delivery          Delivers alerts from the outbox to a receiver.
+    checking          Examines tables, ledger and inputs, and writes nothing.
+    profiling         Predicts whether parallel mode would pay. It loads only into trials.
+    polling           ``headrace run``: its configuration file, schedule, claims and rounds.
+    cli               The command line: options, screen texts, exit codes. All printing is here.
     __main__          ``python -m headrace``: the command line.
     -----
 
-The list is drawn from the import contract in ``pyproject.toml``; a test compares the two.
+The list is generated from the import contract in ``pyproject.toml``; a test compares the two.
 """
 
 from __future__ import annotations

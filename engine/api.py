@@ -1,4 +1,4 @@
-"""Loading from Python in one call: opens the database and the inputs, runs `ingest`, closes everything."""
+"""Loads from Python in one call: opens the database and the inputs, runs `ingest`, closes everything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Engine`: batch after batch into a table, with the connection, the pool and the existing IDs kept warm."""
+"""`Engine` loads batch after batch into a table and keeps the connection, the pool and the existing IDs warm."""
 
 from __future__ import annotations
 

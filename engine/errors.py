@@ -1,4 +1,4 @@
-"""Every failure Headrace can raise, on one screen.
+"""Every error that Headrace raises, in one tree.
 
     HeadraceError
     ├── UsageError            exit 2   the call cannot be carried out as written

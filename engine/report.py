@@ -1,4 +1,4 @@
-"""What a run did: the `Report` that Python callers get and the command line prints."""
+"""The result of a run: the `Report` that Python callers receive and the command line prints."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Pure core: encoding, identity, partitions, snapshot, dedup. No database, no processes."""
+"""The pure core: encoding, identity, partitions, snapshot, deduplication. It uses no database and no processes."""

@@ -1,4 +1,4 @@
-"""Effects at the edge: the `Store` protocol and its two databases. `open_store` picks by URL."""
+"""The `Store` protocol and its two databases. `open_store` chooses the database by the URL."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Looks at tables, ledger and inputs, and writes nothing."""
+"""Examines tables, ledger and inputs, and writes nothing."""

@@ -1,1 +1,1 @@
-"""The command line: options, words on the screen, exit codes. All printing is here."""
+"""The command line: options, screen texts, exit codes. All printing is here."""

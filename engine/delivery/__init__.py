@@ -1,1 +1,1 @@
-"""Carries alerts from the outbox to a receiver."""
+"""Delivers alerts from the outbox to a receiver."""

@@ -1,1 +1,1 @@
-"""What becomes of a row: event ID, enrichment, alert rules, revisions. It knows no process."""
+"""Turns rows into events: event IDs, enrichment, alert rules, revisions. It knows no processes."""

@@ -1,1 +1,1 @@
-"""Carries orders out: in this process, in a process pool, on a cluster. It decides nothing."""
+"""Runs tasks: in this process, in a process pool, on a cluster. It decides nothing."""

@@ -1,1 +1,1 @@
-"""The coordinator: it agrees, reads ahead, decides, dispatches, counts. It speaks to the store, never SQL."""
+"""The coordinator: it agrees, reads ahead, decides, dispatches, counts. It calls the store and contains no SQL."""

@@ -1,1 +1,1 @@
-"""Hears of a run and tells others: progress, metrics, traces, logs, pages. A run never waits for it."""
+"""Reports on a run: progress, metrics, traces, logs, pages. A run never waits for it."""

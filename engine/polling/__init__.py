@@ -1,1 +1,1 @@
-"""``headrace run``: its file, its schedule, its claims, its rounds."""
+"""``headrace run``: its configuration file, schedule, claims and rounds."""

@@ -1,1 +1,1 @@
-"""Would parallel mode pay? It loads only into trials."""
+"""Predicts whether parallel mode would pay. It loads only into trials."""

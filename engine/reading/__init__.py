@@ -1,1 +1,1 @@
-"""From whatever the user names to typed chunks and rejects. It knows no database and no event ID."""
+"""Turns the inputs that the user names into typed chunks and rejects. It knows no database and no event IDs."""

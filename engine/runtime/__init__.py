@@ -1,1 +1,1 @@
-"""About this process: scratch folders, signals, parcels between processes, workers' logs. It knows no event."""
+"""The process itself: scratch folders, signals, parcels between processes, workers' logs. It knows no events."""
