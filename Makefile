@@ -25,10 +25,10 @@ test: $(VENV)/test.stamp ## run the tests (slow suites run a tenth)
 test-all: $(VENV)/test.stamp ## run the tests, slow suites whole
 	HEADRACE_TEST_SCALE=full $(PYTEST) $(SHARED)
 
-# the suites that keep records of what they have tried; tests/unit/test_evidence.py holds the list complete
+# the suites that keep records of what they have tried; tests/unit/project/test_evidence.py holds the list complete
 EVIDENCE := tests/faults tests/hostile tests/contract/test_upgrades.py tests/equivalence/test_revisions.py \
-	tests/equivalence/test_window_edge.py tests/golden tests/run/test_addresses.py tests/unit/test_borders.py \
-	tests/unit/test_canonical_forms.py tests/world/test_world.py tests/world/test_controls.py
+	tests/equivalence/test_window_edge.py tests/golden tests/polling/test_addresses.py tests/unit/events/test_column_borders.py \
+	tests/unit/events/test_canonical_forms.py tests/world/test_world.py tests/world/test_controls.py
 
 reliability: $(VENV)/test.stamp ## try every fault, and write docs/reliability.md (hours)
 	rm -f $(VENV)/evidence

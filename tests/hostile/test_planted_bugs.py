@@ -97,7 +97,7 @@ BUGS = [
         "partitioning/dedup.py",
         "first[among[1:][again]] = False",
         "first[among[:-1][again]] = False",
-        "unit/test_dedup.py::test_the_first_occurrence_of_each_id_is_kept_and_no_other",
+        "unit/partitioning/test_dedup.py::test_the_first_occurrence_of_each_id_is_kept_and_no_other",
     ),
     Bug(
         "inserted counted without asking the database",
@@ -112,7 +112,7 @@ BUGS = [
         "partitioning/encoding.py",
         "if ascii_only is not False else",
         "if ascii_only is not None else",
-        "unit/test_canonical_forms.py::test_ids_differ_exactly_where_meanings_do",
+        "unit/events/test_canonical_forms.py::test_ids_differ_exactly_where_meanings_do",
         "string",
     ),
     Bug(
@@ -128,7 +128,7 @@ BUGS = [
         "reading/csv_records.py",
         "                self._refuse(self._first + self._fed + len(self._gaps), record)\n",
         "",
-        "unit/test_records.py::test_a_record_that_is_too_long_costs_itself_alone",
+        "unit/reading/test_csv_records.py::test_a_record_that_is_too_long_costs_itself_alone",
     ),
     Bug(
         "a newer release's tables written to",

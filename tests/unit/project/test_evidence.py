@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import evidence
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[2]
 KEEPS = re.compile(r"^from support.evidence import .*\bkeep", re.MULTILINE)
 
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 from support import rooms
 
 import headrace
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def walked() -> Iterator[pkgutil.ModuleInfo]:
+    return pkgutil.walk_packages(headrace.__path__, "headrace.")
 
 
 def modules() -> list[str]:
-    walked = pkgutil.walk_packages(headrace.__path__, "headrace.")
-    return sorted(found.name for found in walked if not found.ispkg and found.name != "headrace.__main__")
+    return sorted(found.name for found in walked() if not found.ispkg and found.name != "headrace.__main__")
 
 
 def sources() -> list[Path]:
@@ -46,6 +51,21 @@ def test_the_map_of_the_rooms_is_drawn_from_the_import_contract() -> None:
 def test_control_a_room_that_is_missing_on_the_map_is_seen() -> None:
     page = rooms.in_the_docs((ROOT / "docs" / "explanation.md").read_text())
     assert rooms.in_the_docs(page.replace("| `loading` |", "| `hall` |")) == page
+
+
+def test_unit_tests_lie_in_the_rooms_that_they_are_about() -> None:
+    unit = ROOT / "tests" / "unit"
+    folders = {str(path.parent.relative_to(unit)) for path in unit.rglob("test_*.py")}
+    known = {"bench", "project"}  # the benchmark, and the checkout as a whole: neither is installed
+    known |= {found.name.removeprefix("headrace.").replace(".", "/") for found in walked() if found.ispkg}
+    assert folders - known == set()
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    named = {path for page in pages for path in re.findall(r"`(tests/[\w./-]+)`", page.read_text())}
+    assert named
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
 def test_the_top_shows_rooms_and_at_most_eight_files() -> None:

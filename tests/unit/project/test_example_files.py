@@ -17,7 +17,7 @@ from typer.main import get_command
 from headrace.cli.main import app
 from headrace.observability.metrics import INSTRUMENTS, Instrument
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "examples"
 _METRIC = re.compile(r"\b(headrace_\w+?)(\{[^}]*\})?(?=[\[\s,)=<>]|$)")
 
