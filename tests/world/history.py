@@ -32,8 +32,10 @@ __all__ = ["History", "Played", "draw", "play", "shortened"]
 
 SETUPS = (Setup(("k",), None), Setup(("k",), "at"), Setup(("k", "at"), "at"))
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
-BY_WORLD, AGAIN = 0.65, 0.6
-"""How often the next act is the world's, and how often the same command comes again right after it: that shows most."""
+BY_WORLD, AGAIN, OTHER_ROWS = 0.65, 0.6, 0.4
+"""How often the next act is the world's; how often the same command comes again right after it, which shows most; and how
+often that command then brings other rows, so that something is written.
+"""
 FLAG = "ENABLE_PARALLEL_CHUNK_PROCESSING"
 
 
@@ -97,7 +99,10 @@ def _again(chance: random.Random, acts: Sequence[Act]) -> Act:
     """An earlier load or batch, the same command once more, with nothing inside it."""
     earlier = [one for one in acts if one["do"] in ("load", "batch", "poll")]
     same = {name: value for name, value in chance.choice(earlier[-2:]).items() if name != "at"}
-    return {**same, "repeat": True} if same["do"] == "batch" else same
+    others = chance.random() < OTHER_ROWS
+    if same["do"] == "batch":
+        return {**same, **loads.draw_batch(chance), "repeat": not others}
+    return {**same, "files": [chance.choice(loads.FILES)]} if others and same["do"] == "load" else same
 
 
 def _one(chance: random.Random, among: Sequence[Known], known: Sequence[Known], off: Callable[[Act], bool]) -> Act:

@@ -20,8 +20,9 @@ import headrace
 from headrace.api import Named, load_with, options_of
 from headrace.events.alert_rule import AlertRule
 
-__all__ = ["TYPES", "read_of"]
+__all__ = ["FILES", "TYPES", "draw_batch", "read_of"]
 
+FILES = ("f0.csv", "f1.csv", "f2.jsonl")
 RULE = AlertRule("fives", where="v % 5 = 0")
 MODES = ("sequential", "sequential", "partitioned", "upsert", "locked")
 TYPES = {"k": "integer", "at": "timestamp", "v": "integer", "w": "string", "ver": "integer", "x": "string"}
@@ -29,9 +30,8 @@ TYPES = {"k": "integer", "at": "timestamp", "v": "integer", "w": "string", "ver"
 
 def draw_load(chance: random.Random) -> dict[str, Any]:
     """Parameters of a load, and maybe a moment inside it."""
-    names = ["f0.csv", "f1.csv", "f2.jsonl"]
     return {
-        "files": chance.sample(names, chance.choice((1, 1, 1, 2))),
+        "files": chance.sample(FILES, chance.choice((1, 1, 1, 2))),
         **_draw_way(chance),
         "chunk_rows": chance.choice((3, 5, 8, 1000)),
         "resume": chance.random() < 0.85,
@@ -45,7 +45,7 @@ def _draw_way(chance: random.Random) -> dict[str, Any]:
         "policy": chance.choice(("ignore", "ignore", "report", "update")),
         "mode": chance.choice(MODES),
         "window": chance.choice(("30d", "all", "1s")),
-        "typed": chance.random() < 0.6,
+        "typed": chance.random() < 0.4,
         "named": chance.random() < 0.5,
         "alerts": chance.random() < 0.5,
         "enrich": chance.random() < 0.2,

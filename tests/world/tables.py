@@ -118,10 +118,11 @@ def restore(world: World, *, what: str) -> None:
 # Columns --------------------------------------------------------------------------------------------------------
 
 TYPES = {
-    "v": ("double precision", "numeric(12,3)", "text", "integer"),
+    # as wide as what Headrace makes, so that nothing but its meaning tells it apart
+    "v": ("double precision", "double precision", "numeric(12,3)", "text", "integer"),
     "w": ("varchar(60)",),
     "ver": ("double precision", "text"),
-    "k": ("text", "numeric(38,0)", "integer"),
+    "k": ("text", "text", "numeric(38,0)", "integer"),
     "at": ("timestamp",),
 }
 
@@ -140,12 +141,12 @@ def _alter(world: World, column: str, kind: str) -> None:
     world.database.run(f"ALTER TABLE {EVENTS} ALTER COLUMN {column} TYPE {kind} USING {using}")
 
 
-@act("tables", weight=5, draw=_draw_type("v", "w", "ver"), stores=POSTGRES, hinders=True)
+@act("tables", weight=5, draw=_draw_type("v", "v", "w", "ver"), stores=POSTGRES, hinders=True)
 def alter_payload_type(world: World, *, column: str, kind: str) -> None:
     _alter(world, column, kind)
 
 
-@act("tables", weight=4, draw=_draw_type("k", "at"), stores=POSTGRES, hinders=True)
+@act("tables", weight=4, draw=_draw_type("k", "k", "k", "at"), stores=POSTGRES, hinders=True)
 def alter_identity_type(world: World, *, column: str, kind: str) -> None:
     _alter(world, column, kind)
 
@@ -252,7 +253,7 @@ BODIES = {
 }
 
 
-@act("tables", weight=3, draw=lambda chance: {"kind": chance.choice(sorted(BODIES))}, hinders=True)
+@act("tables", weight=3, draw=lambda chance: {"kind": chance.choice([*sorted(BODIES), "swallow"])}, hinders=True)
 def trigger(world: World, *, kind: str) -> None:
     _table(world, "w")
     stamped = [] if world.database.has_column(EVENTS, "stamp") else [f"ALTER TABLE {EVENTS} ADD COLUMN stamp TEXT"]
