@@ -19,11 +19,11 @@ SHOWN = 3  # columns in a line
 class Report:
     """The books of one run, in rows, and how it ran.
 
-    ``read = inserted + duplicate_in_input + duplicate_in_store + rejected`` holds, or the run has failed. A resumed
-    run reports the whole input, the part that an earlier process committed included; `chunks_skipped` says how many
-    chunks that was. `alerts` is how many its new events raised, and its revised ones where a rule asks for them.
-    `revised` is no part of the sum: how many of the duplicates came with another payload than the row that they met,
-    where revisions are not ignored.
+    ``read = inserted + duplicate_in_input + duplicate_in_store + rejected`` holds, or the run has failed. A resumed run
+    reports the whole input, the part that an earlier process committed included; `slices_skipped` says how many slices
+    that was, `chunks_skipped` how many whole chunks. `alerts` is how many its new events raised, and its revised ones
+    where a rule asks for them. `revised` is no part of the sum: how many of the duplicates came with another payload
+    than the row that they met, where revisions are not ignored.
 
     `lock_seconds` is how long all workers together waited for locks, `skew` how many times its fair share the fullest
     partition had. `fell_back` says why the rest of a parallel run was done sequentially, `shadow` what the comparison
@@ -47,6 +47,7 @@ class Report:
     partitions: int
     chunks: int
     chunks_skipped: int
+    slices_skipped: int
     read: int
     inserted: int
     duplicate_in_input: int
@@ -78,7 +79,7 @@ class Report:
     @property
     def resumed(self) -> bool:
         """Whether this run went on from the receipts of an earlier process."""
-        return self.chunks_skipped > 0
+        return self.slices_skipped > 0
 
     @property
     def counts(self) -> Counts:
@@ -131,7 +132,7 @@ class Report:
         if self.shadow:
             lines.append(f"  compared with the parallel way: {self.shadow}")
         if self.resumed:
-            lines.append(f"  resumed: {self.chunks_skipped} chunks were in already")
+            lines.append(f"  resumed: {self.slices_skipped} slices were already committed")
         lines += [f"  {note}" for note in self.notes]
         if self.rejected:
             lines.append(f"  see the rejected rows: headrace rejects list --run {self.run_id[:8]}")

@@ -162,7 +162,7 @@ class _Run:
         self._in_flight: deque[_Flight] = deque()
         self._partition_rows = [0] * going.shape.partitions
         self.counts = Counts()
-        self.chunks = self.skipped = self.retries = self.alerts = 0
+        self.chunks = self.skipped = self.slices_skipped = self.retries = self.alerts = 0
         self.lock_seconds = 0.0
         self._confirmed = Confirmed()
         self._proof = Proof(store, agreement, session.folder, stages, wanted=options.prove)
@@ -252,6 +252,7 @@ class _Run:
             partitions=self._shape.partitions,
             chunks=self.chunks,
             chunks_skipped=self.skipped,
+            slices_skipped=self.slices_skipped,
             read=self.counts.read,
             inserted=self.counts.inserted,
             duplicate_in_input=self.counts.duplicate_in_input,
@@ -314,6 +315,7 @@ class _Run:
         self._give_chances(batch, receipts, to_judge=to_judge)
         if None in receipts.values() and self._options.revisions == "ignore":
             self._sample.look(batch, self._agreement, self._options.provider, self._store, self._drain)
+        self.slices_skipped += len(done)
         open_slices = [self._order(batch, one) for one in partitions if receipts[one] is None]
         flight = _Flight(
             batch,

@@ -33,8 +33,8 @@ __all__ = ["History", "Played", "draw", "play", "shortened"]
 SETUPS = (Setup(("k",), None), Setup(("k",), "at"), Setup(("k", "at"), "at"))
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
 BY_WORLD, AGAIN, OTHER_ROWS = 0.65, 0.6, 0.4
-"""How often the next act is the world's; how often the same command comes again right after it, which shows most; and how
-often that command then brings other rows, so that something is written.
+"""How often the next act is the world's; how often the same command comes again right after it, which shows most; and
+how often that command then brings other rows, so that something is written.
 """
 FLAG = "ENABLE_PARALLEL_CHUNK_PROCESSING"
 

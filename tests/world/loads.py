@@ -163,7 +163,7 @@ def _said(report: headrace.Report) -> Said:
         report.rejected,
         report.alerts,
         report.run_id,
-        report.resumed or report.chunks_skipped > 0,
+        report.resumed,
     )
 
 

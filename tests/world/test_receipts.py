@@ -121,6 +121,22 @@ def test_every_strategy_proves_what_it_skips(
     check_whole(headrace)
 
 
+@pytest.mark.either_store
+def test_a_run_is_resumed_where_only_some_slices_of_each_chunk_were_committed(
+    store_url: str, headrace: Headrace, events: Path
+) -> None:
+    """A process that was killed between two partitions of a micro-batch."""
+    stopped(headrace, events, partitions=2, **PARALLEL)
+    headrace.query(
+        'DELETE FROM t WHERE headrace_receipt IN (SELECT receipt_id FROM headrace_receipts WHERE "partition" = 0)'
+    )
+    headrace.query('DELETE FROM headrace_receipts WHERE "partition" = 0')
+    report = loaded(headrace, events, partitions=2, **PARALLEL)
+    assert (report.chunks_skipped, report.resumed) == (0, True)
+    assert f"resumed: {report.slices_skipped} slices were already committed" in report.to_text()
+    check_whole(headrace)
+
+
 def test_control_a_load_that_finds_everything_there_goes_on(store_url: str, headrace: Headrace, events: Path) -> None:
     stopped(headrace, events)
     report = loaded(headrace, events)
