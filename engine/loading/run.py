@@ -30,12 +30,12 @@ from dataclasses import dataclass, replace
 from threading import Event
 
 from headrace.errors import HeadraceError, Interrupted, StaleReceiptsError
-from headrace.events.prepare import latest, moment_of
 from headrace.events.revisions import locate_revisions
 from headrace.execution.orders import ChunkRows, CommitOrder, PrepareOrder
 from headrace.execution.tasks import alert_keys
 from headrace.execution.workers import Done, Task, Workers
 from headrace.loading.agreement import Agreement, agree, agree_on_input
+from headrace.loading.books import Books, Ran
 from headrace.loading.close_run import Confirmed, close, record_failure
 from headrace.loading.duplicates import DuplicateSample
 from headrace.loading.intake import Intake
@@ -56,7 +56,7 @@ from headrace.options.shape import SEQUENTIAL
 from headrace.reading.inputs import Input
 from headrace.report import Report
 from headrace.runtime.worker_logs import about
-from headrace.storage.interface import Committed, Counts, Receipt, Store
+from headrace.storage.interface import Committed, Receipt, Store
 from headrace.storage.rejects import StoredReject
 
 __all__ = ["ingest"]
@@ -124,8 +124,7 @@ class _Flight:
     batch: MicroBatch
     size: int
     slices: Sequence[tuple[CommitOrder, Task[Committed]]]
-    done: Counts
-    alerts: int
+    done: Sequence[Receipt]
     skipped: bool
 
 
@@ -160,13 +159,9 @@ class _Run:
         self._known: KnownIds = session.known(agreement, options)
         self._shadow = self._shadowed() if decision.shadow and going.shape == SEQUENTIAL else None
         self._in_flight: deque[_Flight] = deque()
-        self._partition_rows = [0] * going.shape.partitions
-        self.counts = Counts()
-        self.chunks = self.skipped = self.slices_skipped = self.retries = self.alerts = 0
-        self.lock_seconds = 0.0
+        self._books = Books(going.shape.partitions)
         self._confirmed = Confirmed()
         self._proof = Proof(store, agreement, session.folder, stages, wanted=options.prove)
-        self._newest_us: int | None = None
         self._types_are_settled = False
         self._sample = DuplicateSample(session.look_ups)
 
@@ -178,7 +173,7 @@ class _Run:
         self._slicing.require_all_matched()
         proved = self._proof.carried_out(self._known, self._going, [item.name for item in inputs])
         seconds = time.monotonic() - began
-        close(self._store, self._going, self.counts, self._confirmed, seconds)
+        close(self._store, self._going, self._books.counts, self._confirmed, seconds)
         return self._report(seconds, proved)
 
     def end_with(self, error: BaseException, seconds: float) -> None:
@@ -221,7 +216,7 @@ class _Run:
                 if self._shadow is not None:
                     self._shadow.close()
             self._drain()
-        if self.counts.revised:
+        if self._books.counts.revised:
             locate_revisions(self._store, self._going.run_id, inputs)
 
     def facts(self, health: PoolHealth) -> RunFacts:
@@ -239,40 +234,18 @@ class _Run:
 
     def _report(self, seconds: float, proved: int | None) -> Report:
         """What the run did."""
-        sequential = self._shape == SEQUENTIAL
-        busiest, every = max(self._partition_rows), sum(self._partition_rows)
-        return Report(
+        ran = Ran(
             run_id=self._going.run_id,
             database=self._store.url,
             table=self._agreement.table,
             provider=self._options.provider,
-            mode="sequential" if sequential else "parallel",
-            strategy=self._shape.strategy,
+            shape=self._shape,
             workers=self._began_with.count,
-            partitions=self._shape.partitions,
-            chunks=self.chunks,
-            chunks_skipped=self.skipped,
-            slices_skipped=self.slices_skipped,
-            read=self.counts.read,
-            inserted=self.counts.inserted,
-            duplicate_in_input=self.counts.duplicate_in_input,
-            duplicate_in_store=self.counts.duplicate_in_store,
-            rejected=self.counts.rejected,
-            revised=self.counts.revised,
-            alerts=self.alerts,
-            snapshot_ids=self._known.snapshot_ids,
-            retries=self.retries,
-            lock_seconds=self.lock_seconds,
-            skew=busiest * len(self._partition_rows) / every if every else 1.0,
             fell_back=self._began_with.fell_back,
             shadow=None if self._shadow is None else str(self._shadow),
-            seconds=seconds,
-            stages=self._stages.seconds(),
-            newest_event=moment_of(self._newest_us),
-            newest_event_us=self._newest_us,
-            proved=proved,
-            **self._sample.told(),
+            snapshot_ids=self._known.snapshot_ids,
         )
+        return self._books.report(ran, seconds, self._stages.seconds(), proved, self._sample.told())
 
     def _shadowed(self) -> Shadow:
         partitions = self._options.parallel.partitions or self._options.parallel.workers
@@ -315,20 +288,16 @@ class _Run:
         self._give_chances(batch, receipts, to_judge=to_judge)
         if None in receipts.values() and self._options.revisions == "ignore":
             self._sample.look(batch, self._agreement, self._options.provider, self._store, self._drain)
-        self.slices_skipped += len(done)
         open_slices = [self._order(batch, one) for one in partitions if receipts[one] is None]
         flight = _Flight(
             batch,
             size,
             [(order, self._given_out(order)) for order in open_slices],
-            sum((receipt.counts for receipt in done), Counts()),
-            sum(receipt.alerts for receipt in done),
+            done,
             skipped=bool(partitions) and not open_slices,
         )
         self._in_flight.append(flight)
-        self._newest_us = latest(self._newest_us, batch.chunks)
-        for one in range(self._shape.partitions):
-            self._partition_rows[one] += batch.rows(one)
+        self._books.dispatched(batch)
         while len(self._in_flight) > self._most_in_flight():
             self._land()
 
@@ -396,7 +365,7 @@ class _Run:
     def _land(self) -> None:
         """Wait for the oldest micro-batch in flight, and count it."""
         flight = self._in_flight.popleft()
-        counts = flight.done
+        counts = self._books.skipped(flight.done)
         for order, task in flight.slices:
             with self._stages.stage("wait.commit"):
                 committed = task.result()
@@ -404,28 +373,22 @@ class _Run:
             self._confirmed.add(order.slice, committed)
             self._proof.hear(committed)
             self._stages.listener.committed(order.slice, committed)
-            counts += committed.counts
+            counts += self._books.committed(committed)
             self._known.refuse(committed.refused)
-            self.retries += committed.retries
-            self.lock_seconds += committed.lock_seconds
-            self.alerts += committed.alerts
             if self._session.keep and committed.counts.rejected == order.slice.counts.rejected:
                 for piece in order.pieces:
                     self._known.remember(piece.ids)
         self._stages.land(lambda: flight.batch.newest_us, self._workers.health)
         flight.batch.discard()
         self._intake.landed(flight.size)
-        self.counts += counts
-        self.alerts += flight.alerts
-        self.chunks += len(flight.batch.chunks)
-        self.skipped += len(flight.batch.chunks) if flight.skipped else 0
+        self._books.landed(counts, len(flight.batch.chunks), skipped=flight.skipped)
         self._progress.advance(counts, len(flight.batch.chunks))
 
     def _go_on(self) -> None:
         """Between two micro-batches: stop, or go on sequentially, if that was asked for."""
         if self._stop.is_set():
             self._drain()
-            raise Interrupted(f"stopped after {self.chunks} chunks", hint="run the same command again to resume")
+            raise Interrupted(f"stopped after {self._books.chunks} chunks", hint="run the same command again to resume")
         if self._workers is self._session.inline or self._decision.source == "argument":
             return
         if decide(self._options.mode, self._options.provider, self._agreement.table).mode == "sequential":

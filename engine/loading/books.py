@@ -1,0 +1,107 @@
+"""The books of a run: what its slices came to, counted when their commits have returned, and the report made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.events.prepare import latest, moment_of
+from headrace.loading.micro_batch import MicroBatch
+from headrace.options.shape import SEQUENTIAL, Shape
+from headrace.report import Report
+from headrace.storage.interface import Committed, Counts, Receipt
+
+__all__ = ["Books", "Ran"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a run ran, beside its books: the fields of `headrace.report.Report` that have these names."""
+
+    run_id: str
+    database: str
+    table: str
+    provider: str
+    shape: Shape
+    workers: int
+    fell_back: str | None
+    shadow: str | None
+    snapshot_ids: int
+
+
+class Books:
+    """The sums of one run over its micro-batches. A counter moves only after the commit that it counts."""
+
+    def __init__(self, partitions: int) -> None:
+        self.counts = Counts()
+        self.chunks = 0
+        self._chunks_skipped = self._slices_skipped = self._retries = self._alerts = 0
+        self._lock_seconds = 0.0
+        self._partition_rows = [0] * partitions
+        self._newest_us: int | None = None
+
+    def dispatched(self, batch: MicroBatch) -> None:
+        """Note the rows and the times of a micro-batch that is on its way."""
+        self._newest_us = latest(self._newest_us, batch.chunks)
+        for partition in range(len(self._partition_rows)):
+            self._partition_rows[partition] += batch.rows(partition)
+
+    def skipped(self, receipts: Sequence[Receipt]) -> Counts:
+        """Note the slices that an earlier process has committed; returns their counts, for `landed`."""
+        self._slices_skipped += len(receipts)
+        self._alerts += sum(receipt.alerts for receipt in receipts)
+        return sum((receipt.counts for receipt in receipts), Counts())
+
+    def committed(self, commit: Committed) -> Counts:
+        """Note what the commit of a slice took; returns its counts, for `landed`."""
+        self._retries += commit.retries
+        self._lock_seconds += commit.lock_seconds
+        self._alerts += commit.alerts
+        return commit.counts
+
+    def landed(self, counts: Counts, chunks: int, *, skipped: bool) -> None:
+        """Count a micro-batch of which every slice is in; `skipped` if an earlier process has committed them all."""
+        self.counts += counts
+        self.chunks += chunks
+        self._chunks_skipped += chunks if skipped else 0
+
+    def report(
+        self, ran: Ran, seconds: float, stages: Mapping[str, float], proved: int | None, sample: Mapping[str, Any]
+    ) -> Report:
+        """The report; `seconds` is wall time, `stages` the seconds by stage, `sample` what the duplicates told
+        (`headrace.loading.duplicates`).
+        """
+        busiest, every = max(self._partition_rows), sum(self._partition_rows)
+        return Report(
+            run_id=ran.run_id,
+            database=ran.database,
+            table=ran.table,
+            provider=ran.provider,
+            mode="sequential" if ran.shape == SEQUENTIAL else "parallel",
+            strategy=ran.shape.strategy,
+            workers=ran.workers,
+            partitions=ran.shape.partitions,
+            chunks=self.chunks,
+            chunks_skipped=self._chunks_skipped,
+            slices_skipped=self._slices_skipped,
+            read=self.counts.read,
+            inserted=self.counts.inserted,
+            duplicate_in_input=self.counts.duplicate_in_input,
+            duplicate_in_store=self.counts.duplicate_in_store,
+            rejected=self.counts.rejected,
+            revised=self.counts.revised,
+            alerts=self._alerts,
+            snapshot_ids=ran.snapshot_ids,
+            retries=self._retries,
+            lock_seconds=self._lock_seconds,
+            skew=busiest * len(self._partition_rows) / every if every else 1.0,
+            fell_back=ran.fell_back,
+            shadow=ran.shadow,
+            seconds=seconds,
+            stages=stages,
+            newest_event=moment_of(self._newest_us),
+            newest_event_us=self._newest_us,
+            proved=proved,
+            **sample,
+        )
