@@ -49,8 +49,8 @@ def examine_key(url: str, table: str, *, exists: bool) -> Criterion:
     refused = refuses_again(url, table)
     told = {
         True: f"{which} refuses a row that it holds",
-        False: f"{which} takes a row that it holds a second time",
-        None: f"{which} has it; no row was loaded that could show it",
+        False: f"{which} accepts a second copy of a row that it holds",
+        None: f"{which} has a unique key; no row was loaded that could prove it",
     }[refused]
     return Criterion("the database resolves duplicates", refused is not False, told)
 

@@ -99,18 +99,18 @@ class History:
         if self.in_parallel:
             return f"parallel mode is on: {self._measured()}"
         if self.verdict is None:
-            return f"{len(self.loads)} loads are too few to tell from; {LEAST} are wanted"
+            return f"{len(self.loads)} loads are too few for advice; at least {LEAST} are needed"
         told = self.verdict.advice("partitioned")
         if self.verdict.parallel:
             return told
         if self.pays_from is None:
-            return f"{told}; larger loads would not change that"
-        return f"{told}; it would pay from about {self.pays_from:,} rows a load on"
+            return f"{told}; larger loads would not change this"
+        return f"{told}; parallel mode would pay from about {self.pays_from:,} rows a load on"
 
     def _measured(self) -> str:
         speeds = {which: _speed([one for one in self.loads if one.parallel is which]) for which in (True, False)}
         told = f"{speeds[True]:,.0f} rows/s"
-        return f"{told}; sequential loads had {speeds[False]:,.0f}" if speeds[False] else told
+        return f"{told}; sequential loads ran at {speeds[False]:,.0f} rows/s" if speeds[False] else told
 
     def to_text(self) -> str:
         """Some lines."""
@@ -128,12 +128,12 @@ class History:
         recent = self.loads[-NEWEST:]
         wall = sum(one.seconds for one in recent) or 1.0
         lines.append(
-            f"  lately {_speed(recent):,.0f} rows/s, {sum(one.cpu_seconds for one in recent) / wall:.0%} of a core; "
+            f"  recent loads: {_speed(recent):,.0f} rows/s, {sum(one.cpu_seconds for one in recent) / wall:.0%} of a core; "
             f"the machine {fmean(one.machine_cpu for one in recent):.0%} busy"
         )
         groups = sorted(_groups(recent), key=lambda one: -one.seconds)[:SHOWN_STAGES]
         every = sum(one.seconds for one in _groups(recent)) or 1.0
-        lines.append("  mostly " + ", ".join(f"{one.name} {one.seconds / every:.0%}" for one in groups))
+        lines.append("  time spent on: " + ", ".join(f"{one.name} {one.seconds / every:.0%}" for one in groups))
         return "\n".join([*lines, f"  {self.advice}"])
 
     def to_dict(self) -> dict[str, Any]:

@@ -191,13 +191,15 @@ class Profile:
         others = self.machine.others
         if others < MUCH * self.machine.cores:
             return []
-        return [f"  others keep {others:.1f} of the cores busy: the seconds are rough; profile again when it is quiet"]
+        return [
+            f"  other processes keep {others:.1f} of the cores busy: the seconds are rough; profile again on a quiet machine"
+        ]
 
     def _server_lines(self, server: Server) -> list[str]:
         if self.gauged.writers == 1:
             return ["  one writer at a time (SQLite): commits are not shared"]
         trips, seconds = round_trips(totals_of(self.sequential.recorded.spans)), self.gauged.round_trip
-        told = [f"round trip {seconds * 1000:.2f} ms, about {trips} of them make {trips * seconds:.2f} s"]
+        told = [f"round trip {seconds * 1000:.2f} ms, about {trips} round trips take {trips * seconds:.2f} s"]
         if self.gauged.copied:
             told.append(f"COPY over two connections {self.gauged.scaling:.2f} times as fast as over one")
         if server.cpu_seconds is not None:
@@ -207,7 +209,7 @@ class Profile:
         waits = ", ".join(f"{name} {count}" for name, count in server.waits.most_common(SHOWN_WAITS))
         return [
             f"  the server: {'; '.join(told)}",
-            *([f"  looks at its sessions: {waits}"] if waits else []),
+            *([f"  its sessions, sampled: {waits}"] if waits else []),
             *(f"  its statement {one}" for one in self.statements),
         ]
 

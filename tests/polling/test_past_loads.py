@@ -210,7 +210,7 @@ def test_history_says_what_it_lacks(
     history(store_url, None, [], "text")
     assert "nothing is kept" in capsys.readouterr().out
     save(store_url, [past(1)])
-    assert cli("p")["advice"] == "1 loads are too few to tell from; 3 are wanted"
+    assert cli("p")["advice"] == "1 loads are too few for advice; at least 3 are needed"
     with pytest.raises(UsageError, match="'q'"):
         history(store_url, None, ["q"], "text")
 
