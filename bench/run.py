@@ -2,9 +2,9 @@
 
     python -m bench.run                              every question, small
     python -m bench.run loads --rows 1000000 --existing 0 1000000 10000000 --rounds 5
-    python -m bench.run render                       tables and pictures again, from what is there
+    python -m bench.run render                       tables and pictures again, from the kept results
 
-A run that was broken off goes on where it stopped: finished cells are read from the results.
+An interrupted run resumes where it stopped: finished cells are read from the results.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ RESERVED_TABLES = ("headrace_slice", "headrace_repeats")
 """Temporary tables of a commit, which would hide one of events with the same name."""
 
 Existing = Literal["snapshot", "conflict", "query"]
-"""What says which events exist already: the snapshot, the database's own conflict resolution, a query under locks."""
+"""How a slice learns which events exist: by the snapshot, the database's conflict resolution, or a query under locks."""
 StatementHook = Callable[[str], None]
 """Called with the text of every statement sent to the database (``COPY`` included), just before it is sent."""
 

@@ -114,7 +114,7 @@ def cases(contents: Mapping[str, Mapping[str, Any]]) -> Iterator[Case]:
             and run["format"] == "parquet"
         ]
         for (rows, there), took in medians(runs, ("rows", "existing"), "report_seconds").items():
-            yield Case(f"{rows:,} rows, {there:,} there", rows, took)
+            yield Case(f"{rows:,} rows, {there:,} in the table", rows, took)
     if "parallel" in contents:
         runs = [run for run in contents["parallel"]["runs"] if run["way"] in {"sequential", "partitioned"}]
         for (name, rows, way, workers), took in medians(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.measure.harness import Run, median, medians
-from bench.write.tables import BOUND, OURS, TAKEN, Content, markdown, ratio, shared_rounds, taken
+from bench.write.tables import BOUND, OURS, TAKEN, Content, markdown, ratio, shared_rounds, shown, taken
 
 __all__ = ["common_size", "loads", "overview", "summary_rows"]
 
@@ -68,7 +68,7 @@ def loads(content: Content) -> str:
     runs: list[Run] = content["runs"]
     head = [
         "input",
-        "there before",
+        "in the table before",
         "situation",
         "format",
         "rounds",
@@ -85,7 +85,7 @@ def loads(content: Content) -> str:
         (
             f"{row['rows']:,} {row['dataset']}",
             f"{row['existing']:,}",
-            row["situation"],
+            shown(row["situation"]),
             row["format"],
             row["rounds"],
             f"{row['seconds']:.2f} s",
@@ -110,12 +110,12 @@ def common_size(runs: Sequence[Run]) -> int:
 
 
 def overview(content: Content) -> str:
-    """Rows a second of every contender, for a README: fresh, and where everything is there."""
+    """Rows a second of every contender, for a README: fresh, and with everything already loaded."""
     runs = [run for run in content["runs"] if run["dataset"] == "fires"]
     size = common_size(runs)
     rates: dict[tuple[str, str], dict[str, str]] = {}
     order: dict[tuple[str, str], float] = {}
-    shown: dict[tuple[str, str], list[Run]] = {}
+    counted: dict[tuple[str, str], list[Run]] = {}
     for situation in ("fresh", "all there"):
         here = [run for run in runs if run["situation"] == situation and run["rows"] == size]
         least = min((run["existing"] for run in here), default=0)
@@ -124,7 +124,7 @@ def overview(content: Content) -> str:
             wrong = _verdict(runs, peer, ("fires", size, least, situation, kind)) != "right"
             rates.setdefault((peer, kind), {})[situation] = f"{size / took:,.0f}{' ✗' if wrong else ''}"
             order.setdefault((peer, kind), took)
-            shown.setdefault((peer, kind), []).extend(
+            counted.setdefault((peer, kind), []).extend(
                 run for run in done if (run["peer"], run["format"]) == (peer, kind)
             )
     rows = [
@@ -133,13 +133,13 @@ def overview(content: Content) -> str:
             kind,
             rates[peer, kind].get("fresh", ""),
             rates[peer, kind].get("all there", ""),
-            len({run["round"] for run in shown[peer, kind]}),
-            taken(*shown[peer, kind]),
+            len({run["round"] for run in counted[peer, kind]}),
+            taken(*counted[peer, kind]),
         )
         for peer, kind in sorted(order, key=lambda one: order[one])
         if kind == "csv" or peer in {OURS, BOUND}
     ]
-    head = ["contender", "from", "all new, rows/s", "all there already, rows/s", "rounds", TAKEN]
+    head = ["contender", "from", "all new, rows/s", "all already loaded, rows/s", "rounds", TAKEN]
     return markdown(head, rows)
 
 
@@ -160,9 +160,9 @@ def _by_store(runs: Sequence[Run]) -> Iterable[str]:
 
         first = (*key[:3], situations[0], kind)
         names = sorted(_names(here), key=lambda peer: seconds.get((peer, *first), float("inf")))
-        yield f"{rows:,} {dataset} from {kind}, {existing:,} there before; seconds, whole process:"
+        yield f"{rows:,} {dataset} from {kind}, {existing:,} in the table before; seconds, whole process:"
         yield markdown(
-            ["", *situations, "rounds", TAKEN],
+            ["", *map(shown, situations), "rounds", TAKEN],
             [
                 (
                     peer,
@@ -180,7 +180,7 @@ def _wrong(runs: Sequence[Run]) -> str:
     found = dict.fromkeys(
         (run["peer"], run["situation"], run["format"], run["verdict"]) for run in runs if run["verdict"] != "right"
     )
-    lines = [f"- {peer}, {situation}, {kind}: {verdict}" for peer, situation, kind, verdict in found]
+    lines = [f"- {peer}, {shown(situation)}, {kind}: {verdict}" for peer, situation, kind, verdict in found]
     return "\n".join(["✗ Wrong results and failures:", "", *lines]) if lines else "Every result was right."
 
 

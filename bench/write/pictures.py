@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape
 
 from bench.measure.harness import Run, medians
 from bench.write.load_tables import common_size
+from bench.write.tables import shown
 
 __all__ = ["Bar", "bars", "pictures"]
 
@@ -50,7 +51,7 @@ def pictures(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     if "loads" in contents:
         fires = [run for run in contents["loads"]["runs"] if run["dataset"] == "fires"]
         runs = [run for run in fires if run["format"] == "csv" or run["peer"] == "raw COPY"]
-        for name, situation in (("loads-fresh.svg", "fresh"), ("loads-all-there.svg", "all there")):
+        for name, situation in (("loads-fresh.svg", "fresh"), ("loads-all-already-loaded.svg", "all there")):
             if rows := [run for run in runs if run["situation"] == situation and run["exit_code"] == 0]:
                 drawn[name] = _loads(rows, situation)
     return drawn
@@ -67,4 +68,4 @@ def _loads(runs: Sequence[Run], situation: str) -> str:
         (peer, rate, "wrong" if peer in wrong else CLASSES.get(peer, "peer"))
         for peer, rate in sorted(rates.items(), key=lambda one: -one[1])
     ]
-    return bars(f"{size:,} events from CSV, {situation}, {existing:,} in the table before: rows a second", rows)
+    return bars(f"{size:,} events from CSV, {shown(situation)}, {existing:,} in the table before: rows a second", rows)

@@ -17,6 +17,7 @@ __all__ = [
     "parallel_overview",
     "ratio",
     "shared_rounds",
+    "shown",
     "taken",
 ]
 
@@ -66,6 +67,11 @@ def shared_rounds(one: Iterable[Run], other: Iterable[Run], of: str) -> tuple[fl
     return median(first[number] for number in both), median(second[number] for number in both)
 
 
+def shown(situation: str) -> str:
+    """A situation's name as pages show it: results keep the short one."""
+    return situation.replace("there", "already loaded")
+
+
 def ratio(value: float | None) -> str:
     """A ratio as tables show it; nothing for none."""
     return "" if value is None else f"{value:.2f}"
@@ -76,7 +82,7 @@ def kernels(content: Content) -> str:
     rows = [
         (
             run["kernel"],
-            run["of"],
+            shown(run["of"]),
             f"{run['seconds'] / run['rows'] * 1e9:,.1f}",
             f"{run['rows'] / run['seconds'] / 1e6:,.1f}",
             taken(run),
@@ -171,8 +177,8 @@ def growth(content: Content) -> str:
                 taken(*here),
             )
         )
-    head = ["IDs", "rows there", "rows/s at none", "rows/s", "÷ none", "÷ none, whole process", "peak", TAKEN]
-    return markdown(head, rows)
+    head = ["IDs", "rows in the table", "rows/s, empty", "rows/s", "÷ empty", "÷ empty, whole process", "peak"]
+    return markdown([*head, TAKEN], rows)
 
 
 def snapshot(content: Content) -> str:

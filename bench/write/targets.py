@@ -1,4 +1,4 @@
-"""What was aimed at beside what was reached, from the results of all questions; a row without results says so."""
+"""The targets beside the reached figures, from the results of all questions; a row without results says so."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _growth(contents: Contents) -> Found:
     runs = [run for run in contents["growth"]["runs"] if run["layout"] == "time"]
     size = max(run["existing"] for run in runs)
     took = medians([run for run in runs if run["existing"] == size], ("table",), "report_seconds")
-    return _ratio(took["empty",], took["grown",], AT_SIZE, f" ({size / 1e6:.0f} M there)")
+    return _ratio(took["empty",], took["grown",], AT_SIZE, f" ({size / 1e6:.0f} M rows in the table)")
 
 
 def _memory(contents: Contents) -> Found:
@@ -160,7 +160,7 @@ def _poll(contents: Contents) -> Found:
     runs = contents["poll"]["runs"]
     size = max(run["existing"] for run in runs)
     took = median(_every(run["polls"] for run in runs if run["existing"] == size))
-    return f"{took * 1e3:.0f} ms ({size / 1e6:.0f} M rows there)", _said(took <= POLL)
+    return f"{took * 1e3:.0f} ms ({size / 1e6:.0f} M rows in the table)", _said(took <= POLL)
 
 
 def _every(lists: Iterable[Iterable[float]]) -> list[float]:
@@ -174,9 +174,9 @@ _ROWS: tuple[tuple[str, str, Callable[[Contents], Found]], ...] = (
     ("fresh ÷ psycopg COPY + `ON CONFLICT`", "≥ 5", _by_peer("psycopg COPY", "parquet", "fresh", 5)),
     ("fresh ÷ ADBC + `ON CONFLICT`", "≥ 3.5", _by_peer("ADBC", "parquet", "fresh", 3.5)),
     ("fresh ÷ dlt insert-only", "≥ 7", _by_peer("dlt insert-only", "parquet", "fresh", 7)),
-    ("everything there already, Parquet", "≥ 1.2 M rows/s", _all_there),
-    ("everything there already ÷ psycopg by hand", "≥ 5", _by_peer("psycopg COPY", "parquet", "all there", 5)),
-    ("everything there already ÷ dlt insert-only", "≥ 15", _by_peer("dlt insert-only", "parquet", "all there", 15)),
+    ("everything already loaded, Parquet", "≥ 1.2 M rows/s", _all_there),
+    ("everything already loaded ÷ psycopg by hand", "≥ 5", _by_peer("psycopg COPY", "parquet", "all there", 5)),
+    ("everything already loaded ÷ dlt insert-only", "≥ 15", _by_peer("dlt insert-only", "parquet", "all there", 15)),
     ("snapshot fetch; bytes an ID", "≥ 2 M IDs/s; 16", _snapshot),
     ("rows/s into a large table ÷ into an empty one, IDs by time", "≥ 0.9 at 100 M", _growth),
     ("peak memory, sequential", "≤ 400 MB", _memory),

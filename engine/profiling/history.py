@@ -128,7 +128,8 @@ class History:
         recent = self.loads[-NEWEST:]
         wall = sum(one.seconds for one in recent) or 1.0
         lines.append(
-            f"  recent loads: {_speed(recent):,.0f} rows/s, {sum(one.cpu_seconds for one in recent) / wall:.0%} of a core; "
+            f"  recent loads: {_speed(recent):,.0f} rows/s, "
+            f"{sum(one.cpu_seconds for one in recent) / wall:.0%} of a core; "
             f"the machine {fmean(one.machine_cpu for one in recent):.0%} busy"
         )
         groups = sorted(_groups(recent), key=lambda one: -one.seconds)[:SHOWN_STAGES]

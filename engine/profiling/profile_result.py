@@ -192,7 +192,8 @@ class Profile:
         if others < MUCH * self.machine.cores:
             return []
         return [
-            f"  other processes keep {others:.1f} of the cores busy: the seconds are rough; profile again on a quiet machine"
+            f"  other processes keep {others:.1f} of the cores busy, so the seconds are rough: "
+            "profile again on a quiet machine"
         ]
 
     def _server_lines(self, server: Server) -> list[str]:

@@ -83,7 +83,7 @@ class Transactions:
                 yield reader
 
     def _write(self, work: Callable[[sa.Connection], T], table: str | None = None) -> T:
-        """`_retried` for who does not ask how often."""
+        """`_retried` for callers that do not need the number of retries."""
         return self._retried(work, table).value
 
     def _retried(

@@ -106,7 +106,7 @@ def _require_path(connection: Connection, name: str) -> None:
 
 def _without_path() -> ConfigurationError:
     return ConfigurationError(
-        "the way to the server does not pass a search path on, which keeps a trial apart from the real tables",
+        "the connection drops the option search_path, which separates a trial from the real tables",
         hint="name the server itself instead of its pooler with --to, or profile the real load with --in-place",
     )
 

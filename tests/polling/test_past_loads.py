@@ -199,7 +199,7 @@ def test_history_of_one_in_parallel_mode_compares_what_both_ways_took(
     )
     found = cli("p")
     assert found["in_parallel"]
-    assert found["advice"] == "parallel mode is on: 4,000 rows/s; sequential loads had 2,000"
+    assert found["advice"] == "parallel mode is on: 4,000 rows/s; sequential loads ran at 2,000 rows/s"
 
 
 def test_history_says_what_it_lacks(

@@ -86,7 +86,7 @@ def test_one_core_that_is_busy_gains_nothing_however_long_the_loads_are() -> Non
     found = told([load(n, 100_000, cpu=20.0, enrich=20.0) for n in range(1, 6)], place(1))
     assert not found.grown
     assert found.pays_from is None
-    assert found.advice.endswith("larger loads would not change that")
+    assert found.advice.endswith("larger loads would not change this")
 
 
 def test_a_machine_that_others_keep_busy_gains_nothing() -> None:
