@@ -11,14 +11,14 @@ from types import TracebackType
 from typing import Self, Unpack
 from weakref import WeakSet
 
-from headrace.api import Named, options_of
 from headrace.errors import ConfigurationError
 from headrace.loading.agreement import in_stored_timezone
 from headrace.loading.run import ingest
 from headrace.loading.session import Session
 from headrace.observability.progress import Progress
 from headrace.observability.stages import Listener
-from headrace.options.load import table_from_inputs
+from headrace.options.declared import Named
+from headrace.options.load import options_of, table_from_inputs
 from headrace.reading.inputs import open_inputs
 from headrace.report import Report
 from headrace.runtime.scratch import scratch_folder
@@ -30,8 +30,8 @@ __all__ = ["Engine"]
 class Engine:
     """A context manager that loads one batch after the other, each event exactly once.
 
-    It takes what `headrace.load` takes (`headrace.api.Named`). What it keeps only saves work: other loaders may write
-    to the same tables meanwhile.
+    It takes what `headrace.load` takes (`headrace.options.declared.Named`). What it keeps only saves work: other
+    loaders may write to the same tables meanwhile.
 
     Any thread may call it: one batch goes at a time, the others wait for their turn. `close` lets the batch in hand end
     and refuses the rest. A forked process (a web server's worker) that inherits an open engine gets connections of its

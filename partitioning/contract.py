@@ -20,12 +20,10 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from headrace.errors import ContractError
+from headrace.partitioning.choices import HashName, LogicalType, Scope
 
-__all__ = ["Contract", "HashName", "Layout", "LogicalType", "Scope", "arrow_type", "key_check", "logical_type"]
+__all__ = ["Contract", "Layout", "LogicalType", "arrow_type", "key_check", "logical_type"]
 
-LogicalType = Literal["bool", "integer", "float", "timestamp", "date", "decimal", "string", "bytes"]
-HashName = Literal["xxh3_128", "blake2b"]
-Scope = Literal["provider", "global"]
 Layout = Literal["time", "hash"]
 
 _VERSION = 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from headrace.delivery.dispatcher import Delivered, Dispatcher, Sink
 from headrace.delivery.sinks import FunctionSink, LineSink
@@ -17,14 +17,15 @@ from headrace.errors import ConfigurationError, UsageError
 from headrace.events.enrich import load_function
 from headrace.loading.database import open_existing
 from headrace.observability.command import Watching, watched
-from headrace.options.load import database_url, parse_seconds
+from headrace.options.load import database_url
+from headrace.options.option import parse_seconds
 from headrace.partitioning.identity import id_text
 from headrace.runtime.interrupt import StopSignal, stopping
 from headrace.runtime.reopening import Renewed
 from headrace.storage.interface import Store
 from headrace.storage.outbox import AlertState, Outbox, PrunedState, StoredAlert
 
-__all__ = ["Receiver", "Watching", "deliver", "discard", "listed", "prune", "retry"]
+__all__ = ["Receiver", "deliver", "discard", "listed", "prune", "retry"]
 
 KEY_VARIABLE = "HEADRACE_WEBHOOK_KEY"
 OPEN: tuple[AlertState, ...] = ("pending", "dead")
@@ -68,16 +69,14 @@ class Receiver:
 
 
 def deliver(
-    to: str | None,
     receiver: Receiver,
+    told: Mapping[str, Any],
     *,
     table: str | None,
     rules: Sequence[str],
     every: str | None,
     most_attempts: int,
     lease: str,
-    output: str,
-    watching: Watching,
 ) -> int:
     """``headrace alerts deliver``."""
     seconds = parse_seconds(lease)
@@ -85,15 +84,15 @@ def deliver(
     if pause == 0:
         raise ConfigurationError("--every needs a pause", hint="for example --every 5s")
     with (
-        watched(watching),
-        _outbox(database_url(to), forever=pause is not None) as outbox,
+        watched(Watching.of(told)),
+        _outbox(database_url(told["to"]), forever=pause is not None) as outbox,
         receiver.sink(seconds) as sink,
         stopping(lambda: None) as stop,
     ):
         dispatcher = Dispatcher(outbox, sink, most_attempts=most_attempts, lease=seconds, table=table, rules=rules)
         done = dispatcher.drain(stop) if pause is None else dispatcher.run(pause, stop)
     # on standard output the alerts themselves are the result
-    _say(output, done, sys.stderr if isinstance(sink, LineSink) else sys.stdout)
+    _say(told["output"], done, sys.stderr if isinstance(sink, LineSink) else sys.stdout)
     return _exit_code(stop, done)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from headrace.cli.options import Out, leave
-from headrace.cli.watch_options import LogFormatOption, LogLevelOption, MetricsOption
+from headrace.cli.options import Limit, TableFilter, command, leave
 
 __all__ = ["alerts_app"]
 
@@ -15,46 +14,25 @@ alerts_app = typer.Typer(
     help="Alerts: what rules found among new events, and its delivery (headrace load --alert).", no_args_is_help=True
 )
 
-To = Annotated[
-    str | None,
-    typer.Option("--to", metavar="URL", help="The database. Default: HEADRACE_DATABASE_URL, then headrace.db"),
+Rules = Annotated[
+    list[str] | None, typer.Option("--rule", metavar="NAME", help="Only alerts of this rule. Repeatable.")
 ]
-Table = Annotated[str | None, typer.Option("--table", metavar="NAME", help="Of events in this table only.")]
-Rules = Annotated[list[str] | None, typer.Option("--rule", metavar="NAME", help="Of this rule only. Repeatable.")]
-Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID...]", help="Alerts by number.")]
-All = Annotated[bool, typer.Option("--all", help="All of them.")]
-Webhook = Annotated[
-    str | None,
-    typer.Option(
-        "--webhook",
-        metavar="URL",
-        envvar="HEADRACE_WEBHOOK_URL",
-        show_envvar=False,
-        help="POST each to this URL, signed with HEADRACE_WEBHOOK_KEY. A URL that holds a secret is better kept in "
-        "HEADRACE_WEBHOOK_URL. Default: JSON lines on standard output.",
-    ),
-]
-FunctionName = Annotated[
-    str | None,
-    typer.Option("--function", metavar="MODULE:FUNCTION", help="Call this with each, a dict, instead."),
-]
-Lease = Annotated[
-    str,
-    typer.Option(
-        "--lease", metavar="60s", help="How long an alert is left to a dispatcher that may have died with it."
-    ),
-]
+Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="Alerts by number.")]
+All = Annotated[bool, typer.Option("--all", help="Choose all alerts.")]
 StateName = Literal["pending", "delivered", "dead", "discarded", "all"]
 
 
-@alerts_app.command("list", epilog="Example: headrace alerts list --state dead")
+@command(alerts_app, "alerts list", example="alerts list --state dead")
 def alerts_list(
-    to: To = None,
-    table: Table = None,
+    *,
+    table: TableFilter = None,
     rule: Rules = None,
-    state: Annotated[StateName | None, typer.Option("--state", help="Default: pending and dead.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1)] = 50,
-    output: Out = "text",
+    state: Annotated[
+        StateName | None, typer.Option("--state", help="Only alerts in this state. Default: pending and dead.")
+    ] = None,
+    limit: Limit = 50,
+    to: str | None,
+    output: str,
 ) -> None:
     """List alerts, a line each, oldest first."""
     from headrace.cli import alerts
@@ -62,62 +40,75 @@ def alerts_list(
     leave(alerts.listed(to, table, rule or [], state, limit, output))
 
 
-@alerts_app.command(
-    "deliver", epilog="Example: headrace alerts deliver --webhook https://alerts.example/hook --every 5s"
-)
+@command(alerts_app, "alerts deliver", example="alerts deliver --webhook https://alerts.example/hook --every 5s")
 def alerts_deliver(
-    to: To = None,
-    webhook: Webhook = None,
-    function: FunctionName = None,
+    *,
+    webhook: Annotated[
+        str | None,
+        typer.Option(
+            "--webhook",
+            metavar="URL",
+            envvar="HEADRACE_WEBHOOK_URL",
+            show_envvar=False,
+            help="POST each alert to this URL, signed with HEADRACE_WEBHOOK_KEY. A URL that holds a secret is safer in "
+            "HEADRACE_WEBHOOK_URL. Default: JSON lines on standard output.",
+        ),
+    ] = None,
+    function: Annotated[
+        str | None,
+        typer.Option(
+            "--function", metavar="MODULE:FUNCTION", help="Call this function with each alert, a dict, instead."
+        ),
+    ] = None,
     every: Annotated[
         str | None,
-        typer.Option("--every", metavar="5s", help="Go on, looking this often. Default: until nothing is due."),
+        typer.Option("--every", metavar="SPAN", help="Look for due alerts every 5s, for example. Default: once."),
     ] = None,
-    table: Table = None,
+    table: TableFilter = None,
     rule: Rules = None,
-    unsigned: Annotated[bool, typer.Option("--unsigned", help="Do without HEADRACE_WEBHOOK_KEY.")] = False,
-    timeout: Annotated[str, typer.Option("--timeout", metavar="10s", help="For a whole POST.")] = "10s",
-    at_once: Annotated[int, typer.Option("--at-once", min=1, max=64, help="POSTs at a time.")] = 8,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Send without a signature; no HEADRACE_WEBHOOK_KEY is needed.")
+    ] = False,
+    timeout: Annotated[str, typer.Option("--timeout", metavar="SPAN", help="The longest time for a POST.")] = "10s",
+    at_once: Annotated[
+        int, typer.Option("--at-once", metavar="N", min=1, max=64, help="POSTs that may be in progress at a time.")
+    ] = 8,
     most_attempts: Annotated[
-        int, typer.Option("--most-attempts", min=1, help="An alert that failed so often is dead.")
+        int,
+        typer.Option("--most-attempts", metavar="N", min=1, help="After this many failed attempts an alert is dead."),
     ] = 15,
-    lease: Lease = "60s",
-    output: Out = "text",
-    metrics: MetricsOption = None,
-    log_format: LogFormatOption = "text",
-    log_level: LogLevelOption = "warning",
+    lease: Annotated[
+        str,
+        typer.Option(
+            "--lease", metavar="SPAN", help="After this long, another dispatcher may send an alert that was taken."
+        ),
+    ] = "60s",
+    **told: Any,
 ) -> None:
     """Deliver alerts, each at least once, always under the same key. Several dispatchers share the work.
 
-    What fails is tried again with growing pauses; what is refused for good, or failed too often, is dead: see list,
-    retry, discard. Exit code 1 if an attempt failed.
+    A failed attempt is repeated after growing pauses. An alert that is refused for good, or that failed too often, is
+    dead: see list, retry, discard. Exit code 1 if an attempt failed.
     """
     from headrace.cli import alerts
 
     receiver = alerts.Receiver(webhook, function, unsigned, timeout, at_once)
     leave(
         alerts.deliver(
-            to,
-            receiver,
-            table=table,
-            rules=rule or [],
-            every=every,
-            most_attempts=most_attempts,
-            lease=lease,
-            output=output,
-            watching=alerts.Watching(metrics, log_format, log_level),
+            receiver, told, table=table, rules=rule or [], every=every, most_attempts=most_attempts, lease=lease
         )
     )
 
 
-@alerts_app.command("retry", epilog="Example: headrace alerts retry --rule strong")
+@command(alerts_app, "alerts retry", example="alerts retry --rule strong")
 def alerts_retry(
     ids: Ids = None,
-    to: To = None,
-    table: Table = None,
+    *,
+    table: TableFilter = None,
     rule: Rules = None,
     everything: All = False,
-    output: Out = "text",
+    to: str | None,
+    output: str,
 ) -> None:
     """Make dead alerts pending again; by number, discarded ones too."""
     from headrace.cli import alerts
@@ -125,14 +116,15 @@ def alerts_retry(
     leave(alerts.retry(to, ids or [], table, rule or [], everything=everything, output=output))
 
 
-@alerts_app.command("discard", epilog="Example: headrace alerts discard 17 18")
+@command(alerts_app, "alerts discard", example="alerts discard 17 18")
 def alerts_discard(
     ids: Ids = None,
-    to: To = None,
-    table: Table = None,
+    *,
+    table: TableFilter = None,
     rule: Rules = None,
     everything: All = False,
-    output: Out = "text",
+    to: str | None,
+    output: str,
 ) -> None:
     """Let pending or dead alerts go: they stay in the outbox, marked as discarded."""
     from headrace.cli import alerts
@@ -140,17 +132,20 @@ def alerts_discard(
     leave(alerts.discard(to, ids or [], table, rule or [], everything=everything, output=output))
 
 
-@alerts_app.command("prune", epilog="Example: headrace alerts prune --older-than 30d")
+@command(alerts_app, "alerts prune", example="alerts prune --older-than 30d")
 def alerts_prune(
+    *,
     older_than: Annotated[
         str,
-        typer.Option("--older-than", metavar="30d", help="Those that were settled so long ago, by the server's clock."),
+        typer.Option(
+            "--older-than", metavar="SPAN", help="Alerts that were settled longer ago than this, by the server's clock."
+        ),
     ],
-    to: To = None,
-    table: Table = None,
+    table: TableFilter = None,
     rule: Rules = None,
-    discarded: Annotated[bool, typer.Option("--discarded", help="Discarded ones too.")] = False,
-    output: Out = "text",
+    discarded: Annotated[bool, typer.Option("--discarded", help="Delete discarded alerts too.")] = False,
+    to: str | None,
+    output: str,
 ) -> None:
     """Delete delivered alerts. What is pending or dead is never deleted.
 

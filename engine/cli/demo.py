@@ -11,11 +11,15 @@ import duckdb
 
 from headrace.api import load_with, opened
 from headrace.checking.verify import verify
+from headrace.checking.verify_result import Verification
+from headrace.cli.show import show
 from headrace.errors import ConfigurationError, VerificationError
-from headrace.observability.progress import Progress
+from headrace.observability.progress import Progress, progress_for
+from headrace.options.choices import Output, ProgressStyle
 from headrace.options.load import LoadOptions
+from headrace.report import Report
 
-__all__ = ["run_demo"]
+__all__ = ["demo", "run_demo"]
 
 IDENTITY = ("time_hour", "carrier", "flight", "origin")
 # Half of July is in both extracts, as it happens when a feed is exported month by month with some overlap.
@@ -25,7 +29,15 @@ EXTRACTS = {
 }
 
 
-def run_demo(folder: Path, say: Callable[[str], None], progress: Progress) -> None:
+def demo(folder: str, output: Output, progress: ProgressStyle) -> int:
+    """``headrace demo``."""
+    loads, found = run_demo(Path(folder), print if output == "text" else lambda _: None, progress_for(progress))
+    if output == "json":
+        show(output, lambda: {"loads": [one.to_dict() for one in loads], "verification": found.to_dict()}, str)
+    return 0
+
+
+def run_demo(folder: Path, say: Callable[[str], None], progress: Progress) -> tuple[list[Report], Verification]:
     """Run the demonstration in `folder`, which keeps the extracts and the database.
 
     Raises `VerificationError` should the table not hold exactly the extracts' flights.
@@ -36,28 +48,36 @@ def run_demo(folder: Path, say: Callable[[str], None], progress: Progress) -> No
     database.unlink(missing_ok=True)
     options = LoadOptions(to=f"sqlite:///{database}", table="flights", identity=IDENTITY, time="time_hour")
     first, second = extracts
-    _load("1. The first extract: every flight is new.", [first], options, say, progress)
-    _load("2. The second extract overlaps the first: only its new flights are added.", [second], options, say, progress)
-    _load("3. Both extracts once more: nothing is added.", extracts, options, say, progress)
-    _verify(extracts, options, say)
+    steps: list[tuple[str, Sequence[Path]]] = [
+        ("1. The first extract: every flight is new.", [first]),
+        ("2. The second extract overlaps the first: only its new flights are added.", [second]),
+        ("3. Both extracts once more: nothing is added.", extracts),
+    ]
+    loads = [_load(title, inputs, options, say, progress) for title, inputs in steps]
+    return loads, _verify(extracts, options, say, progress)
 
 
 def _load(
     title: str, inputs: Sequence[Path], options: LoadOptions, say: Callable[[str], None], progress: Progress
-) -> None:
+) -> Report:
     names = " ".join(str(path) for path in inputs)
     identity = ",".join(IDENTITY)
     say(f"\n{title}\n$ headrace load {names} --to {options.to} --table flights --id {identity} --time time_hour")
-    say(load_with(options, inputs, progress=progress).to_text())
+    report = load_with(options, inputs, progress=progress)
+    say(report.to_text())
+    return report
 
 
-def _verify(inputs: Sequence[Path], options: LoadOptions, say: Callable[[str], None]) -> None:
+def _verify(
+    inputs: Sequence[Path], options: LoadOptions, say: Callable[[str], None], progress: Progress
+) -> Verification:
     say("\n4. The extracts are read once more and compared with the table, event by event.\n$ headrace verify …")
     with opened(options, inputs) as (store, table, items, settled):
-        found = verify(store, items, table, settled, values=True)
+        found = verify(store, items, table, settled, progress=progress, values=True)
     say(found.to_text())
     if not found.ok:
         raise VerificationError("the demonstration's table is not what its extracts say", hint="please report this")
+    return found
 
 
 def _write_extracts(folder: Path) -> list[Path]:

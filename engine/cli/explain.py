@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from headrace.checking.explain import explain as explain_event
+from headrace.cli.load import options
 from headrace.cli.show import show
 from headrace.errors import StoreError
 from headrace.loading.agreement import in_stored_timezone
@@ -18,8 +20,9 @@ __all__ = ["explain"]
 NO_EVENT = "what is known about it stands on standard output; `headrace rejects list` shows rows that were kept aside"
 
 
-def explain(wanted: LoadOptions, event_id: str, inputs: Sequence[str], output: str) -> int:
+def explain(event_id: str, inputs: Sequence[str], told: Mapping[str, Any]) -> int:
     """``headrace explain``."""
+    wanted, output = options(told), told["output"]
     with open_existing(wanted.to) as store, scratch_folder() as folder:
 
         def given(table: str) -> tuple[Sequence[Input], LoadOptions]:

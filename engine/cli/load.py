@@ -4,46 +4,37 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Sequence
-from typing import Unpack
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
-from headrace.api import Named, Plain, load_with, options_of
+from headrace.api import load_with
 from headrace.cli.show import show
 from headrace.errors import Interrupted
 from headrace.events.alert_rule import parse_rules
 from headrace.observability.command import Watching, watched
-from headrace.observability.progress import ProgressStyle, progress_for
+from headrace.observability.progress import progress_for
 from headrace.observability.recorder_files import recording
-from headrace.options.load import LoadOptions, parse_seconds, parse_types
+from headrace.options.declared import LOAD, Named
+from headrace.options.load import LoadOptions, options_of
+from headrace.options.option import parse_types
 from headrace.runtime.interrupt import stopping
 from headrace.runtime.scratch import sweep
 
-__all__ = ["Watching", "load", "options"]
+__all__ = ["load", "options"]
 
 
-def options(
-    *,
-    identity: Sequence[str] | None = None,
-    types: Sequence[str] | None = None,
-    lock_timeout: str = "30s",
-    task_timeout: str = "10m",
-    alerts: Sequence[str] | None = None,
-    alert_functions: Sequence[str] | None = None,
-    alert_revisions: Sequence[str] | None = None,
-    **named: Unpack[Plain],
-) -> LoadOptions:
-    """`LoadOptions` from the command line's strings. Raises `ConfigurationError`."""
-    if named.get("enrich") or alert_functions:
+def options(told: Mapping[str, Any]) -> LoadOptions:
+    """`LoadOptions` from what the command line was told. Raises `ConfigurationError`."""
+    if told.get("enrich") or told.get("alert_function"):
         # as for `python -m`: the user's module lies where the user stands; the workers inherit the path
         sys.path.insert(0, "")
-    parsed: Named = {
-        "id": None if identity is None else [name for text in identity for name in split_columns(text)],
-        "types": parse_types(types or []),
-        "lock_timeout": parse_seconds(lock_timeout),
-        "task_timeout": parse_seconds(task_timeout),
-        "alerts": parse_rules(alerts or [], alert_functions or [], alert_revisions or []),
-    }
-    return options_of({**parsed, **named})
+    # typer gives an empty list where an option that can be repeated was not given
+    said = {name: value for name, value in told.items() if name in LOAD and value not in (None, [], ())}
+    if "id" in said:
+        said["id"] = [name for text in said["id"] for name in split_columns(text)]
+    said["types"] = parse_types(said.get("types", []))
+    said["alerts"] = parse_rules(*(told.get(name) or [] for name in ("alert", "alert_function", "alert_revisions")))
+    return options_of(cast("Named", said))
 
 
 def split_columns(text: str) -> list[str]:
@@ -51,22 +42,18 @@ def split_columns(text: str) -> list[str]:
     return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) if name.strip()]
 
 
-def load(
-    wanted: LoadOptions,
-    inputs: Sequence[str],
-    output: str,
-    progress: ProgressStyle,
-    watching: Watching,
-    *,
-    page: str | None = None,
-    trace: str | None = None,
-) -> int:
+def load(inputs: Sequence[str], told: Mapping[str, Any]) -> int:
     """``headrace load``."""
-    with watched(watching), stopping(sweep) as stop, recording(page, trace) as listener:
+    wanted, progress = options(told), progress_for(told["progress"])
+    with (
+        watched(Watching.of(told)),
+        stopping(sweep) as stop,
+        recording(told["report"], told["trace"]) as listener,
+    ):
         try:
-            report = load_with(wanted, inputs, progress=progress_for(progress), stop=stop, listener=listener)
+            report = load_with(wanted, inputs, progress=progress, stop=stop, listener=listener)
         except Interrupted as error:
             error.exit_code = stop.exit_code
             raise
-    show(output, report.to_dict, report.to_text)
+    show(told["output"], report.to_dict, report.to_text)
     return report.exit_code

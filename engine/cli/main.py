@@ -14,32 +14,17 @@ import gc
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from headrace.cli.alerts_options import alerts_app
 from headrace.cli.allocators import keep_little
-from headrace.cli.option_groups import InputGroup, NewEventsGroup, ParallelGroup, RereadGroup, WatchingGroup, spread
-from headrace.cli.options import (
-    Config,
-    Inputs,
-    MaybeInputs,
-    Mode,
-    Out,
-    PageFile,
-    Progress,
-    Prove,
-    Resume,
-    To,
-    TraceFile,
-    leave,
-)
-from headrace.cli.profile_options import profile
+from headrace.cli.options import Config, Inputs, MaybeInputs, command, leave
 from headrace.cli.rejects_options import rejects_app
 from headrace.cli.runs_options import runs_app
 from headrace.errors import HeadraceError
+from headrace.options.choices import Output, ProgressStyle
 from headrace.version import __version__
 
 __all__ = ["app", "main"]
@@ -49,13 +34,9 @@ app = typer.Typer(
     help="Load events into PostgreSQL or SQLite, each exactly once.",
     epilog="Start with: headrace demo · headrace load events.csv · headrace load --help",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.add_typer(rejects_app, name="rejects")
-app.add_typer(runs_app, name="runs")
-app.add_typer(alerts_app, name="alerts")
 
 
 _SWITCH_SECONDS = 0.0005
@@ -63,82 +44,96 @@ _SWITCH_SECONDS = 0.0005
 _RARELY = (50_000, 20, 100)
 
 
-@app.command(epilog="Example: headrace load 'quakes/*.csv' --table quakes --id id --time time --to postgresql://db/geo")
-@spread
-def load(
-    inputs: Inputs,
-    *,
-    description: InputGroup,
-    resume: Resume = True,
-    prove: Prove = False,
-    mode: Mode = None,
-    parallel: ParallelGroup,
-    new_events: NewEventsGroup,
-    report: PageFile = None,
-    trace: TraceFile = None,
-    output: Out = "text",
-    progress: Progress = "auto",
-    watching: WatchingGroup,
-) -> None:
-    """Load events, each exactly once; what is there already is counted, not written.
+@command(app, "load", example="load 'quakes/*.csv' --table quakes --id id --time time --to postgresql://db/geo")
+def load(inputs: Inputs, **told: Any) -> None:
+    """Load events, each exactly once; an event that is already loaded is counted, not written.
 
-    A run that was killed goes on where it stopped when the same command is given again. Rows that cannot be loaded are
-    kept as rejects with file, line and reason (exit code 3), and the rest is loaded.
+    When a run was killed, give the same command again: it continues where the run stopped. Rows that cannot be loaded
+    are kept as rejects with file, line and reason (exit code 3), and the rest is loaded.
     """
-    if mode == "parallel" and parallel.executor is None:
+    if told["mode"] == "parallel" and told["executor"] is None:
         from headrace.execution.fork_server import send_ahead
 
         send_ahead()  # it imports what workers need while this process imports what it needs itself
     from headrace.cli import load
 
-    how = vars(description) | vars(parallel) | vars(new_events)
-    wanted = load.options(**how, resume=resume, prove=prove, mode=mode)
-    watched = load.Watching(**vars(watching))
-    leave(load.load(wanted, inputs, output, progress, watched, page=report, trace=trace))
+    leave(load.load(inputs, told))
 
 
-@app.command(epilog="Example: headrace run --config headrace.toml --every 5m")
-@spread
+@command(app, "run", example="run --config headrace.toml --every 5m")
 def run(
     *,
-    config: Config = "headrace.toml",
+    config: Config = None,
     providers: Annotated[
-        list[str] | None, typer.Option("--provider", metavar="NAME", help="Only this one. Repeatable.")
+        list[str] | None, typer.Option("--provider", metavar="NAME", help="Only this provider. Repeatable.")
     ] = None,
     every: Annotated[
-        str | None, typer.Option("--every", metavar="5m", help="Again and again, so often. Default: as the file says.")
+        str | None,
+        typer.Option("--every", metavar="SPAN", help="Poll every 5m, for example. Default: as the file says."),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="One round, whatever the file says.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Poll also what is not due, inactive ones apart.")] = False,
-    reread: Annotated[
-        bool, typer.Option("--reread", help="Load also what has not changed since the last poll.")
+    once: Annotated[bool, typer.Option("--once", help="Poll one round, whatever the file says.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Poll also the providers that are not due. Inactive ones are left out.")
     ] = False,
-    output: Out = "text",
-    watching: WatchingGroup,
+    reread: Annotated[
+        bool, typer.Option("--reread", help="Load also a delivery that has not changed since the last poll.")
+    ] = False,
+    **told: Any,
 ) -> None:
     """Poll the providers of a configuration file that are due, and load what they deliver, each event exactly once.
 
-    A provider that fails does not stop the others, and is tried again later. Several hosts may run the same file: no
-    provider is polled by two at a time. SIGTERM ends it after the chunk in hand.
+    When a provider fails, the others go on, and it is tried again later. Several hosts may run the same file: no
+    provider is polled by two at a time. SIGTERM ends the command after the chunk in hand.
     """
     from headrace.cli import run
 
-    watched = run.Watching(**vars(watching))
-    wanted = run.Wanted(tuple(providers or []), force=force, reread=reread)
-    leave(run.run(config, wanted, every, watched, once=once, output=output))
+    leave(run.run(config, providers or [], told, every=every, once=once, force=force, reread=reread))
 
 
-app.command(
-    epilog="Example: headrace profile 'backfill/*.parquet' --id key,at --time at --to postgresql://db/geo --check"
-)(profile)
+@command(app, "profile", example="profile 'backfill/*.parquet' --id key,at --time at --to postgresql://db/geo --check")
+def profile(
+    inputs: MaybeInputs = None,
+    *,
+    sample: Annotated[
+        int, typer.Option("--sample", min=0, metavar="ROWS", help="Rows that are tried, rounded up to chunks; 0: all.")
+    ] = 500_000,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Load the sample into the real table, not only into a trial's.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Then load everything in both ways in a trial, and compare.")
+    ] = False,
+    history: Annotated[
+        bool,
+        typer.Option("--history", help="Show the last loads of `headrace run`. INPUT: providers by name."),
+    ] = False,
+    config: Config = None,
+    **told: Any,
+) -> None:
+    """Try a load on a sample, both ways, and say where its time goes and whether parallel mode would pay.
+
+    Nothing is written to the real table: the trial has a schema of its own (SQLite: a file), which is dropped.
+    Functions given to --enrich and --alert-function are really called.
+    With --history nothing is tried: the command shows whether a provider of `headrace run` (--config) has grown into
+    parallel mode.
+    """
+    if history:
+        from headrace.cli.history import history as past_loads
+
+        leave(past_loads(told["to"], config, inputs or [], told["output"]))
+        return
+    from headrace.cli import profile
+    from headrace.execution.fork_server import send_ahead
+
+    if told["executor"] is None:
+        send_ahead()
+    leave(profile.profile(inputs or [], profile.How(sample, told["workers"], in_place, check), told))
 
 
-@app.command(epilog="Example: headrace verify 'quakes/*.csv' --table quakes --to postgresql://db/geo")
-@spread
+@command(app, "verify", example="verify 'quakes/*.csv' --table quakes --to postgresql://db/geo")
 def verify(
     inputs: MaybeInputs = None,
     *,
-    description: RereadGroup,
     values: Annotated[
         bool,
         typer.Option("--values/--ids-only", help="Compare every event's values with its row too, or its ID alone."),
@@ -147,90 +142,83 @@ def verify(
         str | None,
         typer.Option(
             "--version-column",
-            metavar="COLUMN",
-            help="Of several rows of an event the newest by this counts. Default: as the ledger says it was loaded.",
+            metavar="COL",
+            help="Of several rows of an event the newest by this column counts. Default: as the ledger says.",
         ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Events of each kind that are named.")] = 10,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=0, help="Name at most this many events of each kind.")
+    ] = 10,
     receipt: Annotated[
-        str | None, typer.Option("--receipt", metavar="FILE", help="Write what was found as JSON, to be kept.")
+        str | None, typer.Option("--receipt", metavar="FILE", help="Write the result as JSON, to keep it.")
     ] = None,
     against: Annotated[
         str | None,
         typer.Option("--against", metavar="FILE", help="Compare with such a file; the inputs may then be left out."),
     ] = None,
-    output: Out = "text",
-    progress: Progress = "auto",
+    **told: Any,
 ) -> None:
     """Read the inputs again and say whether exactly their events are in the table, with the inputs' values.
 
     The IDs are computed anew, under the contract stored with the table; nothing is written to the database. Exit code 4
     if events are missing, unexpected, duplicated or changed, or if something is not as --against says.
     """
-    from headrace.cli import verify as command
-    from headrace.cli.load import options
+    from headrace.cli import verify
 
-    wanted = options(
-        **vars(description),
-        revisions="ignore" if version_column is None else "update",
-        version_column=version_column,
-    )
-    files = command.StatementFiles(receipt, against)
-    leave(command.verify(wanted, inputs or [], output, progress, files, limit=limit, values=values))
+    if version_column is not None:
+        told |= {"revisions": "update", "version_column": version_column}
+    files = verify.StatementFiles(receipt, against)
+    leave(verify.verify(inputs or [], files, told, limit=limit, values=values))
 
 
-@app.command(epilog="Example: headrace explain 0c97a3b5-3e1f-8a3c-9b1d-2f6f0f2b7c11 --table quakes")
-@spread
+@command(app, "explain", example="explain 0c97a3b5-3e1f-8a3c-9b1d-2f6f0f2b7c11 --table quakes")
 def explain(
     event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="The event's UUID.")],
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--in", metavar="INPUT", help="Look for it in this input too, row by row. Repeatable."),
+        typer.Option("--in", metavar="INPUT", help="Look for the event in this input too, row by row. Repeatable."),
     ] = None,
-    *,
-    description: RereadGroup,
-    output: Out = "text",
+    **told: Any,
 ) -> None:
     """Tell an event's story: who brought it, who repeated it and when; or why it is not in the table.
 
-    The ledger knows which rows a run read, not which of them were this event: with --in the inputs are read again, and
+    The ledger knows which rows a run read, not which of them were this event. With --in the inputs are read again, and
     every row that is the event is named, with the runs that had it. Exit code 1 if the event is in no table.
     """
-    from headrace.cli import explain as command
-    from headrace.cli.load import options
+    from headrace.cli import explain
 
-    wanted = options(**vars(description))
-    leave(command.explain(wanted, event_id, inputs or [], output))
+    leave(explain.explain(event_id, inputs or [], told))
 
 
-@app.command(epilog="Example: headrace doctor --config headrace.toml")
-def doctor(
-    to: To = None,
-    config: Annotated[
-        str | None, typer.Option("--config", metavar="FILE", help="Check this file of `headrace run` too.")
-    ] = None,
-    output: Out = "text",
-) -> None:
+@command(app, "doctor", example="doctor --config headrace.toml")
+def doctor(*, config: Config = None, to: str | None, output: str) -> None:
     """Check the database and every table, and say what to do about what is wrong.
 
     With a configuration file also its keys, its providers' sources, contracts and privileges, the clock and the flag.
     """
-    from headrace.cli import doctor as command
+    from headrace.cli import doctor
 
-    leave(command.doctor(to, config, output))
+    leave(doctor.doctor(to, config, output))
 
 
-@app.command(epilog="Example: headrace demo --folder /var/tmp/headrace-demo")
+@command(app, "demo", example="demo --folder /var/tmp/headrace-demo")
 def demo(
-    folder: Annotated[str, typer.Option("--folder", help="Where extracts and database go.")] = "headrace-demo",
-    progress: Progress = "auto",
+    *,
+    folder: Annotated[
+        str, typer.Option("--folder", metavar="FOLDER", help="Where extracts and database go.")
+    ] = "headrace-demo",
+    output: Output,
+    progress: ProgressStyle,
 ) -> None:
     """Load a summer of real flights twice over, see nothing doubled, and verify. Needs headrace[demo]."""
-    from headrace.cli.demo import run_demo
-    from headrace.observability.progress import progress_for
+    from headrace.cli import demo
 
-    run_demo(Path(folder), print, progress_for(progress))
-    leave(0)
+    leave(demo.demo(folder, output, progress))
+
+
+app.add_typer(rejects_app, name="rejects")
+app.add_typer(runs_app, name="runs")
+app.add_typer(alerts_app, name="alerts")
 
 
 @app.callback(invoke_without_command=True)

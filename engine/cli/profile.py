@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from headrace.cli.load import options
 from headrace.errors import UsageError
 from headrace.observability.page import write_page
 from headrace.observability.perfetto import write_trace
 from headrace.observability.recorder_files import require_writable
-from headrace.options.load import LoadOptions
 from headrace.profiling.profile import profile as profile_inputs
 from headrace.runtime.interrupt import stopping
 from headrace.runtime.scratch import sweep
@@ -33,18 +34,11 @@ class How:
     check: bool
 
 
-def profile(
-    wanted: LoadOptions,
-    inputs: Sequence[str],
-    how: How,
-    output: str,
-    *,
-    page: str | None = None,
-    trace: str | None = None,
-) -> int:
+def profile(inputs: Sequence[str], how: How, told: Mapping[str, Any]) -> int:
     """``headrace profile``. 4 if both ways did not give the same table. Raises `UsageError` without inputs."""
     if not inputs:
         raise UsageError("there is nothing to profile", hint="name the inputs, or --history for what was loaded")
+    wanted, page, trace = options(told), told["report"], told["trace"]
     for file in filter(None, (page, trace)):
         require_writable(Path(file))
     with stopping(sweep):
@@ -64,5 +58,5 @@ def profile(
         if recorded.facts is not None:
             recorded.facts = replace(recorded.facts, database=found.database)  # not the trial's
         write_page(Path(page), recorded, beside=found.parallel.recorded)
-    print(json.dumps(found.to_dict(), ensure_ascii=False, default=str) if output == "json" else found.to_text())
+    print(json.dumps(found.to_dict(), ensure_ascii=False, default=str) if told["output"] == "json" else found.to_text())
     return 0 if found.trustworthy else 4

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
+from headrace.cli.load import options
 from headrace.cli.runs import whole_run_id
 from headrace.cli.show import show
 from headrace.errors import UsageError
 from headrace.loading.database import open_existing
 from headrace.loading.replay import ReplayOutcome, mended, replay_all, without_revisions
-from headrace.options.load import LoadOptions, database_url
+from headrace.observability.progress import progress_for
+from headrace.options.load import database_url
 from headrace.storage.interface import Counts, Store
 from headrace.storage.rejects import StoredReject
 
@@ -44,9 +47,10 @@ def shown(to: str | None, ids: Sequence[int], output: str) -> int:
 
 
 def replay(
-    wanted: LoadOptions, ids: Sequence[int], run: str | None, changes: Sequence[str], raw: str | None, output: str
+    ids: Sequence[int], run: str | None, changes: Sequence[str], raw: str | None, told: Mapping[str, Any]
 ) -> int:
     """``headrace rejects replay``."""
+    wanted, progress = options(told), progress_for(told["progress"])
     with open_existing(wanted.to) as store:
         chosen = (
             _named(store, ids)
@@ -55,7 +59,7 @@ def replay(
         )
         chosen, left = without_revisions(chosen, wanted, named=bool(ids))
         given = _with_raw(store, chosen, raw)
-        outcome = replay_all(store, given, wanted, changes=_changes(changes))
+        outcome = replay_all(store, given, wanted, changes=_changes(changes), progress=progress)
     unsplit = [one for one in given if one.reject.record is None]
     total = outcome.counts + Counts(read=len(unsplit), rejected=len(unsplit))
     shown = {
@@ -66,13 +70,13 @@ def replay(
         "again": [_reject_object(one) for one in outcome.again],
     }
     if given or not outcome.errors:
-        show(output, lambda: shown, lambda: _replay_text(outcome, total, unsplit, left, len(given)))
+        show(told["output"], lambda: shown, lambda: _replay_text(outcome, total, unsplit, left, len(given)))
     if outcome.errors:
         raise outcome.errors[0]
     return 3 if total.rejected else 0
 
 
-def discard(to: str | None, ids: Sequence[int], table: str | None, run: str | None) -> int:
+def discard(to: str | None, ids: Sequence[int], table: str | None, run: str | None, output: str) -> int:
     """``headrace rejects discard``."""
     if not (ids or table or run):
         raise UsageError("nothing was named to discard", hint="give reject numbers, --run or --table")
@@ -81,7 +85,7 @@ def discard(to: str | None, ids: Sequence[int], table: str | None, run: str | No
             _named(store, ids) if ids else store.rejects(table=table, run_id=whole_run_id(store, run), state="kept")
         )
         changed = store.discard_rejects([one.reject_id for one in chosen])
-    print(f"{changed:,} rejects discarded")
+    show(output, lambda: {"discarded": changed}, lambda: f"{changed:,} rejects discarded")
     return 0
 
 

@@ -6,36 +6,27 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.options import (
-    Out,
-    Table,
-    To,
-    leave,
-)
+from headrace.cli.options import Limit, TableFilter, command, leave
 
 __all__ = ["runs_app"]
 
 runs_app = typer.Typer(help="The ledger: what was loaded when, and how it ended.", no_args_is_help=True)
 
 
-@runs_app.command("list", epilog="Example: headrace runs list --table quakes")
-def runs_list(
-    to: To = None,
-    table: Table = None,
-    limit: Annotated[int, typer.Option("--limit", min=1)] = 20,
-    output: Out = "text",
-) -> None:
+@command(runs_app, "runs list", example="runs list --table quakes")
+def runs_list(*, table: TableFilter = None, limit: Limit = 20, to: str | None, output: str) -> None:
     """List runs, the newest first."""
     from headrace.cli import runs
 
     leave(runs.listed(to, table, limit, output))
 
 
-@runs_app.command("show", epilog="Example: headrace runs show 1f0a")
+@command(runs_app, "runs show", example="runs show 1f0a")
 def runs_show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Its ID; a prefix will do.")],
-    to: To = None,
-    output: Out = "text",
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's ID, or how it begins.")],
+    *,
+    to: str | None,
+    output: str,
 ) -> None:
     """Show one run with its inputs and receipts."""
     from headrace.cli import runs

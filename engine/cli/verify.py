@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from headrace.api import opened
 from headrace.checking.attestation import Attestation, compare, read_statement, write_statement
 from headrace.checking.verify import verify as verify_inputs
+from headrace.cli.load import options
 from headrace.cli.show import show
 from headrace.errors import UsageError
 from headrace.loading.agreement import stored_contract
 from headrace.loading.database import open_existing
-from headrace.observability.progress import ProgressStyle, progress_for
+from headrace.observability.progress import progress_for
 from headrace.options.load import LoadOptions
 
 __all__ = ["StatementFiles", "verify"]
@@ -29,17 +31,9 @@ class StatementFiles:
     against: str | None = None
 
 
-def verify(
-    wanted: LoadOptions,
-    inputs: Sequence[str],
-    output: str,
-    progress: ProgressStyle,
-    files: StatementFiles,
-    *,
-    limit: int = 10,
-    values: bool = True,
-) -> int:
+def verify(inputs: Sequence[str], files: StatementFiles, told: Mapping[str, Any], *, limit: int, values: bool) -> int:
     """``headrace verify``."""
+    wanted, output = options(told), told["output"]
     stated = None if files.against is None else read_statement(Path(files.against))
     if stated is not None:
         wanted = replace(wanted, table=wanted.table or stated.table)
@@ -47,13 +41,13 @@ def verify(
     if not inputs:
         return _verify_statement(wanted, stated, output)
     with opened(wanted, inputs, existing=True) as (store, table, items, settled):
-        watched = progress_for(progress)
-        found = verify_inputs(store, items, table, settled, progress=watched, limit=limit, values=values)
+        progress = progress_for(told["progress"])
+        found = verify_inputs(store, items, table, settled, progress=progress, limit=limit, values=values)
         if files.receipt is not None:
             write_statement(Path(files.receipt), found, stored_contract(store, table), store.url)
-        told = found if stated is None else compare(store, stated, found)
-    show(output, told.to_dict, told.to_text)
-    return 0 if told.ok else DIFFERENCE
+        result = found if stated is None else compare(store, stated, found)
+    show(output, result.to_dict, result.to_text)
+    return 0 if result.ok else DIFFERENCE
 
 
 def _verify_statement(wanted: LoadOptions, stated: Attestation | None, output: str) -> int:

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from headrace.errors import ConfigurationError, WorkerError
 from headrace.events.alert_rule import AlertRule, alert_key, name_bytes, version_bytes
-from headrace.events.enrich import OnError, guarded, halved, load_function
+from headrace.events.choices import OnError
+from headrace.events.enrich import guarded, halved, load_function
 from headrace.partitioning.contract import logical_type
 from headrace.reading.types.cast import connect
 from headrace.reading.types.cast_sql import identifier, literal

@@ -13,11 +13,12 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import pyarrow as pa
 
 from headrace.errors import ConfigurationError, HeadraceError, WorkerError, no_room
+from headrace.events.choices import OnError
 from headrace.events.user_code import require_sendable
 from headrace.partitioning.contract import arrow_type, logical_type
 from headrace.reading.types.value_text import kept
@@ -28,7 +29,6 @@ __all__ = [
     "Enrich",
     "Enriched",
     "Enrichment",
-    "OnError",
     "guarded",
     "halved",
     "load_function",
@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 Enrich = Callable[[pa.RecordBatch], pa.RecordBatch]
-OnError = Literal["fail", "reject"]
 Result = TypeVar("Result")
 # so few rows are tried one by one: among them halving saves no calls
 FEW = 4

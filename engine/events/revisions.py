@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import pyarrow as pa
 
 from headrace.errors import ConfigurationError
+from headrace.events.choices import RevisionsName
 from headrace.partitioning.contract import Contract, logical_type
 from headrace.storage.interface import PROVIDER, Store
 from headrace.storage.rejects import StoredReject
@@ -22,9 +23,8 @@ from headrace.storage.rejects import StoredReject
 if TYPE_CHECKING:  # a worker reads no inputs
     from headrace.reading.inputs import Input
 
-__all__ = ["Revisions", "RevisionsName", "locate_revisions", "require_choice", "require_version", "revisions_for"]
+__all__ = ["Revisions", "locate_revisions", "require_choice", "require_version", "revisions_for"]
 
-RevisionsName = Literal["ignore", "report", "update"]
 # the types that both databases order alike
 ORDERED = ("integer", "float", "decimal", "timestamp", "date", "string")
 LOCATED_AT_ONCE = 10_000

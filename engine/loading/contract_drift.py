@@ -15,7 +15,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from headrace.errors import ContractError, SchemaError
-from headrace.options.load import MissingId
+from headrace.options.choices import MissingId
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type, logical_type
 
 __all__ = [

@@ -23,6 +23,7 @@ import pyarrow as pa
 from headrace.errors import HeadraceError, Interrupted, RetryableStoreError, SchemaError, SettledError, UsageError
 from headrace.loading.agreement import in_stored_timezone
 from headrace.loading.run import ingest
+from headrace.observability.progress import Progress
 from headrace.options.load import LoadOptions
 from headrace.partitioning.contract import LogicalType
 from headrace.reading.chunk import Chunk
@@ -84,6 +85,7 @@ def replay_all(
     options: LoadOptions,
     *,
     changes: Mapping[str, str | None] | None = None,
+    progress: Progress | None = None,
 ) -> ReplayOutcome:
     """`replay`, with all that became of the rejects. One batch's error does not keep the others from their tables.
 
@@ -94,7 +96,7 @@ def replay_all(
         _require_columns(store, batch, changes or {})
     for batch in every:
         try:
-            _replay_batch(store, batch, options, changes or {}, outcome)
+            _replay_batch(store, batch, options, changes or {}, outcome, progress)
         except (Interrupted, RetryableStoreError):
             raise  # of no use to go on
         except HeadraceError as error:
@@ -154,12 +156,14 @@ def _replay_batch(
     options: LoadOptions,
     changes: Mapping[str, str | None],
     outcome: ReplayOutcome,
+    progress: Progress | None,
 ) -> None:
     """Replay those of a batch that are still kept, until none is left that somebody else settles meanwhile."""
     while kept := _still_kept(store, batch):
         item, wanted = reread(store, kept, options, changes)
         try:
-            report = ingest(store, [item], batch[0].table, wanted, replayed=dict(enumerate(kept)))
+            replayed = dict(enumerate(kept))
+            report = ingest(store, [item], batch[0].table, wanted, replayed=replayed, progress=progress)
         except SettledError as error:
             # slices of ours that were in before have settled as many as they have rows
             outcome.settled += len(batch) - len(kept) - _take_books(store, error.run_id, outcome)

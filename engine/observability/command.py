@@ -1,17 +1,17 @@
-"""How a command is watched: logs to stderr, metrics to be scraped, thresholds from which on a thing is slow."""
+"""How a command is observed: metrics to be scraped, and thresholds from which on something is slow."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from headrace.observability.log_format import LogFormat, LogLevel, logging_to
 from headrace.observability.narrator import Narrator, Thresholds
 from headrace.observability.observers import observing
-from headrace.options.load import parse_seconds
+from headrace.options.choices import LogFormat, LogLevel
+from headrace.options.declared import USUAL
+from headrace.options.option import parse_seconds
 
 __all__ = ["Watching", "watched"]
 
@@ -23,11 +23,16 @@ class Watching:
     """
 
     metrics: str | None = None
-    log_format: LogFormat = "text"
-    log_level: LogLevel = "warning"
+    log_format: LogFormat = USUAL["log_format"]
+    log_level: LogLevel = USUAL["log_level"]
     slow_provider: str | float | None = None
     slow_chunk: str | float | None = None
     slow_query: str | float | None = None
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Watching:
+        """What a command was told about it."""
+        return cls(**{field.name: told[field.name] for field in fields(cls) if field.name in told})
 
     def or_else(self, usual: Mapping[str, Any]) -> Watching:
         """The same, with what stands in `usual` where nothing was said."""
@@ -45,7 +50,6 @@ def watched(how: Watching) -> Iterator[None]:
     """Watch every run that begins while inside. Raises `ConfigurationError` for what cannot be done."""
     slow = how.thresholds
     with ExitStack() as opened:
-        opened.enter_context(logging_to(sys.stderr, how.log_format, how.log_level))
         if how.log_format == "json" or how.log_level in {"debug", "info"} or slow != Thresholds():
             opened.enter_context(observing(Narrator(slow)))
         if how.metrics is not None:

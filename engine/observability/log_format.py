@@ -16,15 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Lock
-from typing import Literal, TextIO, get_args
+from typing import TextIO, get_args
 
 from headrace.errors import ConfigurationError, concealed
+from headrace.options.choices import LogFormat, LogLevel
 from headrace.runtime.worker_logs import about_now
 
-__all__ = ["JsonLines", "LogFormat", "LogLevel", "PlainText", "RecordFilter", "logging_to"]
+__all__ = ["JsonLines", "PlainText", "RecordFilter", "logging_to"]
 
-LogFormat = Literal["text", "json"]
-LogLevel = Literal["debug", "info", "warning", "error"]
 MOST_A_SECOND = 10
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 

@@ -7,14 +7,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal, Protocol, TextIO
+from typing import Protocol, TextIO
 
+from headrace.options.choices import ProgressStyle
 from headrace.reading.inputs import Input
 from headrace.storage.interface import Counts
 
-__all__ = ["Progress", "ProgressStyle", "Quiet", "progress_for"]
+__all__ = ["Progress", "Quiet", "progress_for"]
 
-ProgressStyle = Literal["auto", "plain", "json", "none"]
 SECONDS_BETWEEN_LINES = 1.0
 
 

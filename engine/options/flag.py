@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 from xxhash import xxh3_64_intdigest
 
 from headrace.errors import ConfigurationError
+from headrace.options.choices import Mode
 
 if TYPE_CHECKING:
     from openfeature.flag_evaluation import FlagEvaluationDetails
 
-__all__ = ["FLAG", "Decision", "DecisionSource", "Mode", "decide", "in_canary"]
+__all__ = ["FLAG", "Decision", "DecisionSource", "decide", "in_canary"]
 
-Mode = Literal["sequential", "parallel"]
 DecisionSource = Literal["argument", "flag service", "environment", "default"]
 
 FLAG = "ENABLE_PARALLEL_CHUNK_PROCESSING"

@@ -1,28 +1,33 @@
 """What the user asked for: options with their defaults, environment and validation.
 
-`LoadOptions` is the one description of a load; the command line and the Python API both build it, so a default lives
-in exactly one place. Precedence: an explicit argument, then the environment, then the default.
+`LoadOptions` is the one description of a load. `options_of` makes it from the keywords of Python, and so do the command
+line and ``headrace.toml``, whose options have the same names. Precedence: an explicit argument, then the environment,
+then the default, which stands in `headrace.options.declared`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any
 from urllib.parse import urlsplit
 
 from headrace.errors import ConfigurationError
 from headrace.events.alert_rule import AlertRule, require_distinct, require_updates
-from headrace.events.enrich import Enrichment, OnError
-from headrace.events.revisions import RevisionsName, require_choice
-from headrace.options.flag import Mode
-from headrace.options.shape import STRATEGIES, StrategyName
-from headrace.partitioning.contract import HashName, LogicalType, Scope
+from headrace.events.choices import OnError, RevisionsName
+from headrace.events.enrich import Enrichment
+from headrace.events.revisions import require_choice
+from headrace.options.choices import MissingId, Mode, StrategyName
+from headrace.options.declared import LOAD, USUAL, Named
+from headrace.options.shape import STRATEGIES
+from headrace.partitioning.choices import HashName, Scope
+from headrace.reading.choices import CHUNK_ROWS
 from headrace.reading.inputs import ReadOptions
 from headrace.storage.sqlite.file_place import absolute
 
@@ -32,14 +37,10 @@ __all__ = [
     "DEFAULT_FILE",
     "DEFAULT_PROVIDER",
     "LoadOptions",
-    "MissingId",
     "ParallelOptions",
     "database_url",
     "hash_key",
-    "parse_seconds",
-    "parse_size",
-    "parse_types",
-    "parse_window",
+    "options_of",
     "table_from_inputs",
 ]
 
@@ -48,19 +49,12 @@ DATABASE_VARIABLE = "HEADRACE_DATABASE_URL"
 KEY_VARIABLE = "HEADRACE_HASH_KEY"
 DEFAULT_DATABASE = "sqlite:///headrace.db"
 DEFAULT_FILE = "headrace.toml"  # what `headrace run` reads
-DEFAULT_PROVIDER = "default"
-DEFAULT_WINDOW = timedelta(days=30)
+DEFAULT_PROVIDER: str = USUAL["provider"]
 # 64 Mi IDs of 16 bytes: a snapshot without a time column to bound it stops at 1 GiB of disk
 DEFAULT_SNAPSHOT_BUDGET = 64 * 1024 * 1024
-MissingId = Literal["reject", "keep-whole-row"]
-"""What becomes of a row whose identity columns are all empty."""
 MOST_PARTITIONS = 4096
 LEAST_MEMORY = 16 << 20
 
-_WINDOW = re.compile(r"(\d+)\s*([smhdw])", re.ASCII)
-_SIZE = re.compile(r"(\d+)\s*(b|kib|mib|gib|kb|mb|gb)?", re.ASCII)
-_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 # What may stand behind a name before the part that names its format: events.csv.gz is the table "events".
 _SUFFIXES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".geojson", ".parquet", ".pq", ".gz", ".zst"}
 
@@ -79,12 +73,12 @@ class ParallelOptions:
     ``locked``, ``None`` for the database's own.
     """
 
-    strategy: StrategyName = "partitioned"
+    strategy: StrategyName = USUAL["strategy"]
     workers: int = field(default_factory=_cores)
     partitions: int | None = None
-    memory: int = 512 << 20
-    lock_timeout: float = 30.0
-    task_timeout: float = 600.0
+    memory: int = USUAL["memory"]
+    lock_timeout: float = USUAL["lock_timeout"]
+    task_timeout: float = USUAL["task_timeout"]
     locks: str | None = field(default=None, repr=False)
     executor: Executor | str | None = None
 
@@ -94,17 +88,19 @@ class ParallelOptions:
                 f"there is no strategy {self.strategy!r}", hint=f"choose one of: {', '.join(STRATEGIES)}"
             )
         if self.workers < 1:
-            raise ConfigurationError(f"{self.workers} workers can do nothing", hint="--workers 2")
+            raise ConfigurationError(f"{self.workers} workers cannot load anything", hint="--workers 1 or more")
         if self.partitions is not None and not 1 <= self.partitions <= MOST_PARTITIONS:
             raise ConfigurationError(
                 f"{self.partitions} partitions are impossible", hint=f"--partitions 1 to {MOST_PARTITIONS}"
             )
         if self.memory < LEAST_MEMORY:
             raise ConfigurationError(
-                f"{self.memory >> 20} MiB are too little to work in", hint=f"--memory {LEAST_MEMORY >> 20}MiB or more"
+                f"a memory of {self.memory >> 20} MiB is too small", hint=f"--memory {LEAST_MEMORY >> 20}MiB or more"
             )
         if self.lock_timeout <= 0 or self.task_timeout <= 0:
-            raise ConfigurationError("a timeout must be longer than nothing", hint="--lock-timeout 30s")
+            raise ConfigurationError(
+                "a timeout must be longer than 0 seconds", hint=f"--lock-timeout {LOAD['lock_timeout'].default}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +126,20 @@ class LoadOptions:
     time: str | None = None
     hash: HashName | None = None
     scope: Scope | None = None
-    window: timedelta | None = DEFAULT_WINDOW
+    window: timedelta | None = USUAL["window"]
     snapshot_budget: int = DEFAULT_SNAPSHOT_BUDGET
-    resume: bool = True
+    resume: bool = USUAL["resume"]
     timezone: str | None = None
     read: ReadOptions = field(default_factory=ReadOptions)
     mode: Mode | None = None
     parallel: ParallelOptions = field(default_factory=ParallelOptions)
     enrichment: Enrichment | None = None
     alerts: tuple[AlertRule, ...] = ()
-    on_error: OnError = "fail"
-    revisions: RevisionsName = "ignore"
+    on_error: OnError = USUAL["on_error"]
+    revisions: RevisionsName = USUAL["revisions"]
     version_column: str | None = None
     missing_id: MissingId | None = None
-    prove: bool = False
+    prove: bool = USUAL["prove"]
     provider_named: bool = False
 
     def __post_init__(self) -> None:
@@ -157,18 +153,51 @@ class LoadOptions:
         if self.identity is not None and not self.identity:
             raise ConfigurationError("no identity column was named", hint="for example --id latitude,longitude,time")
         require_distinct(self.alerts)
-        if self.on_error not in get_args(OnError):
-            raise ConfigurationError(f"--on-error cannot be {self.on_error!r}", hint="choose fail or reject")
-        if self.missing_id is not None and self.missing_id not in get_args(MissingId):
-            raise ConfigurationError(
-                f"--missing-id cannot be {self.missing_id!r}", hint=f"choose {' or '.join(get_args(MissingId))}"
-            )
+        for name in ("on_error", "missing_id"):
+            choices, value = LOAD[name].choices, getattr(self, name)
+            if value is not None and value not in choices:
+                raise ConfigurationError(
+                    f"--{name.replace('_', '-')} cannot be {value!r}", hint=f"choose {' or '.join(choices)}"
+                )
         require_choice(self.revisions, self.version_column, self.identity)
         require_updates(self.alerts, self.revisions)
         if self.read.chunk_rows < 1:
             raise ConfigurationError(
-                f"a chunk of {self.read.chunk_rows} rows is impossible", hint="--chunk-rows 131072"
+                f"a chunk of {self.read.chunk_rows} rows is impossible", hint=f"--chunk-rows {CHUNK_ROWS}"
             )
+
+
+_PARALLEL = tuple(name for name, option in LOAD.items() if option.file == "parallel")
+_READ = ("types", "select", "format", "timezone", "chunk_rows")
+
+
+def options_of(named: Named) -> LoadOptions:
+    """`LoadOptions` from what was said by name. Raises `ConfigurationError`."""
+    for name in named:
+        if name not in LOAD:
+            near = get_close_matches(name, LOAD, 1)
+            raise ConfigurationError(
+                f"there is no option {name!r}",
+                hint=f"did you mean {near[0]}?" if near else f"one of: {', '.join(LOAD)}",
+            )
+    said: dict[str, Any] = {
+        name: LOAD[name].parsed(value) for name, value in named.items() if value is not None or name == "window"
+    }
+    read = {name: said.pop(name) for name in _READ if name in said}
+    read["types"] = dict(read.get("types", {}))  # the caller's own may change later
+    parallel = {name: said.pop(name) for name in _PARALLEL if name in said}
+    identity, enrich = said.pop("id", None), said.pop("enrich", None)
+    return LoadOptions(
+        to=database_url(said.pop("to", None)),
+        provider_named="provider" in said,
+        identity=None if identity is None else tuple(identity),
+        timezone=read.get("timezone"),
+        read=ReadOptions(**read),
+        parallel=ParallelOptions(**parallel),
+        enrichment=None if enrich is None else Enrichment(enrich, said.get("on_error", USUAL["on_error"])),
+        alerts=tuple(said.pop("alerts", ())),
+        **said,
+    )
 
 
 def _is_text(name: str) -> bool:
@@ -188,52 +217,6 @@ def hash_key() -> bytes | None:
     """The secret for keyed ``blake2b``, from ``HEADRACE_HASH_KEY`` (UTF-8), or ``None``."""
     value = os.environ.get(KEY_VARIABLE)
     return value.encode() if value else None
-
-
-def parse_window(text: str) -> timedelta | None:
-    """``30d``, ``12h``, ``90m``, ``2w`` as a time span; ``all`` as ``None``. Raises `ConfigurationError`."""
-    if text.strip().lower() == "all":
-        return None
-    match = _WINDOW.fullmatch(text.strip().lower())
-    if match is None:
-        raise ConfigurationError(f"{text!r} is not a time span", hint="for example 30d, 12h, 2w, 90s or all")
-    try:
-        return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
-    except OverflowError:
-        raise ConfigurationError(f"{text!r} is too long a time", hint="for a window of everything, use all") from None
-
-
-def parse_seconds(text: str) -> float:
-    """``30s``, ``10m``, ``2h`` as seconds. Raises `ConfigurationError`."""
-    span = parse_window(text)
-    if span is None:
-        raise ConfigurationError(f"{text!r} is not a time span", hint="for example 30s or 10m")
-    return span.total_seconds()
-
-
-def parse_size(text: str) -> int:
-    """``512MiB``, ``2GB`` as bytes; a number alone is bytes. Raises `ConfigurationError`."""
-    match = _SIZE.fullmatch(text.strip().lower())
-    if match is None:
-        raise ConfigurationError(f"{text!r} is not a size", hint="for example 512MiB or 2GB")
-    return int(match[1]) * _BYTES[match[2] or "b"]
-
-
-def parse_types(pairs: Sequence[str]) -> Mapping[str, LogicalType]:
-    """``["frp=float", "acq_time=string"]`` as a mapping. Raises `ConfigurationError`."""
-    types: dict[str, LogicalType] = {}
-    for pair in pairs:
-        column, _, name = pair.rpartition("=")
-        if not column or name not in get_args(LogicalType):
-            known = ", ".join(get_args(LogicalType))
-            raise ConfigurationError(f"--type {pair!r} is not COLUMN=TYPE", hint=f"the types are {known}")
-        types[column] = _as_logical(name)
-    return types
-
-
-def _as_logical(name: str) -> LogicalType:
-    known: dict[str, LogicalType] = {kind: kind for kind in get_args(LogicalType)}
-    return known[name]
 
 
 def table_from_inputs(inputs: Sequence[object]) -> str:

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from headrace.options.choices import StrategyName
 from headrace.storage.interface import Existing
 
-__all__ = ["SEQUENTIAL", "STRATEGIES", "Shape", "StrategyName", "parallel_shape", "share_of_memory"]
+__all__ = ["SEQUENTIAL", "STRATEGIES", "Shape", "parallel_shape", "share_of_memory"]
 
-StrategyName = Literal["partitioned", "upsert", "locked"]
-STRATEGIES: tuple[StrategyName, ...] = ("partitioned", "upsert", "locked")
+STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
 # a lock is held for one slice: more partitions than loaders let two of them seldom want the same one
 LOCKED_PARTITIONS = 8
 

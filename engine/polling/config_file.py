@@ -9,40 +9,26 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 
 from headrace.errors import ConfigurationError, conceal
 from headrace.events.alert_rule import AlertRule
-from headrace.events.enrich import Enrichment
-from headrace.options.load import LoadOptions, ParallelOptions, database_url
-from headrace.polling.config_keys import ALERT, PARALLEL, PROVIDER, RUN, SOURCES, TOP, Key, Misfit, check
+from headrace.options.declared import COMMAND, LOAD, Named
+from headrace.options.load import LoadOptions, ParallelOptions, database_url, options_of
+from headrace.options.option import TABLE, Misfit, Option
+from headrace.polling.config_keys import ALERT, FETCH, PACE, PARALLEL, PROVIDER, RUN, SOURCES, TOP
 from headrace.polling.schedule import Pace
 from headrace.reading.input_spool import is_remote
-from headrace.reading.inputs import ReadOptions
 
 __all__ = ["Provider", "Settings", "Source", "read_settings"]
 
 LONGEST_NAME = 1_000  # bytes: the names of providers are keys in the database
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-_WATCHING = ("metrics", "slow_provider", "slow_chunk", "slow_query")
-_PASSED_ON = (
-    "mode",
-    "on_error",
-    "hash",
-    "scope",
-    "time",
-    "timezone",
-    "revisions",
-    "version_column",
-    "window",
-    "missing_id",
-    "prove",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +42,10 @@ class Source:
     kind: Literal["url", "path", "function"]
     target: str = field(repr=False)
     shown: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    timeout: float = 30.0
-    deadline: float = 600.0
-    max_size: int = 256 << 20
+    headers: Mapping[str, str] = field(repr=False)
+    timeout: float
+    deadline: float
+    max_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +55,8 @@ class Provider:
     name: str
     source: Source
     options: LoadOptions
-    pace: Pace = field(default_factory=Pace)
-    active: bool = True
+    pace: Pace
+    active: bool
 
     @property
     def table(self) -> str:
@@ -89,11 +75,11 @@ class Settings:
     database: str = field(repr=False)
     parallel: ParallelOptions
     providers: tuple[Provider, ...]
-    every: float | None = None
-    downloads: int = 4
-    lease: float = 60.0
-    keep_alerts: float | None = None
-    watching: Mapping[str, Any] = field(default_factory=dict)
+    every: float | None
+    downloads: int
+    lease: float
+    keep_alerts: float | None
+    watching: Mapping[str, Any]
 
 
 def read_settings(file: str | Path) -> Settings:
@@ -150,15 +136,14 @@ class _Reader:
             database=database,
             parallel=parallel,
             providers=tuple(one for one in providers if one is not None),
-            every=run.get("every"),
-            watching={name: run[name] for name in _WATCHING if name in run},
-            **{name: run[name] for name in ("downloads", "lease", "keep_alerts") if name in run},
+            watching={name: value for name, value in run.items() if name in COMMAND},
+            **_with_defaults({name: key for name, key in RUN.items() if name not in COMMAND}, run),
         )
 
     def _problem(self, key: str, what: str, cure: str) -> None:
         self.problems.append((key, what, cure))
 
-    def _table(self, place: str, value: object, keys: Mapping[str, Key]) -> dict[str, Any]:
+    def _table(self, place: str, value: object, keys: Mapping[str, Option]) -> dict[str, Any]:
         """The table at `place` with its variables filled in and its values checked; what is wrong is left out."""
         if not isinstance(value, Mapping):
             self._problem(place, "it is not a table", f"write [{place}]")
@@ -171,8 +156,7 @@ class _Reader:
                 self._problem(where, "there is no such key", f"did you mean {near[0]}?" if near else _known(keys))
                 continue
             try:
-                filled = raw if keys[name].kind == "table" else _filled(raw)
-                checked[name] = check(keys[name], filled)
+                checked[name] = keys[name].check(raw if keys[name].kind is TABLE else _filled(raw))
             except Misfit as misfit:
                 self._problem(where, misfit.what, misfit.cure)
                 continue
@@ -195,30 +179,20 @@ class _Reader:
             self._problem(f"{place[:40]}…", f"its name has more than {LONGEST_NAME:,} bytes", "choose a shorter one")
             return None
         source = self._source(place, found)
+        said = {key: value for key, value in found.items() if key in LOAD}
+        said |= {"to": database, "provider": name, "table": found.get("table", name)}
         try:
-            options = LoadOptions(
-                to=database,
-                table=found.get("table", name),
-                provider=name,
-                provider_named=True,
-                identity=found.get("id"),
-                read=ReadOptions(
-                    types=found.get("types", {}),
-                    select=found.get("select"),
-                    timezone=found.get("timezone", "UTC"),
-                    chunk_rows=found.get("chunk_rows", ReadOptions().chunk_rows),
-                    format=found.get("format"),
-                ),
-                parallel=parallel,
-                enrichment=Enrichment(found["enrich"], found.get("on_error", "fail")) if "enrich" in found else None,
-                alerts=self._alerts(place, found.get("alerts", [])),
-                **{name: found[name] for name in _PASSED_ON if name in found},
-            )
+            said["alerts"] = self._alerts(place, found.get("alerts", []))
+            options = replace(options_of(cast("Named", said)), parallel=parallel)
         except ConfigurationError as error:
             self._problem(place, error.what, error.hint or "")
             return None
-        pace = Pace(**{name: found[name] for name in ("interval", "slowest") if name in found})
-        return None if source is None else Provider(name, source, options, pace, found.get("active", True))
+        pace = Pace(**_with_defaults(PACE, found))
+        return (
+            None
+            if source is None
+            else Provider(name, source, options, pace, found.get("active", PROVIDER["active"].usual))
+        )
 
     def _source(self, place: str, found: dict[str, Any]) -> Source | None:
         ways = [way for way in SOURCES if way in found]
@@ -238,13 +212,14 @@ class _Reader:
             for value in found.get("headers", {}).values():
                 conceal(value)
                 conceal(value.partition(" ")[2])
-        fetch = {name: found[name] for name in ("headers", "timeout", "deadline", "max_size") if name in found}
         kind: Literal["url", "path", "function"] = "url" if way == "url" else "path" if way == "path" else "function"
         if kind == "path":
             # absolute: a function of the user's may take the process to another folder
             target = str((self._file.parent / Path(target).expanduser()).absolute())
         written = found.get(f"{way} as written", target)
-        return Source(kind, target, shown_address(written) if kind == "url" else written, **fetch)
+        return Source(
+            kind, target, shown_address(written) if kind == "url" else written, **_with_defaults(FETCH, found)
+        )
 
     def _alerts(self, place: str, found: list[dict[str, object]]) -> tuple[AlertRule, ...]:
         rules = []
@@ -307,9 +282,10 @@ def _can_be_parsed(url: str) -> bool:
         return False
 
 
-def _known(keys: Mapping[str, Key]) -> str:
-    return f"the keys here are {', '.join(_sorted(keys))}"
+def _known(keys: Mapping[str, Option]) -> str:
+    return f"the keys here are {', '.join(sorted(keys))}"
 
 
-def _sorted(keys: Mapping[str, Key]) -> Iterator[str]:
-    yield from sorted(keys)
+def _with_defaults(keys: Mapping[str, Option], found: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of each of `keys`: what was `found`, or else the default."""
+    return {name: found.get(name, key.usual) for name, key in keys.items()}

@@ -45,8 +45,8 @@ MOST_DOUBLINGS = 32  # beyond any `slowest`, and small enough for a float
 class Pace:
     """How often to poll, in seconds: every `interval`, and at least every `slowest` where it is longer."""
 
-    interval: float = 300.0
-    slowest: float = 21_600.0
+    interval: float
+    slowest: float
 
 
 def is_due(state: ProviderState | None, pace: Pace, now: datetime) -> bool:

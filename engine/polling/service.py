@@ -29,6 +29,7 @@ from headrace.loading.ownership import warn_of_renaming
 from headrace.loading.run import ingest
 from headrace.loading.session import Session
 from headrace.observability.observers import tell_of_outbox
+from headrace.observability.progress import Progress
 from headrace.polling.claims import Claims, new_holder
 from headrace.polling.collecting import Collected, collecting
 from headrace.polling.config_file import Provider, Settings
@@ -80,12 +81,13 @@ class SystemClock:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a caller asks of a round: the providers by name (none: all), `force` to poll those that are not due too,
-    `reread` to take in also what has not changed.
+    `reread` to take in also what has not changed, `progress` to hear of each load.
     """
 
     names: tuple[str, ...] = ()
     force: bool = False
     reread: bool = False
+    progress: Progress | None = None
 
 
 def serve(
@@ -271,6 +273,7 @@ class Service:
                     items,
                     provider.table,
                     settled,
+                    progress=self._wanted.progress,
                     stop=self._stop,
                     session=self._session,
                     listener=tally,

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from glob import has_magic
 from pathlib import Path
 from stat import S_ISREG
-from typing import Literal, get_args
+from typing import get_args
 
 from headrace.errors import ConfigurationError, InputError
+from headrace.reading.choices import Format
 from headrace.reading.fetch.spool import Spooled
 from headrace.reading.input_spool import is_remote, spool_file, spool_stdin, spool_url
 from headrace.reading.not_data import require_data
 from headrace.reading.steady_files import Steady
 from headrace.reading.text_stream import Utf8, open_text, readable
 
-__all__ = ["Format", "Located", "locate_inputs", "locate_spooled"]
-
-Format = Literal["csv", "tsv", "json", "jsonl", "geojson", "parquet"]
+__all__ = ["Located", "locate_inputs", "locate_spooled"]
 
 _SUFFIXES: dict[str, Format] = {
     ".csv": "csv",

@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from headrace.errors import ConfigurationError
 from headrace.partitioning.contract import LogicalType
+from headrace.reading.choices import CHUNK_ROWS
 from headrace.reading.chunk import Chunk
 from headrace.reading.columnar import ArrowReader, ParquetReader
 from headrace.reading.csv_reader import CsvReader
@@ -63,7 +64,7 @@ class ReadOptions:
     types: Mapping[str, LogicalType] = field(default_factory=dict)
     select: str | None = None
     timezone: str = "UTC"
-    chunk_rows: int = 131_072
+    chunk_rows: int = CHUNK_ROWS
     chunk_bytes: int = 64 << 20
     threads: int = 2
     format: str | None = None

@@ -18,12 +18,13 @@ import sqlalchemy as sa
 from support.program import Headrace, scaled
 
 import headrace as package
-from headrace.api import opened, options_of
+from headrace.api import opened
 from headrace.checking.attestation import compare, read_statement, write_statement
 from headrace.checking.verify import verify
 from headrace.checking.verify_result import Verification
 from headrace.errors import UsageError
 from headrace.loading.agreement import stored_contract
+from headrace.options.load import options_of
 from headrace.partitioning.identity import id_text
 from headrace.storage import open_store
 

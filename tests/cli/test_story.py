@@ -12,9 +12,8 @@ import sqlalchemy as sa
 from support.program import Headrace
 
 import headrace as package
-from headrace.api import options_of
 from headrace.checking.explain import Explanation, explain
-from headrace.options.load import LoadOptions
+from headrace.options.load import LoadOptions, options_of
 from headrace.partitioning.identity import id_text
 from headrace.reading.inputs import Input, open_inputs
 from headrace.storage import open_store

@@ -19,9 +19,10 @@ import sqlalchemy as sa
 from support.program import Headrace, scaled
 
 import headrace as package
-from headrace.api import opened, options_of
+from headrace.api import opened
 from headrace.checking.value_findings import Values
 from headrace.checking.verify import verify
+from headrace.options.load import options_of
 
 FAR, BC = 400_000_000_000_000_000, -70_000_000_000_000_000  # the years 14645 and 250 BC
 

@@ -25,8 +25,8 @@ from support.program import Headrace
 import headrace as package
 from headrace.events.alert_rule import AlertRule
 from headrace.loading.run import ingest
+from headrace.options.choices import StrategyName
 from headrace.options.load import LoadOptions, ParallelOptions
-from headrace.options.shape import StrategyName
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report
 from headrace.storage import open_store

@@ -18,9 +18,10 @@ from support.program import Headrace
 
 import headrace as package
 from headrace import AlertRule
-from headrace.api import load_with, options_of
+from headrace.api import load_with
 from headrace.errors import Interrupted, WorkerError
 from headrace.observability.stages import Silent
+from headrace.options.load import options_of
 
 pytestmark = pytest.mark.either_store
 

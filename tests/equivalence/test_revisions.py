@@ -25,10 +25,10 @@ from xxhash import xxh3_128_digest
 
 from headrace.events import alert_judge
 from headrace.events.alert_rule import AlertRule
-from headrace.events.revisions import RevisionsName
+from headrace.events.choices import RevisionsName
 from headrace.loading.run import ingest
+from headrace.options.choices import StrategyName
 from headrace.options.load import LoadOptions, ParallelOptions
-from headrace.options.shape import StrategyName
 from headrace.partitioning import identity
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report

@@ -17,9 +17,10 @@ from support.program import Headrace
 
 import headrace as package
 import headrace.loading.shadow
-from headrace.api import load_with, options_of
+from headrace.api import load_with
 from headrace.observability.progress import Quiet
 from headrace.options.flag import FLAG
+from headrace.options.load import options_of
 from headrace.storage.interface import Counts
 
 ROWS = 400

@@ -21,9 +21,9 @@ from support.program import Headrace
 
 import headrace
 import headrace.storage
-from headrace.api import options_of
 from headrace.execution.crew import _sent
 from headrace.execution.tasks import TaskOutcome
+from headrace.options.load import options_of
 from headrace.reading.input_spool import spool_stdin
 from headrace.runtime.parcel import packer
 

@@ -27,7 +27,8 @@ import headrace
 from headrace.execution.orders import CommitOrder
 from headrace.execution.pool import PooledWorkers
 from headrace.execution.workers import Task
-from headrace.options.shape import STRATEGIES, StrategyName
+from headrace.options.choices import StrategyName
+from headrace.options.shape import STRATEGIES
 from headrace.report import Report
 from headrace.storage.interface import Committed
 

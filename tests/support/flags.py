@@ -7,7 +7,8 @@ from collections.abc import Callable
 from openfeature import api
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
-from headrace.options.flag import FLAG, Decision, Mode, decide
+from headrace.options.choices import Mode
+from headrace.options.flag import FLAG, Decision, decide
 
 __all__ = [
     "chosen",

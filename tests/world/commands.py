@@ -22,10 +22,11 @@ from world.oracle import Input, expected, matches
 from world.receiver import TAKEN
 from world.world import Act, World, act
 
-from headrace.api import Named, options_of
 from headrace.cli import main
 from headrace.loading.database import open_existing
 from headrace.loading.replay import replay as replay_rejects
+from headrace.options.declared import Named
+from headrace.options.load import options_of
 
 __all__: list[str] = []
 

@@ -17,8 +17,10 @@ from world.receiver import enrich
 from world.world import Act, World, act
 
 import headrace
-from headrace.api import Named, load_with, options_of
+from headrace.api import load_with
 from headrace.events.alert_rule import AlertRule
+from headrace.options.declared import Named
+from headrace.options.load import options_of
 
 __all__ = ["FILES", "TYPES", "draw_batch", "read_of"]
 

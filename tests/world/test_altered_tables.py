@@ -17,9 +17,10 @@ from contract.pieces import batch, look, make, new_ids, open_run, piece, prepare
 from contract.test_failures import Once
 
 import headrace
-from headrace.api import load_with, options_of
+from headrace.api import load_with
 from headrace.errors import HeadraceError, SchemaError, StoreError
 from headrace.observability.stages import Silent
+from headrace.options.load import options_of
 from headrace.storage import open_store
 from headrace.storage.interface import Existing
 

@@ -18,9 +18,10 @@ import pytest
 from support.program import Headrace
 
 import headrace as hr
-from headrace.api import load_with, options_of
+from headrace.api import load_with
 from headrace.errors import InputChangedError, InputError
 from headrace.observability.stages import Silent
+from headrace.options.load import options_of
 from headrace.reading.inputs import Input, ReadOptions, open_inputs
 
 KINDS = ["csv", "csv.gz", "jsonl", "json", "parquet"]

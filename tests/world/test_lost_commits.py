@@ -12,9 +12,10 @@ from support.program import Headrace
 from support.servers import OwnPostgres, own_postgres
 
 from headrace import Engine
-from headrace.api import load_with, options_of
+from headrace.api import load_with
 from headrace.errors import LostCommitsError
 from headrace.observability.stages import RunFacts, Silent
+from headrace.options.load import options_of
 from headrace.report import Report
 from headrace.storage.interface import Committed, Slice
 

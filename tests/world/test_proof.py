@@ -13,10 +13,11 @@ import pytest
 from support.program import Headrace
 
 from headrace import Engine
-from headrace.api import load_with, options_of
+from headrace.api import load_with
 from headrace.errors import VerificationError
 from headrace.loading import proof
 from headrace.observability.stages import Silent
+from headrace.options.load import options_of
 from headrace.report import Report
 from headrace.storage.interface import Committed, Slice
 from headrace.storage.postgres import connecting

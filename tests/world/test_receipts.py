@@ -13,10 +13,11 @@ import pytest
 from support.program import Headrace
 
 from headrace import AlertRule
-from headrace.api import load_with, options_of
+from headrace.api import load_with
 from headrace.errors import Interrupted
 from headrace.observability.stages import Silent
 from headrace.options import shape
+from headrace.options.load import options_of
 from headrace.report import Report
 from headrace.storage.interface import Committed, Slice
 

@@ -13,9 +13,10 @@ from support.feeds import Answer, feeds_server
 from support.program import Headrace
 
 import headrace as hr
-from headrace.api import load_with, options_of
+from headrace.api import load_with
 from headrace.errors import HeadraceError
 from headrace.observability.stages import Silent
+from headrace.options.load import options_of
 from headrace.runtime.scratch import scratch_folder
 
 

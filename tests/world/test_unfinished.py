@@ -17,7 +17,8 @@ from headrace.errors import UsageError
 ROWS = 200
 KILLED = """
 import os, signal, sys
-from headrace.api import load_with, options_of
+from headrace.api import load_with
+from headrace.options.load import options_of
 from headrace.observability.stages import Silent
 
 class Killer(Silent):

@@ -23,6 +23,7 @@ from threading import Event
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from headrace.errors import InputError, Interrupted
+from headrace.reading.choices import SILENT_SECONDS
 from headrace.reading.fetch.guard import Doors, opener
 from headrace.reading.fetch.spool import Spooled, spool
 
@@ -73,7 +74,7 @@ def fetch(
     shown: str,
     headers: Mapping[str, str] | None = None,
     known: Validators | None = None,
-    timeout: float = 30.0,
+    timeout: float = SILENT_SECONDS,
     deadline: float | None = None,
     max_size: int | None = None,
     stop: Event | None = None,

@@ -12,7 +12,8 @@ from support.flags import chosen, serve
 from xxhash import xxh3_64_intdigest
 
 from headrace.errors import ConfigurationError
-from headrace.options.flag import FLAG, Decision, Mode, in_canary
+from headrace.options.choices import Mode
+from headrace.options.flag import FLAG, Decision, in_canary
 
 pytestmark = pytest.mark.usefixtures("no_flag")
 SHARES = st.floats(0, 100)

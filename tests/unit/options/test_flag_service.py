@@ -23,7 +23,8 @@ from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvid
 from openfeature.provider.no_op_provider import NoOpProvider
 from support.flags import chosen, register, serve
 
-from headrace.options.flag import FLAG, Decision, Mode
+from headrace.options.choices import Mode
+from headrace.options.flag import FLAG, Decision
 
 pytestmark = pytest.mark.usefixtures("no_flag")
 WAIT = 30
