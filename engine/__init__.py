@@ -12,7 +12,7 @@ path, and reads like a table of contents. A room imports only from the rooms abo
     version           The version of the installed package.
     partitioning      The pure core: encoding, identity, partitions, snapshot, deduplication. It uses no database and no
                       processes.
-    storage           The `Store` protocol and its two databases. `open_store` chooses the database by the URL.
+    storage           The `Store` and its two databases. `open_store` chooses the database by the URL.
     report            The result of a run: the `Report` that Python callers receive and the command line prints.
     runtime           The process itself: scratch folders, signals, parcels between processes, workers' logs. It knows
                       no events.

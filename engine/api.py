@@ -19,7 +19,7 @@ from headrace.reading.inputs import Input, open_inputs
 from headrace.report import Report
 from headrace.runtime.scratch import scratch_folder
 from headrace.storage import open_store
-from headrace.storage.interface import Store
+from headrace.storage.store import Store
 
 __all__ = ["load", "load_with", "opened"]
 
@@ -75,7 +75,7 @@ def opened(
         items = open_inputs(inputs, options.read, folder)
         try:
             with open_store(options.to) as store:
-                store.prepare_ledger(create=False)
+                store.ledger.prepare(create=False)
                 yield store, table, items, options
         except UsageError:
             if not there:

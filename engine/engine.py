@@ -90,7 +90,7 @@ class Engine:
     def _open_all(self) -> None:
         with ExitStack() as opened:
             self._store = opened.enter_context(open_store(self._options.to))
-            self._store.prepare_ledger(create=False)
+            self._store.ledger.prepare(create=False)
             self._prepared = True
             self._session = opened.enter_context(Session(self._store, self._options.parallel, keep=True))
             self._open = opened.pop_all()
@@ -163,7 +163,7 @@ class Engine:
             raise ConfigurationError("the engine is not open", hint="use it as `with headrace.Engine(…) as engine:`")
         if not self._prepared or not self._store.is_in_place():
             self._session.forget()
-            self._store.prepare_ledger(create=False)
+            self._store.ledger.prepare(create=False)
             self._prepared = True
         return self._session
 

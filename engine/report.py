@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
-from headrace.storage.interface import Counts
 from headrace.storage.moments import moment_text
+from headrace.storage.records import Counts
 
 __all__ = ["Report"]
 

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from headrace.storage.holdings import NO_RECEIPT
 from headrace.storage.moments import BEFORE_ALL, BEHIND_ALL, date_text, days_of, moment_text, moment_us
+from headrace.storage.records import NO_RECEIPT
 from headrace.storage.value_text import plain_number
 
 __all__ = ["HeldColumn", "HeldRows", "column_of", "decimals", "rows_of", "shown"]

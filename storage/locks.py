@@ -70,7 +70,7 @@ def lock_timed_out(what: str, seconds: float, where: str | None) -> LockTimeoutE
 
 class Locks(Protocol):
     """Locks outside the database, held around a commit; those inside it are
-    `headrace.storage.interface.Slice.locks`.
+    `headrace.storage.records.Slice.locks`.
     """
 
     def hold(self, keys: Sequence[int], timeout: float, *, where: str | None = None) -> AbstractContextManager[float]:

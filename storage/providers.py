@@ -6,20 +6,74 @@
 A claim is a lease by the database server's clock: no second host polls a provider while it lasts, whoever holds it
 renews it, and that of a host that died lapses. It only keeps two hosts from doing the same work; what is a duplicate is
 decided by the unique key on ``event_id``, as ever.
+
+With its state a provider's last loads are kept, and a witness: IDs that its last load met, by which an unchanged
+delivery is believed in. A server that says "not modified", and a file that is the same, say nothing about the table: it
+may have been emptied, dropped, restored or thinned out since. So the IDs are kept that were in the table when the load
+had ended, all of them up to `MOST`, else as many taken evenly, and the next poll asks for them before it leaves
+anything out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
 
-from headrace.storage.interface import Counts, Store
-from headrace.storage.past_loads import PastLoad
-from headrace.storage.witnesses import Witness
+from headrace.storage.records import Counts
 
-__all__ = ["ProviderState", "ProviderStore"]
+__all__ = ["KEPT", "MOST", "PastLoad", "ProviderState", "StageSum", "Witness"]
+
+
+KEPT = 50
+"""Loads of each provider that are kept."""
+MOST = 20_000
+"""IDs that are kept for each provider: 320 kB, and some hundredths of a second to ask for."""
+StageSum = tuple[int, float, float]
+"""Of a stage: how many spans, their seconds, and their seconds on a core."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastLoad:
+    """What one load of a provider took: its `number` among the provider's loads, `read` and `inserted` in rows,
+    `seconds` of the wall clock without the download, `cpu_seconds` on cores by all processes of the load, the share
+    (0 to 1) of the machine's cores that were busy meanwhile, and the sums by stage (`headrace.observability.stages`).
+    """
+
+    provider: str
+    table: str
+    number: int
+    run_id: str
+    polled_at: datetime
+    strategy: str
+    workers: int
+    chunks: int
+    read: int
+    inserted: int
+    seconds: float
+    cpu_seconds: float
+    machine_cpu: float
+    stages: Mapping[str, StageSum]
+
+    @property
+    def parallel(self) -> bool:
+        """Whether it was in parallel mode."""
+        return self.strategy != "sequential"
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What the load `run_id` of a provider met in `table`: how many distinct events, and the packed IDs of some.
+
+    `versions` is a digest of the versions that the table had of these, where rows take newer ones.
+    """
+
+    provider: str
+    run_id: str
+    table: str
+    met: int
+    ids: bytes = field(repr=False)
+    versions: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,65 +110,3 @@ class ProviderState:
     description: str | None = None
     load: PastLoad | None = None
     witness: Witness | None = None
-
-
-class ProviderStore(Store, Protocol):
-    """A `Store` that keeps the state of providers too. Raises `StoreError` and `RetryableStoreError`."""
-
-    def provider_states(self) -> dict[str, ProviderState]:
-        """Every provider's state, by its name. One statement."""
-        ...
-
-    def claim_providers(
-        self,
-        names: Sequence[str],
-        holder: str,
-        seconds: float,
-        *,
-        due: datetime | None,
-        believed: Mapping[str, datetime] | None = None,
-    ) -> dict[str, ProviderState]:
-        """Claim providers for `seconds`; returns the states, as they are now, of those that were granted.
-
-        Not granted are those that another holder has, and those whose `next_at` is after `due` (``None``: all are due),
-        unless it is also after what is `believed` of it. A claim of another that reaches further into the future than
-        any (`headrace.storage.beliefs`) is not believed either. One statement.
-        """
-        ...
-
-    def renew_claims(self, holder: str, seconds: float) -> set[str]:
-        """Prolong all claims of `holder` to `seconds` from now, also lapsed ones that nobody has taken since; returns
-        what it still holds. One statement.
-        """
-        ...
-
-    def save_providers(self, states: Collection[ProviderState], holder: str) -> set[str]:
-        """Write `states` and end their claims, except where another holder has taken over; returns the names written.
-
-        One statement, and if there were any loads, one more for what they took and one for what they met.
-        """
-        ...
-
-    def witnesses(self, providers: Collection[str]) -> dict[str, Witness]:
-        """What the last loads of `providers` met, by their names. One statement."""
-        ...
-
-    def past_loads(self, providers: Collection[str] | None = None) -> list[PastLoad]:
-        """What the last loads of `providers` (``None``: of all) took, by provider, the oldest first. One statement."""
-        ...
-
-    def server_now(self) -> datetime | None:
-        """The time by the database server's clock; ``None`` for a database without a server."""
-        ...
-
-    def lacking_privileges(
-        self, tables: Sequence[str], revised: Sequence[str] = (), *, prunes: bool = False
-    ) -> list[str]:
-        """What this user lacks to load into `tables` and to revise those of `revised` (those that exist), and to
-        prune alerts, each as ``INSERT on fires``.
-        """
-        ...
-
-    def claimed_providers(self) -> Mapping[str, str]:
-        """Who holds which provider at this moment. One statement."""
-        ...

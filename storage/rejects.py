@@ -1,19 +1,18 @@
-"""Rows that are kept aside, as they are read, kept and settled; what a `Store` does with them.
+"""Rows that are kept aside, as they are read, kept and settled (`headrace.storage.sql.rejects`).
 
     kept ──► replayed (by the slice that loads its row, in its transaction) ──► perhaps a new reject, which replaces it
       └────► discarded
 
-A reject is written by `Store.commit`, in the transaction of its slice.
+A reject is written in the transaction of its slice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal
 
-__all__ = ["Reject", "RejectStage", "RejectState", "Rejects", "StoredReject"]
+__all__ = ["Reject", "RejectStage", "RejectState", "StoredReject"]
 
 RejectState = Literal["kept", "replayed", "discarded"]
 RejectStage = Literal["read", "prepare", "revision"]
@@ -54,32 +53,3 @@ class StoredReject:
     state: RejectState
     created_at: datetime
     reject: Reject
-
-
-class Rejects(Protocol):
-    """The part of a `Store` that keeps rejects."""
-
-    def rejects(
-        self,
-        *,
-        table: str | None = None,
-        run_id: str | None = None,
-        ids: Sequence[int] | None = None,
-        state: RejectState | None = "kept",
-        stage: RejectStage | None = None,
-        limit: int | None = None,
-    ) -> list[StoredReject]:
-        """Rejects, oldest first."""
-        ...
-
-    def discard_rejects(self, ids: Sequence[int]) -> int:
-        """Mark kept rejects as discarded; returns how many changed."""
-        ...
-
-    def mark_replayed(self, ids: Sequence[int]) -> int:
-        """Mark kept rejects as replayed: their rows were read again by another run. Returns how many changed."""
-        ...
-
-    def place_rejects(self, places: Mapping[int, tuple[int | None, str | None]]) -> None:
-        """Set the line and, where it is known, the raw text of rejects, by their numbers."""
-        ...

@@ -20,7 +20,7 @@ from support.program import Headrace
 
 from headrace.execution import fork_server
 from headrace.storage import open_store
-from headrace.storage.interface import Store
+from headrace.storage.store import Store
 
 # machines under load are slow in ways that say nothing about the code
 settings.register_profile("headrace", deadline=None, print_blob=True)
@@ -104,7 +104,7 @@ def store_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
     with open_store(store_url) as opened:
-        opened.prepare_ledger()
+        opened.ledger.prepare()
         yield opened
 
 

@@ -78,7 +78,7 @@ def _load(path: str, url: str, table: str, key: list[str], time_column: str, way
     read = ReadOptions(chunk_rows=CHUNK_ROWS)
     options = LoadOptions(to=url, table=table, identity=tuple(key), time=time_column, read=read, mode="sequential")
     with open_store(url) as store, scratch_folder() as folder, ExitStack() as opened:
-        store.prepare_ledger()
+        store.ledger.prepare()
         inputs = open_inputs([path], read, folder)
         blind: Callable[[], AbstractContextManager[object]] = _no_clock if way == "blind" else nullcontext
         opened.enter_context(blind())

@@ -1,4 +1,4 @@
-"""How fast do the existing IDs arrive, and what does one cost to keep? `Store.fetch_ids` into a `Snapshot`.
+"""How fast do the existing IDs arrive, and what does one cost to keep? `Events.fetch_ids` into a `Snapshot`.
 
 python -m bench.questions.snapshot URL FOLDER WAY    one fetch in a process of its own; prints its figures
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from headrace.partitioning.snapshot import EVERYTHING, Snapshot
 from headrace.storage import open_store
-from headrace.storage.interface import IdRange
+from headrace.storage.records import IdRange
 
 if TYPE_CHECKING:
     from bench.measure.harness import Bench
@@ -69,12 +69,12 @@ def fetch(url: str, folder: Path, where: IdRange | None) -> dict[str, float]:
     """Fetch twice: once only to read the IDs, once into a snapshot."""
     with open_store(url) as store:
         began = time.perf_counter()
-        size = sum(map(len, store.fetch_ids(TABLE, where)))
+        size = sum(map(len, store.events.fetch_ids(TABLE, where)))
         drained = time.perf_counter() - began
         before = _on_the_heap()
         with Snapshot(folder) as snapshot:
             began = time.perf_counter()
-            snapshot.extend(store.fetch_ids(TABLE, where), EVERYTHING)
+            snapshot.extend(store.events.fetch_ids(TABLE, where), EVERYTHING)
             taken = time.perf_counter() - began
             kept = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             return {

@@ -30,7 +30,7 @@ from headrace.partitioning.contract import Contract
 from headrace.partitioning.id_buckets import BUCKETS, TaggedIds
 from headrace.runtime.scratch import scratch_folder
 from headrace.storage.digest import NOTHING, PARTS, Digest
-from headrace.storage.interface import Store
+from headrace.storage.store import Store
 from headrace.version import __version__
 
 __all__ = ["Attestation", "Check", "Comparison", "compare", "read_statement", "write_statement"]

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from headrace.partitioning.identity import id_text
 from headrace.storage.digest import NOTHING, Digest, DigestPart
-from headrace.storage.holdings import NO_RECEIPT, LedgerEntry
-from headrace.storage.interface import Address, Store
+from headrace.storage.records import NO_RECEIPT, Address, LedgerEntry
+from headrace.storage.store import Store
 
 __all__ = ["Audit", "ReceiptDifference", "chunks_of", "named_chunks"]
 
@@ -177,5 +177,5 @@ class Audit:
 
 def chunks_of(store: Store, receipt_id: int) -> tuple[Address, ...]:
     """The chunks that a receipt speaks of, none if the ledger does not have it."""
-    receipt = store.receipt(receipt_id)
+    receipt = store.ledger.receipt(receipt_id)
     return () if receipt is None else (receipt.spans or (receipt.address,))

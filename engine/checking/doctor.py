@@ -12,7 +12,7 @@ from headrace.loading.contract_drift import require_pinned_types
 from headrace.loading.database import open_existing
 from headrace.options.load import hash_key
 from headrace.storage import safe_url
-from headrace.storage.interface import Store
+from headrace.storage.store import Store
 
 __all__ = ["CheckResult", "examine", "failed"]
 
@@ -50,13 +50,13 @@ def examine(url: str) -> Iterator[CheckResult]:
         except HeadraceError as error:
             yield failed(f"database {store.url}", error)
             return
-        for table in store.tables():
+        for table in store.ledger.tables():
             yield from _table(store, table)
         yield from _leftovers(store)
 
 
 def _database(store: Store) -> Iterator[CheckResult]:
-    for name, seen in store.describe().items():
+    for name, seen in store.checks.describe().items():
         yield CheckResult(name, "ok", seen)
     yield CheckResult("ledger", "ok", "Headrace's own tables are there")
 
@@ -65,7 +65,7 @@ def _table(store: Store, table: str) -> Iterator[CheckResult]:
     check = f"table {table}"
     try:
         contract = stored_contract(store, table)
-        present = store.table_schema(table)
+        present = store.tables.schema(table)
         if present is None:
             yield CheckResult(
                 check, "warning", "it has a contract, but is gone", "the next load creates it again, empty"
@@ -84,16 +84,16 @@ def _table(store: Store, table: str) -> Iterator[CheckResult]:
 
 
 def _leftovers(store: Store) -> Iterator[CheckResult]:
-    unfinished = [run for run in store.runs(limit=1000) if run.status != "done"]
+    unfinished = [run for run in store.ledger.runs(limit=1000) if run.status != "done"]
     if unfinished:
         names = ", ".join(run.run_id[:8] for run in unfinished[:5])
         cure = "run their load again to resume; `headrace runs list` shows what happened"
         yield CheckResult("runs", "warning", f"{len(unfinished)} not finished ({names})", cure)
-    kept = len(store.rejects(limit=1000))
+    kept = len(store.rejects.find(limit=1000))
     if kept:
         many = "1,000 or more" if kept == 1000 else str(kept)  # noqa: PLR2004 - the limit asked for just above
         yield CheckResult("rejects", "warning", f"{many} rows are kept aside", "see `headrace rejects list`")
-    dead = store.count_alerts().get("dead", 0)
+    dead = store.outbox.count().get("dead", 0)
     if dead:
         yield CheckResult(
             "alerts", "warning", f"{dead} could not be delivered", "see `headrace alerts list --state dead`"

@@ -20,9 +20,10 @@ from headrace.loading.ownership import others_events, told_of_others
 from headrace.options.load import LoadOptions
 from headrace.partitioning.identity import NULL_TIME_US, id_text, parse_id
 from headrace.reading.inputs import Input
-from headrace.storage.interface import EVENT_ID, PROVIDER, RECEIPT, Origin, Store
 from headrace.storage.outbox import StoredAlert
+from headrace.storage.records import EVENT_ID, PROVIDER, RECEIPT, Origin
 from headrace.storage.rejects import StoredReject
+from headrace.storage.store import Store
 
 __all__ = ["Explanation", "Given", "explain"]
 
@@ -151,7 +152,7 @@ def explain(
             if origin is None
             else _present(store, table, packed, origin, found, asked=given is not None)
         )
-    alerts = store.alerts_of(packed) if told else []
+    alerts = store.outbox.of_event(packed) if told else []
     return [replace(one, alerts=[alert for alert in alerts if alert.table == one.table]) for one in told]
 
 
@@ -214,9 +215,9 @@ def _told_by_itself(packed: bytes, store: Store, table: str) -> list[str]:
 
 
 def _elsewhere(store: Store, table: str, packed: bytes) -> list[str]:
-    others = (other for other in store.tables() if other != table)
+    others = (other for other in store.ledger.tables() if other != table)
     return [
-        f"it is in the table {other}" for other in others if store.table_schema(other) and store.origin(other, packed)
+        f"it is in the table {other}" for other in others if store.tables.schema(other) and store.origin(other, packed)
     ]
 
 

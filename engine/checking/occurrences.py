@@ -29,8 +29,9 @@ from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_packed
 from headrace.partitioning.partition import partition_of
 from headrace.reading.inputs import Input
-from headrace.storage.interface import Address, Receipt, RunRecord, Store
+from headrace.storage.records import Address, Receipt, RunRecord
 from headrace.storage.rejects import StoredReject
+from headrace.storage.store import Store
 
 __all__ = ["Occurrence", "Reading", "occurrences", "receipts_with_duplicates", "rejects_of"]
 
@@ -64,7 +65,7 @@ def occurrences(
         for prepared in identified(store, table, contract, inputs, options)
         for tag in places.tags(prepared)[_equal(prepared.ids, event_id)]
     ]
-    runs = sorted(store.runs(table=table, limit=MOST_RUNS), key=lambda run: str(run.started_at))
+    runs = sorted(store.ledger.runs(table=table, limit=MOST_RUNS), key=lambda run: str(run.started_at))
     fingerprints = {item.name: item.fingerprint for item in inputs}
     return [
         Occurrence(place, list(_readings(store, runs, fingerprints[place.chunk.source], place, event_id)))
@@ -76,9 +77,9 @@ def receipts_with_duplicates(store: Store, table: str, event_id: bytes, since: R
     """The receipts from `since` on whose duplicates may include the event, the oldest first."""
     found = [
         Reading(run, receipt)
-        for run in store.runs(table=table, limit=MOST_RUNS)
+        for run in store.ledger.runs(table=table, limit=MOST_RUNS)
         if run.counts.duplicate_in_input or run.counts.duplicate_in_store or run.status != "done"
-        for receipt in store.receipts(run.run_id)
+        for receipt in store.ledger.receipts(run.run_id)
         if receipt.receipt_id >= since.receipt_id
         and (receipt.counts.duplicate_in_input or receipt.counts.duplicate_in_store)
         and _is_partition(receipt, run, event_id)
@@ -89,7 +90,7 @@ def receipts_with_duplicates(store: Store, table: str, event_id: bytes, since: R
 def rejects_of(store: Store, table: str, event_id: bytes, options: LoadOptions) -> tuple[list[StoredReject], int]:
     """The rejects of `table`, settled ones too, that are the event; and how many could not be identified."""
     contract = contract_for(store, table, options)
-    kept = store.rejects(table=table, state=None)
+    kept = store.rejects.find(table=table, state=None)
     found: list[StoredReject] = []
     identified_rows = 0
     for batch in batches(kept):
@@ -128,7 +129,7 @@ def _readings(
                 here = replace(place, chunk=replace(place.chunk, source=described["name"]))
                 covering = [
                     receipt
-                    for receipt in store.receipts(run.run_id)
+                    for receipt in store.ledger.receipts(run.run_id)
                     if _covers(receipt, here) and _is_partition(receipt, run, event_id)
                 ]
                 yield Reading(run, covering[0] if covering else None)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from headrace.options.shape import Shape
 from headrace.reading.inputs import Input
-from headrace.storage.holdings import NO_RECEIPT
-from headrace.storage.interface import Receipt, RunRecord, Store
+from headrace.storage.records import NO_RECEIPT, Receipt, RunRecord
+from headrace.storage.store import Store
 
 __all__ = ["Provenance"]
 
@@ -39,7 +39,7 @@ class Provenance:
         self._store = store
         self._inputs = inputs
         self._places = _places(inputs)
-        self._runs = {run.run_id: run for run in store.runs(table=table, limit=MOST_RUNS)}
+        self._runs = {run.run_id: run for run in store.ledger.runs(table=table, limit=MOST_RUNS)}
         self._brought: dict[int, tuple[int, ...]] = {}
         self._unordered: set[int] = set()
         self._known: set[int] = {NO_RECEIPT}
@@ -58,9 +58,9 @@ class Provenance:
     def look_up(self, receipts: NDArray[np.int64]) -> None:
         """Get to know `receipts`."""
         wanted = [one for one in np.unique(receipts).tolist() if one not in self._known]
-        for receipt in self._store.receipts_numbered(wanted):
+        for receipt in self._store.ledger.receipts_numbered(wanted):
             self._known.add(receipt.receipt_id)
-            run = self._runs.get(receipt.run_id) or self._store.run(receipt.run_id)
+            run = self._runs.get(receipt.run_id) or self._store.ledger.run(receipt.run_id)
             if run is not None:
                 self._brought[receipt.receipt_id] = self._inputs_of(receipt, run)
                 if Shape.from_json(run.shape).strategy in UNORDERED:

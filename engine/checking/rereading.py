@@ -13,7 +13,7 @@ from headrace.loading.contract_drift import in_pinned_types
 from headrace.options.load import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract
 from headrace.reading.inputs import Input
-from headrace.storage.interface import Store
+from headrace.storage.store import Store
 
 __all__ = ["columns_of", "identified"]
 
@@ -22,7 +22,7 @@ def identified(
     store: Store, table: str, contract: Contract, inputs: Sequence[Input], options: LoadOptions
 ) -> Iterator[Prepared]:
     """The inputs read and identified anew under `contract`, chunk by chunk."""
-    schema, limits = in_pinned_types(contract, columns_of(store, table)), store.limits(table)
+    schema, limits = in_pinned_types(contract, columns_of(store, table)), store.tables.limits(table)
     key = hash_key() if contract.hash == "blake2b" else None
     for item in inputs:
         require_identity(item, contract)
@@ -32,7 +32,7 @@ def identified(
 
 def columns_of(store: Store, table: str) -> pa.Schema:
     """The table's data columns, whether it still has its key or not. Raises `SchemaError` if it is gone."""
-    schema = store.table_schema(table, keyed=False)
+    schema = store.tables.schema(table, keyed=False)
     if schema is None:
         raise SchemaError("the table is gone, though its contract is there", where=table, hint="load its inputs again")
     return schema

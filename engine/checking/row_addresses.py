@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from headrace.events.prepare import Prepared
 from headrace.reading.inputs import Input
-from headrace.storage.interface import Address
+from headrace.storage.records import Address
 
 __all__ = ["Places", "RowAddress"]
 

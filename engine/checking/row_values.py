@@ -24,7 +24,7 @@ from headrace.partitioning.prints import Prints, prints_of_column, row_prints
 from headrace.partitioning.versions import VERSION, version_keys
 from headrace.reading.inputs import Input
 from headrace.storage.held import HeldColumn, HeldRows
-from headrace.storage.interface import Store
+from headrace.storage.store import Store
 
 __all__ = ["Groups", "OwnColumns", "RowValues", "Side"]
 
@@ -72,7 +72,7 @@ class Side:
 
     def __init__(self, store: Store, table: str, schema: pa.Schema, version: str | None) -> None:
         self._schema = schema
-        self._forms = store.stored_forms(table)
+        self._forms = store.tables.stored_forms(table)
         self.version = version
 
     def of_input(self, rows: pa.RecordBatch, names: Iterable[str]) -> Mapping[str, HeldColumn]:

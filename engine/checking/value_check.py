@@ -21,7 +21,7 @@ from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import id_text
 from headrace.reading.inputs import Input
 from headrace.storage.held import HeldColumn
-from headrace.storage.interface import Store
+from headrace.storage.store import Store
 
 __all__ = ["ValueCheck"]
 
@@ -59,7 +59,7 @@ class ValueCheck:
 
     def rows(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[Any]]]:
         """Every row's ID, receipt and what is kept of it."""
-        for rows in self._store.rows(self._table, self._own.compared):
+        for rows in self._store.events.rows(self._table, self._own.compared):
             yield rows.ids, rows.receipts, self._rows.held(rows)
 
     def told(self, folder: Path, limit: int) -> Values:
@@ -82,7 +82,7 @@ class ValueCheck:
     def _look_again(self, suspects: Suspects) -> None:
         for number, item, prepared, tags in self._again():
             suspects.read(number, item, prepared, tags)
-        for rows in self._store.rows(self._table, self._own.compared):
+        for rows in self._store.events.rows(self._table, self._own.compared):
             suspects.held(rows)
 
     def _named(self, first: Sequence[Suspect]) -> list[ValueFinding]:
@@ -122,7 +122,7 @@ class ValueCheck:
     def _in_table(self, ids: Sequence[bytes]) -> dict[bytes, Columns]:
         """The values of the events as the table has them."""
         found: dict[bytes, Columns] = {}
-        for rows in self._store.rows(self._table, self._own.compared, ids=ids):
+        for rows in self._store.events.rows(self._table, self._own.compared, ids=ids):
             for at, packed in enumerate(rows.ids):
                 found.setdefault(packed.tobytes(), rows.where(np.arange(len(rows.ids)) == at).columns)
         return found

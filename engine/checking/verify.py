@@ -40,8 +40,8 @@ from headrace.partitioning.identity import id_text, ids_from_packed
 from headrace.reading.inputs import Input
 from headrace.runtime.scratch import scratch_folder
 from headrace.storage.digest import PARTS, Digest
-from headrace.storage.holdings import NO_RECEIPT, LedgerEntry
-from headrace.storage.interface import Counts, Store
+from headrace.storage.records import NO_RECEIPT, Counts, LedgerEntry
+from headrace.storage.store import Store
 
 __all__ = ["audited", "intervals", "settled", "verify"]
 
@@ -191,11 +191,11 @@ class _BothSides:
 
 def audited(store: Store, table: str, held: TaggedIds, key: str | None, rows: Iterable[Tagged] | None = None) -> Audit:
     """The ledger's receipts, and every row of the table in `held`, seen under its receipt; `rows` reads them."""
-    before: list[LedgerEntry] = list(store.ledger(table))
-    blocks = ((ids_from_packed(one.ids), one.receipts, None) for one in store.holdings(table))
+    before: list[LedgerEntry] = list(store.ledger.entries(table))
+    blocks = ((ids_from_packed(one.ids), one.receipts, None) for one in store.events.holdings(table))
     for ids, receipts, more in blocks if rows is None else rows:
         held.add(ids, receipts, more)
-    audit = Audit(before, store.ledger(table), key)
+    audit = Audit(before, store.ledger.entries(table), key)
     for number in range(BUCKETS):
         audit.see(*held.bucket(number))
     return audit

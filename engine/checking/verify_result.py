@@ -10,7 +10,7 @@ from headrace.checking.row_addresses import RowAddress
 from headrace.checking.value_findings import Values
 from headrace.loading.ownership import told_of_others
 from headrace.storage.digest import NOTHING, PARTS, Digest
-from headrace.storage.interface import Address
+from headrace.storage.records import Address
 
 __all__ = ["Finding", "InputRead", "Verification"]
 

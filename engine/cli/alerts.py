@@ -22,8 +22,8 @@ from headrace.options.option import parse_seconds
 from headrace.partitioning.identity import id_text
 from headrace.runtime.interrupt import StopSignal, stopping
 from headrace.runtime.reopening import Renewed
-from headrace.storage.interface import Store
-from headrace.storage.outbox import AlertState, Outbox, PrunedState, StoredAlert
+from headrace.storage.outbox import AlertState, PrunedState, StoredAlert
+from headrace.storage.store import Store
 
 __all__ = ["Receiver", "deliver", "discard", "listed", "prune", "retry"]
 
@@ -85,11 +85,11 @@ def deliver(
         raise ConfigurationError("--every needs a pause", hint="for example --every 5s")
     with (
         watched(Watching.of(told)),
-        _outbox(database_url(told["to"]), forever=pause is not None) as outbox,
+        _opened(database_url(told["to"]), forever=pause is not None) as store,
         receiver.sink(seconds) as sink,
         stopping(lambda: None) as stop,
     ):
-        dispatcher = Dispatcher(outbox, sink, most_attempts=most_attempts, lease=seconds, table=table, rules=rules)
+        dispatcher = Dispatcher(store, sink, most_attempts=most_attempts, lease=seconds, table=table, rules=rules)
         done = dispatcher.drain(stop) if pause is None else dispatcher.run(pause, stop)
     # on standard output the alerts themselves are the result
     _say(told["output"], done, sys.stderr if isinstance(sink, LineSink) else sys.stdout)
@@ -97,11 +97,11 @@ def deliver(
 
 
 @contextmanager
-def _outbox(url: str, *, forever: bool) -> Iterator[Outbox | Renewed[Outbox]]:
-    """The outbox, open; for who delivers `forever` as often as the database fails."""
+def _opened(url: str, *, forever: bool) -> Iterator[Store | Renewed[Store]]:
+    """The database, open; for who delivers `forever` as often as the database fails."""
     if forever:
-        with Renewed[Outbox](lambda: open_existing(url)) as outbox:
-            yield outbox
+        with Renewed(lambda: open_existing(url)) as store:
+            yield store
     else:
         with open_existing(url) as store:
             yield store
@@ -110,7 +110,7 @@ def _outbox(url: str, *, forever: bool) -> Iterator[Outbox | Renewed[Outbox]]:
 def listed(to: str | None, table: str | None, rules: Sequence[str], state: str | None, limit: int, output: str) -> int:
     """``headrace alerts list``."""
     with open_existing(database_url(to)) as store:
-        found = store.alerts(states=_states(state), table=table, rules=rules, limit=limit)
+        found = store.outbox.find(states=_states(state), table=table, rules=rules, limit=limit)
     if output == "json":
         print(json.dumps({"alerts": [_as_object(one) for one in found]}, ensure_ascii=False))
     else:
@@ -124,7 +124,7 @@ def retry(
     """``headrace alerts retry``."""
     with open_existing(database_url(to)) as store:
         chosen = _chosen(store, ids, table, rules, ("dead",), named=("dead", "discarded"), everything=everything)
-        changed = store.retry_alerts(chosen)
+        changed = store.outbox.retry(chosen)
     print(json.dumps({"pending": changed}) if output == "json" else f"{changed:,} alerts pending again")
     return 0
 
@@ -135,7 +135,7 @@ def discard(
     """``headrace alerts discard``."""
     with open_existing(database_url(to)) as store:
         chosen = _chosen(store, ids, table, rules, OPEN, named=OPEN, everything=everything)
-        changed = store.discard_alerts(chosen)
+        changed = store.outbox.discard(chosen)
     print(json.dumps({"discarded": changed}) if output == "json" else f"{changed:,} alerts discarded")
     return 0
 
@@ -147,7 +147,7 @@ def prune(
     seconds = parse_seconds(older_than)
     states: Sequence[PrunedState] = ("delivered", "discarded") if discarded else ("delivered",)
     with open_existing(database_url(to)) as store:
-        pruned = store.prune_alerts(seconds, states=states, table=table, rules=rules)
+        pruned = store.outbox.prune(seconds, states=states, table=table, rules=rules)
     print(json.dumps({"pruned": pruned}) if output == "json" else f"{pruned:,} alerts deleted")
     return 0
 
@@ -166,8 +166,8 @@ def _chosen(
     if not (ids or table or rules or everything):
         raise UsageError("no alert was named", hint="give alert numbers, --rule, --table or --all")
     if not ids:
-        return [one.alert_id for one in store.alerts(states=states, table=table, rules=rules)]
-    found = {one.alert_id for one in store.alerts(ids=ids, states=named, table=table, rules=rules)}
+        return [one.alert_id for one in store.outbox.find(states=states, table=table, rules=rules)]
+    found = {one.alert_id for one in store.outbox.find(ids=ids, states=named, table=table, rules=rules)}
     if missing := sorted(set(ids) - found):
         raise UsageError(
             f"no {' or '.join(named)} alert has the number {', '.join(map(str, missing))}",

@@ -29,7 +29,7 @@ def explain(event_id: str, inputs: Sequence[str], told: Mapping[str, Any]) -> in
             settled = in_stored_timezone(store, table, wanted)
             return open_inputs(inputs, settled.read, folder), settled
 
-        tables = [wanted.table] if wanted.table else store.tables()
+        tables = [wanted.table] if wanted.table else store.ledger.tables()
         stories = explain_event(store, event_id, tables, wanted, given if inputs else None)
     found = [story for story in stories if story.origin is not None]
     if len(stories) == 1:

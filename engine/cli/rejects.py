@@ -15,8 +15,9 @@ from headrace.loading.database import open_existing
 from headrace.loading.replay import ReplayOutcome, mended, replay_all, without_revisions
 from headrace.observability.progress import progress_for
 from headrace.options.load import database_url
-from headrace.storage.interface import Counts, Store
+from headrace.storage.records import Counts
 from headrace.storage.rejects import StoredReject
+from headrace.storage.store import Store
 
 __all__ = ["discard", "listed", "replay", "shown"]
 
@@ -26,7 +27,7 @@ SHOWN = 20  # new rejects of a replay
 def listed(to: str | None, table: str | None, run: str | None, *, settled: bool, limit: int, output: str) -> int:
     """``headrace rejects list``."""
     with open_existing(database_url(to)) as store:
-        found = store.rejects(
+        found = store.rejects.find(
             table=table, run_id=whole_run_id(store, run), state=None if settled else "kept", limit=limit
         )
     show(output, lambda: {"rejects": [_reject_object(one) for one in found]}, lambda: _reject_lines(found))
@@ -55,7 +56,7 @@ def replay(
         chosen = (
             _named(store, ids)
             if ids
-            else store.rejects(table=wanted.table, run_id=whole_run_id(store, run), state="kept")
+            else store.rejects.find(table=wanted.table, run_id=whole_run_id(store, run), state="kept")
         )
         chosen, left = without_revisions(chosen, wanted, named=bool(ids))
         given = _with_raw(store, chosen, raw)
@@ -82,9 +83,11 @@ def discard(to: str | None, ids: Sequence[int], table: str | None, run: str | No
         raise UsageError("nothing was named to discard", hint="give reject numbers, --run or --table")
     with open_existing(database_url(to)) as store:
         chosen = (
-            _named(store, ids) if ids else store.rejects(table=table, run_id=whole_run_id(store, run), state="kept")
+            _named(store, ids)
+            if ids
+            else store.rejects.find(table=table, run_id=whole_run_id(store, run), state="kept")
         )
-        changed = store.discard_rejects([one.reject_id for one in chosen])
+        changed = store.rejects.discard([one.reject_id for one in chosen])
     show(output, lambda: {"discarded": changed}, lambda: f"{changed:,} rejects discarded")
     return 0
 
@@ -92,7 +95,7 @@ def discard(to: str | None, ids: Sequence[int], table: str | None, run: str | No
 def _named(store: Store, ids: Sequence[int], *, any_state: bool = False) -> list[StoredReject]:
     if not ids:
         raise UsageError("no reject was named", hint="`headrace rejects list` shows their numbers")
-    found = store.rejects(ids=ids, state=None if any_state else "kept")
+    found = store.rejects.find(ids=ids, state=None if any_state else "kept")
     missing = sorted(set(ids) - {one.reject_id for one in found})
     if missing:
         raise UsageError(
@@ -132,7 +135,7 @@ def _reject_lines(found: Sequence[StoredReject]) -> str:
 def _earlier(store: Store, one: StoredReject) -> list[StoredReject]:
     """What the row was before, the newest first."""
     found: list[StoredReject] = []
-    while one.reject.replaces is not None and (earlier := store.rejects(ids=[one.reject.replaces], state=None)):
+    while one.reject.replaces is not None and (earlier := store.rejects.find(ids=[one.reject.replaces], state=None)):
         one = earlier[0]
         found.append(one)
     return found

@@ -10,8 +10,8 @@ from headrace.errors import UsageError
 from headrace.loading.database import open_existing
 from headrace.loading.run_holder import is_alive
 from headrace.options.load import database_url
-from headrace.storage.interface import RunRecord, Store
-from headrace.storage.runs import RunProgress
+from headrace.storage.records import RunProgress, RunRecord
+from headrace.storage.store import Store
 
 __all__ = ["listed", "shown", "whole_run_id"]
 
@@ -21,7 +21,7 @@ SILENT = 10.0  # seconds without a commit, after which a run whose process is go
 def listed(to: str | None, table: str | None, limit: int, output: str) -> int:
     """``headrace runs list``."""
     with open_existing(database_url(to)) as store:
-        found = _so_far(store, store.runs(table=table, limit=limit))
+        found = _so_far(store, store.ledger.runs(table=table, limit=limit))
     show(output, lambda: {"runs": [_run_object(run) for run in found]}, lambda: _run_lines(found))
     return 0
 
@@ -30,7 +30,7 @@ def shown(to: str | None, run: str, output: str) -> int:
     """``headrace runs show``."""
     with open_existing(database_url(to)) as store:
         (found,) = _so_far(store, [_run(store, run)])
-        receipts = store.receipts(found.run.run_id)
+        receipts = store.ledger.receipts(found.run.run_id)
     show(
         output,
         lambda: {
@@ -74,7 +74,7 @@ class _Shown:
 def _so_far(store: Store, found: Sequence[RunRecord]) -> list[_Shown]:
     """A run that is not closed has its books in its receipts alone."""
     going = [run.run_id for run in found if run.status == "running"]
-    progress = store.progress(going) if going else {}
+    progress = store.ledger.progress(going) if going else {}
     shown = []
     for run in found:
         far = progress.get(run.run_id)
@@ -92,7 +92,7 @@ def _span(seconds: float) -> str:
 
 
 def _run(store: Store, run: str) -> RunRecord:
-    found = store.run(run)
+    found = store.ledger.run(run)
     if found is None:
         raise UsageError(f"no single run begins with {run!r}", hint="`headrace runs list` shows the newest ones")
     return found

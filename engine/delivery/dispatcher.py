@@ -27,7 +27,9 @@ from headrace.errors import HeadraceError
 from headrace.observability.observers import tell_of_attempts, tell_of_outbox
 from headrace.runtime.reopening import Renewed
 from headrace.storage.beliefs import LONGEST_WAIT
-from headrace.storage.outbox import Attempt, Outbox, StoredAlert
+from headrace.storage.outbox import Attempt, StoredAlert
+from headrace.storage.sql.outbox import Outbox
+from headrace.storage.store import Store
 
 __all__ = ["Delivered", "Dispatcher", "Sent", "Sink", "backoff", "message"]
 
@@ -117,11 +119,11 @@ def backoff(attempts: int, wait: float = 0.0) -> float:
 
 
 class Dispatcher:
-    """Takes what is due from `outbox` to `sink`. `lease` is in seconds, and must outlast a sending."""
+    """Takes what is due from the outbox of `store` to `sink`. `lease` is in seconds, and must outlast a sending."""
 
     def __init__(
         self,
-        outbox: Outbox | Renewed[Outbox],
+        store: Store | Renewed[Store],
         sink: Sink,
         *,
         most_attempts: int = MOST_ATTEMPTS,
@@ -129,7 +131,7 @@ class Dispatcher:
         table: str | None = None,
         rules: Sequence[str] = (),
     ) -> None:
-        self._outbox = outbox if isinstance(outbox, Renewed) else Renewed(lambda: nullcontext(outbox))
+        self._store = store if isinstance(store, Renewed) else Renewed(lambda: nullcontext(store))
         self._done = Delivered()
         self._unsettled: tuple[str, Sequence[StoredAlert], Sequence[Attempt]] | None = None
         self._sink = sink
@@ -148,7 +150,7 @@ class Dispatcher:
             try:
                 self.drain(stop)
             except HeadraceError as error:
-                if not self._outbox.outlasts(error):
+                if not self._store.outlasts(error):
                     raise
                 log.warning("the outbox cannot be reached, trying again in %g s: %s", every, error)
             stop.wait(every)
@@ -157,11 +159,11 @@ class Dispatcher:
     def drain(self, stop: Event | None = None) -> Delivered:
         """Deliver until nothing is due, or `stop` is set. Raises `StoreError`, and what the sink raises."""
         before = self._done
-        outbox = self._outbox.use()
+        outbox = self._store.use().outbox
         self._settle(outbox)  # what was sent when the database failed
         while stop is None or not stop.is_set():
             lease = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex}"
-            claimed = outbox.claim_alerts(
+            claimed = outbox.claim(
                 lease, limit=self._sink.at_once, seconds=self._lease, table=self._table, rules=self._rules
             )
             if not claimed:
@@ -175,7 +177,7 @@ class Dispatcher:
         """Record what came of the last sending. Should the database fail, it is recorded before the next one."""
         if self._unsettled is not None:
             lease, claimed, attempts = self._unsettled
-            outbox.settle_attempts(lease, attempts)
+            outbox.settle(lease, attempts)
             self._unsettled = None
             self._tell(claimed, attempts)
             self._done += _counted(attempts)
@@ -192,7 +194,7 @@ class Dispatcher:
             answers = self._sink.send(sendable) if sendable else []
         except BaseException as error:
             try:
-                outbox.release_alerts(lease, [one.alert_id for one in claimed])
+                outbox.release(lease, [one.alert_id for one in claimed])
             except HeadraceError as second:
                 error.add_note(f"(the alerts stay leased for a while: {second.what})")
             raise

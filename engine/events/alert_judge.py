@@ -29,8 +29,8 @@ from headrace.events.enrich import guarded, halved, load_function
 from headrace.partitioning.contract import logical_type
 from headrace.reading.types.cast import connect
 from headrace.reading.types.cast_sql import identifier, literal
-from headrace.storage.interface import EVENT_ID, PROVIDER
 from headrace.storage.outbox import ALERT_COLUMNS
+from headrace.storage.records import EVENT_ID, PROVIDER
 
 if TYPE_CHECKING:
     import duckdb

@@ -22,7 +22,7 @@ from headrace.events.choices import OnError
 from headrace.events.user_code import require_sendable
 from headrace.partitioning.contract import arrow_type, logical_type
 from headrace.reading.types.value_text import kept
-from headrace.storage.interface import EVENT_ID, RESERVED_COLUMNS
+from headrace.storage.records import EVENT_ID, RESERVED_COLUMNS
 from headrace.storage.rejects import Reject
 
 __all__ = [

@@ -35,7 +35,7 @@ from headrace.partitioning.identity import (
 from headrace.reading.chunk import Chunk
 from headrace.reading.types.value_text import kept
 from headrace.runtime.parcel import MemoryParcel, Parcel
-from headrace.storage.interface import Address
+from headrace.storage.records import Address
 from headrace.storage.rejects import Reject
 from headrace.storage.spans import Span
 from headrace.storage.sql.limits import Limits, beyond

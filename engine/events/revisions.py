@@ -17,8 +17,9 @@ import pyarrow as pa
 from headrace.errors import ConfigurationError
 from headrace.events.choices import RevisionsName
 from headrace.partitioning.contract import Contract, logical_type
-from headrace.storage.interface import PROVIDER, Store
+from headrace.storage.records import PROVIDER
 from headrace.storage.rejects import StoredReject
+from headrace.storage.store import Store
 
 if TYPE_CHECKING:  # a worker reads no inputs
     from headrace.reading.inputs import Input
@@ -98,7 +99,7 @@ def locate_revisions(store: Store, run_id: str, inputs: Sequence[Input]) -> None
     Safe to run again, after a crash as well.
     """
     by_name = {item.name: item for item in inputs}
-    kept = [one for one in store.rejects(run_id=run_id, state=None, stage="revision") if one.reject.line is None]
+    kept = [one for one in store.rejects.find(run_id=run_id, state=None, stage="revision") if one.reject.line is None]
     for source, group in groupby(sorted(kept, key=_place), key=lambda one: one.reject.source):
         if source in by_name:
             _locate(store, by_name[source], [one for one in group if one.reject.row is not None])
@@ -108,7 +109,7 @@ def _locate(store: Store, item: Input, kept: Sequence[StoredReject]) -> None:
     for start in range(0, len(kept), LOCATED_AT_ONCE):
         rows: Mapping[int, int] = {one.reject_id: one.reject.row or 0 for one in kept[start : start + LOCATED_AT_ONCE]}
         found = item.locate(sorted(set(rows.values())))
-        store.place_rejects({reject: found[row] for reject, row in rows.items() if row in found})
+        store.rejects.place({reject: found[row] for reject, row in rows.items() if row in found})
 
 
 def _place(stored: StoredReject) -> tuple[str, int]:

@@ -21,8 +21,9 @@ from headrace.errors import SchemaError
 from headrace.events.alert_judge import own_connection
 from headrace.reading.types.cast import Caster
 from headrace.reading.types.cast_sql import logical_name
-from headrace.storage.interface import RESERVED_COLUMNS, Store
+from headrace.storage.records import RESERVED_COLUMNS
 from headrace.storage.sql.limits import beyond
+from headrace.storage.store import Store
 
 __all__ = ["Settled", "settle", "together"]
 
@@ -42,18 +43,18 @@ def settle(store: Store, table: str, events: pa.RecordBatch, added: Collection[s
     What cannot be cast is left out of the events. The rest of the table's columns must have been agreed on.
     """
     for attempt in range(TRIES):
-        present = store.table_schema(table) or pa.schema([])
+        present = store.tables.schema(table) or pa.schema([])
         fitting, failed = _cast(events, present, [name for name in added if name in present.names], where)
-        for name, reason, bad in beyond(fitting, store.limits(table)):
+        for name, reason, bad in beyond(fitting, store.tables.limits(table)):
             for at in np.flatnonzero(bad).tolist():
                 failed.setdefault(at, (name, reason))
         left = _left(fitting, failed)
         data = [field for field in left.schema if field.name not in RESERVED_COLUMNS]
         try:
             if left.num_rows and not {field.name for field in data} <= set(present.names):
-                store.create_or_widen(table, pa.schema(data), time_index=None)
+                store.tables.create_or_widen(table, pa.schema(data), time_index=None)
         except SchemaError:
-            if attempt == TRIES - 1 or store.table_schema(table) == present:
+            if attempt == TRIES - 1 or store.tables.schema(table) == present:
                 raise
         else:
             return Settled(left, failed)

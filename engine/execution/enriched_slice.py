@@ -28,9 +28,10 @@ from headrace.execution.gather_events import addresses, gathered
 from headrace.execution.orders import ChunkRows, CommitOrder
 from headrace.partitioning.dedup import among, groups, id_order
 from headrace.partitioning.identity import ids_from_arrow
-from headrace.storage.interface import EVENT_ID, Slice, Store
+from headrace.storage.records import EVENT_ID, Slice
 from headrace.storage.rejects import Reject
 from headrace.storage.spans import Stopwatch
+from headrace.storage.store import Store
 
 __all__ = ["with_users_code"]
 

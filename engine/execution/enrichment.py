@@ -8,7 +8,7 @@ import pyarrow as pa
 from headrace.errors import WorkerError
 from headrace.events.enrich import Enriched, Enrichment, parts_of
 from headrace.execution.added_columns import Settled, settle, together
-from headrace.storage.interface import Store
+from headrace.storage.store import Store
 
 __all__ = ["enriched"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headrace.execution.orders import ChunkRows
 from headrace.partitioning.dedup import id_order
 from headrace.partitioning.identity import ids_to_arrow
-from headrace.storage.interface import EVENT_ID, PROVIDER
+from headrace.storage.records import EVENT_ID, PROVIDER
 
 __all__ = ["addresses", "gathered", "lacking"]
 

@@ -25,10 +25,10 @@ from headrace.execution.enrichment import enriched
 from headrace.execution.orders import ChunkRows, CommitOrder
 from headrace.partitioning.identity import ids_to_arrow
 from headrace.reading.types.value_text import kept
-from headrace.storage.interface import EVENT_ID, PROVIDER, Slice, Store
 from headrace.storage.outbox import REVISION_COLUMNS
+from headrace.storage.records import EVENT_ID, PROVIDER, DifferingRow, Repeats, Slice
 from headrace.storage.rejects import Reject
-from headrace.storage.repeats import DifferingRow, Repeats
+from headrace.storage.store import Store
 
 __all__ = ["with_repeats"]
 

@@ -14,7 +14,7 @@ from headrace.events.revisions import Revisions
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import ids_from_arrow
 from headrace.runtime.parcel import Parcel
-from headrace.storage.interface import Address, Slice
+from headrace.storage.records import Address, Slice
 from headrace.storage.rejects import Reject
 from headrace.storage.sql.limits import Limits
 

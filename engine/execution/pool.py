@@ -34,7 +34,7 @@ from headrace.execution.workers import InlineWorkers, Task
 from headrace.observability.stages import PoolHealth
 from headrace.partitioning.folders import private_folder
 from headrace.runtime.parcel import Parcel, SpoolUnseen, Unchanged, pack_bytes, packer
-from headrace.storage.interface import Committed
+from headrace.storage.records import Committed
 
 __all__ = ["PooledWorkers"]
 

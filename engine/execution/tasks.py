@@ -32,9 +32,10 @@ from headrace.reading.chunk import Chunk
 from headrace.runtime.parcel import SpoolUnseen, Unchanged, packer
 from headrace.runtime.worker_logs import about, working_on
 from headrace.storage import open_store
-from headrace.storage.interface import Address, Committed, Slice, Store
 from headrace.storage.locks import RedisLocks
+from headrace.storage.records import Address, Committed, Slice
 from headrace.storage.spans import Span, Stopwatch
+from headrace.storage.store import Store
 
 __all__ = [
     "Gathered",
@@ -185,11 +186,11 @@ def _carried_out(order: CommitOrder, events: pa.RecordBatch, store: Store) -> Co
 
 def _written(order: CommitOrder, piece: Slice, store: Store, watch: Stopwatch) -> Committed:
     if order.locks is None:
-        return store.commit(piece)
+        return store.events.commit(piece)
     with ExitStack() as held:
         with watch.stage("commit.locks"):
             waited = held.enter_context(_locks(order.locks).hold(piece.locks, piece.lock_timeout, where=str(order)))
-        committed = store.commit(replace(piece, locks=()))
+        committed = store.events.commit(replace(piece, locks=()))
     return replace(committed, lock_seconds=committed.lock_seconds + waited)
 
 

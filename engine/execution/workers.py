@@ -20,7 +20,8 @@ from headrace.execution.orders import CommitOrder, PrepareOrder
 from headrace.execution.tasks import carry_out, gather, identify
 from headrace.observability.stages import PoolHealth
 from headrace.runtime.parcel import MemoryParcel, Parcel
-from headrace.storage.interface import Committed, Store
+from headrace.storage.records import Committed
+from headrace.storage.store import Store
 
 __all__ = ["Done", "InlineWorkers", "Task", "Workers"]
 

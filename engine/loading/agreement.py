@@ -34,8 +34,9 @@ from headrace.options.load import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
 from headrace.reading.inputs import Input
 from headrace.reading.text_stream import ESCAPED, unescape
-from headrace.storage.interface import RESERVED_COLUMNS, RESERVED_TABLES, Store
+from headrace.storage.records import RESERVED_COLUMNS, RESERVED_TABLES
 from headrace.storage.sql.limits import Limits
+from headrace.storage.store import Store
 
 __all__ = [
     "Agreement",
@@ -87,8 +88,8 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     """
     if table.lower() in RESERVED_TABLES:
         raise SchemaError(f"{table} is a name that Headrace keeps for itself", hint="choose another with --table")
-    stored = store.pinned_contract(table)
-    actual = store.table_schema(table)
+    stored = store.ledger.pinned_contract(table)
+    actual = store.tables.schema(table)
     held = None if stored is None else Contract.from_json(stored)
     if held is not None and actual is not None:
         require_pinned_types(table, held, actual)
@@ -104,9 +105,9 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     if len(sampled) == len(inputs) and options.read.select is None:
         _require_known_types(options.read.types, schema)
     brought = {name for own in found for name in own.names}
-    filled = store.filled_columns(table) - brought if actual is not None else frozenset()
+    filled = store.tables.filled_columns(table) - brought if actual is not None else frozenset()
     for names in {tuple(own.names): None for own in found if actual is not None}:
-        store.require_writable(table, names, whole=options.enrichment is None)
+        store.tables.require_writable(table, names, whole=options.enrichment is None)
     wanted = _settle_contract(held, table, schema, options, filled)
     whole_row = options.identity is None and identity_is_whole_row(wanted, actual)
     check_rules(options.alerts, schema, all_known=options.enrichment is None)
@@ -115,12 +116,14 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     named = [(item.name, own.names) for item, own in zip(sampled, found, strict=True)]
     require_version(options.version_column, schema, wanted, named)
     contract = without_identity(wanted, options.missing_id, _typed_as(schema, merged.names))
-    if not store.has_ledger():
-        store.prepare_ledger()  # not before: what is refused changes nothing
+    if not store.ledger.exists():
+        store.ledger.prepare()  # not before: what is refused changes nothing
     _put_down(store, table, stored, contract if contract.others else wanted)
     created = False
     if actual is None or not set(schema) <= set(actual):  # a poll of a table that is as it should be writes nothing
-        created = store.create_or_widen(table, schema, time_index=contract.time if contract.layout == "hash" else None)
+        created = store.tables.create_or_widen(
+            table, schema, time_index=contract.time if contract.layout == "hash" else None
+        )
     return Agreement(
         table=table,
         schema=schema,
@@ -129,13 +132,13 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
         columns=_own_columns(sampled, found, options),
         whole_row=whole_row,
         keeps_missing=options.missing_id == "keep-whole-row" or bool(contract.others),
-        limits={} if actual is None else store.limits(table),
+        limits={} if actual is None else store.tables.limits(table),
     )
 
 
 def in_stored_timezone(store: Store, table: str, options: LoadOptions) -> LoadOptions:
     """`options` with the time zone of the contract stored with `table`, where none was asked for."""
-    stored = store.pinned_contract(table)
+    stored = store.ledger.pinned_contract(table)
     if options.timezone is not None or stored is None:
         return options
     return replace(options, read=replace(options.read, timezone=Contract.from_json(stored).timezone))
@@ -146,15 +149,15 @@ def agree_on_input(store: Store, agreement: Agreement, item: Input, options: Loa
     found = _columns_of(item, agreement.schema, options)
     _require_shape(item.name, found.names, agreement.contract, whole_row=agreement.whole_row)
     require_version(options.version_column, agreement.schema, agreement.contract, [(item.name, found.names)])
-    store.require_writable(agreement.table, found.names, whole=options.enrichment is None)
+    store.tables.require_writable(agreement.table, found.names, whole=options.enrichment is None)
     wider, contract = agreement.schema, agreement.contract
     if not set(found.names) <= set(wider.names):
         wider = _settle_types(agreement.table, wider, found, options.read.types)
     if agreement.keeps_missing:
         contract = without_identity(contract, "keep-whole-row", _typed_as(wider, found.names))
-        _put_down(store, agreement.table, store.pinned_contract(agreement.table), contract)
+        _put_down(store, agreement.table, store.ledger.pinned_contract(agreement.table), contract)
     if wider is not agreement.schema:
-        store.create_or_widen(agreement.table, wider, time_index=None)
+        store.tables.create_or_widen(agreement.table, wider, time_index=None)
     return replace(agreement, schema=wider, contract=contract)
 
 
@@ -164,7 +167,7 @@ def contract_differences(store: Store, table: str, options: LoadOptions) -> list
     Raises `ContractError` for a column that the table lacks, `SchemaError` for a table without its unique key, or
     with a column whose type is not the contract's any more.
     """
-    stored, present = store.pinned_contract(table), store.table_schema(table)
+    stored, present = store.ledger.pinned_contract(table), store.tables.schema(table)
     if stored is None or present is None:
         return None
     held = Contract.from_json(stored)
@@ -182,14 +185,14 @@ def contract_for(store: Store, table: str, options: LoadOptions) -> Contract:
     none.
     """
     held = stored_contract(store, table)
-    return without_identity(held, options.missing_id, store.table_schema(table, keyed=False) or pa.schema([]))
+    return without_identity(held, options.missing_id, store.tables.schema(table, keyed=False) or pa.schema([]))
 
 
 def stored_contract(store: Store, table: str) -> Contract:
     """The contract stored with `table`. Raises `ContractError` if there is none."""
-    text = store.pinned_contract(table)
+    text = store.ledger.pinned_contract(table)
     if text is None:
-        known = ", ".join(store.tables()) or "none"
+        known = ", ".join(store.ledger.tables()) or "none"
         raise ContractError(
             f"no contract is stored for the table {table!r}",
             hint=f"load something into it first, or name another with --table; tables with a contract: {known}",
@@ -316,11 +319,11 @@ def _put_down(store: Store, table: str, stored: str | None, wanted: Contract) ->
     """Store the contract, or what it knows more than the one that is `stored`. Another process may have been quicker:
     then its contract counts.
     """
-    text = store.pin_contract(table, wanted.to_json()) if stored is None else stored
+    text = store.ledger.pin_contract(table, wanted.to_json()) if stored is None else stored
     held = Contract.from_json(text)
     _refuse_difference(table, held, wanted)
     while (more := with_others(held, wanted.others)) != held:
-        text = store.extend_contract(table, text, more.to_json())
+        text = store.ledger.extend_contract(table, text, more.to_json())
         held = Contract.from_json(text)
 
 

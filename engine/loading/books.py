@@ -10,7 +10,7 @@ from headrace.events.prepare import latest, moment_of
 from headrace.loading.micro_batch import MicroBatch
 from headrace.options.shape import SEQUENTIAL, Shape
 from headrace.report import Report
-from headrace.storage.interface import Committed, Counts, Receipt
+from headrace.storage.records import Committed, Counts, Receipt
 
 __all__ = ["Books", "Ran"]
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 
 from headrace.errors import BooksError, HeadraceError, Interrupted, LostCommitsError
 from headrace.loading.open_run import OpenRun
-from headrace.storage.interface import Address, Committed, Counts, RunStatus, Slice, Store
+from headrace.storage.records import Address, Committed, Counts, RunStatus, Slice
 from headrace.storage.rejects import StoredReject
+from headrace.storage.store import Store
 
 __all__ = ["Confirmed", "close", "record_failure"]
 
@@ -43,11 +44,13 @@ def close(store: Store, going: OpenRun, counts: Counts, confirmed: Confirmed, se
     """
     if going.supersedes is not None:
         _settle_repeated(store, going.run_id, going.supersedes)
-    finished = store.finish_run(going.run_id, status="done", seconds=seconds, counted=counts)
+    finished = store.ledger.finish_run(going.run_id, status="done", seconds=seconds, counted=counts)
     if counts.balanced and counts == finished.counts:
         return
     # by what they speak of: SQLite gives the number of a row that is gone to the next
-    present = {(one.address.source, one.address.first_row, one.partition) for one in store.receipts(going.run_id)}
+    present = {
+        (one.address.source, one.address.first_row, one.partition) for one in store.ledger.receipts(going.run_id)
+    }
     lost = {key: one for key, one in confirmed.receipts.items() if key not in present}
     if lost:
         raise _lost(going, lost, len(confirmed.receipts))
@@ -64,7 +67,7 @@ def record_failure(store: Store, going: OpenRun, error: BaseException, seconds: 
     stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
     status: RunStatus = "interrupted" if stopped else "failed"
     try:
-        store.finish_run(going.run_id, status=status, seconds=seconds, error=f"{type(error).__name__}: {error}")
+        store.ledger.finish_run(going.run_id, status=status, seconds=seconds, error=f"{type(error).__name__}: {error}")
     except HeadraceError as second:
         error.add_note(f"(the ledger could not be told: {second.what})")
 
@@ -86,13 +89,13 @@ def _lost(
 
 def _settle_repeated(store: Store, run_id: str, supersedes: str) -> None:
     """A row that the superseded runs have kept, and this one too, is one reject: the newer."""
-    kept = [reject for one in _chain(store, supersedes) for reject in store.rejects(run_id=one)]
+    kept = [reject for one in _chain(store, supersedes) for reject in store.rejects.find(run_id=one)]
     if not kept:
         return
-    again = {_key(one) for one in store.rejects(run_id=run_id, state=None)}
+    again = {_key(one) for one in store.rejects.find(run_id=run_id, state=None)}
     repeated = [one.reject_id for one in kept if _key(one) in again]
     if repeated:
-        log.info("%d rejects of superseded runs are kept by run %s", store.mark_replayed(repeated), run_id)
+        log.info("%d rejects of superseded runs are kept by run %s", store.rejects.mark_replayed(repeated), run_id)
 
 
 def _key(stored: StoredReject) -> tuple[object, ...]:
@@ -107,5 +110,5 @@ def _chain(store: Store, run_id: str | None) -> Iterator[str]:
     while run_id is not None and run_id not in met:
         met.add(run_id)
         yield run_id
-        run = store.run(run_id)
+        run = store.ledger.run(run_id)
         run_id = None if run is None else run.supersedes

@@ -11,13 +11,13 @@ import sqlalchemy as sa
 from headrace.errors import ConfigurationError
 from headrace.options.load import DEFAULT_FILE
 from headrace.storage import open_store, safe_url
-from headrace.storage.providers import ProviderStore
 from headrace.storage.sqlite.file_place import file_of
+from headrace.storage.store import Store
 
 __all__ = ["is_there", "open_existing", "remove_if_empty"]
 
 
-def open_existing(url: str) -> ProviderStore:
+def open_existing(url: str) -> Store:
     """The database at `url` with its ledger. Raises `ConfigurationError` if there is none, `StoreError` otherwise."""
     if not is_there(url):
         raise ConfigurationError(
@@ -27,7 +27,7 @@ def open_existing(url: str) -> ProviderStore:
         )
     store = open_store(url)
     try:
-        store.prepare_ledger()
+        store.ledger.prepare()
     except BaseException:
         store.close()
         raise

@@ -28,7 +28,7 @@ from headrace.loading.micro_batch import MicroBatch
 from headrace.partitioning.dedup import SortedIds, halves
 from headrace.partitioning.prints import prints_of_column
 from headrace.storage.held import HeldColumn
-from headrace.storage.interface import Store
+from headrace.storage.store import Store
 
 __all__ = ["DuplicateSample", "LookUps"]
 
@@ -109,8 +109,8 @@ class DuplicateSample:
         # a column without any value may be one that the input does not have
         schema = pa.schema([one for one in agreement.schema if one.name in _with_values(came)])
         try:
-            forms = store.stored_forms(agreement.table)
-            for held in store.rows(agreement.table, schema, ids=ids):
+            forms = store.tables.stored_forms(agreement.table)
+            for held in store.events.rows(agreement.table, schema, ids=ids):
                 places = {one: at for at, one in enumerate(ids)}
                 at = pa.array([places[one.tobytes()] for one in held.ids])
                 differ = {}

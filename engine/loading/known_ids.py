@@ -27,7 +27,8 @@ from headrace.partitioning.contract import Contract
 from headrace.partitioning.dedup import SortedIds
 from headrace.partitioning.identity import low_bound
 from headrace.partitioning.snapshot import EVERYTHING, IdRuns, Segment, Snapshot
-from headrace.storage.interface import IdRange, Store, TimeRange
+from headrace.storage.records import IdRange, TimeRange
+from headrace.storage.store import Store
 
 __all__ = ["KnownIds", "NewRows"]
 
@@ -235,14 +236,14 @@ class KnownIds:
         everything = (
             IdRange() if self._contract.layout == "time" else None
         )  # along the key, where that is the table's order
-        ids = self._store.fetch_ids(self._table, everything, limit=self._budget + 1)
+        ids = self._store.events.fetch_ids(self._table, everything, limit=self._budget + 1)
         self._snapshot.extend(ids, None)
         if len(self._snapshot) <= self._budget:
             self._snapshot.extend(iter(()), EVERYTHING)
 
     def _fetch_segment(self, segment: Segment) -> None:
         where = self._id_range(segment) if self._contract.layout == "time" else self._time_range(segment)
-        self._snapshot.extend(self._store.fetch_ids(self._table, where), segment)
+        self._snapshot.extend(self._store.events.fetch_ids(self._table, where), segment)
 
     def _id_range(self, segment: Segment) -> IdRange:
         return IdRange(*(_or_none(low_bound, edge) for edge in (segment.low, segment.high)))

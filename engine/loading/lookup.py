@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from headrace.partitioning.contract import Contract
 from headrace.partitioning.dedup import among
-from headrace.storage.interface import IdRange, Store
+from headrace.storage.records import IdRange
+from headrace.storage.store import Store
 
 __all__ = ["Lookup", "range_of"]
 
@@ -37,12 +38,12 @@ class Lookup:
             return np.zeros(0, dtype=np.bool_)
         found = self._range(ids) if self._ranges and len(ids) >= FEWEST else None
         if found is None:
-            found = b"".join(self._store.held(self._table, np.ascontiguousarray(ids).tobytes()))
+            found = b"".join(self._store.events.held(self._table, np.ascontiguousarray(ids).tobytes()))
         return among(ids, np.frombuffer(found, dtype=np.uint8).reshape(-1, 16))
 
     def _range(self, ids: NDArray[np.uint8]) -> bytes | None:
         limit = SPARSE * len(ids)
-        found = b"".join(self._store.fetch_ids(self._table, range_of(ids), limit=limit))
+        found = b"".join(self._store.events.fetch_ids(self._table, range_of(ids), limit=limit))
         if len(found) == 16 * limit:
             self._ranges = False
             return None

@@ -22,7 +22,7 @@ from headrace.loading.known_ids import KnownIds, Mask
 from headrace.partitioning.dedup import SortedIds, among
 from headrace.partitioning.identity import digest_of
 from headrace.partitioning.partition import rows_by_partition
-from headrace.storage.interface import Address, Counts
+from headrace.storage.records import Address, Counts
 from headrace.storage.rejects import Reject
 
 __all__ = ["Duplicates", "MicroBatch"]

@@ -36,7 +36,8 @@ from headrace.loading.run_request import asked_text, left_unfinished
 from headrace.options.load import LoadOptions
 from headrace.options.shape import SEQUENTIAL, Shape
 from headrace.reading.inputs import Input, ReadOptions
-from headrace.storage.interface import Receipt, RunRecord, Store
+from headrace.storage.records import Receipt, RunRecord
+from headrace.storage.store import Store
 from headrace.version import __version__
 
 __all__ = ["OpenRun", "Superseded", "inputs_key", "open_run"]
@@ -98,18 +99,20 @@ def open_run(
     told = _job(agreement, inputs, options)
     durable = all(item.durable for item in inputs)
     job = None if not durable or (given_up is not None and given_up.before) else _digest(told)
-    left = store.unfinished_runs(agreement.table, job, limit=LOOKED_AT) if options.resume and job else []
+    left = store.ledger.unfinished_runs(agreement.table, job, limit=LOOKED_AT) if options.resume and job else []
     earlier = next((run for run in left if run.job == job), None)
     if earlier is not None and (given_up is None or earlier.run_id != given_up.going.run_id):
-        started = store.reopen_run(earlier.run_id, holder())
-        receipts = {(r.address.source, r.address.first_row, r.partition): r for r in store.receipts(earlier.run_id)}
+        started = store.ledger.reopen_run(earlier.run_id, holder())
+        receipts = {
+            (r.address.source, r.address.first_row, r.partition): r for r in store.ledger.receipts(earlier.run_id)
+        }
         shape = Shape.from_json(earlier.shape)
         return OpenRun(earlier.run_id, started, shape, receipts, job, earlier.supersedes)
     before, because = (None, None) if given_up is None else (given_up.going.run_id, given_up.because)
     asked = asked_text(told)
     record = _record(agreement, inputs, options, job)
     record = replace(record, asked=asked, supersedes=before, **_how(shape, workers))
-    run = store.start_run(record, because=because)
+    run = store.ledger.start_run(record, because=because)
     if run.started_at is None:
         raise StoreError("the database gave no start time for the run")
     said = left_unfinished(left, inputs, asked) if before is None else None

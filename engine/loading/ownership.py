@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from headrace.errors import UsageError
 from headrace.options.load import DEFAULT_PROVIDER, LoadOptions
 from headrace.partitioning.contract import Contract
-from headrace.storage.interface import Store
+from headrace.storage.store import Store
 
 __all__ = ["others_events", "require_own_events", "told_of_others", "warn_of_renaming"]
 
@@ -25,7 +25,7 @@ def others_events(store: Store, table: str, contract: Contract, provider: str) -
 
     Where the contract does not tell providers apart, all events are everybody's.
     """
-    return {} if contract.scope == "global" else store.other_providers(table, provider)
+    return {} if contract.scope == "global" else store.ledger.other_providers(table, provider)
 
 
 def require_own_events(store: Store, table: str, contract: Contract, options: LoadOptions) -> None:
@@ -45,8 +45,8 @@ def require_own_events(store: Store, table: str, contract: Contract, options: Lo
 
 def warn_of_renaming(store: Store, table: str, provider: str, known: Collection[str]) -> None:
     """Say where a provider without an event in `table` comes to those of providers that are not `known` any more."""
-    stored = store.pinned_contract(table)
-    if stored is None or store.table_schema(table, keyed=False) is None:
+    stored = store.ledger.pinned_contract(table)
+    if stored is None or store.tables.schema(table, keyed=False) is None:
         return
     others = others_events(store, table, Contract.from_json(stored), provider)
     if others and not set(others) & set(known):

@@ -32,7 +32,8 @@ from headrace.partitioning.identity import id_text
 from headrace.partitioning.snapshot import IdRuns, Snapshot, gathered
 from headrace.partitioning.snapshot.coverage import stretches
 from headrace.storage.id_sums import IdSum
-from headrace.storage.interface import Committed, IdRange, Store
+from headrace.storage.records import Committed, IdRange
+from headrace.storage.store import Store
 
 __all__ = ["Met", "Proof", "require_proven"]
 
@@ -155,7 +156,7 @@ class Proof:
 
     def _same(self, met: Met) -> bool:
         """Whether the table holds exactly these events where they lie: a sum is all it takes."""
-        told = self._store.id_sum(self._table, met.ranges())
+        told = self._store.events.id_sum(self._table, met.ranges())
         if told is None:
             read = (IdSum.of(ids) for ids in self._read(met, met.total.count + 1))
             told = sum(read, IdSum())
@@ -179,7 +180,7 @@ class Proof:
         """The table's IDs where those met lie, at most `limit`."""
         left = limit
         for where in met.ranges():
-            for packed in gathered(self._store.fetch_ids(self._table, where, limit=left)):
+            for packed in gathered(self._store.events.fetch_ids(self._table, where, limit=left)):
                 left -= len(packed) // 16
                 yield np.frombuffer(packed, dtype=np.uint8).reshape(-1, 16)
             if left <= 0:
@@ -189,7 +190,7 @@ class Proof:
         return _left((self._absent(ids) for ids in seen.blocks()), refused)
 
     def _absent(self, ids: Ids) -> Ids:
-        held = b"".join(self._store.held(self._table, ids.tobytes()))
+        held = b"".join(self._store.events.held(self._table, ids.tobytes()))
         return ids[~among(ids, np.frombuffer(held, dtype=np.uint8).reshape(-1, 16))]
 
 

@@ -30,8 +30,9 @@ from headrace.reading.chunk import Chunk
 from headrace.reading.inputs import Input, ReadOptions, open_inputs
 from headrace.reading.types.value_text import restored
 from headrace.report import Report
-from headrace.storage.interface import Counts, Store
+from headrace.storage.records import Counts
 from headrace.storage.rejects import StoredReject
+from headrace.storage.store import Store
 
 __all__ = ["BATCH", "ReplayOutcome", "batches", "mended", "replay", "replay_all", "reread", "without_revisions"]
 
@@ -176,17 +177,17 @@ def _replay_batch(
 
 
 def _still_kept(store: Store, batch: Sequence[StoredReject]) -> list[StoredReject]:
-    kept = {one.reject_id for one in store.rejects(ids=[one.reject_id for one in batch], state="kept")}
+    kept = {one.reject_id for one in store.rejects.find(ids=[one.reject_id for one in batch], state="kept")}
     return [one for one in batch if one.reject_id in kept]
 
 
 def _take_books(store: Store, run_id: str | None, outcome: ReplayOutcome) -> int:
     """Count what a run has committed, though it may have failed later; returns how many rows it read."""
-    run = None if run_id is None else store.run(run_id)
+    run = None if run_id is None else store.ledger.run(run_id)
     if run is None:
         return 0
     outcome.counts += run.counts
-    outcome.again += store.rejects(run_id=run.run_id, state="kept")
+    outcome.again += store.rejects.find(run_id=run.run_id, state="kept")
     return run.counts.read
 
 
@@ -223,7 +224,7 @@ def reread(
     empty = dict.fromkeys(types)
     records = [{**empty, **_values(json.loads(one.reject.record or "{}")), **changes} for one in batch]
     if select is None:
-        records = _without_nothing(records, store.table_schema(first.table, keyed=False))
+        records = _without_nothing(records, store.tables.schema(first.table, keyed=False))
     (inner,) = open_inputs([records], replace(options.read, types=types), None)
     return _Replayed(inner, first.reject.source, types), options
 
@@ -242,11 +243,11 @@ def _without_nothing(records: list[dict[str, object]], present: pa.Schema | None
 def _reading(store: Store, stored: StoredReject) -> _Reading:
     """How the row was read when it was rejected for the first time."""
     while stored.reject.replaces is not None:
-        earlier = store.rejects(ids=[stored.reject.replaces], state=None)
+        earlier = store.rejects.find(ids=[stored.reject.replaces], state=None)
         if not earlier:
             break
         stored = earlier[0]
-    run = store.run(stored.run_id)
+    run = store.ledger.run(stored.run_id)
     inputs = [] if run is None else json.loads(run.inputs)
     found: dict[str, Any] = next((one for one in inputs if one["name"] == stored.reject.source), {})
     return _Reading(found.get("columns", {}), found.get("select"))
@@ -255,7 +256,7 @@ def _reading(store: Store, stored: StoredReject) -> _Reading:
 def _columns_of(store: Store, table: str) -> set[str]:
     """The table's columns; none where it is no table of events any more, which loading into it says better."""
     try:
-        present = store.table_schema(table, keyed=False)
+        present = store.tables.schema(table, keyed=False)
     except SchemaError:
         present = None
     return set() if present is None else set(present.names)

@@ -16,7 +16,7 @@ Counters move only when a commit has returned.
 Where a chunk passes, in order: `reading.inputs` (rows), `intake` (read ahead, gathered), `execution.tasks` and
 `events.prepare` (event IDs), `micro_batch` and `known_ids` (first seen? in the snapshot?), `slicing` (orders),
 `execution.workers` and `execution.pool` (who carries them out), `execution.tasks` again (enrichment, alert rules),
-`storage.sql.store` (the transaction), `close_run` (the books).
+`storage.sql.commit` (the transaction), `close_run` (the books).
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ from headrace.options.shape import SEQUENTIAL
 from headrace.reading.inputs import Input
 from headrace.report import Report
 from headrace.runtime.worker_logs import about
-from headrace.storage.interface import Committed, Receipt, Store
+from headrace.storage.records import Committed, Receipt
 from headrace.storage.rejects import StoredReject
+from headrace.storage.store import Store
 
 __all__ = ["ingest"]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from headrace.reading.inputs import Input
-from headrace.storage.interface import RunRecord
+from headrace.storage.records import RunRecord
 
 __all__ = ["asked_text", "left_unfinished"]
 

@@ -29,8 +29,8 @@ from headrace.options.shape import SEQUENTIAL, Shape, parallel_shape
 from headrace.partitioning.folders import private_folder
 from headrace.runtime.scratch import restore, scratch_folder
 from headrace.runtime.worker_logs import worker_logging
-from headrace.storage.interface import Store
 from headrace.storage.sqlite.file_place import in_memory
+from headrace.storage.store import Store
 
 __all__ = ["Session", "possible", "shape_for"]
 

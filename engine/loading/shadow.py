@@ -27,7 +27,7 @@ from headrace.partitioning.dedup import first_occurrences
 from headrace.partitioning.identity import id_text
 from headrace.partitioning.partition import rows_by_partition
 from headrace.partitioning.snapshot import IdRuns
-from headrace.storage.interface import Counts
+from headrace.storage.records import Counts
 
 __all__ = ["Shadow"]
 

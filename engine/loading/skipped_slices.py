@@ -23,7 +23,8 @@ from headrace.loading.micro_batch import MicroBatch
 from headrace.loading.open_run import OpenRun
 from headrace.loading.slicing import NO_RESUME
 from headrace.partitioning.identity import id_text
-from headrace.storage.interface import Receipt, Store
+from headrace.storage.records import Receipt
+from headrace.storage.store import Store
 
 __all__ = ["SkippedSlices"]
 
@@ -78,5 +79,5 @@ class SkippedSlices:
     @cached_property
     def _rejected_rows(self) -> Counter[tuple[str, int | None]]:
         """The rows of the run's rejects that were not loaded since, by source and number."""
-        stored = self._store.rejects(run_id=self._going.run_id, state=None)
+        stored = self._store.rejects.find(run_id=self._going.run_id, state=None)
         return Counter((one.reject.source, one.reject.row) for one in stored if one.state != "replayed")

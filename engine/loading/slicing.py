@@ -15,8 +15,8 @@ from headrace.loading.agreement import Agreement
 from headrace.loading.micro_batch import MicroBatch
 from headrace.loading.open_run import OpenRun
 from headrace.options.load import LoadOptions
-from headrace.storage.interface import Receipt, Slice
 from headrace.storage.locks import lock_keys
+from headrace.storage.records import Receipt, Slice
 from headrace.storage.rejects import StoredReject
 
 __all__ = ["Slicing", "alerting", "may_reject"]

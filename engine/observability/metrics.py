@@ -16,8 +16,8 @@ from typing import Literal, Protocol, get_args
 from headrace.errors import Interrupted
 from headrace.observability.stages import Listener, PoolHealth, RunFacts, Silent
 from headrace.report import Report
-from headrace.storage.interface import Committed, Slice
 from headrace.storage.outbox import AlertState, StoredAlert
+from headrace.storage.records import Committed, Slice
 from headrace.storage.spans import Span
 
 __all__ = ["INSTRUMENTS", "Instrument", "Kind", "Meters", "Metrics", "statement_of"]

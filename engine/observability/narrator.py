@@ -13,7 +13,7 @@ from headrace.errors import ConfigurationError
 from headrace.observability.metrics import statement_of
 from headrace.observability.stages import Listener, PoolHealth, RunFacts, Silent
 from headrace.report import Report
-from headrace.storage.interface import Committed, Slice
+from headrace.storage.records import Committed, Slice
 from headrace.storage.spans import Span
 
 __all__ = ["Narrator", "Thresholds"]

@@ -23,9 +23,10 @@ from typing import Literal, Protocol, runtime_checkable
 from headrace.errors import HeadraceError
 from headrace.observability.stages import Listener, PoolHealth, RunFacts, Silent
 from headrace.report import Report
-from headrace.storage.interface import Committed, Slice
-from headrace.storage.outbox import AlertState, Outbox, StoredAlert
+from headrace.storage.outbox import AlertState, StoredAlert
+from headrace.storage.records import Committed, Slice
 from headrace.storage.spans import Span
+from headrace.storage.sql.outbox import Outbox
 
 __all__ = ["Observer", "Onlooker", "audience", "observing", "tell_of_attempts", "tell_of_outbox"]
 
@@ -83,7 +84,7 @@ def tell_of_outbox(outbox: Outbox) -> None:
     if not (onlookers := _onlookers()):
         return
     try:
-        undelivered = outbox.undelivered_alerts()
+        undelivered = outbox.undelivered()
     except HeadraceError as error:
         log.warning("the waiting alerts could not be counted: %s", error)
         return

@@ -11,7 +11,7 @@ from typing import Protocol, TextIO
 
 from headrace.options.choices import ProgressStyle
 from headrace.reading.inputs import Input
-from headrace.storage.interface import Counts
+from headrace.storage.records import Counts
 
 __all__ = ["Progress", "Quiet", "progress_for"]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from headrace.observability.stages import RunFacts, Silent
 from headrace.report import Report
-from headrace.storage.interface import Committed, Counts, Slice
+from headrace.storage.records import Committed, Counts, Slice
 from headrace.storage.spans import Span
 
 __all__ = ["Batch", "Memory", "Recorder"]

@@ -32,7 +32,7 @@ from typing import Protocol
 from headrace.options.flag import Decision
 from headrace.reading.chunk import Chunk
 from headrace.report import Report
-from headrace.storage.interface import Address, Committed, Slice
+from headrace.storage.records import Address, Committed, Slice
 from headrace.storage.spans import Span, Stage, Stopwatch
 
 __all__ = ["Listener", "PoolHealth", "RunFacts", "Silent", "StageTotal", "Stages"]

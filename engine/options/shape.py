@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 from headrace.options.choices import StrategyName
-from headrace.storage.interface import Existing
+from headrace.storage.records import Existing
 
 __all__ = ["SEQUENTIAL", "STRATEGIES", "Shape", "parallel_shape", "share_of_memory"]
 

@@ -29,7 +29,8 @@ from headrace.profiling.history import History
 from headrace.profiling.site import histories_in
 from headrace.reading.fetch.guard import Doors
 from headrace.storage import open_store, safe_url
-from headrace.storage.providers import ProviderState, ProviderStore
+from headrace.storage.providers import ProviderState
+from headrace.storage.store import Store
 
 __all__ = ["examine_settings"]
 
@@ -60,11 +61,11 @@ def examine_settings(file: str) -> Iterator[CheckResult]:
             yield from _live(store, settings)
 
 
-def _live(store: ProviderStore, settings: Settings) -> Iterator[CheckResult]:
+def _live(store: Store, settings: Settings) -> Iterator[CheckResult]:
     try:
         yield _clock(store)
         yield _privileges(store, settings)
-        states, held = store.provider_states(), store.claimed_providers()
+        states, held = store.providers.states(), store.providers.claimed()
         grown = histories_in(store, settings.database, [one.name for one in settings.providers])
     except HeadraceError as error:
         yield failed("database", error)
@@ -76,8 +77,8 @@ def _live(store: ProviderStore, settings: Settings) -> Iterator[CheckResult]:
         yield from _state(provider, states.get(provider.name), held.get(provider.name))
 
 
-def _clock(store: ProviderStore) -> CheckResult:
-    server = store.server_now()
+def _clock(store: Store) -> CheckResult:
+    server = store.checks.server_now()
     if server is None:
         return CheckResult("clock skew", "ok", "none: the database goes by this machine's clock")
     skew = (server - datetime.now(UTC)).total_seconds()
@@ -88,9 +89,9 @@ def _clock(store: ProviderStore) -> CheckResult:
     return CheckResult("clock skew", "warning", seen, cure)
 
 
-def _privileges(store: ProviderStore, settings: Settings) -> CheckResult:
+def _privileges(store: Store, settings: Settings) -> CheckResult:
     revised = {one.table for one in settings.providers if one.options.revisions == "update"}
-    lacking = store.lacking_privileges(
+    lacking = store.checks.lacking_privileges(
         sorted({one.table for one in settings.providers}), sorted(revised), prunes=settings.keep_alerts is not None
     )
     if not lacking:
@@ -100,7 +101,7 @@ def _privileges(store: ProviderStore, settings: Settings) -> CheckResult:
     )
 
 
-def _contract(store: ProviderStore, provider: Provider, known: Collection[str]) -> Iterator[CheckResult]:
+def _contract(store: Store, provider: Provider, known: Collection[str]) -> Iterator[CheckResult]:
     check = f"provider {provider.name}"
     try:
         differences = contract_differences(store, provider.table, provider.options)
@@ -117,7 +118,7 @@ def _contract(store: ProviderStore, provider: Provider, known: Collection[str]) 
         yield from _owners(store, provider, known)
 
 
-def _owners(store: ProviderStore, provider: Provider, known: Collection[str]) -> Iterator[CheckResult]:
+def _owners(store: Store, provider: Provider, known: Collection[str]) -> Iterator[CheckResult]:
     """Whether the table's events are all of providers that the file, whose providers are `known`, has no more."""
     contract = stored_contract(store, provider.table)
     others = others_events(store, provider.table, contract, provider.name)
@@ -126,7 +127,7 @@ def _owners(store: ProviderStore, provider: Provider, known: Collection[str]) ->
         yield CheckResult(f"provider {provider.name}", "warning", told_of_others(provider.name, others), cure)
 
 
-def _rules(store: ProviderStore, provider: Provider) -> Iterator[CheckResult]:
+def _rules(store: Store, provider: Provider) -> Iterator[CheckResult]:
     """Whether alert rules and version column can be what they are with the columns that the table has."""
     check, options = f"provider {provider.name}", provider.options
     try:
@@ -134,9 +135,9 @@ def _rules(store: ProviderStore, provider: Provider) -> Iterator[CheckResult]:
     except HeadraceError as error:
         yield failed(check, error)
         return
-    stored = store.pinned_contract(provider.table)
+    stored = store.ledger.pinned_contract(provider.table)
     try:
-        schema = store.table_schema(provider.table)
+        schema = store.tables.schema(provider.table)
     except HeadraceError:
         return  # said of the contract already
     if schema is None or stored is None:

@@ -64,7 +64,7 @@ class Claims:
             began = time.monotonic()
             try:
                 with open_store(self._url) as store:
-                    held = store.renew_claims(self._holder, self._seconds)
+                    held = store.providers.renew(self._holder, self._seconds)
             except HeadraceError as error:
                 log.warning("the claims on providers could not be renewed: %s", error.what)
                 continue

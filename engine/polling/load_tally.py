@@ -18,7 +18,7 @@ import psutil
 
 from headrace.observability.stages import Silent, StageTotal
 from headrace.report import Report
-from headrace.storage.past_loads import PastLoad
+from headrace.storage.providers import PastLoad
 from headrace.storage.spans import Span
 
 __all__ = ["LoadTally"]

@@ -15,9 +15,8 @@ from headrace.polling.schedule import next_poll
 from headrace.polling.sources import Delivery, describe
 from headrace.report import Report
 from headrace.storage.beliefs import LONGEST_WAIT
-from headrace.storage.interface import Counts
-from headrace.storage.providers import ProviderState
-from headrace.storage.witnesses import Witness
+from headrace.storage.providers import ProviderState, Witness
+from headrace.storage.records import Counts
 
 __all__ = ["Loaded", "Poll", "PollOutcome", "Round", "after_delivery", "after_failure", "not_polled"]
 

@@ -45,8 +45,7 @@ from headrace.report import Report
 from headrace.runtime.reopening import Renewed
 from headrace.runtime.scratch import scratch_folder
 from headrace.storage import open_store
-from headrace.storage.providers import ProviderState
-from headrace.storage.witnesses import MOST, Witness
+from headrace.storage.providers import MOST, ProviderState, Witness
 
 __all__ = ["Clock", "Service", "SystemClock", "serve"]
 
@@ -142,7 +141,7 @@ class Service:
     def __enter__(self) -> Self:
         with ExitStack() as opened:
             self._store = opened.enter_context(open_store(self._settings.database))
-            self._store.prepare_ledger()
+            self._store.ledger.prepare()
             self._session = opened.enter_context(
                 Session(self._store, self._settings.parallel, keep=True, one_command=True)
             )
@@ -157,9 +156,9 @@ class Service:
     def round(self) -> Round:
         """Poll every provider that is due, once. Raises `StoreError` if their states cannot be read or written."""
         if not self._store.is_in_place():
-            self._store.prepare_ledger()  # another file lies there now
+            self._store.ledger.prepare()  # another file lies there now
         now, began = self._clock.now(), monotonic()
-        states = self._store.provider_states()
+        states = self._store.providers.states()
         active = [one for one in self._providers if one.active]
         due = [one for one in active if self._wanted.force or is_due(states.get(one.name), one.pace, now)]
         claimed = self._claim(due, states, now)
@@ -171,7 +170,7 @@ class Service:
             polls += self._poll_all(chosen, claimed, now)
         self._prune(now)
         if any(one.options.alerts for one in active):
-            tell_of_outbox(self._store)
+            tell_of_outbox(self._store.outbox)
         order = {one.name: number for number, one in enumerate(self._providers)}
         ordered = tuple(sorted(polls, key=lambda poll: order[poll.provider]))
         return Round(now, ordered, monotonic() - began)
@@ -183,7 +182,7 @@ class Service:
             return
         self._pruned = now
         try:
-            log.info("%d delivered alerts deleted", self._store.prune_alerts(keep))
+            log.info("%d delivered alerts deleted", self._store.outbox.prune(keep))
         except HeadraceError as error:
             log.warning("old alerts could not be deleted: %s", error)
 
@@ -194,9 +193,9 @@ class Service:
             return {}
         names, lease = [one.name for one in due], self._settings.lease
         if self._wanted.force:
-            return self._store.claim_providers(names, self._holder, lease, due=None)
+            return self._store.providers.claim(names, self._holder, lease, due=None)
         believed = {one.name: horizon(states[one.name], one.pace, now) for one in due if one.name in states}
-        return self._store.claim_providers(names, self._holder, lease, due=now, believed=believed)
+        return self._store.providers.claim(names, self._holder, lease, due=now, believed=believed)
 
     def _poll_all(self, chosen: Sequence[Provider], states: dict[str, ProviderState], now: datetime) -> list[Poll]:
         """Poll the `chosen`, claimed as `states`; whatever happens, what became of them is saved, and let go."""
@@ -208,7 +207,7 @@ class Service:
                     polls.append(poll)
                     states[poll.provider] = state
             finally:
-                written = self._store.save_providers(states.values(), self._holder)
+                written = self._store.providers.save(states.values(), self._holder)
         for name in sorted(set(states) - written):
             log.warning("%s was taken over by another host while it was polled here", name)
         return polls
@@ -293,7 +292,7 @@ class Service:
         met, ids = found
         try:
             if report.rejected:
-                ids = b"".join(self._store.held(provider.table, ids))
+                ids = b"".join(self._store.events.held(provider.table, ids))
             newest = versions(self._store, provider, ids)
         except HeadraceError as error:  # what was loaded is loaded: the next poll reads it once more
             log.debug("nobody bears witness to %s: %s", provider.name, error)

@@ -21,8 +21,8 @@ from headrace.errors import RetryableStoreError, StoreError
 from headrace.polling.config_file import Provider
 from headrace.polling.sources import describe
 from headrace.storage.held import HeldRows
-from headrace.storage.providers import ProviderState, ProviderStore
-from headrace.storage.witnesses import Witness
+from headrace.storage.providers import ProviderState, Witness
+from headrace.storage.store import Store
 
 __all__ = ["believed", "versions"]
 
@@ -30,9 +30,7 @@ log = logging.getLogger("headrace.run")
 ID_BYTES = 16
 
 
-def believed(
-    store: ProviderStore, providers: Sequence[Provider], states: Mapping[str, ProviderState]
-) -> frozenset[str]:
+def believed(store: Store, providers: Sequence[Provider], states: Mapping[str, ProviderState]) -> frozenset[str]:
     """The names of those of `providers` whose last delivery need not be read again while it is the same.
 
     Raises `RetryableStoreError` where the database cannot be asked.
@@ -49,7 +47,7 @@ def _has_word(provider: Provider, state: ProviderState) -> bool:
     return said is not None and state.description == describe(provider)
 
 
-def versions(store: ProviderStore, provider: Provider, ids: bytes) -> str | None:
+def versions(store: Store, provider: Provider, ids: bytes) -> str | None:
     """A digest of the versions that the table has of the events `ids`, for a provider whose rows take newer ones.
 
     A table of an older day has the events, and not the newest versions of them.
@@ -58,10 +56,10 @@ def versions(store: ProviderStore, provider: Provider, ids: bytes) -> str | None
     if provider.options.revisions != "update" or column is None:
         return None
     try:
-        schema = store.table_schema(provider.table, keyed=False)
+        schema = store.tables.schema(provider.table, keyed=False)
         if schema is None or column not in schema.names:
             return None
-        found = store.rows(provider.table, pa.schema([schema.field(column)]), ids=_cut(ids)) if ids else ()
+        found = store.events.rows(provider.table, pa.schema([schema.field(column)]), ids=_cut(ids)) if ids else ()
         rows = [pair for block in found for pair in _versions_in(block, column)]
     except RetryableStoreError:
         raise
@@ -77,11 +75,11 @@ def _versions_in(block: HeldRows, column: str) -> Iterator[bytes]:
         yield row.tobytes() + repr(values.shown(at)).encode()
 
 
-def _held(store: ProviderStore, loaded: Mapping[str, Provider], states: Mapping[str, ProviderState]) -> frozenset[str]:
+def _held(store: Store, loaded: Mapping[str, Provider], states: Mapping[str, ProviderState]) -> frozenset[str]:
     """Those of `loaded` of whom the table has every event that it is asked for."""
     if not loaded:
         return frozenset()
-    found = store.witnesses(loaded)
+    found = store.providers.witnesses(loaded)
     asked: defaultdict[str, list[Witness]] = defaultdict(list)
     for name, provider in loaded.items():
         witness = found.get(name)
@@ -92,12 +90,14 @@ def _held(store: ProviderStore, loaded: Mapping[str, Provider], states: Mapping[
     return frozenset(name for table, some in asked.items() for name in _complete(store, table, some))
 
 
-def _complete(store: ProviderStore, table: str, witnesses: Sequence[Witness]) -> list[str]:
+def _complete(store: Store, table: str, witnesses: Sequence[Witness]) -> list[str]:
     ids = {one.provider: set(_cut(one.ids)) for one in witnesses}
     wanted: set[bytes] = set().union(*ids.values())
     try:
         held = (
-            {one for block in store.held(table, b"".join(sorted(wanted))) for one in _cut(block)} if wanted else set()
+            {one for block in store.events.held(table, b"".join(sorted(wanted))) for one in _cut(block)}
+            if wanted
+            else set()
         )
     except RetryableStoreError:
         raise

@@ -22,7 +22,8 @@ from headrace.options.load import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract
 from headrace.profiling.sample import Sample
 from headrace.reading.inputs import ReadOptions, open_inputs
-from headrace.storage.interface import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Store
+from headrace.storage.records import EVENT_ID, PROVIDER, RESERVED_COLUMNS
+from headrace.storage.store import Store
 from headrace.storage.trial.evidence import refuses_again, some_rows
 
 __all__ = ["Criterion", "examine_ids", "examine_key"]

@@ -33,7 +33,7 @@ from headrace.profiling.model import (
     sequential_seconds,
     threads,
 )
-from headrace.storage.past_loads import PastLoad
+from headrace.storage.providers import PastLoad
 
 __all__ = ["LEAST", "Growth", "History", "Site", "histories"]
 

@@ -40,7 +40,7 @@ from headrace.report import Report
 from headrace.runtime.scratch import scratch_folder
 from headrace.storage import open_store, safe_url
 from headrace.storage.digest import Digest
-from headrace.storage.interface import Store
+from headrace.storage.store import Store
 from headrace.storage.trial.gauge import Gauged, Server, gauge
 from headrace.storage.trial.place import Trial, trial
 
@@ -88,12 +88,12 @@ class _RealTable:
         if not is_there(options.to):
             return None
         with open_store(options.to) as store:
-            present = store.table_schema(table)
+            present = store.tables.schema(table)
             if present is None:
                 return None
             contract = None
             with suppress(StoreError):  # a table of the user's own, and no ledger yet
-                contract = store.pinned_contract(table)
+                contract = store.ledger.pinned_contract(table)
             if contract is not None:
                 require_pinned_types(table, Contract.from_json(contract), present)
                 require_own_events(store, table, Contract.from_json(contract), options)
@@ -211,11 +211,11 @@ class _Profiling:
         """A place in which the table knows what the real one knows of the input."""
         with trial(self._options.to) as place:
             with open_store(place.url) as store:
-                store.prepare_ledger()
+                store.ledger.prepare()
                 if self._real is not None:
                     place.seed(self._table, known)
                     if self._real.contract is not None:
-                        store.pin_contract(self._table, self._real.contract)
+                        store.ledger.pin_contract(self._table, self._real.contract)
             yield place
 
     def _run(self, url: str, name: str, sample: Sample, workers: int | None) -> Trialled:
@@ -227,7 +227,7 @@ class _Profiling:
         # a sample ends with a chunk, which must be the same one in both modes
         options = replace(options, table=self._table, read=replace(options.read, even=not sample.is_everything))
         with open_store(url) as store:
-            store.prepare_ledger()
+            store.ledger.prepare()
             settled = in_stored_timezone(store, self._table, options)
             server, meter = Server(url, name), Meter()
             recorder = _Watched(server)
@@ -289,7 +289,7 @@ class _Watched(Recorder):
 
 def _digest(store: Store, table: str) -> Digest:
     found = Digest()
-    for packed in store.fetch_ids(table):
+    for packed in store.events.fetch_ids(table):
         found += Digest.of_packed(packed)
     return found
 

@@ -18,7 +18,7 @@ from headrace.execution.crew import ProcessCrew
 from headrace.profiling.history import History, Site, histories
 from headrace.profiling.usage import cores
 from headrace.runtime.scratch import scratch_folder
-from headrace.storage.providers import ProviderStore
+from headrace.storage.store import Store
 
 __all__ = ["histories_in"]
 
@@ -27,13 +27,13 @@ ROUND_TRIPS = 3  # of a transaction with one question
 _HERE = {None, "", "localhost", "127.0.0.1", "::1"}
 
 
-def histories_in(store: ProviderStore, url: str, providers: Sequence[str] | None) -> list[History]:
+def histories_in(store: Store, url: str, providers: Sequence[str] | None) -> list[History]:
     """What is kept in `store`, the database at `url`, of `providers` (``None``: of all)."""
-    loads = store.past_loads(providers)
+    loads = store.providers.past_loads(providers)
     return histories(loads, _place(store, url)) if loads else []
 
 
-def _place(store: ProviderStore, url: str) -> Site:
+def _place(store: Store, url: str) -> Site:
     """Where loads run, as far as a few questions tell."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -43,15 +43,15 @@ def _place(store: ProviderStore, url: str) -> Site:
     return Site(cores(), _round_trip(store), database_here=here, writers=None, start=_seconds_to_start)
 
 
-def _round_trip(store: ProviderStore) -> float:
+def _round_trip(store: Store) -> float:
     """Seconds to the database and back, by a question that costs nothing."""
-    store.server_now()
+    store.checks.server_now()
     return statistics.median(_timed(store) for _ in range(PINGS)) / ROUND_TRIPS
 
 
-def _timed(store: ProviderStore) -> float:
+def _timed(store: Store) -> float:
     began = time.perf_counter()
-    store.server_now()
+    store.checks.server_now()
     return time.perf_counter() - began
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.storage.interface import Address
+from headrace.storage.records import Address
 from headrace.storage.rejects import Reject
 
 __all__ = ["Chunk"]

@@ -40,7 +40,7 @@ from headrace.reading.typed_blocks import TypedBlock, TypedBlocks, joined
 from headrace.reading.types.cast import Caster, canonical_type, connect, plain
 from headrace.reading.types.cast_sql import logical_name
 from headrace.reading.types.inference import SampledColumn, infer
-from headrace.storage.interface import Address
+from headrace.storage.records import Address
 
 if TYPE_CHECKING:
     import duckdb

@@ -11,17 +11,24 @@ is asked only of a table whose relation says that there may be any.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import sqlalchemy as sa
 from psycopg import sql
 
-from headrace.storage.interface import EVENT_ID, PROVIDER, RECEIPT
-from headrace.storage.postgres.one_message import Rows, Statement
-from headrace.storage.sql.facts import Column, Facts, Keyless, Watcher
+from headrace.errors import SchemaError
+from headrace.storage.postgres.one_message import Driver, Rows, Statement, driver_of, together
+from headrace.storage.records import EVENT_ID, PROVIDER, RECEIPT, StatementHook
+from headrace.storage.sql.facts import Column, Facts, Keyless, Watcher, require_fit
 from headrace.storage.sql.limits import limit_of
+from headrace.storage.sql.stored_forms import DECLARED_IN_POSTGRES, StoredForms, forms_of_postgres
+from headrace.storage.sql.whole_rows import RowForm, form_of_postgres
 
-__all__ = ["Look", "adding", "facts_of", "inserted_into", "lock_of", "look_at", "watchers_of"]
+__all__ = ["Look", "PostgresCatalogue", "adding", "inserted_into", "lock_of", "look_at"]
+
+NAME_BYTES = 63
 
 Ask = Callable[[Statement], Rows]
 
@@ -116,6 +123,68 @@ class Look(NamedTuple):
         return bool(self.relation[2])
 
 
+class PostgresCatalogue:
+    """PostgreSQL's catalogue (`headrace.storage.sql.tables.Catalogue`). What is as it was is not read anew."""
+
+    def __init__(self, say: StatementHook) -> None:
+        self.facts: dict[str, Facts] = {}
+        self._say = say
+        self._looks: dict[str, tuple[Look, Rows]] = {}
+
+    def reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> Facts | None:
+        """What `table` is like; ``None`` if absent."""
+        if len(table.encode()) > NAME_BYTES:
+            raise SchemaError(
+                f"the table's name has {len(table.encode())} bytes, PostgreSQL cuts it at {NAME_BYTES}",
+                where=table,
+                hint="choose a shorter --table",
+            )
+        driver = driver_of(connection)
+        answers = together(driver, look_at(table), self._say)
+        if not answers[0]:
+            return None
+        facts = self.learned(driver, table, answers)
+        require_fit(table, facts, partial(adding, table), keyed=keyed)
+        return facts
+
+    def learned(self, driver: Driver, table: str, answers: Sequence[Rows]) -> Facts:
+        """What the answers to `look_at` mean."""
+        (relation,), columns, keys = answers
+        look = Look(relation, tuple(columns), tuple(keys))
+
+        def ask(statement: Statement) -> Rows:
+            return together(driver, [statement], self._say)[0]
+
+        acting = ask(_watchers_of(table)) if look.crowded else []
+        if table not in self.facts or self._looks.get(table) != (look, acting):
+            self.facts[table] = _facts_of(table, look, acting, ask)
+            self._looks[table] = (look, acting)
+        return self.facts[table]
+
+    def require_names(self, table: str, columns: Sequence[str]) -> None:
+        """Raise `SchemaError` for a name that PostgreSQL would cut."""
+        for name in columns:
+            if len(name.encode()) > NAME_BYTES:
+                raise SchemaError(
+                    f"the column's name has {len(name.encode())} bytes, PostgreSQL cuts it at {NAME_BYTES}",
+                    where=f"{table}, column {name}",
+                    hint="rename it with --select",
+                )
+
+    def stored_forms(self, connection: sa.Connection, table: str) -> StoredForms:
+        """By the types as they were declared."""
+        return forms_of_postgres(_declared(connection, table))
+
+    def row_form(self, connection: sa.Connection, table: str) -> RowForm:
+        """By the types as they were declared."""
+        return form_of_postgres(_declared(connection, table))
+
+
+def _declared(connection: sa.Connection, table: str) -> Sequence[Any]:
+    name = sql.Identifier(table).as_string(None)  # a value here: SQLAlchemy would double a per cent sign in it
+    return connection.execute(DECLARED_IN_POSTGRES, {"table": name}).all()
+
+
 def lock_of(table: str) -> Statement:
     """Keep the table as it is until the transaction ends; it may be written to by everybody."""
     return Statement(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(sql.Identifier(table)))
@@ -126,7 +195,7 @@ def look_at(table: str) -> list[Statement]:
     return [_about(text, table) for text in (_RELATION, _COLUMNS, _KEYS)]
 
 
-def watchers_of(table: str) -> Statement:
+def _watchers_of(table: str) -> Statement:
     """The statement that names who may act on the table's rows."""
     return _about(_WATCHERS, table)
 
@@ -136,7 +205,7 @@ def inserted_into(table: str) -> Statement:
     return _about(_INSERTED, table)
 
 
-def facts_of(table: str, look: Look, acting: Rows, ask: Ask) -> Facts:
+def _facts_of(table: str, look: Look, acting: Rows, ask: Ask) -> Facts:
     """What the catalogue's rows about `table` mean; `ask` is for types that are not PostgreSQL's own."""
     named = _named({row[2] for row in look.columns} - {*_TYPES, _NUMERIC}, ask)
     columns = [_column(row, named) for row in look.columns]

@@ -10,7 +10,13 @@ import psycopg
 import sqlalchemy as sa
 from psycopg.conninfo import make_conninfo
 
-__all__ = ["CONNECTION_DEFAULTS", "conninfo_for", "conninfo_of", "how_to_connect", "read_dates", "replace_the_dead"]
+from headrace.errors import RetryableStoreError
+from headrace.storage.postgres.dialect import PostgresDialect
+from headrace.storage.records import StatementHook
+from headrace.storage.sql.database import Database
+from headrace.storage.sql.failures import refused
+
+__all__ = ["CONNECTION_DEFAULTS", "conninfo_for", "conninfo_of", "how_to_connect", "postgres_database"]
 
 CONNECTION_DEFAULTS: dict[str, str | int] = {
     "application_name": "headrace",
@@ -30,6 +36,38 @@ that expects Latin-1 would take it for that without a word."""
 PING_SECONDS = 2  # the least that libpq takes
 IDLE_SECONDS = 5.0  # a connection that was used since then is not asked whether its server is still there
 _USED = "headrace_used"  # where the pool keeps when a connection was used last
+
+
+def postgres_database(url: sa.URL, shown: str, on_statement: StatementHook | None) -> Database:
+    """The database at `url`, which is reached now: one that cannot be is said at once, not at the first chunk.
+
+    Raises `StoreError`.
+    """
+    engine = sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        isolation_level="READ COMMITTED",
+        hide_parameters=True,  # a traceback is no place for the user's rows
+        connect_args=how_to_connect(url),
+    )
+    _read_dates(engine)
+    _replace_the_dead(engine)
+    database = Database(engine, shown, PostgresDialect(), on_statement)
+    try:
+        _reach(database)
+    except RetryableStoreError as error:
+        why = refused(error, conninfo_of(engine))
+        if isinstance(why, RetryableStoreError):
+            raise why from error
+        try:
+            _reach(database)  # it may have come up between the two
+        except RetryableStoreError:
+            raise why from error
+    return database
+
+
+def _reach(database: Database) -> None:
+    with database.reading():
+        pass
 
 
 def how_to_connect(url: sa.URL) -> dict[str, Any]:
@@ -59,7 +97,7 @@ def _left_alone(url: sa.URL) -> dict[str, str | int]:
     return {name: value for name, value in CONNECTION_DEFAULTS.items() if name not in url.query}
 
 
-def read_dates(engine: sa.Engine) -> None:
+def _read_dates(engine: sa.Engine) -> None:
     """Have `engine` ask for ISO dates where a role or a database has another ``DateStyle``: psycopg reads no other."""
 
     def ask(driver: Any, _record: object) -> None:
@@ -71,7 +109,7 @@ def read_dates(engine: sa.Engine) -> None:
     sa.event.listen(engine, "connect", ask, insert=True)  # before SQLAlchemy has its own first look
 
 
-def replace_the_dead(engine: sa.Engine) -> None:
+def _replace_the_dead(engine: sa.Engine) -> None:
     """Have `engine` replace a connection that is dead before it is used.
 
     A connection that was idle for long is asked, which costs a round trip. One that was used a moment ago is only

@@ -22,8 +22,7 @@ from psycopg import sql
 
 from headrace.errors import StoreError
 from headrace.storage.held import HeldColumn, HeldRows, decimals
-from headrace.storage.holdings import NO_RECEIPT
-from headrace.storage.interface import EVENT_ID, RECEIPT
+from headrace.storage.records import EVENT_ID, NO_RECEIPT, RECEIPT
 
 __all__ = ["copied_rows", "copy_out"]
 

@@ -16,9 +16,8 @@ from uuid import UUID
 
 from psycopg import sql
 
-from headrace.storage.holdings import NO_RECEIPT
 from headrace.storage.id_sums import PROBE
-from headrace.storage.interface import EVENT_ID, RECEIPT, IdRange, TimeRange
+from headrace.storage.records import EVENT_ID, NO_RECEIPT, RECEIPT, IdRange, TimeRange
 
 __all__ = [
     "ALONG_THE_KEY",

@@ -21,7 +21,9 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
-__all__ = ["BEGIN", "COMMIT", "Cursor", "Rows", "Statement", "alone", "plain", "together"]
+from headrace.errors import StoreError
+
+__all__ = ["BEGIN", "COMMIT", "Cursor", "Driver", "Rows", "Statement", "alone", "driver_of", "plain", "together"]
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 Driver = psycopg.Connection[tuple[Any, ...]]
@@ -38,6 +40,14 @@ class Statement(NamedTuple):
 
 BEGIN = Statement(sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED"))
 COMMIT = Statement(sql.SQL("COMMIT"))
+
+
+def driver_of(connection: sa.Connection) -> Driver:
+    """Psycopg's own connection behind one of SQLAlchemy's."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, psycopg.Connection):
+        raise StoreError(f"SQLAlchemy gave a {type(driver).__name__}, not a psycopg connection")
+    return driver
 
 
 def plain(statement: sa.Insert | sa.Update, dialect: sa.Dialect) -> Statement:

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from psycopg import sql
 
 from headrace.errors import StoreError
-from headrace.storage.interface import EVENT_ID, PROVIDER, RECEIPT
 from headrace.storage.postgres.one_message import Statement
+from headrace.storage.records import EVENT_ID, PROVIDER, RECEIPT
 from headrace.storage.sql.facts import Facts
 
 __all__ = ["FRESH", "astray", "carrying", "meddled", "sent_ids"]

@@ -19,8 +19,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.errors import SchemaError, StoreError
-from headrace.storage.interface import EVENT_ID, PROVIDER, RECEIPT, RESERVED_COLUMNS
 from headrace.storage.postgres.column_widths import narrowed
+from headrace.storage.records import EVENT_ID, PROVIDER, RECEIPT, RESERVED_COLUMNS
 from headrace.storage.sql.limits import Limit
 
 __all__ = ["Column", "Facts", "Keyless", "Watcher", "fitted", "gone", "parted", "require_columns", "require_fit"]

@@ -10,10 +10,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headrace.storage.holdings import LedgerEntry
-from headrace.storage.interface import Address, Counts, Receipt, RunRecord, RunStatus, Slice
+from headrace.storage.records import (
+    Address,
+    Counts,
+    LedgerEntry,
+    Receipt,
+    RunProgress,
+    RunRecord,
+    RunStatus,
+    Slice,
+)
 from headrace.storage.rejects import Reject, StoredReject
-from headrace.storage.runs import RunProgress
 from headrace.storage.sql.schema import RECEIPTS, REJECTS, RUNS
 
 __all__ = [

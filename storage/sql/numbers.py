@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from headrace.errors import StoreError
-from headrace.storage.interface import EVENT_ID, RECEIPT
+from headrace.storage.records import EVENT_ID, RECEIPT
 from headrace.storage.sql.schema import ALERTS, RECEIPTS, REJECTS
 
 __all__ = ["NUMBERED", "NumberTakenError", "catch_up", "give_each_once"]

@@ -6,7 +6,6 @@ has no such clause (SQLAlchemy leaves it out), and needs none: ``BEGIN IMMEDIATE
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -18,98 +17,63 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from headrace.storage.beliefs import LONGEST_WAIT, furthest
-from headrace.storage.interface import EVENT_ID, Slice
 from headrace.storage.outbox import ALERT_COLUMNS, AlertState, Attempt, PrunedState, StoredAlert
+from headrace.storage.records import EVENT_ID, Slice
+from headrace.storage.sql.database import Database, in_blocks
 from headrace.storage.sql.ledger_rows import moment, storable
 from headrace.storage.sql.schema import ALERTS
-from headrace.storage.sql.transactions import Transactions, in_blocks
+from headrace.storage.sql.slice_transaction import SliceTransaction
 
-__all__ = ["SqlOutbox"]
+__all__ = ["Outbox", "raise_alerts"]
 
 A = ALERTS.c
 PRUNED_AT_ONCE = 5_000
 
 
-class SqlOutbox(Transactions, ABC):
-    """The half of a `Store` that keeps alerts."""
+class Outbox:
+    """The part of a store that keeps alerts. Times are by the database server's clock."""
 
-    @abstractmethod
-    def _id(self, event_id: bytes) -> Any:
-        """A packed ID as a value to compare a column of IDs with."""
-
-    @abstractmethod
-    def _now(self) -> Any:
-        """The server's clock, as a value or an SQL expression that goes into a timestamp column."""
-
-    @abstractmethod
-    def _later(self, seconds: float) -> Any:
-        """The server's clock in `seconds`, likewise."""
-
-    @abstractmethod
-    def _insert_alerts(self, connection: sa.Connection, alerts: pa.RecordBatch) -> int:
-        """Insert rows of ``headrace_alerts`` whose keys are not there yet; returns how many those were."""
-
-    # Raising ------------------------------------------------------------------------------------------------------
-
-    def _raise_alerts(
-        self,
-        connection: sa.Connection,
-        piece: Slice,
-        inserted: bytes | None,
-        newer: NDArray[np.int64],
-        receipt_id: int,
-    ) -> int:
-        """Write the alerts of the slice's events that went in (`inserted` are their packed IDs, ``None`` for all), and
-        those of the rows at the positions `newer`, which have taken the table's row.
-        """
-        raised = [(_of_inserted(piece, inserted), False)]
-        if piece.repeats is not None and piece.repeats.alerts is not None and len(newer):
-            every = piece.repeats.alerts
-            of_newer = every.filter(pc.is_in(every.column("at"), value_set=pa.array(newer)))
-            raised.append((of_newer.select(ALERT_COLUMNS.names), True))
-        return sum(
-            self._raise(connection, piece, alerts, receipt_id, revision=revision)
-            for alerts, revision in raised
-            if alerts is not None and alerts.num_rows
-        )
-
-    def _raise(
-        self, connection: sa.Connection, piece: Slice, alerts: pa.RecordBatch, receipt_id: int, *, revision: bool
-    ) -> int:
-        same = {
-            "table_name": piece.table,
-            "provider": piece.provider,
-            "receipt_id": receipt_id,
-            "revision": revision,
-        }
-        columns = dict(zip(alerts.schema.names, alerts.columns, strict=True))
-        constant = {name: pa.repeat(value, alerts.num_rows) for name, value in same.items()}
-        return self._insert_alerts(connection, pa.RecordBatch.from_pydict(columns | constant))
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._dialect = database.dialect
 
     # Delivering ---------------------------------------------------------------------------------------------------
 
-    def claim_alerts(
+    def claim(
         self, lease: str, *, limit: int, seconds: float, table: str | None = None, rules: Sequence[str] = ()
     ) -> list[StoredAlert]:
+        """Lease up to `limit` pending alerts that are due, those due first, to the holder `lease` for `seconds`.
+
+        What is put off or leased for longer than anything reasonable (`headrace.storage.beliefs`) was written under a
+        wrong clock, and is due. No two holders get the same alert before its lease has ended, and none waits for
+        another. Each claim counts as an attempt: an alert that kills whoever sends it is not given out for ever.
+        """
         pending = _chosen(sa.select(A.alert_id), ("pending",), table, rules).order_by(A.next_attempt_at, A.alert_id)
 
         def claim(connection: sa.Connection, when: sa.ColumnElement[bool], most: int) -> list[sa.RowMapping]:
             due = pending.where(when).limit(most).with_for_update(skip_locked=True).cte("due")
             claimed = sa.update(ALERTS).where(A.alert_id.in_(sa.select(due.c.alert_id)))
-            claimed = claimed.values(lease=lease, next_attempt_at=self._later(seconds), attempts=A.attempts + 1)
+            claimed = claimed.values(lease=lease, next_attempt_at=self._dialect.later(seconds), attempts=A.attempts + 1)
             return list(connection.execute(claimed.returning(*ALERTS.columns)).mappings())
 
         def work(connection: sa.Connection) -> list[sa.RowMapping]:
-            found = claim(connection, A.next_attempt_at <= self._now(), limit)
+            found = claim(connection, A.next_attempt_at <= self._dialect.now(), limit)
             if len(found) == limit:
                 return found
             # two ranges of the index, each asked for itself: one condition over both would read all in between
-            far = self._later(furthest(seconds, LONGEST_WAIT))
+            far = self._dialect.later(furthest(seconds, LONGEST_WAIT))
             return found + claim(connection, A.next_attempt_at > far, limit - len(found))
 
-        return sorted(map(_alert_of, self._write(work)), key=lambda one: one.alert_id)
+        return sorted(map(_alert_of, self._database.write(work)), key=lambda one: one.alert_id)
 
-    def settle_attempts(self, lease: str, attempts: Sequence[Attempt]) -> None:
+    def settle(self, lease: str, attempts: Sequence[Attempt]) -> None:
+        """Record what came of alerts claimed as `lease`.
+
+        What was delivered is so even if the lease has ended and another has claimed the alert since; a failure counts
+        only for who still holds it. An alert that was settled otherwise meanwhile is left alone, and so is one that
+        `lease` cannot have held: never given out, only to another, or of another `Attempt.key`. An empty `lease` is
+        for who settles by hand what nobody has claimed.
+        """
         delivered = [one for one in attempts if one.state == "delivered"]
         failed = [one for one in attempts if one.state != "delivered"]
         pending = sa.update(ALERTS).where(A.state == "pending")
@@ -117,26 +81,27 @@ class SqlOutbox(Transactions, ABC):
         ours = (A.lease == lease) | (A.attempts > 1) if lease else sa.true()
 
         def work(connection: sa.Connection) -> None:
-            done = pending.where(ours).values(state="delivered", lease=None, error=None, settled_at=self._now())
+            done = pending.where(ours).values(state="delivered", lease=None, error=None, settled_at=self._dialect.now())
             for alike in _by_key(delivered):
                 connection.execute(done.where(alike))
             for one in failed:
                 (alike,) = _by_key([one])
                 error = None if one.error is None else storable(one.error)
-                settled = self._now() if one.state == "dead" else None
+                settled = self._dialect.now() if one.state == "dead" else None
                 values = {"state": one.state, "error": error, "settled_at": settled}
                 mine = pending.where(alike, A.lease == lease)
-                connection.execute(mine.values(lease=None, next_attempt_at=self._later(one.delay), **values))
+                connection.execute(mine.values(lease=None, next_attempt_at=self._dialect.later(one.delay), **values))
 
-        self._write(work)
+        self._database.write(work)
 
-    def release_alerts(self, lease: str, ids: Sequence[int]) -> None:
+    def release(self, lease: str, ids: Sequence[int]) -> None:
+        """Give back alerts claimed as `lease` and not sent; the claim does not count as an attempt."""
         mine = sa.update(ALERTS).where(A.lease == lease, A.state == "pending")
-        self._change(mine, ids, lease=None, next_attempt_at=self._now(), attempts=A.attempts - 1)
+        self._change(mine, ids, lease=None, next_attempt_at=self._dialect.now(), attempts=A.attempts - 1)
 
     # Looking after ------------------------------------------------------------------------------------------------
 
-    def alerts(
+    def find(
         self,
         *,
         ids: Sequence[int] | None = None,
@@ -145,40 +110,46 @@ class SqlOutbox(Transactions, ABC):
         rules: Sequence[str] = (),
         limit: int | None = None,
     ) -> list[StoredAlert]:
+        """Alerts, oldest first; no states or rules means all of them."""
         chosen = _chosen(sa.select(ALERTS), states, table, rules).order_by(A.alert_id).limit(limit)
         statements = (
             [chosen] if ids is None else [chosen.where(A.alert_id.in_(some)) for some in in_blocks(sorted(ids))]
         )
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             found = [_alert_of(row) for one in statements for row in connection.execute(one).mappings()]
         return found[:limit]
 
-    def alerts_of(self, event_id: bytes) -> list[StoredAlert]:
-        raised = sa.select(ALERTS).where(A.event_id == self._id(event_id)).order_by(A.alert_id)
-        with self._reading() as connection:
+    def of_event(self, event_id: bytes) -> list[StoredAlert]:
+        """The alerts that an event (16 bytes) has raised, oldest first, whatever became of them."""
+        raised = sa.select(ALERTS).where(A.event_id == self._dialect.event_id(event_id)).order_by(A.alert_id)
+        with self._database.reading() as connection:
             return [_alert_of(row) for row in connection.execute(raised).mappings()]
 
-    def count_alerts(self) -> dict[AlertState, int]:
+    def count(self) -> dict[AlertState, int]:
+        """How many alerts there are in each state that any is in."""
         counted = sa.select(A.state, sa.func.count()).group_by(A.state)
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return {state: number for state, number in connection.execute(counted)}  # noqa: C416 - rows are not pairs
 
-    def undelivered_alerts(self) -> dict[AlertState, int]:
+    def undelivered(self) -> dict[AlertState, int]:
+        """How many alerts are pending, and how many dead: quick, whatever the number of those that were delivered."""
         states: tuple[AlertState, ...] = ("pending", "dead")
         counts = [_chosen(sa.select(sa.func.count()), (state,), None, ()).scalar_subquery() for state in states]
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return dict(zip(states, connection.execute(sa.select(*counts)).one(), strict=True))
 
-    def retry_alerts(self, ids: Sequence[int]) -> int:
+    def retry(self, ids: Sequence[int]) -> int:
+        """Make dead or discarded alerts pending and due, with no attempts; returns how many changed."""
         settled = sa.update(ALERTS).where(A.state.in_(("dead", "discarded")))
         again = {"state": "pending", "attempts": 0, "lease": None, "error": None, "settled_at": None}
-        return self._change(settled, ids, next_attempt_at=self._now(), **again)
+        return self._change(settled, ids, next_attempt_at=self._dialect.now(), **again)
 
-    def discard_alerts(self, ids: Sequence[int]) -> int:
+    def discard(self, ids: Sequence[int]) -> int:
+        """Mark pending or dead alerts as discarded; returns how many changed."""
         unsettled = sa.update(ALERTS).where(A.state.in_(("pending", "dead")))
-        return self._change(unsettled, ids, state="discarded", lease=None, settled_at=self._now())
+        return self._change(unsettled, ids, state="discarded", lease=None, settled_at=self._dialect.now())
 
-    def prune_alerts(
+    def prune(
         self,
         seconds: float,
         *,
@@ -186,7 +157,11 @@ class SqlOutbox(Transactions, ABC):
         table: str | None = None,
         rules: Sequence[str] = (),
     ) -> int:
-        old = _chosen(sa.select(A.alert_id), states, table, rules).where(A.settled_at < self._later(-seconds))
+        """Delete alerts that were settled so more than `seconds` ago; returns how many. What is pending or dead stays.
+
+        Many transactions, each of bounded size.
+        """
+        old = _chosen(sa.select(A.alert_id), states, table, rules).where(A.settled_at < self._dialect.later(-seconds))
         some = old.order_by(A.settled_at).limit(PRUNED_AT_ONCE)
         delete = sa.delete(ALERTS).where(A.state.in_(states))  # said again: one may be pending by now
 
@@ -194,16 +169,40 @@ class SqlOutbox(Transactions, ABC):
             return connection.execute(delete.where(A.alert_id.in_(list(connection.scalars(some))))).rowcount
 
         pruned = 0
-        while gone := self._write(work):
+        while gone := self._database.write(work):
             pruned += gone
         return pruned
 
     def _change(self, some: sa.Update, ids: Sequence[int], **values: Any) -> int:
         change = some.values(**values)
         blocks = in_blocks(sorted(ids))
-        return self._write(
+        return self._database.write(
             lambda connection: sum(connection.execute(change.where(A.alert_id.in_(block))).rowcount for block in blocks)
         )
+
+
+def raise_alerts(
+    transaction: SliceTransaction, inserted: bytes | None, newer: NDArray[np.int64], receipt_id: int
+) -> int:
+    """Write the alerts of the slice's events that went in (`inserted` are their packed IDs, ``None`` for all), and of
+    the rows at the positions `newer`, which have taken the table's row; returns how many were not there yet.
+    """
+    piece, raised = transaction.piece, 0
+    if (alerts := _of_inserted(piece, inserted)) is not None and alerts.num_rows:
+        raised += transaction.insert_alerts(_stamped(piece, alerts, receipt_id, revision=False))
+    if piece.repeats is not None and piece.repeats.alerts is not None and len(newer):
+        every = piece.repeats.alerts
+        of_newer = every.filter(pc.is_in(every.column("at"), value_set=pa.array(newer))).select(ALERT_COLUMNS.names)
+        if of_newer.num_rows:
+            raised += transaction.insert_alerts(_stamped(piece, of_newer, receipt_id, revision=True))
+    return raised
+
+
+def _stamped(piece: Slice, alerts: pa.RecordBatch, receipt_id: int, *, revision: bool) -> pa.RecordBatch:
+    """`alerts` with the columns that are the same in all of them."""
+    same = {"table_name": piece.table, "provider": piece.provider, "receipt_id": receipt_id, "revision": revision}
+    columns = dict(zip(alerts.schema.names, alerts.columns, strict=True))
+    return pa.RecordBatch.from_pydict(columns | {name: pa.repeat(of, alerts.num_rows) for name, of in same.items()})
 
 
 def _by_key(attempts: Sequence[Attempt]) -> Iterator[sa.ColumnElement[bool]]:

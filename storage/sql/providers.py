@@ -6,23 +6,28 @@ hosts which ask at the same moment cannot both be told yes.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
 from headrace.storage.beliefs import LONGEST_WAIT, furthest
-from headrace.storage.past_loads import PastLoad, kept_loads, past_load_of, ring_values
-from headrace.storage.providers import ProviderState
+from headrace.storage.providers import PastLoad, ProviderState, Witness
 from headrace.storage.sql import ledger_rows
+from headrace.storage.sql.database import Database
+from headrace.storage.sql.provider_rows import (
+    kept_loads,
+    kept_witnesses,
+    past_load_of,
+    ring_values,
+    witness_of,
+    witness_values,
+)
 from headrace.storage.sql.schema import PAST_LOADS, PROVIDERS, WITNESSES
-from headrace.storage.sql.transactions import Transactions
-from headrace.storage.witnesses import Witness, kept_witnesses, witness_of, witness_values
 
-__all__ = ["ProviderTable"]
+__all__ = ["Providers"]
 
 # a statement has 65,535 parameters at most in PostgreSQL, 32,766 in SQLite; a state has 24
 STATES_IN_A_STATEMENT = 1_000
@@ -32,24 +37,20 @@ _SEEN = ("etag", "last_modified", "content", "description")
 _COLUMNS = PROVIDERS.c
 
 
-class ProviderTable(Transactions):
-    """The half of a `Store` that keeps providers; see `headrace.storage.providers.ProviderStore`."""
+class Providers:
+    """The part of a store that keeps the state of providers."""
 
-    @abstractmethod
-    def _now(self) -> Any:
-        """The server's clock."""
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._dialect = database.dialect
 
-    @abstractmethod
-    def _insert(self, table: sa.Table) -> Any:
-        """An INSERT that can have an ON CONFLICT."""
-
-    def provider_states(self) -> dict[str, ProviderState]:
-        """Every provider's state, by its name."""
-        with self._reading() as connection:
+    def states(self) -> dict[str, ProviderState]:
+        """Every provider's state, by its name. One statement."""
+        with self._database.reading() as connection:
             rows = connection.execute(sa.select(PROVIDERS)).mappings().all()
         return {row["provider"]: _state_of(row) for row in rows}
 
-    def claim_providers(
+    def claim(
         self,
         names: Sequence[str],
         holder: str,
@@ -58,12 +59,17 @@ class ProviderTable(Transactions):
         due: datetime | None,
         believed: Mapping[str, datetime] | None = None,
     ) -> dict[str, ProviderState]:
-        """Claim those that nobody else holds and that are due by `due`; returns their states."""
-        claims = self._insert(PROVIDERS)
+        """Claim providers for `seconds`; returns the states, as they are now, of those that were granted.
+
+        Not granted are those that another holder has, and those whose `next_at` is after `due` (``None``: all are due),
+        unless it is also after what is `believed` of it. A claim of another that reaches further into the future than
+        any (`headrace.storage.beliefs`) is not believed either. One statement.
+        """
+        claims = self._dialect.insert(PROVIDERS)
         free = sa.or_(
             _COLUMNS.held_until.is_(None),
-            _COLUMNS.held_until <= self._now(),
-            _COLUMNS.held_until > self._after(furthest(seconds)),
+            _COLUMNS.held_until <= self._dialect.now(),
+            _COLUMNS.held_until > self._dialect.later(furthest(seconds)),
             _COLUMNS.holder == sa.literal(holder),  # one of our own, whose COMMIT was not answered
         )
         latest, next_at = believed or {}, _COLUMNS.next_at
@@ -71,7 +77,7 @@ class ProviderTable(Transactions):
             free &= sa.or_(next_at.is_(None), next_at <= self._moment(due), next_at > claims.excluded.next_at)
         granted: dict[str, ProviderState] = {}
         for block in _blocks(sorted(set(names))):
-            held = {"holder": holder, "held_until": self._after(seconds)}
+            held = {"holder": holder, "held_until": self._dialect.later(seconds)}
             rows = [{"provider": name, "next_at": self._moment(latest.get(name)), **held} for name in block]
             claim = claims.values(rows).on_conflict_do_update(
                 index_elements=["provider"],
@@ -81,29 +87,38 @@ class ProviderTable(Transactions):
             granted |= {row["provider"]: _state_of(row) for row in self._rows(claim.returning(PROVIDERS))}
         return granted
 
-    def renew_claims(self, holder: str, seconds: float) -> set[str]:
-        """Prolong what `holder` has; returns it."""
-        renew = sa.update(PROVIDERS).where(_COLUMNS.holder == holder).values(held_until=self._after(seconds))
+    def renew(self, holder: str, seconds: float) -> set[str]:
+        """Prolong all claims of `holder` to `seconds` from now, also lapsed ones that nobody has taken since; returns
+        what it still holds. One statement.
+        """
+        renew = sa.update(PROVIDERS).where(_COLUMNS.holder == holder).values(held_until=self._dialect.later(seconds))
         return {row["provider"] for row in self._rows(renew.returning(_COLUMNS.provider))}
 
-    def save_providers(self, states: Collection[ProviderState], holder: str) -> set[str]:
-        """Write `states`, where `holder` still has them, and let them go; with them what their loads took."""
+    def save(self, states: Collection[ProviderState], holder: str) -> set[str]:
+        """Write `states` and end their claims, except where another holder has taken over; returns the names written.
+
+        One statement, and if there were any loads, one more for what they took and one for what they met.
+        """
         written: set[str] = set()
         for block in _blocks(sorted(states, key=lambda state: state.provider)):
-            save = self._insert(PROVIDERS).values([self._values(state) for state in block])
+            save = self._dialect.insert(PROVIDERS).values([self._values(state) for state in block])
             # written by ourselves already is what a COMMIT without an answer leaves behind
             ours = (_COLUMNS.holder == holder) | (
                 _COLUMNS.holder.is_(None) & _COLUMNS.polled_at.is_not_distinct_from(save.excluded.polled_at)
             )
             every = {column.name: save.excluded[column.name] for column in PROVIDERS.columns if not column.primary_key}
             save = save.on_conflict_do_update(index_elements=["provider"], set_=every, where=ours)
-            written |= self._write(partial(self._save_in, save=save.returning(_COLUMNS.provider), states=block))
+            written |= self._database.write(
+                partial(self._save_in, save=save.returning(_COLUMNS.provider), states=block)
+            )
         return written
 
     def _save_in(self, connection: sa.Connection, save: Any, states: Sequence[ProviderState]) -> set[str]:
         written = {row["provider"] for row in connection.execute(save).mappings()}
         ours = [state for state in states if state.provider in written]
-        loads = [ring_values(one.load, self._stored(one.load.polled_at)) for one in ours if one.load is not None]
+        loads = [
+            ring_values(one.load, self._dialect.moment(one.load.polled_at)) for one in ours if one.load is not None
+        ]
         self._put(connection, PAST_LOADS, loads)
         self._put(connection, WITNESSES, [witness_values(one.witness) for one in ours if one.witness is not None])
         return written
@@ -111,34 +126,36 @@ class ProviderTable(Transactions):
     def _put(self, connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
         """Write `rows`, each in the place of the one with its key."""
         if rows:
-            put = self._insert(table).values(rows)
+            put = self._dialect.insert(table).values(rows)
             keys = [column.name for column in table.primary_key]
             others = {column.name: put.excluded[column.name] for column in table.columns if column.name not in keys}
             connection.execute(put.on_conflict_do_update(index_elements=keys, set_=others))
 
     def witnesses(self, providers: Collection[str]) -> dict[str, Witness]:
-        """What the last loads of `providers` met."""
+        """What the last loads of `providers` met, by their names. One statement."""
         found: dict[str, Witness] = {}
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             for block in _blocks(sorted(providers)):
                 rows = connection.execute(kept_witnesses(block)).mappings()
                 found |= {row["provider"]: witness_of(row) for row in rows}
         return found
 
     def past_loads(self, providers: Collection[str] | None = None) -> list[PastLoad]:
-        """What the last loads took, by provider, the oldest first."""
-        with self._reading() as connection:
+        """What the last loads of `providers` (``None``: of all) took, by provider, the oldest first. One statement."""
+        with self._database.reading() as connection:
             return [past_load_of(row) for row in connection.execute(kept_loads(providers)).mappings()]
 
-    def claimed_providers(self) -> Mapping[str, str]:
-        """Who holds which provider at this moment."""
-        lasting = (_COLUMNS.held_until > self._now()) & (_COLUMNS.held_until <= self._after(furthest(0, LONGEST_WAIT)))
+    def claimed(self) -> Mapping[str, str]:
+        """Who holds which provider at this moment. One statement."""
+        lasting = (_COLUMNS.held_until > self._dialect.now()) & (
+            _COLUMNS.held_until <= self._dialect.later(furthest(0, LONGEST_WAIT))
+        )
         held = sa.select(_COLUMNS.provider, _COLUMNS.holder).where(lasting)
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return {row["provider"]: row["holder"] for row in connection.execute(held).mappings()}
 
     def _rows(self, statement: Any) -> Sequence[sa.RowMapping]:
-        return self._write(lambda connection: connection.execute(statement).mappings().all())
+        return self._database.write(lambda connection: connection.execute(statement).mappings().all())
 
     def _values(self, state: ProviderState) -> dict[str, Any]:
         return {
@@ -153,21 +170,8 @@ class ProviderTable(Transactions):
         }
 
     def _moment(self, moment: datetime | None) -> datetime | str | None:
-        """`_stored`, where there may be none."""
-        return None if moment is None else self._stored(moment)
-
-    def _stored(self, moment: datetime) -> datetime | str:
-        """`moment` as the database keeps it: SQLite as UTC text."""
-        if self._engine.dialect.name == "postgresql":
-            return moment
-        return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
-
-    def _after(self, seconds: float) -> Any:
-        """`seconds` from now by the server's clock."""
-        span = timedelta(seconds=seconds)
-        if self._engine.dialect.name == "postgresql":
-            return sa.func.now() + sa.literal(span, sa.Interval())
-        return self._moment(datetime.now(UTC) + span)
+        """`moment` as the database keeps it, where there is one."""
+        return None if moment is None else self._dialect.moment(moment)
 
 
 def _state_of(row: sa.RowMapping) -> ProviderState:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,49 +9,23 @@ from typing import Any
 import sqlalchemy as sa
 
 from headrace.errors import SettledError
-from headrace.storage.interface import Slice
+from headrace.storage.records import DifferingRow, Slice
 from headrace.storage.rejects import Reject, RejectStage, RejectState, StoredReject
-from headrace.storage.repeats import DifferingRow
 from headrace.storage.sql import ledger_rows
+from headrace.storage.sql.database import Database, in_blocks
 from headrace.storage.sql.schema import REJECTS
-from headrace.storage.sql.transactions import Transactions, in_blocks
+from headrace.storage.sql.slice_transaction import SliceTransaction
 
-__all__ = ["SqlRejects"]
+__all__ = ["Rejects", "keep_rejects"]
 
 
-class SqlRejects(Transactions, ABC):
-    """The half of a `Store` that keeps rejects."""
+class Rejects:
+    """The part of a store that keeps rejects."""
 
-    @abstractmethod
-    def _now(self) -> Any:
-        """The server's clock, as a value or an SQL expression that goes into a timestamp column."""
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    @abstractmethod
-    def _insert_rejects(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None: ...
-
-    def _keep_rejects(
-        self, connection: sa.Connection, piece: Slice, receipt_id: int, differences: Sequence[DifferingRow]
-    ) -> None:
-        revisions = [piece.repeats.reject(one) for one in differences] if piece.repeats else []
-        if rejects := [*piece.rejects, *revisions]:
-            with self._watch.stage("commit.rejects", rows=len(rejects)):
-                rows = [ledger_rows.reject_values(piece, _again(piece, reject), receipt_id) for reject in rejects]
-                self._insert_rejects(connection, rows)
-        if piece.replayed:
-            self._settle_replayed(connection, piece)
-
-    def _settle_replayed(self, connection: sa.Connection, piece: Slice) -> None:
-        """Mark the rejects that the slice replays. Raises `SettledError` unless all of them were kept."""
-        numbers = [one.reject_id for one in piece.replayed.values()]
-        settled = self._settle_rejects(connection, numbers, "replayed")
-        if settled != len(numbers):
-            raise SettledError(
-                f"{len(numbers) - settled:,} of {len(numbers):,} rejects were replayed or discarded meanwhile",
-                where=f"{self._url}, table {piece.table}",
-                hint="run the same command again: it takes those that are still kept",
-            )
-
-    def rejects(
+    def find(
         self,
         *,
         table: str | None = None,
@@ -62,9 +35,10 @@ class SqlRejects(Transactions, ABC):
         stage: RejectStage | None = None,
         limit: int | None = None,
     ) -> list[StoredReject]:
+        """Rejects, oldest first."""
         wanted: Sequence[Sequence[int] | None] = [None] if ids is None else in_blocks(sorted(set(ids)))
         found: list[StoredReject] = []
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             for block in wanted:
                 some = ledger_rows.rejects_where(
                     block, limit, table_name=table, run_id=run_id, state=state, stage=stage
@@ -72,7 +46,8 @@ class SqlRejects(Transactions, ABC):
                 found += map(ledger_rows.reject_of, connection.execute(some).mappings())
         return found[:limit]
 
-    def place_rejects(self, places: Mapping[int, tuple[int | None, str | None]]) -> None:
+    def place(self, places: Mapping[int, tuple[int | None, str | None]]) -> None:
+        """Set the line and, where it is known, the raw text of rejects, by their numbers."""
         rows = [
             {"id": reject, "line": line, "text": None if raw is None else ledger_rows.storable(raw)}
             for reject, (line, raw) in sorted(places.items())
@@ -81,20 +56,50 @@ class SqlRejects(Transactions, ABC):
         place = sa.update(REJECTS).where(REJECTS.c.reject_id == sa.bindparam("id"))
         place = place.values(line_number=sa.bindparam("line"), raw=raw)
         if rows:
-            self._write(lambda connection: connection.execute(place, rows))
+            self._database.write(lambda connection: connection.execute(place, rows))
 
-    def discard_rejects(self, ids: Sequence[int]) -> int:
-        return self._write(lambda connection: self._settle_rejects(connection, ids, "discarded"))
+    def discard(self, ids: Sequence[int]) -> int:
+        """Mark kept rejects as discarded; returns how many changed."""
+        return self._settle(ids, "discarded")
 
     def mark_replayed(self, ids: Sequence[int]) -> int:
-        return self._write(lambda connection: self._settle_rejects(connection, ids, "replayed"))
+        """Mark kept rejects as replayed: their rows were read again by another run. Returns how many changed."""
+        return self._settle(ids, "replayed")
 
-    def _settle_rejects(self, connection: sa.Connection, ids: Sequence[int], state: RejectState) -> int:
-        settle = sa.update(REJECTS).where(REJECTS.c.state == "kept").values(state=state, settled_at=self._now())
-        return sum(
-            connection.execute(settle.where(REJECTS.c.reject_id.in_(block))).rowcount
-            for block in in_blocks(sorted(ids))
+    def _settle(self, ids: Sequence[int], state: RejectState) -> int:
+        now = self._database.dialect.now()
+        return self._database.write(lambda connection: _settled(connection, ids, state, now))
+
+
+def keep_rejects(transaction: SliceTransaction, differences: Sequence[DifferingRow], receipt_id: int, now: Any) -> None:
+    """Keep what the slice rejects, and its rows that were found different; settle the rejects that it replays.
+
+    Raises `SettledError` unless all of those were kept.
+    """
+    piece = transaction.piece
+    revisions = [piece.repeats.reject(one) for one in differences] if piece.repeats else []
+    if rejects := [*piece.rejects, *revisions]:
+        with transaction.watch.stage("commit.rejects", rows=len(rejects)):
+            rows = [ledger_rows.reject_values(piece, _again(piece, reject), receipt_id) for reject in rejects]
+            transaction.insert_rejects(rows)
+    if not piece.replayed:
+        return
+    numbers = [one.reject_id for one in piece.replayed.values()]
+    settled = _settled(transaction.connection, numbers, "replayed", now)
+    if settled != len(numbers):
+        raise SettledError(
+            f"{len(numbers) - settled:,} of {len(numbers):,} rejects were replayed or discarded meanwhile",
+            where=transaction.where,
+            hint="run the same command again: it takes those that are still kept",
         )
+
+
+def _settled(connection: sa.Connection, ids: Sequence[int], state: RejectState, now: Any) -> int:
+    """Settle those of `ids` that are kept; returns how many those were."""
+    settle = sa.update(REJECTS).where(REJECTS.c.state == "kept").values(state=state, settled_at=now)
+    return sum(
+        connection.execute(settle.where(REJECTS.c.reject_id.in_(block))).rowcount for block in in_blocks(sorted(ids))
+    )
 
 
 def _again(piece: Slice, reject: Reject) -> Reject:

@@ -25,9 +25,8 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from headrace.storage.interface import EVENT_ID, PROVIDER, RESERVED_COLUMNS, Slice
 from headrace.storage.postgres.written_slice import meddled
-from headrace.storage.repeats import DifferingRow, Repeats
+from headrace.storage.records import EVENT_ID, PROVIDER, RESERVED_COLUMNS, DifferingRow, Repeats, Slice
 from headrace.storage.sql.facts import Facts
 from headrace.storage.value_text import asked, differing, sortable, told
 

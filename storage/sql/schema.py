@@ -25,7 +25,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from headrace.errors import SchemaError
-from headrace.storage.interface import EVENT_ID, PROVIDER, RECEIPT
+from headrace.storage.records import EVENT_ID, PROVIDER, RECEIPT
 
 __all__ = [
     "ALERTS",
@@ -214,7 +214,7 @@ WITNESSES = sa.Table(
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("table_name", sa.Text, nullable=False),
     sa.Column("met", sa.BigInteger, nullable=False),
-    sa.Column("ids", sa.LargeBinary, nullable=False),  # packed; see headrace.storage.witnesses
+    sa.Column("ids", sa.LargeBinary, nullable=False),  # packed; see headrace.storage.providers
     sa.Column("versions", sa.Text),  # a digest of their versions
 )
 

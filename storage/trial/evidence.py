@@ -7,18 +7,16 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from headrace.storage.interface import EVENT_ID, Store
-from headrace.storage.sql.store import SqlStore
+from headrace.storage.records import EVENT_ID
+from headrace.storage.store import Store
 
 __all__ = ["refuses_again", "some_rows"]
 
 
 def some_rows(store: Store, table: str, limit: int) -> list[dict[str, object]]:
     """Up to `limit` rows of `table` as the driver gives them, the event ID as 16 bytes."""
-    if not isinstance(store, SqlStore):
-        return []
     rows: sa.Select[Any] = sa.select(sa.literal_column("*")).select_from(sa.table(table)).limit(limit)
-    with store._reading() as connection:
+    with store.database.reading() as connection:
         found = [dict(row) for row in connection.execute(rows).mappings()]
     for row in found:
         event_id = row[EVENT_ID]

@@ -21,7 +21,7 @@ from support.program import Headrace
 
 from headrace import ConfigurationError, Engine, Interrupted
 from headrace.observability.stages import RunFacts, Silent
-from headrace.storage.interface import Committed, Slice
+from headrace.storage.records import Committed, Slice
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples/service"
 SECONDS = 60.0

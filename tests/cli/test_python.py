@@ -79,7 +79,7 @@ def load(url: str, folder: Path, days: range, **changes: Any) -> tuple[headrace.
     options = replace(options, **changes)
     asked = Asked()
     with open_store(url, on_statement=asked) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
         report = ingest(store, open_inputs([path], options.read, folder), "t", options)
     return report, asked.snapshots
 

@@ -44,7 +44,7 @@ def load(headrace: Headrace, file: str, **named: Any) -> package.Report:
 
 def kept(headrace: Headrace) -> list[StoredReject]:
     with open_store(headrace.url) as store:
-        return store.rejects()
+        return store.rejects.find()
 
 
 def again(headrace: Headrace, *rejects: int, changes: Sequence[str] = (), **named: Any) -> int:
@@ -193,7 +193,7 @@ def test_a_rule_that_asks_for_revisions_sees_enriched_rows_and_keeps_aside_those
     assert (told[0], sorted(told[1:])) == ((2, 70, False), [(1, 60, True), (1, 90, True)])
     assert load_rows((1, 2, 6), (1, 3, 9)).alerts == 0
     with open_store(store_url) as store:
-        sent = [json.loads(message(one)) for one in store.alerts()]
+        sent = [json.loads(message(one)) for one in store.outbox.find()]
     assert [one["revision"] for one in sent] == [False, True, True]
     assert len({one["key"] for one in sent}) == 3
 
@@ -203,7 +203,7 @@ def test_an_older_version_that_comes_late_is_not_told_of(sqlite_url: str, headra
     rule = package.AlertRule("one", where="x = 1", revisions=True)
     package.load(rows, to=sqlite_url, table="t", id=["id"], mode="sequential", alerts=[rule], **UPDATE_BY_V)
     with open_store(sqlite_url) as store:
-        assert [json.loads(one.payload)["v"] for one in store.alerts()] == [4]
+        assert [json.loads(one.payload)["v"] for one in store.outbox.find()] == [4]
 
 
 def test_a_replayed_revision_is_told_of_where_a_rule_asks(feeds: Headrace) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from headrace.storage.interface import EVENT_ID, PROVIDER, Address, Counts, Existing, RunRecord, Slice, Store
+from headrace.storage.records import EVENT_ID, PROVIDER, Address, Counts, Existing, RunRecord, Slice
 from headrace.storage.rejects import Reject, StoredReject
+from headrace.storage.store import Store
 
 __all__ = [
     "RUN",
@@ -148,13 +149,13 @@ def piece(
 
 
 def open_run(store: Store, *, run_id: str = RUN, table: str = TABLE, job: str | None = "job", key: str = "key") -> None:
-    store.start_run(RunRecord(run_id, table, "acme", job, key, "[]", "sequential", "sequential", 1, "0"))
+    store.ledger.start_run(RunRecord(run_id, table, "acme", job, key, "[]", "sequential", "sequential", 1, "0"))
 
 
 def prepared(store: Store, *, schema: pa.Schema = SCHEMA, table: str = TABLE) -> Store:
     """`store` with ledger, table and a run that slices may name."""
-    store.prepare_ledger()
-    store.create_or_widen(table, schema, time_index=None)
+    store.ledger.prepare()
+    store.tables.create_or_widen(table, schema, time_index=None)
     open_run(store, table=table)
     return store
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.storage import open_store
-from headrace.storage.interface import Committed, Counts, Existing
+from headrace.storage.records import Committed, Counts, Existing
 
 
 @pytest.mark.parametrize("existing", WAYS)
@@ -25,8 +25,8 @@ def test_exactly_the_absent_events_go_in(store_url: str, held: int, existing: Ex
     present, absent = mixed[:held], mixed[held:]
     with open_store(store_url) as store:
         prepared(store)
-        store.commit(piece(sorted(present), first_row=1000))
-        done = store.commit(piece(ids, existing=existing))
+        store.events.commit(piece(sorted(present), first_row=1000))
+        done = store.events.commit(piece(ids, existing=existing))
     assert done.counts == Counts(read=100, inserted=100 - held, duplicate_in_store=held)
     if held:
         assert packed(done.inserted_ids or b"") == sorted(absent)
@@ -41,12 +41,12 @@ def test_exactly_the_absent_events_go_in(store_url: str, held: int, existing: Ex
 def test_any_overlapping_slices_add_up_to_their_union(store_url: str, slices: list[tuple[set[int], Existing]]) -> None:
     ids, union, run = new_ids(41), set[int](), uuid.uuid4().hex
     with open_store(store_url) as store:
-        store.prepare_ledger()
-        store.create_or_widen(run, SCHEMA, time_index=None)
+        store.ledger.prepare()
+        store.tables.create_or_widen(run, SCHEMA, time_index=None)
         open_run(store, run_id=run, table=run)
         for number, (chosen, existing) in enumerate(slices):
             wanted = [ids[at] for at in sorted(chosen)]
-            done = store.commit(piece(wanted, first_row=number * 100, existing=existing, table=run, run_id=run))
+            done = store.events.commit(piece(wanted, first_row=number * 100, existing=existing, table=run, run_id=run))
             went_in = wanted if done.inserted_ids is None else packed(done.inserted_ids)
             assert went_in == [ids[at] for at in sorted(chosen - union)]
             assert done.counts.inserted == len(went_in)
@@ -71,7 +71,7 @@ def test_another_writer_between_snapshot_and_copy_is_found_out_exactly(postgres_
     with open_store(postgres_url, on_statement=other_writer) as store:
         prepared(store)
         armed.clear()
-        done = store.commit(piece(ids))
+        done = store.events.commit(piece(ids))
     assert done.path == "safe"
     assert done.counts == Counts(read=30, inserted=23, duplicate_in_store=7)
     assert packed(done.inserted_ids or b"") == ids[:5] + ids[12:]
@@ -91,7 +91,7 @@ def test_writers_that_overlap_insert_every_event_exactly_once(store_url: str) ->
             open_run(store, run_id=f"run-{number}x")
             start.wait()
             return [
-                store.commit(
+                store.events.commit(
                     piece(
                         sorted(chance.sample(ids, 200)),
                         first_row=at * 1000,

@@ -16,7 +16,8 @@ from contract.pieces import TABLE, WAYS, look, new_ids, packed, piece, prepared,
 
 from headrace.errors import ConfigurationError, HeadraceError, RetryableStoreError, StoreError
 from headrace.storage import open_store, safe_url
-from headrace.storage.interface import Existing, Store
+from headrace.storage.records import Existing
+from headrace.storage.store import Store
 
 CANARY = "c4n4ry-p4ss"
 
@@ -57,7 +58,7 @@ def test_a_connection_the_server_ends_is_replaced_and_the_slice_run_again(
     with open_store(postgres_url, on_statement=hook) as store:
         prepared(store)
         hook.arm()
-        done = store.commit(piece(new_ids(1000), existing=existing, rejects=[reject()]))
+        done = store.events.commit(piece(new_ids(1000), existing=existing, rejects=[reject()]))
     assert (done.retries, done.already_done, done.counts.inserted) == (1, False, 1000)
     assert stored_ids(postgres_url) == new_ids(1000)
     assert look(postgres_url, "SELECT count(*) FROM headrace_rejects") == [(1,)]
@@ -67,9 +68,9 @@ def test_a_connection_that_died_while_idle_costs_nothing_but_a_new_one(postgres_
     with open_store(postgres_url) as store:
         prepared(store)
         end_other_sessions(postgres_url)
-        assert store.run("nobody") is None
+        assert store.ledger.run("nobody") is None
         end_other_sessions(postgres_url)
-        assert store.commit(piece(new_ids(3))).counts.inserted == 3
+        assert store.events.commit(piece(new_ids(3))).counts.inserted == 3
 
 
 def test_a_connection_lost_after_commit_finds_its_receipt(postgres_url: str) -> None:
@@ -88,7 +89,7 @@ def test_a_connection_lost_after_commit_finds_its_receipt(postgres_url: str) -> 
                 driver.execute("SELECT 1")  # raises: this is the answer that never comes
 
         try:
-            done = store.commit(piece(new_ids(5)))
+            done = store.events.commit(piece(new_ids(5)))
         finally:
             sa.event.remove(sa.Engine, "commit", lose_the_answer)
     assert (done.already_done, done.retries, done.counts.inserted) == (True, 1, 5)
@@ -102,7 +103,7 @@ def test_a_serialization_failure_is_run_again(postgres_url: str) -> None:
     with open_store(postgres_url) as store:
         prepared(store)
         _trouble(postgres_url, "40001", times=2)
-        done = store.commit(piece(new_ids(5)))
+        done = store.events.commit(piece(new_ids(5)))
     assert (done.retries, done.counts.inserted) == (2, 5)
 
 
@@ -115,7 +116,7 @@ def test_trouble_that_does_not_pass_ends_after_a_bounded_number_of_tries(postgre
         prepared(store)
         _trouble(postgres_url, state, times=1000)
         with pytest.raises(RetryableStoreError):
-            store.commit(piece(new_ids(5)))
+            store.events.commit(piece(new_ids(5)))
     assert look(postgres_url, "SELECT last_value FROM tries") == [(6,)]
     assert stored_ids(postgres_url) == []
 
@@ -158,7 +159,7 @@ def test_a_real_deadlock_is_run_again(postgres_url: str) -> None:
     with open_store(postgres_url, on_statement=hook) as store, other:
         prepared(store)
         hook.arm()
-        done = store.commit(piece(ids))
+        done = store.events.commit(piece(ids))
         thread.join(30)
     assert done.retries == 1
     assert stored_ids(postgres_url) == ids
@@ -183,7 +184,7 @@ def test_a_lock_that_is_not_granted_in_time_is_asked_for_again(postgres_url: str
         prepared(store)
         blocker.execute("LOCK TABLE events")
         hook.arm()
-        done = store.commit(piece(new_ids(3)))
+        done = store.events.commit(piece(new_ids(3)))
     assert done.retries == 1
     assert stored_ids(postgres_url) == new_ids(3)
 
@@ -191,7 +192,7 @@ def test_a_lock_that_is_not_granted_in_time_is_asked_for_again(postgres_url: str
 def test_an_sqlite_file_that_stays_locked_is_a_failure_that_passes(sqlite_url: str) -> None:
     with open_store(sqlite_url) as store, second_connection(sqlite_url) as other:
         prepared(store)
-        engine = store._engine  # type: ignore[attr-defined]
+        engine = store.database.engine
 
         @sa.event.listens_for(engine, "checkout")
         def impatient(connection: object, *_: object) -> None:
@@ -199,10 +200,10 @@ def test_an_sqlite_file_that_stays_locked_is_a_failure_that_passes(sqlite_url: s
 
         other.exec_driver_sql("BEGIN IMMEDIATE")
         with pytest.raises(RetryableStoreError, match="locked") as raised:
-            store.commit(piece(new_ids(3)))
+            store.events.commit(piece(new_ids(3)))
         other.rollback()
         assert raised.value.hint
-        assert store.commit(piece(new_ids(3))).counts.inserted == 3
+        assert store.events.commit(piece(new_ids(3))).counts.inserted == 3
 
 
 # Opening -------------------------------------------------------------------------------------------------------------
@@ -239,7 +240,7 @@ def _no_canary(error: BaseException) -> None:
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"])
 def test_every_spelling_of_postgresql_opens(postgres_url: str, scheme: str) -> None:
     with open_store(postgres_url.replace("postgresql", scheme, 1)) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
 
 
 @pytest.mark.parametrize(
@@ -278,9 +279,9 @@ def test_a_failing_statement_does_not_tell_the_password(postgres_url: str) -> No
     url = postgres_url.replace("postgres:@", f"postgres:{CANARY}@")
     with open_store(url) as store:
         assert CANARY not in store.url
-        assert CANARY not in "".join(store.describe().values())
+        assert CANARY not in "".join(store.checks.describe().values())
         with pytest.raises(StoreError) as raised:
-            store.runs()  # no ledger yet
+            store.ledger.runs()  # no ledger yet
     _no_canary(raised.value)
 
 
@@ -317,7 +318,7 @@ def test_an_sqlite_file_that_cannot_be_opened_is_final_with_a_hint(
 ) -> None:
     path = made(tmp_path)
     with pytest.raises(StoreError) as raised, open_store(f"sqlite:///{path}") as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
     assert not raised.value.retryable
     assert raised.value.hint
     assert str(path) in str(raised.value)
@@ -327,22 +328,22 @@ def test_an_sqlite_file_that_cannot_be_opened_is_final_with_a_hint(
 def read_only(tmp_path: Path) -> str:
     path = tmp_path / "headrace.db"
     with open_store(f"sqlite:///{path}") as store:
-        prepared(store).commit(piece(new_ids(3)))
+        prepared(store).events.commit(piece(new_ids(3)))
     return f"sqlite:///file:{path}?mode=ro&uri=true"
 
 
 def test_a_read_only_file_refuses_writes_with_a_hint(read_only: str) -> None:
     with pytest.raises(StoreError) as raised, open_store(read_only) as store:
-        store.commit(piece(new_ids(1), first_row=9))
+        store.events.commit(piece(new_ids(1), first_row=9))
     assert not raised.value.retryable
     assert raised.value.hint
 
 
 def test_who_only_looks_needs_no_right_to_write(read_only: str) -> None:
     with open_store(read_only) as store:
-        store.prepare_ledger()
-        assert [run.run_id for run in store.runs()] == ["run-1"]
-        assert packed(store.fetch_ids(TABLE)) == new_ids(3)
+        store.ledger.prepare()
+        assert [run.run_id for run in store.ledger.runs()] == ["run-1"]
+        assert packed(store.events.fetch_ids(TABLE)) == new_ids(3)
 
 
 def test_who_only_looks_waits_for_no_writer(store_url: str) -> None:
@@ -352,27 +353,27 @@ def test_who_only_looks_waits_for_no_writer(store_url: str) -> None:
 
         def look_in(statement: str) -> None:
             if statement.startswith("UPDATE"):
-                reader.prepare_ledger()
-                seen.append(len(reader.runs()))
+                reader.ledger.prepare()
+                seen.append(len(reader.ledger.runs()))
 
         with open_store(store_url, on_statement=look_in) as loader:
-            loader.commit(piece(new_ids(3)))
+            loader.events.commit(piece(new_ids(3)))
     assert seen == [1]
 
 
 def test_an_sqlite_store_in_memory_works_for_one_process() -> None:
     with open_store("sqlite://") as store:
         prepared(store)
-        assert store.commit(piece(new_ids(10))).counts.inserted == 10
-        assert len(b"".join(store.fetch_ids(TABLE))) == 160
+        assert store.events.commit(piece(new_ids(10))).counts.inserted == 10
+        assert len(b"".join(store.events.fetch_ids(TABLE))) == 160
 
 
 def test_a_store_may_be_used_by_one_thread_after_another(store: Store) -> None:
     prepared(store)
-    thread = threading.Thread(target=store.commit, args=(piece(new_ids(10)),))
+    thread = threading.Thread(target=store.events.commit, args=(piece(new_ids(10)),))
     thread.start()
     thread.join()
-    assert store.commit(piece(new_ids(10))).already_done
+    assert store.events.commit(piece(new_ids(10))).already_done
 
 
 def test_closing_twice_is_closing_once(store_url: str) -> None:
@@ -383,6 +384,6 @@ def test_closing_twice_is_closing_once(store_url: str) -> None:
 
 def test_every_error_survives_a_process_border(store: Store) -> None:
     with pytest.raises(HeadraceError) as raised:
-        list(store.fetch_ids("absent"))
+        list(store.events.fetch_ids("absent"))
     again = pickle.loads(pickle.dumps(raised.value))  # noqa: S301 - our own
     assert str(again) == str(raised.value)

@@ -32,8 +32,8 @@ from support.program import scaled
 
 from headrace.errors import LockTimeoutError
 from headrace.storage import open_store
-from headrace.storage.interface import Committed, Counts, Slice
 from headrace.storage.locks import lock_keys
+from headrace.storage.records import Committed, Counts, Slice
 
 KEYS = lock_keys("events", 0, 64)
 # just before the statement that waits for a lock, and just before the last one of a transaction
@@ -56,7 +56,7 @@ def start(pool: ThreadPoolExecutor, url: str, slice_: Slice, hook: Pause) -> Fut
     def commit() -> Committed:
         with open_store(url, on_statement=hook) as store:
             hook.arm()
-            return store.commit(slice_)
+            return store.events.commit(slice_)
 
     started = pool.submit(commit)
     hook.wait_until_there(started)
@@ -98,11 +98,11 @@ def test_other_tables_and_other_partitions_do_not_wait(
 ) -> None:
     with open_store(postgres_url) as store:
         prepared(store)
-        store.create_or_widen("others", SCHEMA, time_index=None)
+        store.tables.create_or_widen("others", SCHEMA, time_index=None)
         holder = Pause(*LAST)
         first = start(pool, postgres_url, piece(new_ids(5), existing="query", locks=lock_keys("events", 0, 2)), holder)
         other = piece(new_ids(5, seed=1), first_row=100, table=table, existing="query", locks=keys)
-        assert store.commit(other).lock_seconds == 0.0
+        assert store.events.commit(other).lock_seconds == 0.0
         assert not first.done()
         holder.go()
         assert first.result().lock_seconds == 0.0
@@ -126,10 +126,10 @@ def test_loaders_with_different_numbers_of_partitions_exclude_each_other(
 def test_a_receipt_that_exists_is_found_without_waiting(postgres_url: str, pool: ThreadPoolExecutor) -> None:
     with open_store(postgres_url) as store:
         prepared(store)
-        store.commit(locked(new_ids(3), first_row=50))
+        store.events.commit(locked(new_ids(3), first_row=50))
         holder = Pause(*LAST)
         first = start(pool, postgres_url, locked(new_ids(5)), holder)
-        again = store.commit(locked(new_ids(3), first_row=50))
+        again = store.events.commit(locked(new_ids(3), first_row=50))
         assert (again.already_done, again.lock_seconds) == (True, 0.0)
         holder.go()
         first.result()
@@ -142,7 +142,7 @@ def test_any_64_bit_key_is_taken_and_waited_for(postgres_url: str, pool: ThreadP
         holder = Pause(*LAST)
         first = start(pool, postgres_url, locked(new_ids(5), locks=[key]), holder)
         with pytest.raises(LockTimeoutError, match=f"lock {key} "):
-            store.commit(locked(new_ids(5), first_row=9, locks=[key], lock_timeout=0.01))
+            store.events.commit(locked(new_ids(5), first_row=9, locks=[key], lock_timeout=0.01))
         holder.go()
         first.result()
 
@@ -163,7 +163,7 @@ def test_locks_are_taken_ascending_so_that_nobody_waits_in_a_circle(postgres_url
                 )
                 for at in range(scaled(100))
             ]
-            return [store.commit(slice_) for slice_ in slices]
+            return [store.events.commit(slice_) for slice_ in slices]
 
     with ThreadPoolExecutor(3) as threads:
         done = [one for loaded in threads.map(load, range(3)) for one in loaded]
@@ -183,7 +183,7 @@ def test_a_lock_that_is_not_granted_in_time_says_so_and_leaves_nothing(
         holder = Pause(*LAST)
         first = start(pool, store_url, locked(new_ids(5)), holder)
         with pytest.raises(LockTimeoutError) as raised:
-            store.commit(late)
+            store.events.commit(late)
         _says_everything(raised.value)
         if store_url.startswith("postgresql"):
             assert str(KEYS[0]) in str(raised.value)
@@ -193,7 +193,7 @@ def test_a_lock_that_is_not_granted_in_time_says_so_and_leaves_nothing(
         assert look(store_url, "SELECT first_row FROM headrace_receipts") == [(0,)]
         if store_url.startswith("postgresql"):
             assert look(store_url, ADVISORY) == look(store_url, IDLE) == [(0,)]
-        assert store.commit(late).counts.duplicate_in_store == 5
+        assert store.events.commit(late).counts.duplicate_in_store == 5
 
 
 def _says_everything(error: LockTimeoutError) -> None:
@@ -229,7 +229,7 @@ def test_the_time_to_wait_is_for_all_locks_together_and_the_refused_one_is_named
         allowed = [int(one.split()[-1]) for one in waiter.seen if one.startswith("SET LOCAL lock_timeout =")]
         assert allowed[0] == 2000
         assert 0 < allowed[1] <= 1800
-        done = store.commit(locked(new_ids(5, seed=7), first_row=70, locks=[low, middle], lock_timeout=0.01))
+        done = store.events.commit(locked(new_ids(5, seed=7), first_row=70, locks=[low, middle], lock_timeout=0.01))
         assert done.lock_seconds == 0.0
         holders[1].go()
         assert [one.result().counts.inserted for one in held] == [5, 5]
@@ -261,11 +261,11 @@ def test_a_file_waits_for_others_as_long_as_before(sqlite_url: str, pool: Thread
         holder = Pause(*LAST)
         first = start(pool, sqlite_url, locked(new_ids(5)), holder)
         with pytest.raises(LockTimeoutError):
-            store.commit(locked(new_ids(5), first_row=9, lock_timeout=0.0))
+            store.events.commit(locked(new_ids(5), first_row=9, lock_timeout=0.0))
         holder.go()
         first.result()
-        store.commit(locked(new_ids(5), first_row=9, lock_timeout=0.0))
-        with store._engine.connect() as connection:  # type: ignore[attr-defined]
+        store.events.commit(locked(new_ids(5), first_row=9, lock_timeout=0.0))
+        with store.database.engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 30_000
 
 
@@ -286,13 +286,13 @@ def test_a_holder_that_rolls_back_after_others_waited_loses_no_event(store_url: 
             ids = new_ids(6, seed=number)
             everything += ids
             holder.arm()
-            held = pool.submit(mine.commit, locked(ids, first_row=number * 10))
+            held = pool.submit(mine.events.commit, locked(ids, first_row=number * 10))
             holder.wait_until_there(held)
             waiting = []
             for at, (store, hook) in enumerate(zip((second, third), waiters, strict=True)):
                 hook.arm()
                 chosen = locked(ids[at : at + 5], first_row=number * 10 + at + 1)
-                waiting.append(pool.submit(store.commit, chosen))
+                waiting.append(pool.submit(store.events.commit, chosen))
                 hook.wait_until_there(waiting[-1])
                 hook.go()
             holder.go()
@@ -309,10 +309,10 @@ def test_a_writer_without_locks_beside_a_query_is_found_out_exactly(
     ids = new_ids(30)
     with open_store(postgres_url) as store:
         prepared(store)
-        store.commit(locked(ids[25:], first_row=500))
+        store.events.commit(locked(ids[25:], first_row=500))
         holder = Pause('COPY "events"')
         first = start(pool, postgres_url, locked(ids), holder)
-        store.commit(piece(ids[5:12], first_row=100, existing="conflict"))
+        store.events.commit(piece(ids[5:12], first_row=100, existing="conflict"))
         holder.go()
         done = first.result()
     assert done.path == "safe"
@@ -325,8 +325,8 @@ def test_a_writer_without_locks_beside_a_query_is_found_out_exactly(
 def test_a_query_under_locks_needs_no_safe_path(store_url: str, held: int) -> None:
     ids = new_ids(30)
     with open_store(store_url) as store:
-        prepared(store).commit(piece(ids[:held], first_row=100))
-        done = store.commit(locked(ids))
+        prepared(store).events.commit(piece(ids[:held], first_row=100))
+        done = store.events.commit(locked(ids))
     assert done.path == "fast"
     assert (done.counts.inserted, done.counts.duplicate_in_store) == (30 - held, held)
     assert (done.inserted_ids is None) == (held == 0)
@@ -347,7 +347,7 @@ def test_writers_with_and_without_locks_duplicate_nothing(store_url: str) -> Non
             open_run(store, run_id=run_id)
             together.wait()
             return [
-                store.commit(
+                store.events.commit(
                     piece(
                         sorted(chance.sample(ids, 100)),
                         first_row=at * 1000,

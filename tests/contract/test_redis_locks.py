@@ -21,8 +21,8 @@ from contract.pieces import Pause, look, new_ids, packed, piece, prepared, store
 import headrace
 from headrace.errors import ConfigurationError, HeadraceError, LockTimeoutError, StoreError
 from headrace.storage import open_store
-from headrace.storage.interface import Committed, Counts
 from headrace.storage.locks import RedisLocks, lock_keys
+from headrace.storage.records import Committed, Counts
 
 CANARY = "c4n4ry-p4ss"
 KEYS = lock_keys("events", 0, 8)
@@ -172,7 +172,7 @@ def test_a_lock_that_outlives_its_lease_duplicates_nothing(
         mine = RedisLocks(redis_url, lease=0.2)
         with open_store(store_url, on_statement=about_to_write) as store, mine.hold(KEYS, 1.0, where="table events"):
             about_to_write.arm()
-            committed = store.commit(piece(ids, existing="query"))
+            committed = store.events.commit(piece(ids, existing="query"))
         mine.close()
         return committed
 
@@ -181,7 +181,7 @@ def test_a_lock_that_outlives_its_lease_duplicates_nothing(
         about_to_write.wait_until_there(slow)
         yours = RedisLocks(redis_url)
         with open_store(store_url) as store, yours.hold(KEYS, 60.0):
-            quick = store.commit(piece(ids[10:], first_row=100, existing="query"))
+            quick = store.events.commit(piece(ids[10:], first_row=100, existing="query"))
             about_to_write.go()
             done = slow.result()
             assert len(names(client)) == len(KEYS), "whose lease has run out does not release another's lock"

@@ -19,10 +19,10 @@ from support.proxy import Proxy, proxied
 from headrace import Engine
 from headrace.errors import RetryableStoreError, StoreError
 from headrace.storage import open_store
-from headrace.storage.interface import Existing
 from headrace.storage.locks import lock_keys
-from headrace.storage.postgres import connecting, store
+from headrace.storage.postgres import connecting, slice_transaction
 from headrace.storage.postgres.one_message import BEGIN, Statement, together
+from headrace.storage.records import Existing
 
 KEYS = lock_keys(TABLE, 0, 8)
 KEPT = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM headrace_receipts)"
@@ -47,9 +47,9 @@ def far(postgres_url: str) -> Iterator[Proxy]:
 def turns(far: Proxy, existing: Existing, locks: Sequence[int] = ()) -> int:
     """The round trips of a commit by a store that has met the table."""
     with open_store(far.url) as store:
-        prepared(store).commit(piece(new_ids(5, seed=1), first_row=900))
+        prepared(store).events.commit(piece(new_ids(5, seed=1), first_row=900))
         before = far.turns
-        done = store.commit(piece(new_ids(100), existing=existing, locks=locks))
+        done = store.events.commit(piece(new_ids(100), existing=existing, locks=locks))
         assert (done.counts.inserted, done.retries) == (100, 0)
         return far.turns - before
 
@@ -73,12 +73,12 @@ def test_each_chunk_of_a_sequential_load_takes_four_round_trips(far: Proxy) -> N
 
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once = store.together
+    at_once = slice_transaction.together
 
     def apart(driver: Any, statements: Sequence[Statement], say: Any) -> Any:
         return [rows for one in statements for rows in at_once(driver, [one], say)]
 
-    monkeypatch.setattr(store, "together", apart)
+    monkeypatch.setattr(slice_transaction, "together", apart)
 
 
 def always_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,13 +131,13 @@ AT_COMMIT = ("INSERT ON headrace_receipts", "DEFERRABLE INITIALLY DEFERRED")
 def test_a_commit_sent_with_a_statement_that_fails_commits_nothing(
     postgres_url: str, on: str, more: str, state: str, kind: type[StoreError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.storage.sql.transactions.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("headrace.storage.sql.database.FIRST_PAUSE", 0.001)
     sent: list[str] = []
     with open_store(postgres_url, on_statement=sent.append) as store:
         prepared(store)
         fail(postgres_url, state, on, more=more)
         with pytest.raises(StoreError, match="made up") as caught:
-            store.commit(piece(new_ids(5)))
+            store.events.commit(piece(new_ids(5)))
     assert type(caught.value) is kind
     assert "aborted" not in str(caught.value)  # the first failure is told, not what it did to the statements behind it
     assert sent[-1] == ("SAVEPOINT headrace_events" if (on, more) == AT_THE_RECEIPT else "COMMIT")  # on its way it was
@@ -149,7 +149,7 @@ def test_a_failure_that_passes_is_run_again_wherever_it_comes(postgres_url: str,
     with open_store(postgres_url) as store:
         prepared(store)
         fail(postgres_url, "40001", on, times=1, more=more)
-        done = store.commit(piece(new_ids(1)))
+        done = store.events.commit(piece(new_ids(1)))
     assert (done.retries, done.already_done, done.counts.inserted) == (1, False, 1)
     assert look(postgres_url, KEPT) == [(1, 1)]
 
@@ -167,18 +167,18 @@ def test_a_connection_that_died_in_silence_fails_its_first_statement_and_is_repl
     with open_store(postgres_url) as store:
         prepared(store)
         end_the_others(postgres_url)
-        done = store.commit(piece(new_ids(5)))
+        done = store.events.commit(piece(new_ids(5)))
         assert (done.retries, done.already_done, done.counts.inserted) == (1, False, 5)
-        assert store.commit(piece(new_ids(5, seed=1), first_row=90)).retries == 0
+        assert store.events.commit(piece(new_ids(5, seed=1), first_row=90)).retries == 0
 
 
 def test_a_connection_whose_server_said_goodbye_is_replaced_before_it_is_used(postgres_url: str) -> None:
     with open_store(postgres_url) as store:
         prepared(store)
         end_the_others(postgres_url)
-        assert store.runs() != []  # what only reads is not run again
+        assert store.ledger.runs() != []  # what only reads is not run again
         end_the_others(postgres_url)
-        assert store.commit(piece(new_ids(5))).retries == 0
+        assert store.events.commit(piece(new_ids(5))).retries == 0
 
 
 def test_a_server_that_ends_what_it_has_just_opened_is_waited_for(postgres_url: str) -> None:
@@ -193,8 +193,8 @@ def test_a_server_that_ends_what_it_has_just_opened_is_waited_for(postgres_url: 
     with open_store(postgres_url) as store:
         prepared(store)
         end_the_others(postgres_url)
-        sa.event.listen(store._engine, "connect", end_the_first)  # type: ignore[attr-defined]  # the pool's own event
-        done = store.commit(piece(new_ids(5)))
+        sa.event.listen(store.database.engine, "connect", end_the_first)  # the pool's own event
+        done = store.events.commit(piece(new_ids(5)))
     assert (done.retries, len(opened), done.counts.inserted) == (1, 2, 5)
 
 
@@ -205,7 +205,7 @@ def locks_on_the_safe_path(url: str) -> int:
     """How many locks a slice still holds on the safe path that had to wait for one, and whose COPY was refused."""
     ids, about_to_copy, about_to_insert = new_ids(10), Pause('COPY "events"'), Pause("WITH inserted")
     with psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool, open_store(url) as store:
-        prepared(store).commit(piece(new_ids(1, seed=9), first_row=900))
+        prepared(store).events.commit(piece(new_ids(1, seed=9), first_row=900))
         other.execute("SELECT pg_advisory_xact_lock(%s)", [KEYS[2]])
 
         def hook(statement: str) -> None:
@@ -218,11 +218,11 @@ def locks_on_the_safe_path(url: str) -> int:
             with open_store(url, on_statement=hook) as mine:
                 about_to_copy.arm()
                 about_to_insert.arm()
-                return mine.commit(piece(ids, existing="query", locks=KEYS))
+                return mine.events.commit(piece(ids, existing="query", locks=KEYS))
 
         work = pool.submit(commit)
         about_to_copy.wait_until_there(work)
-        store.commit(piece(ids[3:6], first_row=100, existing="conflict"))
+        store.events.commit(piece(ids[3:6], first_row=100, existing="conflict"))
         about_to_copy.go()
         about_to_insert.wait_until_there(work)
         ((held,),) = look(url, HELD)
@@ -238,18 +238,18 @@ def test_locks_that_were_waited_for_are_held_on_the_safe_path_too(postgres_url: 
 
 
 def test_a_clock_too_coarse_for_the_wait_lets_no_lock_go(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "monotonic", lambda: 7.0)
+    monkeypatch.setattr(slice_transaction, "monotonic", lambda: 7.0)
     assert locks_on_the_safe_path(postgres_url) == len(KEYS)
 
 
 def test_negative_control_a_savepoint_before_the_locks_lets_them_go(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_once = store.together
+    at_once = slice_transaction.together
 
     def without(driver: Any, statements: Sequence[Any], say: Any) -> Any:
-        moved = len(statements) == 2 and statements[1] == store.SAVEPOINT
+        moved = len(statements) == 2 and statements[1] == slice_transaction.SAVEPOINT
         return at_once(driver, statements[:1] if moved else statements, say)
 
-    monkeypatch.setattr(store, "together", without)
+    monkeypatch.setattr(slice_transaction, "together", without)
     assert locks_on_the_safe_path(postgres_url) < len(KEYS)

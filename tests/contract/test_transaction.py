@@ -9,7 +9,7 @@ from contract.pieces import TABLE, WAYS, Stop, look, new_ids, packed, piece, pre
 
 from headrace.errors import BooksError, InputError, SettledError
 from headrace.storage import open_store
-from headrace.storage.interface import Counts, Existing
+from headrace.storage.records import Counts, Existing
 
 BOOKS = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM headrace_receipts), (SELECT count(*) FROM {})"
 EVERYTHING = BOOKS.format("headrace_rejects")
@@ -37,13 +37,13 @@ def test_a_commit_stopped_before_any_of_its_statements_leaves_nothing(store_url:
     with open_store(store_url, on_statement=hook) as store:
         prepared(store)
         first = new_ids(5, seed=9)
-        store.commit(piece(first, first_row=1000))  # the table has been met, so that every commit is alike
+        store.events.commit(piece(first, first_row=1000))  # the table has been met, so that every commit is alike
         whole = piece(ids[:-1], rejects=[reject(1), reject(2)], existing=existing)
         steps = 0
         while True:
             hook.arm(steps)
             try:
-                store.commit(whole)
+                store.events.commit(whole)
             except Stop:
                 assert look(store_url, EVERYTHING) == [(5, 1, 0)], f"stopped before {hook.seen[-1:]} of step {steps}"
                 steps += 1
@@ -64,7 +64,7 @@ def test_nothing_is_visible_to_others_before_the_commit(store_url: str) -> None:
     with open_store(store_url, on_statement=watch) as store:
         prepared(store)
         watching = True
-        store.commit(piece(new_ids(20), rejects=[reject()]))
+        store.events.commit(piece(new_ids(20), rejects=[reject()]))
         watching = False
     assert seen == {(0, 0, 0)}
     assert look(store_url, EVERYTHING) == [(20, 1, 1)]
@@ -73,8 +73,8 @@ def test_nothing_is_visible_to_others_before_the_commit(store_url: str) -> None:
 def test_a_slice_committed_again_changes_nothing_and_returns_its_counts(store_url: str) -> None:
     with open_store(store_url) as store:
         prepared(store)
-        first = store.commit(piece(new_ids(10), rejects=[reject()]))
-        again = store.commit(piece(new_ids(10, seed=5), rejects=[reject()]))
+        first = store.events.commit(piece(new_ids(10), rejects=[reject()]))
+        again = store.events.commit(piece(new_ids(10, seed=5), rejects=[reject()]))
     assert (first.already_done, again.already_done) == (False, True)
     assert again.counts == first.counts == Counts(read=11, inserted=10, rejected=1)
     assert again.receipt_id == first.receipt_id
@@ -85,9 +85,9 @@ def test_a_slice_committed_again_changes_nothing_and_returns_its_counts(store_ur
 def test_a_receipt_of_another_content_is_refused(store_url: str) -> None:
     with open_store(store_url) as store:
         prepared(store)
-        store.commit(piece(new_ids(3)))
+        store.events.commit(piece(new_ids(3)))
         with pytest.raises(InputError, match=r"in\.csv, rows 0-2") as raised:
-            store.commit(piece(new_ids(3), digest="changed"))
+            store.events.commit(piece(new_ids(3), digest="changed"))
     assert raised.value.hint
     assert look(store_url, EVERYTHING) == [(3, 1, 0)]
 
@@ -99,16 +99,16 @@ def test_books_that_do_not_balance_are_never_committed(store_url: str, off: dict
     with open_store(store_url) as store:
         prepared(store)
         with pytest.raises(BooksError):
-            store.commit(wrong)
+            store.events.commit(wrong)
     assert look(store_url, EVERYTHING) == [(0, 0, 0)]
 
 
 def test_an_empty_slice_leaves_its_receipt(store_url: str) -> None:
     with open_store(store_url) as store:
         prepared(store)
-        done = store.commit(piece([], rejects=[reject(0)]))
+        done = store.events.commit(piece([], rejects=[reject(0)]))
         assert (done.path, done.counts) == ("none", Counts(read=1, rejected=1))
-        assert store.commit(piece([], rejects=[reject(0)])).already_done
+        assert store.events.commit(piece([], rejects=[reject(0)])).already_done
 
 
 def test_replayed_rejects_are_settled_in_the_same_transaction_once(store_url: str) -> None:
@@ -116,21 +116,21 @@ def test_replayed_rejects_are_settled_in_the_same_transaction_once(store_url: st
     states = "SELECT state, settled_at IS NULL FROM headrace_rejects ORDER BY reject_id"
     with open_store(store_url, on_statement=hook) as store:
         prepared(store)
-        store.commit(piece([], rejects=[reject(0), reject(1), reject(2)]))
-        kept = store.rejects()
-        assert store.discard_rejects([kept[2].reject_id]) == 1
+        store.events.commit(piece([], rejects=[reject(0), reject(1), reject(2)]))
+        kept = store.rejects.find()
+        assert store.rejects.discard([kept[2].reject_id]) == 1
         before = look(store_url, states)
         with pytest.raises(SettledError, match="1 of 3 rejects"):
-            store.commit(piece(new_ids(2), first_row=10, replayed=kept))
+            store.events.commit(piece(new_ids(2), first_row=10, replayed=kept))
         assert look(store_url, states) == before
         replay = piece(new_ids(2), first_row=10, replayed=kept[:2])
         for step in range(3, 5):
             hook.arm(step)
             with pytest.raises(Stop):
-                store.commit(replay)
+                store.events.commit(replay)
             assert look(store_url, states) == before
         hook.arm(None)
-        store.commit(replay)
+        store.events.commit(replay)
     assert [state for state, _ in look(store_url, states)] == ["replayed", "replayed", "discarded"]
 
 
@@ -138,8 +138,8 @@ def test_replayed_rejects_are_settled_in_the_same_transaction_once(store_url: st
 def test_an_event_points_at_the_receipt_that_brought_it(store_url: str, existing: Existing) -> None:
     with open_store(store_url) as store:
         prepared(store)
-        one = store.commit(piece(new_ids(4), existing=existing))
-        two = store.commit(piece(new_ids(4) + new_ids(3, seed=1), first_row=100, existing=existing))
+        one = store.events.commit(piece(new_ids(4), existing=existing))
+        two = store.events.commit(piece(new_ids(4) + new_ids(3, seed=1), first_row=100, existing=existing))
     assert packed(two.inserted_ids or b"") == new_ids(3, seed=1)
     counted = f"SELECT headrace_receipt, count(*) FROM {TABLE} GROUP BY 1 ORDER BY 1"  # noqa: S608
     assert look(store_url, counted) == [(one.receipt_id, 4), (two.receipt_id, 3)]
@@ -182,8 +182,8 @@ def test_a_commit_sends_no_statement_more_than_it_needs(
     statements: list[str] = []
     with open_store(postgres_url, on_statement=statements.append) as store:
         prepared(store)
-        store.commit(piece(new_ids(5, seed=1), first_row=90))
+        store.events.commit(piece(new_ids(5, seed=1), first_row=90))
         statements.clear()
-        store.commit(piece(new_ids(5), existing=existing, locks=locks))
+        store.events.commit(piece(new_ids(5), existing=existing, locks=locks))
     assert len(statements) == len(expected), statements
     assert all(map(str.startswith, statements, expected)), statements

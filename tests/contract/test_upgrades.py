@@ -125,7 +125,7 @@ def test_the_first_releases_database_goes_on_in_this_one(store_url: str, headrac
     first_release(store_url)
     before = rows_of(store_url)
     with open_existing(store_url) as store:  # looking is enough
-        assert [run.run_id for run in store.runs()] == ["old"]
+        assert [run.run_id for run in store.ledger.runs()] == ["old"]
     after, dialect = rows_of(store_url), store_url.partition(":")[0]
     lost, beyond = (before - after).total(), (after - before).total()
     keep(
@@ -149,7 +149,7 @@ def test_the_first_releases_database_goes_on_in_this_one(store_url: str, headrac
 
 def test_missing_columns_tables_and_indexes_are_added_and_nothing_else_changes(store_url: str) -> None:
     with open_store(store_url) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
     with engine_of(store_url).begin() as connection:
         connection.exec_driver_sql("ALTER TABLE headrace_receipts DROP COLUMN spans")
         connection.exec_driver_sql("ALTER TABLE headrace_runs DROP COLUMN chunks")
@@ -157,7 +157,7 @@ def test_missing_columns_tables_and_indexes_are_added_and_nothing_else_changes(s
         connection.exec_driver_sql("DROP TABLE headrace_rejects")
         connection.exec_driver_sql("UPDATE headrace_schema SET digest = 'of another build'")
     with open_store(store_url) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
     inspector = sa.inspect(engine_of(store_url))
     assert {"spans", "partition"} <= {column["name"] for column in inspector.get_columns("headrace_receipts")}
     assert "chunks" in {column["name"] for column in inspector.get_columns("headrace_runs")}
@@ -167,7 +167,7 @@ def test_missing_columns_tables_and_indexes_are_added_and_nothing_else_changes(s
 
 def test_a_newer_releases_database_is_refused_with_instructions(store_url: str, headrace: Headrace) -> None:
     with open_store(store_url) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
     headrace.query(f"INSERT INTO headrace_schema VALUES ({SCHEMA_VERSION + 1}, 'd', '2030-01-01 00:00:00')")  # noqa: S608
     before = rows_of(store_url)
     refused = 0
@@ -192,7 +192,7 @@ def test_a_table_that_only_has_the_name_is_refused(store_url: str) -> None:
     with engine_of(store_url).begin() as connection:
         connection.exec_driver_sql("CREATE TABLE headrace_runs (id INTEGER)")
     with open_store(store_url) as store, pytest.raises(SchemaError, match="headrace_runs has no column run_id"):
-        store.prepare_ledger()
+        store.ledger.prepare()
 
 
 def test_many_processes_migrate_at_once_and_it_is_done_once(store_url: str, headrace: Headrace) -> None:
@@ -200,7 +200,7 @@ def test_many_processes_migrate_at_once_and_it_is_done_once(store_url: str, head
 
     def prepare(_: int) -> None:
         with open_store(store_url) as store:
-            store.prepare_ledger()
+            store.ledger.prepare()
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(prepare, range(6)))

@@ -37,7 +37,7 @@ def receiver() -> Iterator[Receiver]:
 
 def states(url: str) -> Counter[str]:
     with open_store(url) as store:
-        return Counter(dict(store.count_alerts().items()))
+        return Counter(dict(store.outbox.count().items()))
 
 
 def drain(url: str, webhook: str, **more: Any) -> Delivered:
@@ -101,7 +101,7 @@ def test_a_repeated_delivery_carries_the_same_key_and_body(sqlite_url: str, rece
     (key,) = outbox(sqlite_url, 1)
     receiver.answer = lambda *_: (503, {}) if len(receiver.came) < 3 else (200, {})
     with open_store(sqlite_url) as store, Webhook(receiver.url, KEY) as sink:
-        while store.count_alerts() != {"delivered": 1}:
+        while store.outbox.count() != {"delivered": 1}:
             Dispatcher(store, sink).drain()
             make_due(sqlite_url)
     assert receiver.keys == [key] * 3
@@ -176,7 +176,7 @@ def test_each_status_is_answered(sqlite_url: str, receiver: Receiver, status: in
     receiver.answer = lambda *_: (status, {"Location": f"{receiver.url}/elsewhere"})
     drain(sqlite_url, receiver.url + "/secret")
     with open_store(sqlite_url) as store:
-        (alert,) = store.alerts()
+        (alert,) = store.outbox.find()
     assert alert.state == state
     assert [path for path, _, _ in receiver.came] == ["/secret"], "redirects are not followed"
     if state != "delivered":
@@ -188,7 +188,7 @@ def test_a_receiver_that_asks_to_wait_is_left_alone(sqlite_url: str, receiver: R
     receiver.answer = lambda *_: (429, {"Retry-After": "3000"})
     drain(sqlite_url, receiver.url)
     with open_store(sqlite_url) as store:
-        (alert,) = store.alerts()
+        (alert,) = store.outbox.find()
     assert (alert.next_attempt_at - alert.created_at).total_seconds() >= 3000
 
 
@@ -297,7 +297,7 @@ def test_an_alert_that_kills_its_dispatchers_is_dead_in_the_end(store_url: str, 
     outbox(store_url, 2)
     with open_store(store_url) as store:
         for _ in range(3):
-            (killer,) = store.claim_alerts("dies", limit=1, seconds=-1)
+            (killer,) = store.outbox.claim("dies", limit=1, seconds=-1)
             assert killer.alert_id == 1
             Headrace(store_url, Path()).query(
                 "UPDATE headrace_alerts SET next_attempt_at = created_at WHERE alert_id = 1"
@@ -333,7 +333,7 @@ def test_what_nobody_reads_any_more_is_given_back(headrace: Headrace) -> None:
     subprocess.run(command, env=environment, stdout=writing, stderr=subprocess.DEVNULL, check=False)
     os.close(writing)
     with open_store(headrace.url) as store:
-        assert {(one.state, one.attempts, one.lease) for one in store.alerts()} == {("pending", 0, None)}
+        assert {(one.state, one.attempts, one.lease) for one in store.outbox.find()} == {("pending", 0, None)}
 
 
 def test_a_function_gets_each_alert_and_may_fail(sqlite_url: str) -> None:
@@ -347,7 +347,7 @@ def test_a_function_gets_each_alert_and_may_fail(sqlite_url: str) -> None:
     with open_store(sqlite_url) as store:
         dispatcher = Dispatcher(store, FunctionSink(take))
         assert dispatcher.drain() == Delivered(delivered=2, later=1)
-        assert [one.error for one in store.alerts(states=["pending"])] == ["OSError: the pager is off"]
+        assert [one.error for one in store.outbox.find(states=["pending"])] == ["OSError: the pager is off"]
         make_due(sqlite_url)
         assert dispatcher.drain() == Delivered(delivered=1)
     assert set(got) == expected

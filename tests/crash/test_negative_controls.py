@@ -45,7 +45,7 @@ CONTROLS = [
                 "    if facts.keyless is not None:",
                 "    if facts.keyless is None and not facts.columns:",
             ),
-            ("storage/sqlite/store.py", " ON CONFLICT({unique}) DO NOTHING", ""),
+            ("storage/sqlite/slice_transaction.py", " ON CONFLICT({unique}) DO NOTHING", ""),
         ),
         "crash/test_stale_snapshot.py",
     ),
@@ -53,9 +53,10 @@ CONTROLS = [
         "the receipt committed apart from the rows",
         (
             (
-                "storage/sql/store.py",
-                "        written = self._write_events(",
-                "        connection.commit()\n        connection.begin()\n        written = self._write_events(",
+                "storage/sql/commit.py",
+                "    written = transaction.write_events(",
+                "    transaction.connection.commit()\n    transaction.connection.begin()\n"
+                "    written = transaction.write_events(",
             ),
         ),
         "crash/test_statements.py::test_rows_and_receipt_exist_together_at_every_moment",
@@ -64,9 +65,9 @@ CONTROLS = [
         "the alerts committed apart from the rows",
         (
             (
-                "storage/sql/store.py",
-                "        alerts = self._raise_alerts(",
-                "        connection.commit()\n        connection.begin()\n        alerts = self._raise_alerts(",
+                "storage/sql/commit.py",
+                "    alerts = raise_alerts(",
+                "    transaction.connection.commit()\n    transaction.connection.begin()\n    alerts = raise_alerts(",
             ),
         ),
         "contract/test_outbox.py::test_alerts_exist_only_with_their_events_wherever_a_commit_stops",
@@ -89,7 +90,7 @@ CONTROLS = [
                 "delivery/dispatcher.py",
                 "            self._unsettled = (lease, claimed, self._send(",
                 "            done = [Attempt(one.alert_id, 'delivered', key=one.key) for one in claimed]\n"
-                "            outbox.settle_attempts(lease, done)\n"
+                "            outbox.settle(lease, done)\n"
                 "            self._unsettled = (lease, claimed, self._send(",
             ),
         ),
@@ -115,7 +116,7 @@ CONTROLS = [
     ),
     Control(
         "the digest left out of the receipts",
-        (("storage/sql/store.py", '"inserted_digest": _inserted_digest(piece, written)', '"inserted_digest": None'),),
+        (("storage/sql/commit.py", '"inserted_digest": _inserted_digest(piece, written)', '"inserted_digest": None'),),
         "cli/test_proof.py::test_an_event_swapped_for_another_under_the_same_receipt_is_found_without_the_input",
     ),
     Control(

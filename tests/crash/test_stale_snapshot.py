@@ -22,7 +22,7 @@ def load(url: str, folder: Path, keys: range) -> Report:
     path = folder / f"{keys.start}-{keys.stop}.csv"
     path.write_text("key\n" + "\n".join(map(str, keys)) + "\n")
     with open_store(url) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
         return ingest(store, open_inputs([path], OPTIONS.read, folder), "t", OPTIONS)
 
 

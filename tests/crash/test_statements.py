@@ -14,7 +14,7 @@ from headrace.options.load import LoadOptions
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report
 from headrace.storage import open_store
-from headrace.storage.interface import Counts, StatementHook
+from headrace.storage.records import Counts, StatementHook
 
 ROWS = [("key", "value"), *((str(n % 23), f"v{n}") for n in range(40)), ("oops", "bad")]
 BOOKS = Counts(read=41, inserted=23, duplicate_in_input=17, rejected=1)
@@ -30,7 +30,7 @@ def events(tmp_path: Path) -> Path:
 
 def load(url: str, path: Path, hook: StatementHook | None = None) -> Report:
     with open_store(url, on_statement=hook) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
         return ingest(store, open_inputs([path], OPTIONS.read, path.parent), "t", OPTIONS)
 
 
@@ -56,7 +56,7 @@ def test_killed_before_any_statement_run_again_done(store_url: str, events: Path
 
 def test_rows_and_receipt_exist_together_at_every_moment(store_url: str, events: Path, headrace: Headrace) -> None:
     with open_store(store_url) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
 
     def look(_: str) -> None:
         """Before each statement, as another session sees it: rows have receipts, and receipts their rows."""

@@ -46,7 +46,7 @@ def test_what_becomes_of_alerts_is_counted_once_it_is_recorded(
         # what was sent before this one is settled by now, and counted; this one is not
         delivered = scrape(port).get(("headrace_alerts_attempts_total", frozenset(delivered_ones.items())), 0.0)
         with open_store(store_url) as store:
-            seen.append((delivered, store.count_alerts().get("delivered", 0)))
+            seen.append((delivered, store.outbox.count().get("delivered", 0)))
         if alert["event"]["key"] % 2:
             raise ValueError("an odd one")
 
@@ -59,7 +59,7 @@ def test_what_becomes_of_alerts_is_counted_once_it_is_recorded(
         with open_store(store_url) as store:
             first = Dispatcher(store, FunctionSink(take), rules=["few"]).drain()
             second = Dispatcher(store, FunctionSink(take), rules=["worse"], most_attempts=1).drain()
-            counts = store.count_alerts()
+            counts = store.outbox.count()
         samples = scrape(port)
     assert seen
     assert all(counted == settled for counted, settled in seen)

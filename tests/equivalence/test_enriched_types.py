@@ -74,7 +74,7 @@ def columns(headrace: Headrace) -> list[str]:
     from headrace.storage import open_store  # noqa: PLC0415 - here alone
 
     with open_store(headrace.url) as store:
-        schema = store.table_schema("t")
+        schema = store.tables.schema("t")
     return [] if schema is None else schema.names
 
 

@@ -17,7 +17,8 @@ from headrace.observability.stages import Silent
 from headrace.options.load import LoadOptions, ParallelOptions
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.storage import open_store
-from headrace.storage.interface import Address, Committed, Slice, Store
+from headrace.storage.records import Address, Committed, Slice
+from headrace.storage.store import Store
 
 FIRST, CHUNK, ROWS = 8, 20, 50
 OPTIONS = LoadOptions(table="t", identity=("n",), mode="sequential", read=ReadOptions(chunk_rows=CHUNK))
@@ -31,7 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def opened(store_url: str) -> Iterator[Store]:
     with open_store(store_url) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
         yield store
 
 
@@ -59,7 +60,7 @@ def load(store: Store, folder: Path, options: LoadOptions, stopping: StopAfterOn
 def chunks(store: Store, run_id: str) -> list[tuple[str, int, int]]:
     """The chunks that the receipts speak of: source, first row, rows."""
     addresses: dict[Address, None] = {}
-    for receipt in store.receipts(run_id):
+    for receipt in store.ledger.receipts(run_id):
         addresses |= dict.fromkeys(receipt.spans or (receipt.address,))
     return sorted((Path(one.source).name, one.first_row, one.rows) for one in addresses)
 
@@ -79,7 +80,7 @@ def test_a_resumed_run_finds_the_chunks_it_left(opened: Store, tmp_path: Path) -
     report = load(opened, tmp_path, OPTIONS)
     assert report.chunks_skipped >= 1
     assert (report.inserted, report.chunks) == (90, 7)
-    assert opened.receipts(report.run_id)[0].address.rows == FIRST
+    assert opened.ledger.receipts(report.run_id)[0].address.rows == FIRST
 
 
 def test_an_empty_input_does_not_use_up_the_small_chunk(opened: Store, tmp_path: Path) -> None:

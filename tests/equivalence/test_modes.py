@@ -89,7 +89,7 @@ def load(url: str, table: str, files: Sequence[Path], way: Way | None, executor:
         how = ParallelOptions(way.strategy, way.workers, way.partitions, way.memory, executor=executor)
         options = replace(options, parallel=how)
     with open_store(url) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
         return ingest(store, open_inputs([str(file) for file in files], options.read, None), table, options)
 
 

@@ -28,7 +28,7 @@ from headrace.options.load import LoadOptions
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report
 from headrace.storage import open_store
-from headrace.storage.interface import Counts
+from headrace.storage.records import Counts
 
 KEYS = st.integers(0, 40).map(str) | st.sampled_from(["oops", "1.5"])
 ROWS = st.lists(st.tuples(KEYS, st.text('ab\u00e9,"\n ', max_size=3)), min_size=1, max_size=40)
@@ -111,8 +111,8 @@ class Promises(RuleBasedStateMachine):
     @rule(key=st.integers(0, 50))
     def replay_rejects(self, key: int) -> None:
         with open_store(self.url) as store:
-            store.prepare_ledger()
-            kept = store.rejects(state="kept")
+            store.ledger.prepare()
+            kept = store.rejects.find(state="kept")
             reports = replay(store, kept, self.options, changes={"key": str(key)}) if kept else []
         rows, self.oracle.kept = len(self.oracle.kept), []
         fresh = rows > 0 and key not in self.oracle.events
@@ -149,7 +149,7 @@ class Promises(RuleBasedStateMachine):
         hook = None if die_at is None else crash_at(die_at)
         inputs = open_inputs([path], options.read, self.folder)
         with open_store(self.url, on_statement=hook) as store:
-            store.prepare_ledger()
+            store.ledger.prepare()
             return ingest(store, inputs, "t", options)
 
     def _write(self, rows: list[tuple[str, str]]) -> Path:

@@ -33,7 +33,7 @@ from headrace.partitioning import identity
 from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report
 from headrace.storage import open_store
-from headrace.storage.interface import StatementHook
+from headrace.storage.records import StatementHook
 
 Row = tuple[str, ...]
 POLICIES: tuple[RevisionsName, ...] = ("ignore", "report", "update")
@@ -149,7 +149,7 @@ def options_for(url: str, table: str, way: Way, policy: RevisionsName, executor:
 
 def load(options: LoadOptions, files: Sequence[Path], hook: StatementHook | None = None) -> Report:
     with open_store(options.to, on_statement=hook) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
         inputs = open_inputs([str(file) for file in files], options.read, None)
         # --type names a column that perhaps none of the first files has
         types = {

@@ -21,7 +21,7 @@ from headrace.api import load_with
 from headrace.observability.progress import Quiet
 from headrace.options.flag import FLAG
 from headrace.options.load import options_of
-from headrace.storage.interface import Counts
+from headrace.storage.records import Counts
 
 ROWS = 400
 

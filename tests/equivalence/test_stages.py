@@ -12,7 +12,7 @@ import pytest
 
 from headrace import Engine, Report
 from headrace.observability.stages import RunFacts, Silent
-from headrace.storage.interface import Committed, Counts, Slice
+from headrace.storage.records import Committed, Counts, Slice
 from headrace.storage.spans import Span, Stopwatch
 
 ROWS = 3_000

@@ -21,7 +21,7 @@ import headrace as package
 from headrace import AlertRule
 from headrace.errors import ConnectionLostError, StoreError
 from headrace.storage import open_store
-from headrace.storage.sql import transactions
+from headrace.storage.sql import database as retries
 
 OPTIONS: Any = {
     "table": "t",
@@ -72,7 +72,7 @@ def test_an_answer_to_commit_that_never_comes_is_no_second_commit(
     proxy: Proxy, postgres_url: str, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # how long it rests between two tries is not what is tried here, and would be most of the time
-    monkeypatch.setattr(transactions, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(retries, "LONGEST_PAUSE", 0.02)
     chance = random.Random(seed)
     headrace = Headrace(postgres_url, tmp_path)
     pass_on, swallowed = proxy.pass_on, scaled(500)
@@ -165,15 +165,15 @@ def test_a_server_that_does_not_even_refuse_is_given_up() -> None:
 
 
 def test_a_server_that_stays_away_is_given_up(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transactions, "SERVER_AWAY", 1.0)
+    monkeypatch.setattr(retries, "SERVER_AWAY", 1.0)
     with proxied(postgres_url) as proxy:
         store = open_store(proxy.url)
-        store.prepare_ledger()
+        store.ledger.prepare()
         # while it is there again in time, nobody notices
         proxy.strike_all()
-        assert store.pin_contract("t", "{}") == "{}"
+        assert store.ledger.pin_contract("t", "{}") == "{}"
     with store, pytest.raises(ConnectionLostError) as raised:
-        store.pin_contract("t", "{}")
+        store.ledger.pin_contract("t", "{}")
     assert raised.value.__notes__[0].startswith("given up after ")
     assert raised.value.hint
 

@@ -27,8 +27,8 @@ import headrace as package
 from headrace import AlertRule
 from headrace.errors import StoreError
 from headrace.storage import open_store
-from headrace.storage.interface import Existing
 from headrace.storage.locks import lock_keys
+from headrace.storage.records import Existing
 
 NAMED: Any = {
     "table": "t",
@@ -309,7 +309,7 @@ def test_a_commit_over_a_slow_network_leaves_the_poolers_session_to_others(
         slow.trouble = "scatter"
         keys = lock_keys("events", 0, 8) if existing == "query" else ()
         for first_row in (0, 10):
-            store.commit(piece(new_ids(5, seed=first_row), first_row=first_row, existing=existing, locks=keys))
+            store.events.commit(piece(new_ids(5, seed=first_row), first_row=first_row, existing=existing, locks=keys))
             time.sleep(0.2)  # whatever is on its way has come
             with psycopg.connect(url) as other:
                 assert other.execute("SELECT count(*) FROM events").fetchone() == (5 + first_row // 2,)

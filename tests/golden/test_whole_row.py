@@ -13,7 +13,7 @@ import pytest
 from headrace.events.prepare import prepare
 from headrace.partitioning.contract import Contract, arrow_type
 from headrace.reading.chunk import Chunk
-from headrace.storage.interface import Address
+from headrace.storage.records import Address
 
 reference = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("reference.py"))))
 OTHERS: tuple[tuple[str, Any], ...] = (("é", "string"), ("mag", "float"), ("depth", "integer"), ("z", "decimal"))

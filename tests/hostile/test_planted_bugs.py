@@ -37,40 +37,45 @@ class Bug:
 BUGS = [
     Bug(
         "unsorted upsert",
-        "storage/postgres/store.py",
+        "storage/postgres/slice_transaction.py",
         '"WITH inserted AS (INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY event_id "',
         '"WITH inserted AS (INSERT INTO {} ({}) SELECT {} FROM {} "',
         "races/test_exclusion.py::test_the_safe_path_inserts_in_the_order_of_the_ids",
     ),
     Bug(
         "receipt before rows",
-        "storage/sql/store.py",
-        "        written = self._write_events(",
-        "        connection.commit()\n        connection.begin()\n        written = self._write_events(",
+        "storage/sql/commit.py",
+        "    written = transaction.write_events(",
+        "    transaction.connection.commit()\n    transaction.connection.begin()\n"
+        "    written = transaction.write_events(",
         "crash/test_statements.py::test_rows_and_receipt_exist_together_at_every_moment",
         "sqlite",
     ),
     Bug(
         "alert outside the transaction",
-        "storage/sql/store.py",
-        "        alerts = self._raise_alerts(connection, piece, written.inserted, revised.newer, receipt_id)\n",
-        "        with self._engine.begin() as apart:\n"
-        "            alerts = self._raise_alerts(apart, piece, written.inserted, revised.newer, receipt_id)\n",
+        "storage/sql/commit.py",
+        "    alerts = raise_alerts(transaction, written.inserted, revised.newer, receipt_id)\n",
+        "    with transaction._database.engine.begin() as apart:\n"
+        "        around = (transaction.watch, transaction._database, transaction._catalogue)\n"
+        "        other = type(transaction)(apart, piece, *around)\n"
+        "        alerts = raise_alerts(other, written.inserted, revised.newer, receipt_id)\n",
         "contract/test_outbox.py::test_alerts_exist_only_with_their_events_wherever_a_commit_stops",
         "postgresql and snapshot",
     ),
     Bug(
         "rejects outside the transaction",
-        "storage/sql/store.py",
-        "        self._keep_rejects(connection, piece, receipt_id, revised.kept)\n",
-        "        with self._engine.begin() as apart:\n"
-        "            self._keep_rejects(apart, piece, receipt_id, revised.kept)\n",
+        "storage/sql/commit.py",
+        "    keep_rejects(transaction, revised.kept, receipt_id, dialect.now())\n",
+        "    with transaction._database.engine.begin() as apart:\n"
+        "        around = (transaction.watch, transaction._database, transaction._catalogue)\n"
+        "        other = type(transaction)(apart, piece, *around)\n"
+        "        keep_rejects(other, revised.kept, receipt_id, dialect.now())\n",
         "contract/test_transaction.py::test_a_commit_stopped_before_any_of_its_statements_leaves_nothing",
         "postgresql and snapshot",
     ),
     Bug(
         "window off by one",
-        "storage/sqlite/store.py",
+        "storage/sqlite/events.py",
         "below = sa.true() if low is None else column >= low",
         "below = sa.true() if low is None else column > low",
         "contract/test_ids.py::test_a_range_of_time_includes_its_low_end_and_nulls",
@@ -101,7 +106,7 @@ BUGS = [
     ),
     Bug(
         "inserted counted without asking the database",
-        "storage/sql/store.py",
+        "storage/sql/commit.py",
         "    inserted = offered if written.inserted is None else len(written.inserted) // 16\n",
         "    inserted = offered\n",
         "contract/test_authority.py::test_exactly_the_absent_events_go_in",
@@ -117,7 +122,7 @@ BUGS = [
     ),
     Bug(
         "a receipt taken for another content's",
-        "storage/sql/store.py",
+        "storage/sql/commit.py",
         "        if receipt.digest != piece.digest:",
         "        if receipt.digest == '':",
         "contract/test_transaction.py::test_a_receipt_of_another_content_is_refused",

@@ -89,8 +89,8 @@ def test_a_privilege_that_is_lacking_is_found(postgres_url: str, tmp_path: Path)
         assert "headrace_runs" not in found.seen
         assert "SELECT on" not in found.seen
         with open_store(postgres_url.replace("postgres:@", f"{role}:@")) as store:
-            assert "UPDATE on p" not in store.lacking_privileges(["p"])
-            assert "UPDATE on p" in store.lacking_privileges(["p"], revised=["p"])
+            assert "UPDATE on p" not in store.checks.lacking_privileges(["p"])
+            assert "UPDATE on p" in store.checks.lacking_privileges(["p"], revised=["p"])
     finally:
         owner.query(f"DROP OWNED BY {role}")
         owner.query(f"DROP ROLE {role}")
@@ -104,12 +104,12 @@ def test_clocks_that_differ_are_found(loaded: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_server_clock_is_the_server_s_and_a_file_has_none(postgres_url: str, sqlite_url: str) -> None:
     with open_store(postgres_url) as store:
-        told = store.server_now()
+        told = store.checks.server_now()
         assert told is not None
         assert told.tzinfo is not None
         assert abs(told - datetime.now(UTC)) < timedelta(hours=1)
     with open_store(sqlite_url) as store:
-        assert store.server_now() is None
+        assert store.checks.server_now() is None
 
 
 RULE = '[[providers.p.alerts]]\nname = "a"\nwhere = "{}"\n'
@@ -155,7 +155,7 @@ def test_a_provider_that_fails_and_one_that_is_being_polled_are_said(store_url: 
     (tmp_path / "p.csv").write_text(CSV)
     assert "has failed 1 times" in one_ill(tmp_path / "headrace.toml", "provider p").seen
     with open_store(store_url) as store:
-        store.claim_providers(["p"], "host:1:a", 60.0, due=None)
+        store.providers.claim(["p"], "host:1:a", 60.0, due=None)
     said = [one.seen for one in examine_settings(str(tmp_path / "headrace.toml"))]
     assert "it is being polled by host:1:a" in said
 

@@ -20,9 +20,9 @@ from headrace.polling.config_file import read_settings
 from headrace.polling.poll import Round
 from headrace.polling.service import Wanted, serve
 from headrace.storage import open_store
-from headrace.storage.interface import Store
-from headrace.storage.providers import ProviderState, ProviderStore
-from headrace.storage.sql.providers import ProviderTable
+from headrace.storage.providers import ProviderState
+from headrace.storage.sql.providers import Providers
+from headrace.storage.store import Store
 
 FILE = """
 database = "{database}"
@@ -99,17 +99,17 @@ def test_the_claim_of_a_killed_host_lapses_and_that_of_a_living_one_does_not(hea
         go_on.set()
 
 
-def claim_until(store: ProviderStore, seconds: float) -> dict[str, ProviderState]:
+def claim_until(store: Store, seconds: float) -> dict[str, ProviderState]:
     """Try for `seconds` to claim the provider."""
     end = time.monotonic() + seconds
-    while not (granted := store.claim_providers(["p"], "another", 30.0, due=None)) and time.monotonic() < end:
+    while not (granted := store.providers.claim(["p"], "another", 30.0, due=None)) and time.monotonic() < end:
         time.sleep(0.2)
     return granted
 
 
 def test_of_many_who_claim_at_once_one_is_granted(store_url: str) -> None:
     with open_store(store_url) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
     assert [len(one) for one in race(store_url)] == [1] * 5
 
 
@@ -123,7 +123,7 @@ def race(url: str) -> list[list[str]]:
         def claim(who: str, provider: str, winners: list[str] = winners, start: threading.Barrier = start) -> None:
             with open_store(url) as store:
                 start.wait()
-                if store.claim_providers([provider], who, 30.0, due=None):
+                if store.providers.claim([provider], who, 30.0, due=None):
                     winners.append(who)
 
         threads = [threading.Thread(target=claim, args=(f"host {one}", f"p{number}")) for one in range(4)]
@@ -138,35 +138,37 @@ def race(url: str) -> list[list[str]]:
 def test_negative_control_claims_without_a_condition_are_granted_to_all(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = ProviderTable.claim_providers
+    original = Providers.claim
 
-    def ask_for_itself(self: ProviderTable, names: list[str], holder: str, seconds: float, *, due: object) -> object:
+    def ask_for_itself(self: Providers, names: list[str], holder: str, seconds: float, *, due: object) -> object:
         # as if no lease had a holder: what a claim that is not one step comes to
-        self._write(lambda connection: connection.exec_driver_sql("UPDATE headrace_providers SET held_until = NULL"))
+        self._database.write(
+            lambda connection: connection.exec_driver_sql("UPDATE headrace_providers SET held_until = NULL")
+        )
         return original(self, names, holder, seconds, due=None)
 
     with open_store(sqlite_url) as store:
-        store.prepare_ledger()
-    monkeypatch.setattr(ProviderTable, "claim_providers", ask_for_itself)
+        store.ledger.prepare()
+    monkeypatch.setattr(Providers, "claim", ask_for_itself)
     assert any(len(one) > 1 for one in race(sqlite_url))
 
 
-def test_a_state_is_not_written_over_by_a_host_that_lost_its_claim(store: ProviderStore) -> None:
-    store.claim_providers(["p"], "slow", 0.0, due=None)
-    assert set(store.claim_providers(["p"], "quick", 60.0, due=None)) == {"p"}
-    assert store.save_providers([ProviderState("p", polls=1, polled_at=START)], "slow") == set()
-    assert store.save_providers([ProviderState("p", polls=2, polled_at=START)], "quick") == {"p"}
-    assert store.provider_states()["p"].polls == 2
+def test_a_state_is_not_written_over_by_a_host_that_lost_its_claim(store: Store) -> None:
+    store.providers.claim(["p"], "slow", 0.0, due=None)
+    assert set(store.providers.claim(["p"], "quick", 60.0, due=None)) == {"p"}
+    assert store.providers.save([ProviderState("p", polls=1, polled_at=START)], "slow") == set()
+    assert store.providers.save([ProviderState("p", polls=2, polled_at=START)], "quick") == {"p"}
+    assert store.providers.states()["p"].polls == 2
     # the same once more is a COMMIT whose answer was lost
-    assert store.save_providers([ProviderState("p", polls=2, polled_at=START)], "quick") == {"p"}
+    assert store.providers.save([ProviderState("p", polls=2, polled_at=START)], "quick") == {"p"}
 
 
-def test_a_provider_that_another_host_has_just_polled_is_not_due_any_more(store: ProviderStore) -> None:
+def test_a_provider_that_another_host_has_just_polled_is_not_due_any_more(store: Store) -> None:
     state = ProviderState("p", polled_at=START, next_at=FakeClock().now().replace(hour=1))
-    store.claim_providers(["p"], "first", 60.0, due=START)
-    store.save_providers([state], "first")
-    assert store.claim_providers(["p"], "second", 60.0, due=START) == {}
-    assert set(store.claim_providers(["p"], "second", 60.0, due=state.next_at)) == {"p"}
+    store.providers.claim(["p"], "first", 60.0, due=START)
+    store.providers.save([state], "first")
+    assert store.providers.claim(["p"], "second", 60.0, due=START) == {}
+    assert set(store.providers.claim(["p"], "second", 60.0, due=state.next_at)) == {"p"}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -181,7 +183,7 @@ def test_a_service_stops_gracefully_and_lets_its_claims_go(headrace: Headrace, n
         assert service.returncode == code, said
         assert "Traceback" not in said
     with open_store(headrace.url) as store:
-        assert store.claimed_providers() == {}
+        assert store.providers.claimed() == {}
     assert headrace.count("p") == 1
 
 
@@ -207,9 +209,9 @@ def test_a_database_that_is_gone_for_a_round_is_there_for_the_next(
     file = tmp_path / "headrace.toml"
     file.write_text(f'database = "{sqlite_url}"\n[providers.p]\npath = "p.csv"\n')
     clock, told, stop = FakeClock(), list[Round](), threading.Event()
-    original, asked = ProviderTable.provider_states, list[Store]()
+    original, asked = Providers.providers.states, list[Store]()
 
-    def states(self: ProviderTable) -> dict[str, ProviderState]:
+    def states(self: Providers) -> dict[str, ProviderState]:
         asked.append(self)  # type: ignore[arg-type]
         if len(asked) == 2:
             raise StoreError("the database is gone")
@@ -220,7 +222,7 @@ def test_a_database_that_is_gone_for_a_round_is_there_for_the_next(
         if len(told) == 3:
             stop.set()
 
-    monkeypatch.setattr(ProviderTable, "provider_states", states)
+    monkeypatch.setattr(Providers, "provider_states", states)
     serve(read_settings(file), Wanted(), tell, every=300.0, clock=clock, stop=stop)
     assert [one.polls[0].outcome for one in told] == ["loaded", "unchanged", "unchanged"]
     assert len(asked) == 4

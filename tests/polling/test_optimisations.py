@@ -21,11 +21,11 @@ from headrace.polling.service import Service
 from headrace.polling.sources import Delivery
 from headrace.reading import inputs
 from headrace.storage import open_store
-from headrace.storage.interface import Counts
 from headrace.storage.outbox import Attempt
 from headrace.storage.providers import ProviderState
-from headrace.storage.sql.outbox import SqlOutbox
-from headrace.storage.sql.providers import ProviderTable
+from headrace.storage.records import Counts
+from headrace.storage.sql.outbox import Outbox
+from headrace.storage.sql.providers import Providers
 
 HEADER = b"n,at\n"
 NAMES = [f"p{number:03}" for number in range(100)]
@@ -61,9 +61,9 @@ def looks(url: str) -> int:
     """In how many statements this database says what columns a table has."""
     sent: list[str] = []
     with open_store(url, on_statement=sent.append) as store:
-        store.table_schema("events")  # the first look of a connection asks more
+        store.tables.schema("events")  # the first look of a connection asks more
         sent.clear()
-        store.table_schema("events")
+        store.tables.schema("events")
     return len([one for one in sent if not one.startswith("BEGIN")])
 
 
@@ -119,12 +119,12 @@ def no_early_exit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def state_by_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once = ProviderTable.save_providers
+    at_once = Providers.save
 
-    def one_by_one(self: ProviderTable, states: Collection[ProviderState], holder: str) -> set[str]:
+    def one_by_one(self: Providers, states: Collection[ProviderState], holder: str) -> set[str]:
         return set().union(*(at_once(self, [state], holder) for state in states))
 
-    monkeypatch.setattr(ProviderTable, "save_providers", one_by_one)
+    monkeypatch.setattr(Providers, "save", one_by_one)
 
 
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,15 +252,15 @@ def test_old_alerts_are_deleted_once_an_hour_where_the_file_says_so(
         feeds.answers["/p.csv"] = Answer(HEADER + rows(0, 7))
         with rounds(tmp_path, text) as go, open_store(store_url) as store:
             go()
-            claimed = store.claim_alerts("a", limit=6, seconds=60)
-            store.settle_attempts("a", [Attempt(one.alert_id, "delivered") for one in claimed])
+            claimed = store.outbox.claim("a", limit=6, seconds=60)
+            store.outbox.settle("a", [Attempt(one.alert_id, "delivered") for one in claimed])
             go(1800)
-            assert store.count_alerts() == {"delivered": 6, "pending": 1}
+            assert store.outbox.count() == {"delivered": 6, "pending": 1}
             heard.take()
             go(1800)
-            assert store.count_alerts() == {"pending": 1}
+            assert store.outbox.count() == {"pending": 1}
             assert len(heard.about("DELETE FROM headrace_alerts")) == 2, "one that deletes, one that finds no more"
-            monkeypatch.setattr(SqlOutbox, "prune_alerts", refused)
+            monkeypatch.setattr(Outbox, "prune", refused)
             assert go(3600).exit_code == 0, "events matter more"
 
 

@@ -15,10 +15,10 @@ from support.program import Headrace
 from headrace.cli.history import history
 from headrace.errors import UsageError
 from headrace.polling.checkup import examine_settings
-from headrace.storage import open_store, past_loads
-from headrace.storage.past_loads import PastLoad, ring_values
-from headrace.storage.providers import ProviderState
-from headrace.storage.sql import providers
+from headrace.storage import open_store
+from headrace.storage.providers import PastLoad, ProviderState
+from headrace.storage.sql import provider_rows, providers
+from headrace.storage.sql.provider_rows import ring_values
 
 ONE = """
 database = "{url}"
@@ -36,7 +36,7 @@ def deliver(folder: Path, first: int, count: int) -> None:
 
 def kept(url: str) -> list[PastLoad]:
     with open_store(url) as store:
-        return store.past_loads()
+        return store.providers.past_loads()
 
 
 def polled(url: str, folder: Path, times: int) -> None:
@@ -48,7 +48,7 @@ def polled(url: str, folder: Path, times: int) -> None:
 
 @pytest.fixture
 def three(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(past_loads, "KEPT", 3)
+    monkeypatch.setattr(provider_rows, "KEPT", 3)
 
 
 def test_a_load_is_kept_with_what_it_took_and_a_poll_without_events_is_not(
@@ -100,15 +100,15 @@ def test_a_host_that_was_taken_over_keeps_no_load(store_url: str) -> None:
     load = past(1)
     state = ProviderState("p", table="p", polled_at=load.polled_at, polls=1, loads=1, load=load)
     with open_store(store_url) as store:
-        store.prepare_ledger()
-        store.claim_providers(["p"], "other", 60.0, due=None)
-        assert store.save_providers([state], "me") == set()
-        assert store.past_loads() == []
-        assert store.save_providers([state], "other") == {"p"}
-        assert store.past_loads() == [load]
-        assert store.save_providers([state], "other") == {"p"}  # as after a COMMIT whose answer was lost
-        assert store.past_loads(["p"]) == [load]
-        assert store.past_loads(["q"]) == []
+        store.ledger.prepare()
+        store.providers.claim(["p"], "other", 60.0, due=None)
+        assert store.providers.save([state], "me") == set()
+        assert store.providers.past_loads() == []
+        assert store.providers.save([state], "other") == {"p"}
+        assert store.providers.past_loads() == [load]
+        assert store.providers.save([state], "other") == {"p"}  # as after a COMMIT whose answer was lost
+        assert store.providers.past_loads(["p"]) == [load]
+        assert store.providers.past_loads(["q"]) == []
 
 
 def past(number: int, *, rows: int = 1_000, slow: float = 1.0, strategy: str = "sequential") -> PastLoad:
@@ -139,11 +139,11 @@ def waits(number: int, seconds: float) -> PastLoad:
 
 def save(url: str, loads: list[PastLoad]) -> None:
     with open_store(url) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
         for one in loads:
-            store.claim_providers(["p"], "me", 60.0, due=None)
+            store.providers.claim(["p"], "me", 60.0, due=None)
             state = ProviderState("p", table="p", polled_at=one.polled_at, loads=one.number, load=one)
-            assert store.save_providers([state], "me") == {"p"}
+            assert store.providers.save([state], "me") == {"p"}
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_history_says_what_it_lacks(
     store_url: str, cli: Callable[..., dict[str, object]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with open_store(store_url) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
     history(store_url, None, [], "text")
     assert "nothing is kept" in capsys.readouterr().out
     save(store_url, [past(1)])

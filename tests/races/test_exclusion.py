@@ -13,9 +13,10 @@ from contract.pieces import TABLE, look, new_ids, piece, prepared
 import headrace
 from headrace.errors import LockTimeoutError
 from headrace.storage import open_store
-from headrace.storage.interface import Slice, Store
 from headrace.storage.locks import lock_keys
-from headrace.storage.sql.store import SqlStore
+from headrace.storage.records import Slice
+from headrace.storage.sqlite.events import SqliteEvents
+from headrace.storage.store import Store
 
 
 def test_the_safe_path_inserts_in_the_order_of_the_ids(postgres_url: str) -> None:
@@ -23,7 +24,7 @@ def test_the_safe_path_inserts_in_the_order_of_the_ids(postgres_url: str) -> Non
     ids = new_ids(200)
     random.Random(1).shuffle(ids)
     with open_store(postgres_url) as store:
-        prepared(store).commit(piece(ids, existing="conflict"))
+        prepared(store).events.commit(piece(ids, existing="conflict"))
     stored = [row[0].bytes for row in look(postgres_url, f"SELECT event_id FROM {TABLE} ORDER BY ctid")]  # noqa: S608
     assert stored == sorted(ids)
 
@@ -33,13 +34,13 @@ def test_every_slice_is_sorted_by_id_when_the_store_gets_it(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
     slices: list[Slice] = []
-    commit = SqlStore.commit
+    commit = SqliteEvents.commit
 
     def seen(store: Store, given: Slice) -> object:
         slices.append(given)
         return commit(store, given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(SqlStore, "commit", seen)
+    monkeypatch.setattr(SqliteEvents, "commit", seen)
     rows = pa.table({"n": random.Random(2).sample(range(10**6), 3000)})
     with ThreadPoolExecutor(2) as pool:
         how = {} if strategy == "sequential" else {"mode": "parallel", "strategy": strategy, "executor": pool}

@@ -194,7 +194,7 @@ def test_two_loaders_may_make_the_file_together(tmp_path: Path) -> None:
     def make(url: str) -> None:
         start.wait(PATIENCE)
         with open_store(url) as store:
-            store.prepare_ledger()
+            store.ledger.prepare()
 
     with ThreadPoolExecutor(2) as loaders:
         for number in range(scaled(1000, default=25)):

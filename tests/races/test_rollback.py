@@ -23,7 +23,8 @@ import headrace
 from headrace.errors import WorkerError
 from headrace.report import Report
 from headrace.storage import open_store
-from headrace.storage.interface import Counts, Store
+from headrace.storage.records import Counts
+from headrace.storage.store import Store
 
 # just before the statement that waits for a lock, and just before the last one of a transaction
 WAITING = "SELECT pg_advisory_xact_lock"

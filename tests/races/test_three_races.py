@@ -30,7 +30,7 @@ from headrace.execution.workers import Task
 from headrace.options.choices import StrategyName
 from headrace.options.shape import STRATEGIES
 from headrace.report import Report
-from headrace.storage.interface import Committed
+from headrace.storage.records import Committed
 
 ROUNDS = scaled(20, least=5)
 NEARLY_ALL = 0.8 * ROUNDS

@@ -78,7 +78,7 @@ def outbox(url: str, alerts: int) -> set[str]:
     rows = [{"key": number, "value": f"v{number}"} for number in range(alerts)]
     package.load(rows, to=url, table="t", id=["key"], alerts=[AlertRule("all", where="key >= 0")])
     with open_store(url) as store:
-        keys = {one.key for one in store.alerts()}
+        keys = {one.key for one in store.outbox.find()}
     assert len(keys) == alerts
     return keys
 

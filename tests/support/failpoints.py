@@ -27,9 +27,11 @@ from headrace.partitioning.snapshot import Snapshot
 from headrace.reading import inputs
 from headrace.runtime import parcel, scratch
 from headrace.storage.postgres import copy_in
-from headrace.storage.postgres.store import PostgresStore
-from headrace.storage.sql.store import SqlStore
-from headrace.storage.sqlite.store import SqliteStore
+from headrace.storage.postgres.slice_transaction import PostgresTransaction
+from headrace.storage.sql import commit
+from headrace.storage.sql.ledger import Ledger
+from headrace.storage.sql.tables import Tables
+from headrace.storage.sqlite.slice_transaction import SqliteTransaction
 
 __all__ = ["COORDINATOR", "FAULT", "HITS", "become_coordinator", "hit", "install"]
 
@@ -78,24 +80,24 @@ def around(owner: Any, name: str, step: str) -> None:
 
 def install() -> None:
     """Wrap every step. For a process that does nothing else."""
-    around(SqlStore, "prepare_ledger", "ledger")
-    around(SqlStore, "create_or_widen", "table")
-    around(SqlStore, "pin_contract", "contract")
-    around(SqlStore, "start_run", "run")
-    around(SqlStore, "reopen_run", "reopen")
+    around(Ledger, "prepare", "ledger")
+    around(Tables, "create_or_widen", "table")
+    around(Ledger, "pin_contract", "contract")
+    around(Ledger, "start_run", "run")
+    around(Ledger, "reopen_run", "reopen")
     around(Snapshot, "extend", "snapshot")
     around(run._Run, "_dispatch", "dispatch")
     around(run._Run, "_land", "land")
-    for store in (PostgresStore, SqliteStore):
-        around(store, "_opened", "receipt")
-    around(SqlStore, "_raise_alerts", "alerts")
-    around(SqlStore, "_keep_rejects", "rejects")
-    around(SqlStore, "finish_run", "books")
+    for transaction in (PostgresTransaction, SqliteTransaction):
+        around(transaction, "claim", "receipt")
+    around(commit, "raise_alerts", "alerts")
+    around(commit, "keep_rejects", "rejects")
+    around(Ledger, "finish_run", "books")
     around(scratch, "_drop", "cleanup")
     around(run.MicroBatch, "discard", "discard")
     around(SQLiteDialect_pysqlite, "do_commit", "COMMIT")
     # in PostgreSQL a slice's COMMIT goes out with its books, and SQLAlchemy finds nothing left to commit
-    around(PostgresStore, "_complete", "COMMIT")
+    around(PostgresTransaction, "complete", "COMMIT")
     _install_read()
     _install_spool()
     _install_copy()
@@ -131,14 +133,14 @@ def _install_spool() -> None:
 
 
 def _install_copy() -> None:
-    copy = PostgresStore._copy
+    copy = PostgresTransaction._copy
 
     def wrapped(self: Any, *words: Any) -> None:
         hit("COPY start")
         copy(self, *words)
         hit("COPY end")
 
-    PostgresStore._copy = wrapped  # type: ignore[method-assign]
+    PostgresTransaction._copy = wrapped  # type: ignore[method-assign]
     inner = copy_in.ArrowToPostgresBinaryEncoder
 
     class Encoder:
@@ -156,20 +158,22 @@ def _install_copy() -> None:
 
 
 def _install_insert() -> None:
-    write = SqliteStore._write_events
+    write = SqliteTransaction.write_events
 
-    def wrapped(self: Any, connection: Any, piece: Any, receipt_id: int) -> Any:
+    def wrapped(self: Any, receipt_id: int) -> Any:
         hit("INSERT start")
-        connection.exec_driver_sql("SAVEPOINT half")
-        half = piece.events.slice(0, max(1, piece.events.num_rows // 2))
-        write(self, connection, replace(piece, events=half), receipt_id)
+        self.connection.exec_driver_sql("SAVEPOINT half")
+        whole = self.piece
+        self.piece = replace(whole, events=whole.events.slice(0, max(1, whole.events.num_rows // 2)))
+        write(self, receipt_id)
         hit("INSERT middle")
-        connection.exec_driver_sql("ROLLBACK TO half")
-        written = write(self, connection, piece, receipt_id)
+        self.connection.exec_driver_sql("ROLLBACK TO half")
+        self.piece = whole
+        written = write(self, receipt_id)
         hit("INSERT end")
         return written
 
-    SqliteStore._write_events = wrapped  # type: ignore[method-assign]
+    SqliteTransaction.write_events = wrapped  # type: ignore[method-assign]
 
 
 if os.environ.get(HITS):

@@ -15,7 +15,7 @@ from headrace.execution.orders import ChunkRows, CommitOrder, PrepareOrder
 from headrace.execution.tasks import TaskOutcome
 from headrace.execution.workers import InlineWorkers
 from headrace.partitioning.contract import Contract
-from headrace.storage.interface import Address, Counts, Slice
+from headrace.storage.records import Address, Counts, Slice
 
 __all__ = [
     "BROKEN",

@@ -118,7 +118,7 @@ def replay(world: World, *, v: str, mode: str, at: Act | None = None) -> Outcome
 
     def work() -> Said:
         with open_existing(world.database.url) as store:
-            reports = replay_rejects(store, store.rejects(ids=numbers), options_of(options), changes={"v": v})
+            reports = replay_rejects(store, store.rejects.find(ids=numbers), options_of(options), changes={"v": v})
         return Said(books=False, rejected=sum(report.rejected for report in reports))
 
     with _flag(mode):

@@ -180,7 +180,7 @@ def play(history: History, database: Database | None, moments: Moments) -> Playe
 def _have_a_ledger(database: Database) -> None:
     """Most histories begin with one: to make it takes more statements than a load, and moments would fall there."""
     with storage.open_store(database.url) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
 
 
 def _play_one(world: World, one: Act, played: Played) -> None:

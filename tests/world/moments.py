@@ -21,7 +21,7 @@ from headrace import storage
 from headrace.execution import workers
 from headrace.loading import intake
 from headrace.reading import inputs
-from headrace.storage.sql import transactions
+from headrace.storage.sql import database as retries
 
 __all__ = ["Kind", "Moments", "listen", "wrong_clocks"]
 
@@ -96,7 +96,7 @@ def listen(moments: Moments) -> Iterator[None]:
         replaced.enter_context(_with(workers.InlineWorkers, "commit", _one_at_a_time(workers.InlineWorkers.commit)))
         replaced.enter_context(_with(intake, "ahead", lambda items, depth: items))
         for name, seconds in (("FIRST_PAUSE", 0.002), ("LONGEST_PAUSE", 0.01), ("SERVER_AWAY", 0.3)):
-            replaced.enter_context(_with(transactions, name, seconds))
+            replaced.enter_context(_with(retries, name, seconds))
         yield
 
 

@@ -14,7 +14,7 @@ from headrace.errors import HeadraceError, SchemaError
 from headrace.events.prepare import prepare
 from headrace.partitioning.contract import Contract
 from headrace.reading.chunk import Chunk
-from headrace.storage.interface import Address
+from headrace.storage.records import Address
 
 pytestmark = pytest.mark.either_store
 FIVE = "k,v\n" + "".join(f"{number},x{number}\n" for number in range(1, 6))

@@ -22,7 +22,7 @@ from headrace.errors import HeadraceError, SchemaError, StoreError
 from headrace.observability.stages import Silent
 from headrace.options.load import options_of
 from headrace.storage import open_store
-from headrace.storage.interface import Existing
+from headrace.storage.records import Existing
 
 WAYS: tuple[Existing, ...] = ("snapshot", "conflict", "query")
 
@@ -100,11 +100,11 @@ def test_a_value_that_the_new_type_cannot_hold_is_refused(postgres_url: str, tmp
 def test_digits_are_not_rounded_away_by_a_scale_that_got_smaller(postgres_url: str) -> None:
     with open_store(postgres_url) as store:
         prepared(store, schema=pa.schema([("n", pa.decimal128(38, 4))]))
-        store.commit(piece(batch(new_ids(1), {"n": pa.array([Decimal("1.2345")])}), first_row=90))
+        store.events.commit(piece(batch(new_ids(1), {"n": pa.array([Decimal("1.2345")])}), first_row=90))
         make(postgres_url, "ALTER TABLE events ALTER COLUMN n TYPE numeric(12, 2)")
         with pytest.raises(SchemaError, match="column n"):
-            store.commit(piece(batch(new_ids(1, seed=1), {"n": pa.array([Decimal("6.7891")])})))
-        done = store.commit(piece(batch(new_ids(1, seed=2), {"n": pa.array([Decimal("6.7800")])}), first_row=9))
+            store.events.commit(piece(batch(new_ids(1, seed=1), {"n": pa.array([Decimal("6.7891")])})))
+        done = store.events.commit(piece(batch(new_ids(1, seed=2), {"n": pa.array([Decimal("6.7800")])}), first_row=9))
     assert done.counts.inserted == 1
     assert look(postgres_url, "SELECT n FROM events ORDER BY n") == [(Decimal("1.23"),), (Decimal("6.78"),)]
 
@@ -116,9 +116,9 @@ def test_every_path_knows_the_types_under_its_lock(postgres_url: str, existing: 
 
     with open_store(postgres_url) as store:
         prepared(store, schema=pa.schema([("n", pa.int64())]))
-        store.commit(piece(events(1), first_row=90, existing=existing))
+        store.events.commit(piece(events(1), first_row=90, existing=existing))
         make(postgres_url, "ALTER TABLE events ALTER COLUMN n TYPE double precision")
-        store.commit(piece(events(2), existing=existing))
+        store.events.commit(piece(events(2), existing=existing))
     assert look(postgres_url, "SELECT n FROM events WHERE n IS NOT NULL ORDER BY n") == [
         (101.0,),
         (101.0,),
@@ -161,7 +161,7 @@ def test_nobody_can_alter_the_table_between_the_look_and_the_copy(postgres_url: 
     with open_store(postgres_url, on_statement=hook) as store:
         prepared(store)
         hook.arm()
-        assert store.commit(piece(new_ids(5))).counts.inserted == 5
+        assert store.events.commit(piece(new_ids(5))).counts.inserted == 5
     assert len(blocked) == 5
 
 
@@ -177,7 +177,7 @@ def test_an_alter_that_waits_does_not_stop_loaders_that_wait_for_each_others_loc
 
     def commit() -> None:
         with open_store(postgres_url) as mine:
-            done.append(mine.commit(piece(new_ids(5), existing="query", locks=keys)).retries)
+            done.append(mine.events.commit(piece(new_ids(5), existing="query", locks=keys)).retries)
 
     def alter() -> None:
         make(postgres_url, "ALTER TABLE events ADD COLUMN late bigint")
@@ -341,4 +341,4 @@ def test_a_first_look_costs_as_much_as_any_other(store_url: str) -> None:
         prepared(store)
     with open_store(store_url) as other:
         open_run(other, run_id="run-2")
-        assert other.commit(piece(new_ids(3), run_id="run-2")).counts.inserted == 3
+        assert other.events.commit(piece(new_ids(3), run_id="run-2")).counts.inserted == 3

@@ -24,7 +24,8 @@ from headrace.polling.poll import Round
 from headrace.polling.service import Wanted, serve
 from headrace.storage import open_store
 from headrace.storage.outbox import Attempt
-from headrace.storage.providers import ProviderState, ProviderStore
+from headrace.storage.providers import ProviderState
+from headrace.storage.store import Store
 
 FILE = 'database = "{}"\n[providers.p]\npath = "p.csv"\nid = ["k"]\ninterval = "5m"\ntable = "ev"\n'
 JUMPS = [timedelta(minutes=10), timedelta(hours=5), timedelta(days=365)]
@@ -146,38 +147,38 @@ def shift(headrace: Headrace, table: str, column: str, days: int) -> None:
 
 def test_a_claim_of_a_server_that_was_ahead_is_not_believed(headrace: Headrace) -> None:
     with open_store(headrace.url) as store:
-        store.prepare_ledger()
-        assert set(store.claim_providers(["p"], "a", 60.0, due=None)) == {"p"}
-        assert store.claim_providers(["p"], "b", 60.0, due=None) == {}
-        assert store.claimed_providers() == {"p": "a"}
+        store.ledger.prepare()
+        assert set(store.providers.claim(["p"], "a", 60.0, due=None)) == {"p"}
+        assert store.providers.claim(["p"], "b", 60.0, due=None) == {}
+        assert store.providers.claimed() == {"p": "a"}
         shift(headrace, "headrace_providers", "held_until", 365)
-        assert store.claimed_providers() == {}
-        assert set(store.claim_providers(["p"], "b", 60.0, due=None)) == {"p"}
-        assert store.renew_claims("a", 60.0) == set()
-        assert store.save_providers([ProviderState("p", polls=1)], "a") == set()
-        assert store.save_providers([ProviderState("p", polls=2)], "b") == {"p"}
+        assert store.providers.claimed() == {}
+        assert set(store.providers.claim(["p"], "b", 60.0, due=None)) == {"p"}
+        assert store.providers.renew("a", 60.0) == set()
+        assert store.providers.save([ProviderState("p", polls=1)], "a") == set()
+        assert store.providers.save([ProviderState("p", polls=2)], "b") == {"p"}
 
 
 def test_a_longer_lease_of_another_host_is_believed(headrace: Headrace) -> None:
     with open_store(headrace.url) as store:
-        store.prepare_ledger()
-        store.claim_providers(["p"], "a", 3000.0, due=None)
-        assert store.claim_providers(["p"], "b", 5.0, due=None) == {}
+        store.ledger.prepare()
+        store.providers.claim(["p"], "a", 3000.0, due=None)
+        assert store.providers.claim(["p"], "b", 5.0, due=None) == {}
 
 
 def test_a_claim_that_lapsed_under_its_holder_is_prolonged_if_nobody_took_it(headrace: Headrace) -> None:
     """A server's clock that jumps ahead ends every claim at once; nobody has to be told of another host for that."""
     with open_store(headrace.url) as store:
-        store.prepare_ledger()
-        store.claim_providers(["p", "q"], "a", 60.0, due=None)
+        store.ledger.prepare()
+        store.providers.claim(["p", "q"], "a", 60.0, due=None)
         shift(headrace, "headrace_providers", "held_until", -365)
-        store.claim_providers(["q"], "b", 60.0, due=None)
-        assert store.renew_claims("a", 60.0) == {"p"}
-        assert store.claim_providers(["p"], "b", 60.0, due=None) == {}
+        store.providers.claim(["q"], "b", 60.0, due=None)
+        assert store.providers.renew("a", 60.0) == {"p"}
+        assert store.providers.claim(["p"], "b", 60.0, due=None) == {}
 
 
 @pytest.fixture
-def outbox(headrace: Headrace) -> Iterator[ProviderStore]:
+def outbox(headrace: Headrace) -> Iterator[Store]:
     rule = library.AlertRule("all", where="true")
     library.load([{"k": k} for k in range(4)], to=headrace.url, table="ev", id=["k"], alerts=[rule])
     with open_store(headrace.url) as store:
@@ -185,26 +186,24 @@ def outbox(headrace: Headrace) -> Iterator[ProviderStore]:
 
 
 @pytest.mark.parametrize("was", ["raised", "leased", "put off"])
-def test_an_alert_that_a_server_ahead_has_put_off_is_delivered(
-    outbox: ProviderStore, headrace: Headrace, was: str
-) -> None:
+def test_an_alert_that_a_server_ahead_has_put_off_is_delivered(outbox: Store, headrace: Headrace, was: str) -> None:
     if was != "raised":
-        held = outbox.claim_alerts("a", limit=4, seconds=60)
+        held = outbox.outbox.claim("a", limit=4, seconds=60)
         if was == "put off":
-            outbox.settle_attempts("a", [Attempt(one.alert_id, "pending", delay=30.0) for one in held])
-        assert outbox.claim_alerts("b", limit=4, seconds=60) == []
+            outbox.outbox.settle("a", [Attempt(one.alert_id, "pending", delay=30.0) for one in held])
+        assert outbox.outbox.claim("b", limit=4, seconds=60) == []
     shift(headrace, "headrace_alerts", "next_attempt_at", 365)
-    assert len(outbox.claim_alerts("b", limit=3, seconds=60)) == 3
-    assert len(outbox.claim_alerts("c", limit=3, seconds=60)) == 1
-    assert outbox.claim_alerts("d", limit=3, seconds=60) == []
+    assert len(outbox.outbox.claim("b", limit=3, seconds=60)) == 3
+    assert len(outbox.outbox.claim("c", limit=3, seconds=60)) == 1
+    assert outbox.outbox.claim("d", limit=3, seconds=60) == []
 
 
-def test_the_longest_back_off_and_a_long_lease_are_believed(outbox: ProviderStore) -> None:
-    one, two, *rest = outbox.claim_alerts("a", limit=4, seconds=3000)
-    outbox.settle_attempts("a", [Attempt(one.alert_id, "pending", delay=86_400.0)])
-    outbox.settle_attempts("a", [Attempt(two.alert_id, "delivered")])
+def test_the_longest_back_off_and_a_long_lease_are_believed(outbox: Store) -> None:
+    one, two, *rest = outbox.outbox.claim("a", limit=4, seconds=3000)
+    outbox.outbox.settle("a", [Attempt(one.alert_id, "pending", delay=86_400.0)])
+    outbox.outbox.settle("a", [Attempt(two.alert_id, "delivered")])
     assert len(rest) == 2
-    assert outbox.claim_alerts("b", limit=4, seconds=5) == []
+    assert outbox.outbox.claim("b", limit=4, seconds=5) == []
 
 
 @pytest.mark.parametrize("identity", [["at", "k"], ["k"]])
@@ -232,6 +231,6 @@ def test_the_newest_event_is_not_hidden_by_one_from_the_far_future(store_url: st
         for name, seen in (("9998-01-01", 9998), ("2026-02-27", 2026), ("2026-02-28", 2026), ("2025-01-01", 2026)):
             (tmp_path / "p.csv").write_text(f"k,at\n1,{name}T00:00:00Z\n")
             go(300)
-            newest = store.provider_states()["p"].newest_event
+            newest = store.providers.states()["p"].newest_event
             assert newest is not None
             assert newest.year == seen

@@ -96,9 +96,9 @@ FAULTS = [
         "4: types that were read once are believed",
         (
             (
-                "storage/postgres/store.py",
-                "        if table not in self._facts or self._looks.get(table) != (look, acting):",
-                "        if table not in self._facts or len(self._looks[table][0][1]) != len(look[1]):",
+                "storage/postgres/catalogue.py",
+                "        if table not in self.facts or self._looks.get(table) != (look, acting):",
+                "        if table not in self.facts or len(self._looks[table][0][1]) != len(look[1]):",
             ),
         ),
         "postgresql",
@@ -113,9 +113,9 @@ FAULTS = [
     Fault(
         "9: rows that a trigger swallows are counted",
         (
-            ("storage/postgres/store.py", "        if taken != sent:\n", "        if taken > sent:\n"),
+            ("storage/postgres/slice_transaction.py", "        if taken != sent:\n", "        if taken > sent:\n"),
             (
-                "storage/postgres/store.py",
+                "storage/postgres/slice_transaction.py",
                 "        if found:\n            ids = ",
                 "        if found and not sent:\n            ids = ",
             ),

@@ -211,9 +211,9 @@ def test_rows_of_far_years_are_rejected_replayed_and_alerted_like_any(headrace: 
     assert (done.newest_event, done.to_dict()["newest_event"]) == (None, moment_text(YEAR_14645))
     headrace.run("rejects", "replay")
     with open_store(headrace.url) as store:
-        schema = store.table_schema("t")
+        schema = store.tables.schema("t")
         assert schema is not None
-        (held,) = list(store.rows("t", schema))
+        (held,) = list(store.events.rows("t", schema))
     order = held.columns["k"].values.to_pylist()
     assert [held.columns["at"].values[order.index(k)].value for k in (1, 2, 3)] == [YEAR_14645, BC_250, 0]
     assert [held.columns["day"].values[order.index(k)].value for k in (1, 2, 3)] == [4_000_000, -1_000_000, 0]

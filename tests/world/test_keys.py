@@ -104,7 +104,7 @@ def test_the_other_columns_of_headrace_must_be_what_they_are(postgres_url: str, 
 def test_a_key_that_goes_while_an_engine_is_warm_is_missed(store_url: str) -> None:
     with open_store(store_url) as store:
         if store_url.startswith("postgresql"):
-            prepared(store).commit(piece(new_ids(3), first_row=90))
+            prepared(store).events.commit(piece(new_ids(3), first_row=90))
             make(store_url, "ALTER TABLE events DROP CONSTRAINT events_pkey")
         else:
             make(
@@ -113,12 +113,12 @@ def test_a_key_that_goes_while_an_engine_is_warm_is_missed(store_url: str) -> No
                 "headrace_receipt BIGINT)",
                 "CREATE UNIQUE INDEX it ON events (event_id)",
             )
-            prepared(store).commit(piece(new_ids(3), first_row=90))
+            prepared(store).events.commit(piece(new_ids(3), first_row=90))
             make(store_url, "DROP INDEX it")
         with pytest.raises(SchemaError, match="no unique key on event_id"):
-            store.commit(piece(new_ids(3)))
+            store.events.commit(piece(new_ids(3)))
         make(store_url, "CREATE UNIQUE INDEX again ON events (event_id)")
-        assert store.commit(piece(new_ids(3))).counts.duplicate_in_store == 3
+        assert store.events.commit(piece(new_ids(3))).counts.duplicate_in_store == 3
 
 
 # SQLite --------------------------------------------------------------------------------------------------------------
@@ -193,4 +193,4 @@ def test_what_is_lacking_is_advised_and_no_more(store_url: str, lacking: str) ->
         assert report.inserted == inserted
     assert look(store_url, "SELECT count(*), count(event_id) FROM ev") == [(2, 1)]
     with open_store(store_url) as store:
-        assert len(b"".join(one.ids for one in store.holdings("ev"))) == 16
+        assert len(b"".join(one.ids for one in store.events.holdings("ev"))) == 16

@@ -17,7 +17,7 @@ from headrace.errors import LostCommitsError
 from headrace.observability.stages import RunFacts, Silent
 from headrace.options.load import options_of
 from headrace.report import Report
-from headrace.storage.interface import Committed, Slice
+from headrace.storage.records import Committed, Slice
 
 ROWS = 160
 BATCH = [{"key": key, "value": f"v{key}"} for key in range(ROWS)]

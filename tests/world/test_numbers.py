@@ -13,7 +13,7 @@ import headrace as library
 from headrace import AlertRule
 from headrace.storage import open_store
 from headrace.storage.outbox import Attempt
-from headrace.storage.providers import ProviderStore
+from headrace.storage.store import Store
 
 BAD: list[dict[str, object]] = [{"k": 1, "v": "7"}, {"k": 2, "v": "oops"}]
 
@@ -24,18 +24,18 @@ def loaded(url: str, keys: Sequence[int]) -> int:
     return report.inserted
 
 
-def slow_dispatcher(store: ProviderStore, url: str) -> Attempt:
+def slow_dispatcher(store: Store, url: str) -> Attempt:
     """What a dispatcher has to say of its alert, long after another has settled it and somebody has pruned it."""
     loaded(url, [1])
-    (held,) = store.claim_alerts("slow", limit=1, seconds=-1)
-    (again,) = store.claim_alerts("quick", limit=1, seconds=60)
-    store.settle_attempts("quick", [Attempt(again.alert_id, "delivered", key=again.key)])
-    assert store.prune_alerts(-1) == 1
+    (held,) = store.outbox.claim("slow", limit=1, seconds=-1)
+    (again,) = store.outbox.claim("quick", limit=1, seconds=60)
+    store.outbox.settle("quick", [Attempt(again.alert_id, "delivered", key=again.key)])
+    assert store.outbox.prune(-1) == 1
     return Attempt(held.alert_id, "delivered", key=held.key)
 
 
-def states(store: ProviderStore) -> list[tuple[str, int]]:
-    return [(one.state, one.attempts) for one in store.alerts()]
+def states(store: Store) -> list[tuple[str, int]]:
+    return [(one.state, one.attempts) for one in store.outbox.find()]
 
 
 def settled(late: Attempt) -> list[Attempt]:
@@ -48,23 +48,23 @@ def test_a_late_delivered_of_a_pruned_alert_is_not_said_of_a_new_one(
     store_url: str, headrace: Headrace, after: str
 ) -> None:
     with open_store(store_url) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
         late = slow_dispatcher(store, store_url)
         if after == "vacuum" and store_url.startswith("sqlite"):
-            store._engine.raw_connection().execute("VACUUM")  # type: ignore[attr-defined]
+            store.database.engine.raw_connection().execute("VACUUM")
         if after == "reopened":
             store.close()
         loaded(store_url, [2])
         for one in settled(late):
-            store.settle_attempts("slow", [one])
+            store.outbox.settle("slow", [one])
         assert states(store) == [("pending", 0)]
-        assert store.alerts()[0].alert_id > late.alert_id
+        assert store.outbox.find()[0].alert_id > late.alert_id
 
 
 @pytest.mark.parametrize("claimed", [False, True])
 def test_nor_where_the_database_was_told_to_count_anew(store_url: str, headrace: Headrace, claimed: bool) -> None:
     with open_store(store_url) as store:
-        store.prepare_ledger()
+        store.ledger.prepare()
         late = slow_dispatcher(store, store_url)
         if store_url.startswith("sqlite"):
             headrace.query("DELETE FROM sqlite_sequence WHERE name = 'headrace_alerts'")
@@ -72,10 +72,10 @@ def test_nor_where_the_database_was_told_to_count_anew(store_url: str, headrace:
             headrace.query("TRUNCATE headrace_alerts RESTART IDENTITY")
         loaded(store_url, [2])
         if claimed:
-            store.claim_alerts("another", limit=1, seconds=60)
-        assert store.alerts()[0].alert_id == late.alert_id, "the database was told so"
+            store.outbox.claim("another", limit=1, seconds=60)
+        assert store.outbox.find()[0].alert_id == late.alert_id, "the database was told so"
         for one in settled(late):
-            store.settle_attempts("slow", [one])
+            store.outbox.settle("slow", [one])
         assert states(store) == [("pending", int(claimed))]
 
 
@@ -123,8 +123,8 @@ def test_the_ledger_of_an_older_release_counts_on_and_keeps_what_was_added_to_it
     ):
         headrace.query(statement)
     with open_store(sqlite_url) as store:
-        store.prepare_ledger()
-        store.prepare_ledger()
+        store.ledger.prepare()
+        store.ledger.prepare()
     assert headrace.query("SELECT reject_id, note, raw FROM kept") == [(1, "mine", "x")]
     theirs = "SELECT count(*) FROM sqlite_master WHERE name IN ('mine', 'told', 'ix_headrace_rejects_run_id')"
     assert headrace.query(theirs) == [(3,)]

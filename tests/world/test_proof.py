@@ -19,8 +19,8 @@ from headrace.loading import proof
 from headrace.observability.stages import Silent
 from headrace.options.load import options_of
 from headrace.report import Report
-from headrace.storage.interface import Committed, Slice
 from headrace.storage.postgres import connecting
+from headrace.storage.records import Committed, Slice
 
 ROWS = 300
 LAYOUTS: dict[str, dict[str, Any]] = {"hash": {"id": ["key"]}, "time": {"id": ["key", "at"], "time": "at"}}

@@ -19,7 +19,7 @@ from headrace.observability.stages import Silent
 from headrace.options import shape
 from headrace.options.load import options_of
 from headrace.report import Report
-from headrace.storage.interface import Committed, Slice
+from headrace.storage.records import Committed, Slice
 
 ROWS, CHUNK = 400, 50
 SEQUENTIAL: dict[str, Any] = {}

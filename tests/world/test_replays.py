@@ -43,14 +43,14 @@ def replayed(headrace: Headrace, kept: Sequence[StoredReject] | None = None, **n
     hook, value = named.pop("hook", None), named.pop("value", "5")
     options = load.options(to=headrace.url, **named)
     with open_store(headrace.url, on_statement=hook) as store:
-        store.prepare_ledger()
-        rows = store.rejects() if kept is None else kept
+        store.ledger.prepare()
+        rows = store.rejects.find() if kept is None else kept
         return replay_all(store, rows, options, changes={"v": value})
 
 
 def kept_of(headrace: Headrace) -> list[StoredReject]:
     with open_store(headrace.url) as store:
-        return store.rejects()
+        return store.rejects.find()
 
 
 def states(headrace: Headrace) -> dict[str, int]:
@@ -168,7 +168,7 @@ def test_a_reject_that_is_settled_already_is_not_loaded_again(rejected: Headrace
     later = replayed(rejected, kept, value="5")
     assert (later.settled, later.counts.read, later.reports) == (ROWS, 0, [])
     with open_store(rejected.url) as store:
-        store.discard_rejects([one.reject_id for one in kept_of(rejected)[:10]])
+        store.rejects.discard([one.reject_id for one in kept_of(rejected)[:10]])
     last = replayed(rejected)
     assert last.counts.inserted == len(in_table(rejected)) == ROWS - 10
 
@@ -182,13 +182,13 @@ def test_rows_that_come_in_several_chunks_are_settled_with_their_own(headrace: H
         rows = pa.table({"k": pa.array([number]), "n": ["x"], "v": pa.array([value], kind)})
         package.load(rows, to=headrace.url, table="t", id=["k"], types={"n": "integer", "v": "bytes"})
     with open_store(headrace.url) as store:
-        rejects = store.rejects()
+        rejects = store.rejects.find()
     assert len(rejects) == len(values)
     for statement in range(30, 400, 3):
         try:
             options = load.options(to=headrace.url, mode="sequential")
             with open_store(headrace.url, on_statement=crash_at(statement)) as store:
-                replay(store, store.rejects(), options, changes={"n": "1"})
+                replay(store, store.rejects.find(), options, changes={"n": "1"})
         except Crash:
             kept = len(kept_of(headrace))
             assert kept + len(in_table(headrace)) == len(values)

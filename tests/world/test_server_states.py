@@ -20,14 +20,14 @@ from support.delivery import outbox
 from headrace.delivery.dispatcher import Dispatcher, Sent
 from headrace.errors import ConnectionLostError, RetryableStoreError, StoreError
 from headrace.storage import open_store
-from headrace.storage.sql import transactions
+from headrace.storage.sql import database as retries
 
 IDS = new_ids(20)
 
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transactions, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.001)
 
 
 def with_setting(url: str, name: str, value: str) -> str:
@@ -63,7 +63,7 @@ def test_a_server_that_is_read_only_for_a_while_is_waited_for(postgres_url: str)
     read_only(postgres_url, on=True)
     hook = Tries(3, lambda: read_only(postgres_url, on=False))
     with open_store(postgres_url, on_statement=hook) as store:
-        done = store.commit(piece(IDS))
+        done = store.events.commit(piece(IDS))
         assert done.counts.inserted == len(IDS)
         # the session in which that third try failed had begun while the server was read-only
         assert done.retries == 3
@@ -73,13 +73,13 @@ def test_a_server_that_is_read_only_for_a_while_is_waited_for(postgres_url: str)
 def test_a_server_that_stays_read_only_is_told_with_what_to_do(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transactions, "SERVER_AWAY", 0.2)
+    monkeypatch.setattr(retries, "SERVER_AWAY", 0.2)
     with open_store(postgres_url) as store:
         prepared(store)
         read_only(postgres_url, on=True)
         end_other_sessions(postgres_url)
         with pytest.raises(ConnectionLostError, match="read-only") as raised:
-            store.commit(piece(IDS))
+            store.events.commit(piece(IDS))
         assert "standby" in str(raised.value.hint)
     assert stored_ids(postgres_url) == []
 
@@ -90,7 +90,7 @@ def test_a_state_that_passes_is_run_again(postgres_url: str, state: str) -> None
     with open_store(postgres_url) as store:
         prepared(store)
         _trouble(postgres_url, state, times=2)
-        done = store.commit(piece(IDS))
+        done = store.events.commit(piece(IDS))
     assert (done.retries, done.counts.inserted) == (2, len(IDS))
 
 
@@ -101,8 +101,8 @@ def test_what_a_timeout_ends_each_time_is_given_up_with_the_setting_named(postgr
         prepared(store)
         _trouble(postgres_url, state, times=1000)
         with pytest.raises(RetryableStoreError) as raised:
-            store.commit(piece(IDS))
-    assert look(postgres_url, "SELECT last_value FROM tries") == [(transactions.TRIES,)]
+            store.events.commit(piece(IDS))
+    assert look(postgres_url, "SELECT last_value FROM tries") == [(retries.TRIES,)]
     assert "timeout" in str(raised.value.hint)
 
 
@@ -112,7 +112,7 @@ def test_a_statement_that_its_timeout_ends_once_is_run_again(postgres_url: str) 
         with open_store(with_setting(postgres_url, "statement_timeout", "500"), on_statement=hook) as store:
             prepared(store)
             blocker.execute("LOCK TABLE events")
-            done = store.commit(piece(IDS))
+            done = store.events.commit(piece(IDS))
     assert (done.retries, done.counts.inserted) == (1, len(IDS))
 
 
@@ -132,7 +132,7 @@ def test_a_statement_that_an_administrator_cancels_is_run_again(postgres_url: st
         blocker.execute("LOCK TABLE events")
         thread = threading.Thread(target=cancel_it)
         thread.start()
-        done = store.commit(piece(IDS))
+        done = store.events.commit(piece(IDS))
         thread.join()
     assert (done.retries, done.counts.inserted) == (1, len(IDS))
 
@@ -143,7 +143,7 @@ def test_a_transaction_that_was_ended_for_being_idle_is_run_again(postgres_url: 
     with open_store(url, on_statement=hook) as store:
         prepared(store)
         hook.arm()
-        done = store.commit(piece(IDS))
+        done = store.events.commit(piece(IDS))
     assert (done.retries, done.counts.inserted) == (1, len(IDS))
 
 
@@ -151,7 +151,7 @@ def test_a_session_that_was_ended_for_being_idle_is_replaced(postgres_url: str) 
     with open_store(with_setting(postgres_url, "idle_session_timeout", "50")) as store:
         prepared(store)
         time.sleep(0.3)
-        assert store.commit(piece(IDS)).counts.inserted == len(IDS)
+        assert store.events.commit(piece(IDS)).counts.inserted == len(IDS)
 
 
 class _Taken:
@@ -169,8 +169,8 @@ class _Taken:
 def test_delivery_goes_on_when_such_a_state_has_passed(
     postgres_url: str, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transactions, "TRIES", 1)
-    monkeypatch.setattr(transactions, "SERVER_AWAY", 0.0)
+    monkeypatch.setattr(retries, "TRIES", 1)
+    monkeypatch.setattr(retries, "SERVER_AWAY", 0.0)
     outbox(postgres_url, 3)
     make(
         postgres_url,
@@ -206,7 +206,7 @@ def test_a_constraint_that_refuses_a_row_is_named_with_what_to_do(
     with open_store(postgres_url) as store:
         prepared(store, schema=pa.schema([("n", pa.int64())]))
         with pytest.raises(StoreError) as raised:
-            store.commit(piece(batch(IDS[:3], {"n": values})))
+            store.events.commit(piece(batch(IDS[:3], {"n": values})))
     assert said in str(raised.value.hint)
     assert not raised.value.retryable
     assert stored_ids(postgres_url) == []
@@ -229,6 +229,6 @@ def test_a_constraint_of_sqlite_is_said_with_what_to_do(sqlite_url: str, column:
     with open_store(sqlite_url) as store:
         prepared(store, schema=pa.schema([("n", pa.int64())]))
         with pytest.raises(StoreError) as raised:
-            store.commit(piece(batch(IDS[:3], {"n": values})))
+            store.events.commit(piece(batch(IDS[:3], {"n": values})))
     assert said in str(raised.value.hint)
     assert stored_ids(sqlite_url) == []

@@ -22,8 +22,7 @@ from headrace.loading.database import open_existing
 from headrace.polling.config_file import read_settings
 from headrace.polling.service import Wanted, serve
 from headrace.runtime.reopening import Renewed
-from headrace.storage.outbox import Outbox
-from headrace.storage.sql import transactions
+from headrace.storage.sql import database as retries
 
 WITHIN = 120.0  # seconds, for a machine under load; never what is tested
 
@@ -45,8 +44,8 @@ def own_url(server: OwnPostgres) -> str:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction gives up at once: what is left to outlast is the service's."""
-    monkeypatch.setattr(transactions, "SERVER_AWAY", 0.0)
-    monkeypatch.setattr(transactions, "TRIES", 1)
+    monkeypatch.setattr(retries, "SERVER_AWAY", 0.0)
+    monkeypatch.setattr(retries, "TRIES", 1)
 
 
 def until(there: Callable[[], bool]) -> None:
@@ -117,8 +116,8 @@ class Delivering(Running):
 
     def serve(self) -> None:
         sink = FunctionSink(lambda alert: self.taken.append(alert["key"]))
-        with Renewed[Outbox](lambda: open_existing(self.url)) as outbox:
-            self.result = Dispatcher(outbox, sink, lease=1.0).run(0.05, self.over)
+        with Renewed(lambda: open_existing(self.url)) as store:
+            self.result = Dispatcher(store, sink, lease=1.0).run(0.05, self.over)
 
     def give(self) -> None:
         rule = library.AlertRule("all", where="true")
@@ -277,11 +276,11 @@ def test_what_was_sent_while_the_database_failed_is_settled_before_anything_is_s
             admin.execute("ALTER DATABASE world SET default_transaction_read_only = on")
             admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'world'")
 
-    with Renewed[Outbox](lambda: open_existing(own_url)) as outbox:
-        dispatcher = Dispatcher(outbox, FunctionSink(take), lease=60.0)
+    with Renewed(lambda: open_existing(own_url)) as store:
+        dispatcher = Dispatcher(store, FunctionSink(take), lease=60.0)
         with pytest.raises(StoreError) as failed:
             dispatcher.drain()
-        assert outbox.outlasts(failed.value)
+        assert store.outlasts(failed.value)
         with psycopg.connect(server.url, autocommit=True) as admin:
             admin.execute("ALTER DATABASE world RESET default_transaction_read_only")
         assert dispatcher.drain(stop) == Delivered(delivered=1)
@@ -289,7 +288,7 @@ def test_what_was_sent_while_the_database_failed_is_settled_before_anything_is_s
 
 
 def test_a_wrong_setting_is_never_outlasted() -> None:
-    opened = Renewed[Outbox](lambda: open_existing("sqlite:///nowhere/x.db"))
+    opened = Renewed(lambda: open_existing("sqlite:///nowhere/x.db"))
     with pytest.raises(ConfigurationError) as error:
         opened.use()
     assert not opened.outlasts(error.value)

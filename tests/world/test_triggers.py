@@ -15,7 +15,7 @@ import headrace
 from headrace import AlertRule
 from headrace.errors import SchemaError, StoreError
 from headrace.storage import open_store
-from headrace.storage.interface import Existing
+from headrace.storage.records import Existing
 
 WAYS: tuple[Existing, ...] = ("snapshot", "conflict", "query")
 TABLE = (
@@ -129,7 +129,7 @@ def test_on_the_safe_path_what_is_not_there_is_no_duplicate(postgres_url: str, e
     """Some are there, some are swallowed: only the former are duplicates."""
     ids = new_ids(20)
     with open_store(postgres_url) as store:
-        prepared(store).commit(piece(ids[:5], first_row=90))
+        prepared(store).events.commit(piece(ids[:5], first_row=90))
         make(
             postgres_url,
             "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.n = 7 THEN RETURN NULL; END IF; "
@@ -137,16 +137,16 @@ def test_on_the_safe_path_what_is_not_there_is_no_duplicate(postgres_url: str, e
             "CREATE TRIGGER meddler BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION f()",
         )
         with pytest.raises(StoreError, match="meddler"):
-            store.commit(piece(ids, existing=existing))
+            store.events.commit(piece(ids, existing=existing))
         make(postgres_url, "DROP TRIGGER meddler ON events")
-        done = store.commit(piece(ids, existing=existing))
+        done = store.events.commit(piece(ids, existing=existing))
     assert (done.counts.inserted, done.counts.duplicate_in_store) == (15, 5)
     assert stored_ids(postgres_url) == ids
 
 
 def test_a_trigger_that_comes_between_two_slices_is_met(postgres_url: str) -> None:
     with open_store(postgres_url) as store:
-        prepared(store).commit(piece(new_ids(5), first_row=90))
+        prepared(store).events.commit(piece(new_ids(5), first_row=90))
         make(
             postgres_url,
             "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.event_id := gen_random_uuid(); "
@@ -154,7 +154,7 @@ def test_a_trigger_that_comes_between_two_slices_is_met(postgres_url: str) -> No
             "CREATE TRIGGER meddler BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION f()",
         )
         with pytest.raises(StoreError, match="meddler"):
-            store.commit(piece(new_ids(5, seed=1)))
+            store.events.commit(piece(new_ids(5, seed=1)))
     assert stored_ids(postgres_url) == new_ids(5)
 
 

@@ -16,7 +16,7 @@ from support.program import Headrace
 from headrace.polling import service, unchanged
 from headrace.polling.config_file import read_settings
 from headrace.polling.sources import describe
-from headrace.storage import open_store, witnesses
+from headrace.storage import open_store, providers
 
 FILE = """
 database = "{database}"
@@ -243,7 +243,7 @@ def test_of_many_events_some_bear_witness(
     feed.offer(3_000)
     with opened(feed, store_url) as go, open_store(store_url) as store:  # type: ignore[attr-defined]
         go()
-        kept = store.witnesses(["p"])["p"]
+        kept = store.providers.witnesses(["p"])["p"]
         assert kept.met == 3_000
         assert 90 <= len(kept.ids) // 16 <= 100
         assert len({kept.ids[at : at + 16] for at in range(0, len(kept.ids), 16)}) == len(kept.ids) // 16
@@ -251,7 +251,7 @@ def test_of_many_events_some_bear_witness(
         headrace.query("DELETE FROM ev WHERE k % 5 = 0")  # one in five: missed once in ten billion times
         assert go.one(300).outcome == "loaded"
         assert headrace.count("ev") == 3_000
-    assert witnesses.MOST >= 20_000
+    assert providers.MOST >= 20_000
 
 
 @pytest.mark.parametrize("column", ["v", "at"])

@@ -13,7 +13,7 @@ from headrace.execution import workers
 from headrace.execution.orders import CommitOrder
 from headrace.execution.tasks import Gathered, gather
 from headrace.execution.workers import InlineWorkers
-from headrace.storage.interface import Committed, Counts
+from headrace.storage.records import Committed, Counts
 
 PATIENCE = 60.0
 

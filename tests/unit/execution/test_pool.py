@@ -37,7 +37,7 @@ from headrace.execution.orders import ChunkRows, PrepareOrder
 from headrace.execution.pool import MOST_FAILURES, PooledWorkers
 from headrace.execution.tasks import TaskOutcome, prepare_apart
 from headrace.runtime.parcel import BytesParcel, FileParcel, SpoolUnseen
-from headrace.storage.interface import Address
+from headrace.storage.records import Address
 
 
 @pytest.fixture(autouse=True)

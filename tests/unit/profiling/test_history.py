@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.profiling.history import LEAST, MOST_ROWS, History, Site, _View, histories
 from headrace.profiling.model import WORTH
-from headrace.storage.past_loads import PastLoad
+from headrace.storage.providers import PastLoad
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 STAGES = ("read", "prepare", "decide", "enrich", "commit.copy", "commit.commit")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
 
 from headrace.errors import SchemaError
-from headrace.storage.interface import EVENT_ID, PROVIDER, RECEIPT
-from headrace.storage.sql.facts import Column, Facts, Keyless, Watcher
+from headrace.storage.records import EVENT_ID, PROVIDER, RECEIPT
+from headrace.storage.sql.facts import Column, Facts, Keyless, Watcher, gone, require_fit
 from headrace.storage.sql.schema import arrow_of_sqlite
+from headrace.storage.sql.stored_forms import StoredForms, forms_of_sqlite
+from headrace.storage.sql.whole_rows import RowForm, form_of_sqlite
 
-__all__ = ["adding", "facts_of"]
+__all__ = ["SqliteCatalogue"]
 
 _COLUMNS = sa.text(
     'SELECT its.name, its.type, of.name, of.type, of.pk, of."notnull", of.dflt_value IS NOT NULL, of.hidden '
@@ -32,7 +35,57 @@ _GENERATED = (2, 3)  # virtual, stored
 _HOLDS_IDS = ("BLOB", "ANY", "")
 
 
-def facts_of(connection: sa.Connection, table: str) -> Facts | None:
+class SqliteCatalogue:
+    """SQLite's catalogue (`headrace.storage.sql.tables.Catalogue`)."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Facts] = {}
+        self._versions: dict[str, int] = {}  # the file's schema_version when `facts` were read in a commit
+
+    def reflect(self, connection: sa.Connection, table: str, *, keyed: bool = True) -> Facts | None:
+        """What `table` is like; ``None`` if absent."""
+        facts = _facts_of(connection, table)
+        if facts is None:
+            return None
+        require_fit(table, facts, partial(_adding, table), keyed=keyed)
+        self.facts[table] = facts
+        return facts
+
+    def learned(self, connection: sa.Connection, table: str) -> Facts:
+        """What `table` is like now: the transaction of `connection` holds the only write lock, and so it stays."""
+        version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
+        if self._versions.get(table) != version:
+            if self.reflect(connection, table) is None:
+                raise gone(table)
+            self._versions[table] = version
+        return self.facts[table]
+
+    def require_names(self, table: str, columns: Sequence[str]) -> None:
+        """Raise `SchemaError` for two names that SQLite takes for the same."""
+        spelt: dict[bytes, str] = {}
+        for name in columns:
+            # bytes, since SQLite knows the case of ASCII letters alone
+            if (other := spelt.setdefault(name.encode().lower(), name)) != name:
+                raise SchemaError(
+                    f"SQLite does not tell upper from lower case: {other!r} and {name!r} are one column to it",
+                    where=f"{table}, column {name}",
+                    hint="rename it with --select, or load into PostgreSQL",
+                )
+
+    def stored_forms(self, connection: sa.Connection, table: str) -> StoredForms:
+        """By the canonical types of the columns."""
+        facts = self.reflect(connection, table, keyed=False)
+        return forms_of_sqlite(None if facts is None else facts.schema)
+
+    def row_form(self, connection: sa.Connection, table: str) -> RowForm:
+        """By the types as they were declared."""
+        facts = _facts_of(connection, table)
+        if facts is None:
+            return RowForm([sa.literal_column("*")], {})  # SQLite says that there is no such table
+        return form_of_sqlite((one.name, one.said) for one in facts.columns.values())
+
+
+def _facts_of(connection: sa.Connection, table: str) -> Facts | None:
     """What `table` is like as `connection` sees it, ``None`` if there is none.
 
     Raises `SchemaError` where SQLite has it under another spelling.
@@ -58,7 +111,7 @@ def facts_of(connection: sa.Connection, table: str) -> Facts | None:
     )
 
 
-def adding(table: str, lacking: Sequence[str]) -> str:
+def _adding(table: str, lacking: Sequence[str]) -> str:
     """The statements that add reserved columns to a table which has rows."""
     kinds = {EVENT_ID: "BLOB", PROVIDER: "TEXT", RECEIPT: "BIGINT"}
     added = [f"ALTER TABLE {_quoted(table)} ADD COLUMN {name} {kinds[name]}" for name in lacking]
@@ -101,8 +154,8 @@ def _row_number(columns: Sequence[Sequence[Any]], indexes: Sequence[Sequence[Any
 def _keyed(columns: Sequence[Sequence[Any]], indexes: Sequence[Sequence[Any]]) -> bool:
     """Whether a unique key is on the IDs alone, and holds for every row."""
     keys: dict[str, list[str]] = {}
-    for index, _, partial, column in indexes:
-        if not partial:
+    for index, _, on_part, column in indexes:
+        if not on_part:
             keys.setdefault(index, []).append(column)
     primary = [name for _, _, name, _, rank, *_ in columns if rank]
     return [EVENT_ID] in [primary, *keys.values()]

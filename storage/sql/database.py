@@ -1,4 +1,7 @@
-"""Transactions on one database: those that only read, and those that write and are run again when a failure passes.
+"""One database: its engine, its transactions, and the hook that hears every statement. Each part of a store is over it.
+
+    reading()   a transaction that only reads
+    write()     a transaction that writes, and is run again whole while its failure may pass
 
 What passes (serialization failure, deadlock, a table's lock, a lost connection, a locked file) is told by the type that
 `headrace.storage.sql.failures` gives it. Each try is a new transaction, on a new connection where the old one is gone.
@@ -14,17 +17,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
 
 from headrace.errors import ConnectionLostError, RetryableStoreError
-from headrace.storage.interface import StatementHook
+from headrace.storage.records import StatementHook
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sql.failures import translated
 
-__all__ = ["READING", "SERVER_AWAY", "TRIES", "Transactions", "in_blocks"]
+__all__ = ["READING", "SERVER_AWAY", "TRIES", "Database", "Retried", "SqlDialect", "in_blocks", "in_packs"]
 
 TRIES = 6
 SERVER_AWAY = 30.0  # seconds, from the first failure of a transaction on
@@ -35,6 +38,43 @@ IDS_IN_A_STATEMENT = 10_000
 READING = "headrace_reading"  # the execution option that marks a transaction that only reads
 T = TypeVar("T")
 K = TypeVar("K")
+Begun = TypeVar("Begun")
+
+
+class SqlDialect(Protocol):
+    """What PostgreSQL and SQLite say in ways of their own, for statements that are otherwise the same text."""
+
+    def now(self) -> Any:
+        """The server's clock, as a value or an SQL expression that goes into a timestamp column."""
+        ...
+
+    def later(self, seconds: float) -> Any:
+        """The server's clock in `seconds`, likewise."""
+        ...
+
+    def moment(self, moment: datetime) -> datetime | str:
+        """`moment` as a timestamp column keeps it."""
+        ...
+
+    def event_id(self, event_id: bytes) -> Any:
+        """A packed ID as a value to compare a column of IDs with."""
+        ...
+
+    def insert(self, table: sa.Table) -> Any:
+        """An INSERT that can have an ON CONFLICT."""
+        ...
+
+    def exclusive(self, connection: sa.Connection) -> None:
+        """Keep other processes from changing tables until the transaction of `connection` ends."""
+        ...
+
+    def has_index(self, connection: sa.Connection, name: str) -> bool:
+        """Whether a new index cannot have this name."""
+        ...
+
+    def describe(self, connection: sa.Connection, url: str) -> dict[str, str]:
+        """Facts for ``headrace doctor``: server version, clock, durability settings."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,64 +85,64 @@ class Retried(Generic[T]):
     failures: int
 
 
-class Transactions:
-    """An engine, the URL that may be shown, the hook that hears every statement, the watch of the commit in hand."""
+class Database:
+    """An engine, the `url` that may be shown, the dialect, and the hook that hears every statement.
 
-    def __init__(self, engine: sa.Engine, url: str, on_statement: StatementHook | None) -> None:
-        self._engine = engine
-        self._url = url
+    `is_in_place` says whether the database at the URL is the one that was opened: a file may have been removed or
+    replaced. It sends no statement.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        url: str,
+        dialect: SqlDialect,
+        on_statement: StatementHook | None = None,
+        is_in_place: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.engine = engine
+        self.url = url
+        self.dialect = dialect
+        self.is_in_place = is_in_place
         self._on_statement = on_statement
-        self._watch = Stopwatch()
         self._lost = False
         sa.event.listen(engine, "before_cursor_execute", self._before_execute)
         # the pool replaces a connection that it finds dead, and no statement fails
         sa.event.listen(engine, "invalidate", self._note_loss)
 
-    @property
-    def url(self) -> str:
-        """The database's URL without its password."""
-        return self._url
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Release every connection. Idempotent."""
-        self._engine.dispose()
+        self.engine.dispose()
 
     @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        with translated(self._url), self._engine.connect() as connection:
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads."""
+        with translated(self.url), self.engine.connect() as connection:
             reader = connection.execution_options(**{READING: True})
             with reader.begin():
                 yield reader
 
-    def _write(self, work: Callable[[sa.Connection], T], table: str | None = None) -> T:
-        """`_retried` for callers that do not need the number of retries."""
-        return self._retried(work, table).value
+    def write(self, work: Callable[[sa.Connection], T], table: str | None = None) -> T:
+        """What `work` gives, in a transaction that is run again as `retried` says."""
+        return self.retried(self.engine.begin, work, table).value
 
-    def _retried(
+    def retried(
         self,
-        work: Callable[[sa.Connection], T],
+        begin: Callable[[], AbstractContextManager[Begun]],
+        work: Callable[[Begun], T],
         table: str | None,
-        begun: Callable[[], AbstractContextManager[sa.Connection]] | None = None,
+        watch: Stopwatch | None = None,
     ) -> Retried[T]:
-        """Run `work` in a transaction of its own (as `begun` begins it), and again whole while the failure may pass.
+        """Run `work` in the transaction that `begin` begins, and again whole while the failure may pass.
 
-        `work` must be safe to run again after a
-        COMMIT whose answer was lost.
+        `work` must be safe to run again after a COMMIT whose answer was lost.
         """
-        where = self._url if table is None else f"{self._url}, table {table}"
+        where = self.url if table is None else f"{self.url}, table {table}"
         patience = _Patience()
         while True:
             try:
-                with translated(where), (begun or self._engine.begin)() as connection:
-                    value = work(connection)
+                with translated(where), begin() as begun:
+                    value = work(begun)
                 return Retried(value, patience.failures)
             except RetryableStoreError as error:
                 if not patience.allows(error):
@@ -111,24 +151,25 @@ class Transactions:
                 if isinstance(error, ConnectionLostError):
                     self._lost = True
                     # a session that began while the server was read-only may stay so
-                    self._engine.dispose()
-                with self._watch.stage("commit.pause"):
+                    self.engine.dispose()
+                with (watch or Stopwatch()).stage("commit.pause"):
                     time.sleep(patience.pause())
 
-    def _lost_since(self) -> bool:
+    def lost_since(self) -> bool:
         """Whether a connection was lost since this was last asked."""
         lost, self._lost = self._lost, False
         return lost
+
+    def say(self, statement: str) -> None:
+        """Tell the hook of a statement that goes past SQLAlchemy, just before it is sent."""
+        if self._on_statement is not None:
+            self._on_statement(statement)
 
     def _note_loss(self, _driver: object, _record: object, error: BaseException | None) -> None:
         self._lost = self._lost or error is not None
 
     def _before_execute(self, *event: Any) -> None:
-        self._say(event[2])
-
-    def _say(self, statement: str) -> None:
-        if self._on_statement is not None:
-            self._on_statement(statement)
+        self.say(event[2])
 
 
 class _Patience:
@@ -158,3 +199,9 @@ class _Patience:
 def in_blocks(ids: Sequence[K]) -> Sequence[Sequence[K]]:
     """`ids` in blocks that fit into one statement's parameters."""
     return [ids[start : start + IDS_IN_A_STATEMENT] for start in range(0, len(ids), IDS_IN_A_STATEMENT)]
+
+
+def in_packs(ids: bytes, size: int) -> Iterator[bytes]:
+    """Packed IDs, `size` of them at a time."""
+    for start in range(0, len(ids), 16 * size):
+        yield ids[start : start + 16 * size]

@@ -1,57 +1,24 @@
-"""``headrace_past_loads``: what a provider's last loads took, a ring of `KEPT` rows for each provider.
+"""Rows of ``headrace_past_loads`` and ``headrace_witnesses`` as plain data, and the statements that read them.
 
-save_providers ─► the states ─► the loads of this round: slot = number of the load modulo KEPT     one statement more
-headrace profile --history, doctor ─► all that are kept, the oldest first
+The loads of a provider are a ring of `KEPT` rows: the slot of a load is its number modulo KEPT.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from headrace.storage.providers import KEPT, PastLoad, Witness
 from headrace.storage.sql import ledger_rows
-from headrace.storage.sql.schema import PAST_LOADS
+from headrace.storage.sql.schema import PAST_LOADS, WITNESSES
 
-__all__ = ["KEPT", "PastLoad", "StageSum", "kept_loads", "past_load_of", "ring_values"]
+__all__ = ["kept_loads", "kept_witnesses", "past_load_of", "ring_values", "witness_of", "witness_values"]
 
-KEPT = 50
-"""Loads of each provider that are kept."""
-StageSum = tuple[int, float, float]
-"""Of a stage: how many spans, their seconds, and their seconds on a core."""
 _PLAIN = ("run_id", "strategy", "workers", "chunks", "read", "inserted", "seconds", "cpu_seconds", "machine_cpu")
-
-
-@dataclass(frozen=True, slots=True)
-class PastLoad:
-    """What one load of a provider took: its `number` among the provider's loads, `read` and `inserted` in rows,
-    `seconds` of the wall clock without the download, `cpu_seconds` on cores by all processes of the load, the share
-    (0 to 1) of the machine's cores that were busy meanwhile, and the sums by stage (`headrace.observability.stages`).
-    """
-
-    provider: str
-    table: str
-    number: int
-    run_id: str
-    polled_at: datetime
-    strategy: str
-    workers: int
-    chunks: int
-    read: int
-    inserted: int
-    seconds: float
-    cpu_seconds: float
-    machine_cpu: float
-    stages: Mapping[str, StageSum]
-
-    @property
-    def parallel(self) -> bool:
-        """Whether it was in parallel mode."""
-        return self.strategy != "sequential"
 
 
 def ring_values(load: PastLoad, polled_at: datetime | str) -> dict[str, Any]:
@@ -87,3 +54,26 @@ def past_load_of(row: sa.RowMapping) -> PastLoad:
         stages=stages,
         **{name: row[name] for name in _PLAIN},
     )
+
+
+def witness_values(witness: Witness) -> dict[str, Any]:
+    """A witness as column values."""
+    return {
+        "provider": witness.provider,
+        "run_id": witness.run_id,
+        "table_name": witness.table,
+        "met": witness.met,
+        "ids": witness.ids,
+        "versions": witness.versions,
+    }
+
+
+def kept_witnesses(providers: Collection[str]) -> sa.Select[Any]:
+    """The witnesses of `providers`."""
+    return sa.select(WITNESSES).where(WITNESSES.c.provider.in_(sorted(providers)))
+
+
+def witness_of(row: sa.RowMapping) -> Witness:
+    """A row as plain data."""
+    ids = bytes(row["ids"])
+    return Witness(row["provider"], row["run_id"], row["table_name"], row["met"], ids, row["versions"])
