@@ -243,7 +243,7 @@ class Slice:
     partition: int = 0
     spans: Sequence[Address] = ()
     locks: Sequence[int] = ()
-    lock_timeout: float = 30.0
+    lock_timeout: float = 0.0
     alerts: pa.RecordBatch | None = None
     repeats: Repeats | None = None
     lacking: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
