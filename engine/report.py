@@ -130,7 +130,7 @@ class Report:
         if self.fell_back:
             lines.append(f"  the rest was done sequentially: {self.fell_back}")
         if self.shadow:
-            lines.append(f"  compared with the parallel way: {self.shadow}")
+            lines.append(f"  compared with the parallel result: {self.shadow}")
         if self.resumed:
             lines.append(f"  resumed: {self.slices_skipped} slices were already committed")
         lines += [f"  {note}" for note in self.notes]

@@ -196,7 +196,7 @@ def _check_time(contract: Contract) -> None:
     if kind is not None and kind not in _TIME_TYPES:
         raise ContractError(
             f"the time column {contract.time} is of type {kind}, not timestamp or date",
-            hint=f"cast it in --select, or say --id …,{contract.time}:timestamp",
+            hint=f"cast it in --select, or use --id …,{contract.time}:timestamp",
         )
 
 
@@ -212,11 +212,11 @@ def _check_timezone(name: str) -> None:
         ZoneInfo(name)
     except (ValueError, OSError, LookupError) as error:
         raise ContractError(
-            f"the time zone {name!r} is not known here",
+            f"the time zone {name!r} is not known on this machine",
             hint="use a name such as Europe/Helsinki; if it is right, install the package tzdata",
         ) from error
 
 
 def _check_key_check(contract: Contract) -> None:
     if contract.key_check is not None and contract.hash != "blake2b":
-        raise ContractError(f"the hash {contract.hash} takes no key", hint="say --hash blake2b, or leave the key out")
+        raise ContractError(f"the hash {contract.hash} takes no key", hint="use --hash blake2b, or leave the key out")

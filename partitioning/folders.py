@@ -27,7 +27,7 @@ def private_folder(path: Path) -> Path:
         facts = path.lstat()
     if facts.st_uid != os.geteuid() or not stat.S_ISDIR(facts.st_mode):
         raise HeadraceError(
-            "the temporary folder was removed, and is somebody else's now",
+            "the temporary folder was removed, and now belongs to another user",
             where=str(path),
             hint="set TMPDIR to a folder that is yours alone, and run again to resume",
         )

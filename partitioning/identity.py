@@ -169,7 +169,7 @@ def _check_key(contract: Contract, key: bytes | None) -> None:
     if found != contract.key_check:
         raise ContractError(
             f"the key is not the contract's: contract {contract.key_check or 'none'}, key {found or 'none'}",
-            hint="load with the key that the table was made with",
+            hint="load with the key with which the table was made",
         )
 
 
@@ -187,7 +187,7 @@ def _time_prefix(times: pa.Array | None) -> NDArray[np.uint8]:
     if times is None:
         raise ValueError("layout time needs the time column")
     if unplaceable(times).any():
-        raise ValueError("times outside the years 1 to 8920 have no place in layout time; reject them first")
+        raise ValueError("times outside the years 1 to 8920 do not fit layout time; reject them first")
     return _milliseconds(times).astype(">i8").view(np.uint8).reshape(-1, 8)[:, 2:]
 
 

@@ -179,8 +179,8 @@ def _apart(values: Values, kind: pa.DataType, canonical: Callable[[Any], Any]) -
 
 def _noun(kind: pa.DataType) -> str:
     names: Sequence[tuple[str, Callable[[pa.DataType], bool]]] = (
-        ("time that a load can bring", pa.types.is_timestamp),
-        ("date that a load can bring", pa.types.is_date),
-        ("number that a load can bring", pa.types.is_decimal),
+        ("time that a load can contain", pa.types.is_timestamp),
+        ("date that a load can contain", pa.types.is_date),
+        ("number that a load can contain", pa.types.is_decimal),
     )
     return next((name for name, is_kind in names if is_kind(kind)), f"{kind} value")

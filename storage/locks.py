@@ -143,7 +143,7 @@ class RedisLocks:
                 return monotonic() - started
         except self._redis.RedisError as error:
             raise StoreError(
-                f"Redis says: {error}", where=where, hint="is the server running? The same command run again resumes"
+                f"Redis reports: {error}", where=where, hint="is the server running? The same command run again resumes"
             ) from error
         raise lock_timed_out(f"lock {lock.name}", timeout, where)
 

@@ -147,13 +147,15 @@ def read_statement(path: Path) -> Attestation:
         raise UsageError(f"the statement cannot be read ({error})", where=str(path), hint="check --against") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
-            "this is no statement of a verification",
+            "this is not a statement of a verification",
             where=str(path),
             hint="`headrace verify … --receipt FILE` makes one",
         ) from error
     if seal != _seal(content):
         raise UsageError(
-            "the statement is not as it was written: its seal is broken", where=str(path), hint="use the original file"
+            "the statement was changed after it was written: its seal is broken",
+            where=str(path),
+            hint="use the original file",
         )
     return stated
 
@@ -166,7 +168,7 @@ def compare(store: Store, stated: Attestation, verification: Verification | None
         audit = audited(store, stated.table, held, None)
         now = _held_under(stated.receipts, held)
         differences = _of_then(stated, settled(store, audit, held))
-    checks = [_check("rows under the receipts of then", stated.digests["receipted"], now)]
+    checks = [_check("rows under the statement's receipts", stated.digests["receipted"], now)]
     if verification is not None:
         checks += [
             _check("distinct events of the input", stated.digests["input"], verification.input_digest),

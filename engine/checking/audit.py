@@ -52,7 +52,7 @@ class ReceiptDifference:
 
     def __str__(self) -> str:
         about = f" ({'lost' if self.fewer else 'added'}: {self.event_id})" if self.event_id else ""
-        held = "as many, but others" if self.held == self.inserted else f"{self.held:,}"
+        held = "as many, but different events" if self.held == self.inserted else f"{self.held:,}"
         return f"receipt {self.receipt_id} brought {self.inserted:,}, the table holds {held}{about}; " + named_chunks(
             self.chunks
         )
@@ -75,7 +75,7 @@ class ReceiptDifference:
 def named_chunks(chunks: Iterable[Address]) -> str:
     """The first chunk, and how many more."""
     first, *others = chunks or ("chunks unknown",)
-    return f"{first} and {len(others)} chunks more" if others else str(first)
+    return f"{first} and {len(others)} more chunks" if others else str(first)
 
 
 class Audit:

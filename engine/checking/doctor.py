@@ -58,7 +58,7 @@ def examine(url: str) -> Iterator[CheckResult]:
 def _database(store: Store) -> Iterator[CheckResult]:
     for name, seen in store.checks.describe().items():
         yield CheckResult(name, "ok", seen)
-    yield CheckResult("ledger", "ok", "Headrace's own tables are there")
+    yield CheckResult("ledger", "ok", "Headrace's own tables exist")
 
 
 def _table(store: Store, table: str) -> Iterator[CheckResult]:
@@ -68,7 +68,7 @@ def _table(store: Store, table: str) -> Iterator[CheckResult]:
         present = store.tables.schema(table)
         if present is None:
             yield CheckResult(
-                check, "warning", "it has a contract, but is gone", "the next load creates it again, empty"
+                check, "warning", "it has a contract, but does not exist", "the next load creates it again, empty"
             )
             return
         require_pinned_types(table, contract, present)
@@ -79,7 +79,7 @@ def _table(store: Store, table: str) -> Iterator[CheckResult]:
     yield CheckResult(check, "ok", f"unique key on event_id; identity {identity}; layout {contract.layout}")
     if contract.key_check and hash_key() is None:
         yield CheckResult(
-            check, "failed", "its contract has a keyed hash", "set HEADRACE_HASH_KEY to the key it was loaded with"
+            check, "failed", "its contract has a keyed hash", "set HEADRACE_HASH_KEY to the key of the table's loads"
         )
 
 
@@ -92,7 +92,7 @@ def _leftovers(store: Store) -> Iterator[CheckResult]:
     kept = len(store.rejects.find(limit=1000))
     if kept:
         many = "1,000 or more" if kept == 1000 else str(kept)  # noqa: PLR2004 - the limit asked for just above
-        yield CheckResult("rejects", "warning", f"{many} rows are kept aside", "see `headrace rejects list`")
+        yield CheckResult("rejects", "warning", f"{many} rows are kept as rejects", "see `headrace rejects list`")
     dead = store.outbox.count().get("dead", 0)
     if dead:
         yield CheckResult(

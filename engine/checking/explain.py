@@ -115,10 +115,10 @@ class Explanation:
     def _suspected(self) -> list[str]:
         if not self.suspects:
             return []
-        lines = ["may have been repeated by (name the inputs with --in to know):"]
+        lines = ["may have been repeated by (name the inputs with --in to be sure):"]
         lines += [f"  {_counted(one)} {_when(one)}" for one in self.suspects[:SHOWN]]
         more = len(self.suspects) - SHOWN
-        return lines + ([f"  and {more} receipts more"] if more > 0 else [])
+        return lines + ([f"  and {more} more receipts"] if more > 0 else [])
 
     def _reading(self, one: Occurrence, reading: Reading) -> dict[str, object]:
         return {"what": self._what(one, reading), **_reading_object(reading)}
@@ -175,13 +175,15 @@ def _present(
 def _absent(store: Store, table: str, packed: bytes, options: LoadOptions, found: Sequence[Occurrence]) -> Explanation:
     rejects, unidentified = rejects_of(store, table, packed, options)
     why = [*_elsewhere(store, table, packed)]
-    why += [f"kept aside as reject {one.reject_id} ({one.state}), {_at(one)}: {one.reject.reason}" for one in rejects]
+    why += [f"kept as reject {one.reject_id} ({one.state}), {_at(one)}: {one.reject.reason}" for one in rejects]
     why += _read_but_gone(found, rejects)
     if others := _of_others(store, table, options):
         why.append(f"{told_of_others(options.provider, others)}: name the provider with --provider")
     if not why:
-        why.append("it has left no trace: it was never read under this contract and provider, or it was deleted")
-        why.append("`headrace explain … --in INPUT` looks for it in inputs, `headrace verify INPUT` names what is lost")
+        why.append("there is no trace of it: it was never read under this contract and provider, or it was deleted")
+        why.append(
+            "`headrace explain … --in INPUT` searches inputs for it, `headrace verify INPUT` names missing events"
+        )
     if unidentified and not rejects:
         why.append(f"{unidentified:,} rejects cannot be identified; it may be one of them: `headrace rejects list`")
     return Explanation(
@@ -199,7 +201,7 @@ def _of_others(store: Store, table: str, options: LoadOptions) -> Mapping[str, i
 def _told_by_itself(packed: bytes, store: Store, table: str) -> list[str]:
     """What the ID alone says: whether it is one of ours, and when its event would have happened."""
     if packed[6] >> 4 != 8 or packed[8] >> 6 != 2:  # noqa: PLR2004 - version and variant of a UUIDv8
-        return ["it is no ID that Headrace makes: those are UUIDs of version 8"]
+        return ["it is not an ID of Headrace: those are UUIDs of version 8"]
     try:
         contract = stored_contract(store, table)
     except ContractError:

@@ -34,5 +34,7 @@ def columns_of(store: Store, table: str) -> pa.Schema:
     """The table's data columns, whether it still has its key or not. Raises `SchemaError` if it is gone."""
     schema = store.tables.schema(table, keyed=False)
     if schema is None:
-        raise SchemaError("the table is gone, though its contract is there", where=table, hint="load its inputs again")
+        raise SchemaError(
+            "the table does not exist, although its contract does", where=table, hint="load its inputs again"
+        )
     return schema

@@ -11,7 +11,7 @@ __all__ = ["ValueFinding", "Values", "ValuesOfAKind"]
 
 SHOWN = 60  # characters of a value, on the screen
 _SAID = {
-    "changed": "differ from what the input has",
+    "changed": "differ from the input",
     "elsewhere": "hold other values, which another input brought or another program wrote",
     "revised": "hold a newer version, which another input brought",
 }
@@ -108,7 +108,7 @@ class Values:
     def advice(self) -> list[str]:
         """What to do about it."""
         if self.elsewhere.events:
-            return ["  to have the rows of other inputs compared as well, give those inputs too"]
+            return ["  to compare the rows of other inputs as well, give those inputs too"]
         return []
 
     def _kinds(self) -> dict[str, ValuesOfAKind]:

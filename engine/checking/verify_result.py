@@ -34,7 +34,7 @@ class Finding:
             rows = f"{len(self.receipts)} rows, " if len(self.receipts) > 1 else ""
             listed = ", ".join(map(str, dict.fromkeys(self.receipts)))
             told.append(f"{rows}receipt {listed}")
-            told.append(f"brought by {named_chunks(self.chunks)}" if self.chunks else "which the ledger does not have")
+            told.append(f"brought by {named_chunks(self.chunks)}" if self.chunks else "not in the ledger")
         return f"{self.event_id} {'; '.join(told)}".rstrip()
 
     def to_dict(self) -> dict[str, object]:
@@ -160,12 +160,12 @@ class Verification:
     def _verdict(self) -> str:
         """The verdict, and what it speaks of."""
         if self.values is None:
-            return "VERIFIED, IDs only" if self.ok else "DIFFERENCE FOUND, IDs only compared"
+            return "VERIFIED, IDs only" if self.ok else "DIFFERENCE FOUND, only IDs compared"
         if not self.ok:
             return "DIFFERENCE FOUND, IDs and values compared"
         others = self.values.elsewhere.events + self.values.revised.events
         return "VERIFIED, IDs and values" + (
-            f" ({others:,} rows hold what others brought, see below)" if others else ""
+            f" ({others:,} rows hold other inputs' values, see below)" if others else ""
         )
 
     def _books(self) -> list[str]:
@@ -193,14 +193,14 @@ class Verification:
         lines += [] if self.values is None else self.values.findings()
         shown = self.ledger_faults or self.ledger_differences
         lines += [f"    {'ledger' if one in self.ledger_faults else 'note'}: {one}" for one in shown[:3]]
-        return lines + ([f"    and {len(shown) - 3} receipts more"] if len(shown) > 3 else [])  # noqa: PLR2004
+        return lines + ([f"    and {len(shown) - 3} more receipts"] if len(shown) > 3 else [])  # noqa: PLR2004
 
     def _advice(self) -> list[str]:
         if self.others:
             return [
                 f"  {told_of_others(self.provider, self.others)}: name theirs with --provider",
-                f"  to load the input for {self.provider} as well would put each event beside the one that is there",
+                f"  to load the input for {self.provider} as well would store each event a second time",
             ]
         if self.missing:
-            return ["  load the input again to bring in what is missing; nothing will be written twice"]
+            return ["  load the input again to add the missing events; no event will be written twice"]
         return [] if self.values is None else self.values.advice()

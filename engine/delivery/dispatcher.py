@@ -90,8 +90,8 @@ class Delivered:
 
     def to_text(self) -> str:
         """One line, and one more with what to do."""
-        line = f"{self.delivered:,} delivered, {self.later:,} to be tried again, {self.dead:,} dead"
-        return f"{line}\nsee the dead ones: headrace alerts list --state dead" if self.dead else line
+        line = f"{self.delivered:,} delivered, {self.later:,} to be sent again, {self.dead:,} dead"
+        return f"{line}\nsee the dead alerts: headrace alerts list --state dead" if self.dead else line
 
 
 def message(alert: StoredAlert) -> str:
@@ -200,7 +200,7 @@ class Dispatcher:
             raise
         attempts = [self._attempt(alert, sent) for alert, sent in zip(sendable, answers, strict=True)]
         return attempts + [
-            Attempt(one.alert_id, "dead", "no dispatcher survived sending it", key=one.key) for one in fatal
+            Attempt(one.alert_id, "dead", "every dispatcher that sent it died", key=one.key) for one in fatal
         ]
 
     def _attempt(self, alert: StoredAlert, sent: Sent) -> Attempt:

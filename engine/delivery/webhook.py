@@ -37,7 +37,7 @@ from headrace.version import __version__
 __all__ = ["Webhook", "signature", "signing_key"]
 
 _PREFIX = "whsec_"
-_HINT = "for example https://alerts.example/hook; the whole of it can be kept in HEADRACE_WEBHOOK_URL"
+_HINT = "for example https://alerts.example/hook; the whole URL can be kept in HEADRACE_WEBHOOK_URL"
 
 
 def signing_key(secret: str) -> bytes:
@@ -52,7 +52,7 @@ def signing_key(secret: str) -> bytes:
     if not key:
         raise ConfigurationError(
             f"the webhook's key cannot be read: {_PREFIX} is not followed by base64",
-            hint="copy the receiver's secret again, all of it",
+            hint="copy the whole secret of the receiver again",
         )
     return key
 

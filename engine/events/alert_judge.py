@@ -43,7 +43,7 @@ Answer = tuple[Mask, dict[int, str]]
 Judge = Callable[[pa.RecordBatch, OnError], Answer]
 # asking a database why takes 2 ms a row
 MOST_REASONS = 100
-_AS_MANY = f"fails on this row, as on {MOST_REASONS:,} others of its slice, which say why"
+_AS_MANY = f"fails on this row and on {MOST_REASONS:,} others of its slice, which give the reason"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +238,7 @@ class _Relation:
             self._connection.sql(f"SELECT 1 FROM events WHERE ({rule.where}\n)")  # noqa: S608 - the user's own rule
             kind = str(self._connection.sql(f"SELECT ({rule.where}\n) FROM events").types[0])  # noqa: S608
         except duckdb.ParserException as error:
-            raise self._wrong(rule, f"is no SQL predicate: {_first_line(error)}") from None
+            raise self._wrong(rule, f"is not a valid SQL predicate: {_first_line(error)}") from None
         except duckdb.Error as error:
             if grammar_only:
                 return
@@ -271,7 +271,7 @@ class _Relation:
         hint = f"a DuckDB predicate over the columns {', '.join(map(_typed, self._events.schema))}"
         if "VARCHAR" in what:
             # many a feed writes its numbers as text
-            hint = f"a text is no number: CAST(… AS DOUBLE), or pin the column's type on the first load; {hint}"
+            hint = f"a text is not a number: CAST(… AS DOUBLE), or pin the column's type on the first load; {hint}"
         return ConfigurationError(f"{rule.where!r} {what}", where=f"alert rule {rule.name}", hint=hint)
 
 

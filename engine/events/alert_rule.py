@@ -136,8 +136,8 @@ def require_updates(rules: Sequence[AlertRule], revisions: str) -> None:
     asking = [rule.name for rule in rules if rule.revisions]
     if asking and revisions != "update":
         raise ConfigurationError(
-            f"alert rule {asking[0]} asks for revisions, and with --revisions {revisions} no event is ever revised",
-            hint="say --revisions update --version-column COL, or leave the rule's own revisions out",
+            f"alert rule {asking[0]} asks for revisions, but with --revisions {revisions} no event is ever revised",
+            hint="add --revisions update --version-column COL, or remove revisions from the rule",
         )
 
 
@@ -146,7 +146,9 @@ def require_distinct(rules: Sequence[AlertRule]) -> tuple[AlertRule, ...]:
     names = [name_bytes(rule.name).decode() for rule in rules]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigurationError(f"two alert rules are named {twice[0]!r}", hint="an alert is known by its rule's name")
+        raise ConfigurationError(
+            f"two alert rules are named {twice[0]!r}", hint="each alert rule needs a name of its own"
+        )
     return tuple(rules)
 
 

@@ -180,7 +180,9 @@ def guarded(work: Callable[[], Result], name: str, where: str, *, traced: bool =
         raise failure from None
 
 
-_HINT = "mend the function and run the same command again to resume, or keep such rows aside with --on-error reject"
+_HINT = (
+    "correct the function and run the same command again to resume, or keep such rows as rejects with --on-error reject"
+)
 
 
 def _with_added(events: pa.RecordBatch, result: object) -> pa.RecordBatch:

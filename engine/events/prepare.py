@@ -148,9 +148,9 @@ def _of_pinned_type(column: pa.Array, name: str, kind: LogicalType) -> pa.Array:
     found = logical_type(column.type)
     if found != kind:
         raise SchemaError(
-            f"the column comes as {found}, and the contract has it as {kind}",
+            f"the input has the column as {found}, but the contract has it as {kind}",
             where=f"column {name}",
-            hint="give the table's column its type back: `headrace doctor` says which",
+            hint="change the table's column back to its type, which `headrace doctor` names",
         )
     return column
 
@@ -177,7 +177,7 @@ def _objections(batch: pa.RecordBatch, contract: Contract, limits: Limits) -> It
     for name in batch.schema.names:
         column = batch.column(name)
         if pa.types.is_temporal(column.type):
-            yield from _found(name, "the year is not one of -4712 to 32767, which databases hold", _beyond(column))
+            yield from _found(name, "the year is outside -4712 to 32767, which databases can hold", _beyond(column))
         if pa.types.is_string(column.type):
             holds_nul = _mask(pc.match_substring(column, "\0"))
             yield from _found(name, "the text holds a NUL character, which databases refuse", holds_nul)
@@ -199,7 +199,9 @@ def _against_missing(batch: pa.RecordBatch, contract: Contract) -> Iterator[tupl
         yield from _found(column, f"no identity: {are}, and so is the rest of the row", missing & nothing)
     for name, values in others:
         strange = missing & unencodable(values)
-        yield from _found(name, "NaN or infinity cannot identify an event, and it has no other identity", strange)
+        yield from _found(
+            name, "NaN or infinity cannot identify an event, and the event has no other identity", strange
+        )
 
 
 def _beyond(column: pa.Array) -> Mask:

@@ -48,12 +48,12 @@ def require_choice(revisions: str, version: str | None, identity: Sequence[str] 
         raise ConfigurationError(f"--revisions cannot be {revisions!r}", hint="choose ignore, report or update")
     if revisions == "update" and version is None:
         raise ConfigurationError(
-            "--revisions update needs a column that says which row is newer",
+            "--revisions update needs a version column",
             hint="name it with --version-column, for example --version-column updated; without one, --revisions report",
         )
     if revisions != "update" and version is not None:
         raise ConfigurationError(
-            f"--version-column {version} does nothing with --revisions {revisions}", hint="say --revisions update"
+            f"--version-column {version} has no effect with --revisions {revisions}", hint="say --revisions update"
         )
     if version is not None:
         _refuse_identity(version, identity or ())
@@ -70,7 +70,7 @@ def require_version(
     for name, columns in inputs:
         if version not in columns:
             raise ConfigurationError(
-                f"the input has no column {version!r}, which is to say which row is newer",
+                f"the input has no column {version!r}, the version column",
                 where=name,
                 hint=f"name another with --version-column; its columns are {', '.join(columns)}",
             )

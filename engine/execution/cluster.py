@@ -65,7 +65,9 @@ def _scheduler(address: str) -> str:
 def _names_none(address: str) -> ConfigurationError:
     scheme, slashes, rest = address.rpartition("//")
     shown = f"{scheme}{slashes}{rest.rpartition('@')[2]}"  # without what may be a password
-    return ConfigurationError(f"{shown!r} names no executor", hint="for example --executor dask://scheduler:8786")
+    return ConfigurationError(
+        f"{shown!r} does not name an executor", hint="for example --executor dask://scheduler:8786"
+    )
 
 
 def _client(distributed: Any, scheduler: str) -> Any:
@@ -107,5 +109,5 @@ def _leave(client: Any, executor: Executor) -> None:
 
 def _reason(error: Exception) -> str:
     if not isinstance(error, OSError | ImportError):
-        return f"what is there says something else: {type(error).__name__}"
+        return f"another service answers there: {type(error).__name__}"
     return str(error) or f"no answer within {CONNECT_SECONDS} s"

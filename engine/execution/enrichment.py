@@ -41,10 +41,10 @@ def _take(
     for at, (column, reason) in settled.failed.items():
         if enrichment.on_error == "fail":
             raise WorkerError(
-                f"{enrichment.name} gave a value that its column cannot hold: {reason}",
+                f"{enrichment.name} returned a value that its column cannot hold: {reason}",
                 where=f"{where}, column {column}",
                 hint="a column has the type of its first values: let the function give it one type in every batch, "
-                "such as pa.array(values, pa.float64()), or keep such rows aside with --on-error reject",
+                "such as pa.array(values, pa.float64()), or keep such rows as rejects with --on-error reject",
             )
         failed[int(left[at])] = f"{enrichment.name}, column {column}: {reason}"
     return settled.events

@@ -54,7 +54,7 @@ def _taken_together(pieces: Sequence[ChunkRows]) -> tuple[pa.RecordBatch, NDArra
 def addresses(pieces: Sequence[ChunkRows]) -> str:
     """Where `pieces` stand, for a message."""
     shown = [str(piece.address) for piece in pieces[:SHOWN]]
-    return "; ".join(shown) + (f" and {len(pieces) - SHOWN} chunks more" if len(pieces) > SHOWN else "")
+    return "; ".join(shown) + (f" and {len(pieces) - SHOWN} more chunks" if len(pieces) > SHOWN else "")
 
 
 def lacking(pieces: Sequence[ChunkRows], events: pa.RecordBatch) -> dict[str, NDArray[np.bool_]]:

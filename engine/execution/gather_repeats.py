@@ -47,7 +47,7 @@ def with_repeats(order: CommitOrder, revisions: Revisions, piece: Slice, store: 
     Raises `WorkerError` where the user's function or an alert rule fails and may not.
     """
     rows, places = _gathered(order.repeats, piece.provider), np.arange(sum(len(one.rows) for one in order.repeats))
-    where = f"{order}, rows whose IDs are there already"
+    where = f"{order}, rows whose IDs are already in the table"
     without_value: Sequence[str] = ()
     failed: list[tuple[int, str]] = []
     if order.enrichment is not None and revisions.version is not None and rows.num_rows:

@@ -42,7 +42,7 @@ log = logging.getLogger("headrace.pool")
 Result = TypeVar("Result")
 LOOK_EVERY = 1.0  # seconds between looks at the workers' pulses
 _GUARD = (
-    "what the worker printed says why; a script must call Headrace under `if __name__ == '__main__':`, because each "
+    "the worker's output says why; a script must call Headrace under `if __name__ == '__main__':`, because each "
     "worker imports it"
 )
 MOST_TRIES = 5  # of one task
@@ -140,7 +140,7 @@ class PooledWorkers:
         """Wait for `task`, and see to it that it gets done."""
         while True:
             if self._over:
-                raise WorkerError("the workers were dismissed", where=str(task.order))
+                raise WorkerError("the workers were stopped", where=str(task.order))
             if self.fell_back is not None:
                 self._take_off(task)
                 return task.inline(task.order).result()
@@ -207,10 +207,10 @@ class PooledWorkers:
             return
         with self._lock:
             if not self._folder.is_dir():
-                log.warning("the folder %s was removed while it was in use: it is made again", self._folder)
+                log.warning("the folder %s was removed while it was in use: it is created again", self._folder)
                 private_folder(self._folder)
             elif self._spool is not None:
-                log.warning("the workers do not see the folder %s: rows travel as bytes", self._spool)
+                log.warning("the workers cannot read the folder %s: rows are sent as bytes", self._spool)
                 self._spool = None
             elif task.tries >= MOST_TRIES:
                 self._fall_back(f"a worker failed {task.tries} times at one task: {passing!r}")
@@ -243,7 +243,7 @@ class PooledWorkers:
             if task.tries >= MOST_TRIES or self._failures >= MOST_FAILURES:
                 self._give_up(task, f"the workers failed {self._failures} times in a row ({error!r})")
             else:
-                log.warning("a worker failed (%r): the pool is started again", error)
+                log.warning("a worker failed (%r): the pool is restarted", error)
                 self._replace_the_pool(task, self._crew)
 
     def _give_up(self, task: _Given[Any], why: str) -> None:
@@ -258,7 +258,7 @@ class PooledWorkers:
                 raise WorkerError(
                     why,
                     where=str(order),
-                    hint=f"{order.users_code} may be what ends them; mend it, or give it more memory with fewer "
+                    hint=f"{order.users_code} may be what ends them; correct it, or give it more memory with fewer "
                     "--workers or smaller --chunk-rows, and run again to resume",
                 )
         self._fall_back(why)
@@ -281,15 +281,15 @@ class PooledWorkers:
         late = set(crew.late())
         for order in late & self._late:
             raise WorkerError(
-                "the task took longer than a task may, twice",
+                "the task exceeded the time limit twice",
                 where=order,
-                hint="raise --task-timeout, or mend the function given to --enrich or --alert-function; "
+                hint="raise --task-timeout, or correct the function given to --enrich or --alert-function; "
                 "then run again to resume",
             )
         self._late |= late
 
     def _fall_back(self, why: str) -> None:
-        log.error("%s: the rest is done sequentially, by this process", why)
+        log.error("%s: this process does the rest sequentially", why)
         self.fell_back = why
         self._call_back()
 

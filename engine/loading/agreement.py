@@ -87,7 +87,7 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     Raises `ContractError` when the stored contract differs from what was asked for, `SchemaError` when types clash.
     """
     if table.lower() in RESERVED_TABLES:
-        raise SchemaError(f"{table} is a name that Headrace keeps for itself", hint="choose another with --table")
+        raise SchemaError(f"{table} is a name that Headrace reserves", hint="choose another with --table")
     stored = store.ledger.pinned_contract(table)
     actual = store.tables.schema(table)
     held = None if stored is None else Contract.from_json(stored)
@@ -195,7 +195,7 @@ def stored_contract(store: Store, table: str) -> Contract:
         known = ", ".join(store.ledger.tables()) or "none"
         raise ContractError(
             f"no contract is stored for the table {table!r}",
-            hint=f"load something into it first, or name another with --table; tables with a contract: {known}",
+            hint=f"load events into it first, or name another with --table; tables with a contract: {known}",
         )
     return Contract.from_json(text)
 
@@ -282,7 +282,7 @@ def _refuse_reserved(names: Iterable[str]) -> None:
     for name in names:
         if name.lower() in RESERVED_COLUMNS:
             raise SchemaError(
-                f"the input has a column {name!r}, a name that Headrace keeps for itself",
+                f"the input has a column {name!r}, a name that Headrace reserves",
                 # S608 sees SQL being built; this is advice for a person to read
                 hint=f"rename it: --select 'SELECT * RENAME (\"{name}\" AS source_{name}) FROM source'",  # noqa: S608
             )

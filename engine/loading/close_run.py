@@ -69,7 +69,7 @@ def record_failure(store: Store, going: OpenRun, error: BaseException, seconds: 
     try:
         store.ledger.finish_run(going.run_id, status=status, seconds=seconds, error=f"{type(error).__name__}: {error}")
     except HeadraceError as second:
-        error.add_note(f"(the ledger could not be told: {second.what})")
+        error.add_note(f"(the ledger could not be updated: {second.what})")
 
 
 def _lost(
@@ -77,13 +77,13 @@ def _lost(
 ) -> LostCommitsError:
     rows = sum(counts.inserted for _, counts in lost.values())
     first, _ = lost[min(lost)]
-    again = "run the same command again: it resumes, and brings" if going.job else "load the same again: that brings"
+    again = "run the same command again: it resumes and adds" if going.job else "load the same input again: that adds"
     return LostCommitsError(
         f"the database has lost {len(lost):,} of the {confirmed:,} commits that it had confirmed, and with them "
         f"{rows:,} inserted events; the first are those of {first}",
         where=f"run {going.run_id}",
-        hint=f"{again} what is missing. A server loses confirmed commits where synchronous_commit or fsync is off, or "
-        "where it was put back to an older state meanwhile (`headrace doctor` shows both settings)",
+        hint=f"{again} the missing events. A server loses confirmed commits if synchronous_commit or fsync is off, or "
+        "if it was reset to an older state meanwhile (`headrace doctor` shows both settings)",
     )
 
 

@@ -57,7 +57,7 @@ def require_pinned_types(table: str, contract: Contract, present: pa.Schema) -> 
     """
     for name, kind, found in drifts(contract, present):
         raise SchemaError(
-            f"the column is of type {found} now; the contract, by which event IDs are made, has it as {kind}",
+            f"the column is of type {found} now, but the contract, which defines the event IDs, has it as {kind}",
             where=f"{table}, column {name}",
             hint=f"give the column its type back (in PostgreSQL: ALTER TABLE … ALTER COLUMN {name} TYPE "
             f"{_IN_POSTGRES[kind]}), or load into another table: events would get other IDs, and be stored twice",
@@ -131,8 +131,8 @@ def require_same_row(name: str, columns: Sequence[str], contract: Contract) -> N
             f"the row has grown by {_listed(more)}: without --id the whole row is the identity, and in this table "
             f"that is {known}; rows that differ in {_listed(more)} alone would be lost as duplicates",
             where=name,
-            hint=f"name the identity columns (--id {known.replace(' ', '')} if these do make an event the same event), "
-            "load into another --table, or leave the column out with --select",
+            hint=f"name the identity columns (--id {known.replace(' ', '')} if these columns make an event the same "
+            "event), load into another --table, or leave the column out with --select",
         )
 
 
@@ -142,7 +142,7 @@ def require_columns(name: str, columns: Sequence[str], contract: Contract, *, wh
     if missing:
         named = "; or name the identity columns with --id (in a new table)" if whole_row else ""
         raise ContractError(
-            f"the input lacks {', '.join(missing)}, part of what makes an event the same event",
+            f"the input lacks {', '.join(missing)}, which belong to the events' identity",
             where=name,
             hint=f"supply it with --select{named}; the input's columns are {', '.join(columns)}",
         )

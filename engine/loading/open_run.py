@@ -78,7 +78,7 @@ class Superseded:
         return cls(going, because, 0 if earlier is None else earlier.before + 1)
 
     def __str__(self) -> str:
-        return f"run {self.going.run_id} is {self.because}; the input is loaded from its beginning by a new run"
+        return f"run {self.going.run_id} is {self.because}; a new run loads the input from its beginning"
 
 
 def open_run(

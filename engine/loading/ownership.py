@@ -37,9 +37,9 @@ def require_own_events(store: Store, table: str, contract: Contract, options: Lo
         raise UsageError(
             told_of_others(options.provider, others),
             where=table,
-            hint=f"name the provider whose events these are: --provider {next(iter(others))}; or --provider "
-            f"{options.provider} if they are another's, which stand beside those that are there (only a table that was "
-            "made with --scope global seeks duplicates among all providers)",
+            hint=f"name the provider of these events: --provider {next(iter(others))}; or --provider "
+            f"{options.provider} if another provider's events are to be stored beside them (only a table that was made "
+            "with --scope global finds duplicates among all providers)",
         )
 
 
@@ -51,7 +51,7 @@ def warn_of_renaming(store: Store, table: str, provider: str, known: Collection[
     others = others_events(store, table, Contract.from_json(stored), provider)
     if others and not set(others) & set(known):
         log.warning(
-            "%s; if the provider was renamed, its events come in once more under the new name",
+            "%s; if the provider was renamed, its events are loaded once more under the new name",
             told_of_others(provider, others),
         )
 
@@ -59,5 +59,5 @@ def warn_of_renaming(store: Store, table: str, provider: str, known: Collection[
 def told_of_others(provider: str, others: Mapping[str, int]) -> str:
     """Whose events there are."""
     shown = [f"{number:,} of {name}" for name, number in list(others.items())[:SHOWN]]
-    more = f" and of {len(others) - SHOWN} providers more" if len(others) > SHOWN else ""
+    more = f" and of {len(others) - SHOWN} more providers" if len(others) > SHOWN else ""
     return f"the table holds no event of the provider {provider}, but {', '.join(shown)}{more}"

@@ -200,15 +200,15 @@ def require_proven(missing: Missing, going: OpenRun, sources: Sequence[str]) -> 
         return
     named = ", ".join(id_text(one.tobytes()) for one in missing.some)
     more = f" and {missing.count - len(missing.some):,} more" if missing.count > len(missing.some) else ""
-    what = f"{missing.count:,} of the events that were met are not in the table when the load ends: {named}{more}"
+    what = f"{missing.count:,} of the input's events are not in the table at the end of the load: {named}{more}"
     where = ", ".join(sources[:SHOWN])
     if going.job is not None:
         raise StaleReceiptsError(what, where=where)
     raise VerificationError(
         what,
         where=where,
-        hint="they were deleted meanwhile, or something in the database keeps them out; load the same again: what is "
-        "in the table is found as duplicates",
+        hint="they were deleted meanwhile, or something in the database keeps them out; load the same input again: "
+        "events in the table are found as duplicates",
     )
 
 

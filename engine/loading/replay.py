@@ -126,9 +126,9 @@ def without_revisions(
     left = [one.reject_id for one in rejects if one.reject.stage == "revision"]
     if left and named:
         raise UsageError(
-            f"{_numbered(left)} of an event that is in the table already",
-            hint="let it take the event's row, if it is newer, with --revisions update --version-column COL "
-            "(--set COL=… can make it so); or let it go: headrace rejects discard",
+            f"{_numbered(left)} of an event that is already in the table",
+            hint="to replace the event's row by a newer one, add --revisions update --version-column COL "
+            "(--set COL=… can change the version); or give the reject up: headrace rejects discard",
         )
     return [one for one in rejects if one.reject.stage != "revision"], len(left)
 
@@ -203,7 +203,7 @@ def _require_columns(store: Store, batch: Sequence[StoredReject], changes: Mappi
             raise UsageError(
                 f"its row has no column {unknown[0]!r}",
                 where=f"reject {one.reject_id}, {one.reject.source}, table {one.table}",
-                hint=f"its columns are {', '.join(dict.fromkeys([*own, *sorted(known)]))}; name the rejects to mend",
+                hint=f"its columns are {', '.join(dict.fromkeys([*own, *sorted(known)]))}; name the rejects to change",
             )
 
 
@@ -276,7 +276,7 @@ def _split(store: Store, stored: StoredReject, raw: str) -> dict[str, str | None
         if columns and len(fields) == len(columns):
             return {name: value or None for name, value in zip(columns, fields, strict=True)}
     raise UsageError(
-        f"this is no row of {', '.join(columns)}" if columns else "the columns of the file are not known any more",
+        f"this is not a row of {', '.join(columns)}" if columns else "the columns of the file are no longer known",
         where=f"reject {stored.reject_id}, {stored.reject.source}",
         hint='give a field for each of them, or a JSON object: --raw \'{"column": "value", …}\'',
     )

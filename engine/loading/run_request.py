@@ -23,10 +23,10 @@ def left_unfinished(runs: Iterable[RunRecord], inputs: Sequence[Input], asked: s
     same = sorted([item.name, item.fingerprint] for item in inputs)
     for run in runs:
         if sorted([one.get("name"), one.get("fingerprint")] for one in json.loads(run.inputs)) == same:
-            told = ", ".join(_differences(json.loads(run.asked), json.loads(asked))) if run.asked else "told otherwise"
+            told = ", ".join(_differences(json.loads(run.asked), json.loads(asked))) if run.asked else "other options"
             return (
-                f"run {run.run_id} of the same inputs is unfinished, or still under way, and is left as it is "
-                f"({told or 'it has another contract'}); a load that is told the same as that one goes on with it"
+                f"run {run.run_id} of the same inputs is unfinished or still running, and is left unchanged "
+                f"({told or 'it has another contract'}); a load with the same options resumes it"
             )
     return None
 

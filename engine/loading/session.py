@@ -154,11 +154,11 @@ def possible(decision: Decision, store: Store) -> Decision:
         return decision
     if decision.source == "argument":
         raise ConfigurationError(
-            "workers of parallel mode cannot see a database in this process's memory",
+            "workers of parallel mode cannot use a database in this process's memory",
             where=store.url,
             hint="--mode sequential, or a file: sqlite:///events.db",
         )
-    log.warning("the database lies in this process's memory, where no worker can see it: the load is sequential")
+    log.warning("the database is in this process's memory, where no worker can use it: the load is sequential")
     return replace(decision, mode="sequential")
 
 

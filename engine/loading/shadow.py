@@ -142,7 +142,7 @@ class Shadow:
             return
         self.different += 1
         log.error(
-            "%s: the parallel way differs: %d IDs, for example %s; %d alerts, for example %s; "
+            "%s: the parallel result differs: %d IDs, for example %s; %d alerts, for example %s; "
             "sequential %s, parallel %s",
             batch.address,
             len(strange),
@@ -155,7 +155,7 @@ class Shadow:
 
     def _give_up(self, error: Exception) -> None:
         self._failed = True
-        log.error("the comparison with the parallel way failed and ends; the run goes on", exc_info=error)
+        log.error("the comparison with the parallel result failed and ends; the run continues", exc_info=error)
 
 
 def _comparable(ids: Ids) -> NDArray[np.void]:

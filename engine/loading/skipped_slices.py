@@ -64,7 +64,7 @@ class SkippedSlices:
             return
         shown = f"{len(ids):,} of its events are" if len(ids) > 1 else "one of its events is"
         raise StaleReceiptsError(
-            f"{shown} not in the table any more (for example {id_text(ids[0].tobytes())})",
+            f"{shown} no longer in the table (for example {id_text(ids[0].tobytes())})",
             where=str(receipt.address),
             hint=NO_RESUME,
         )

@@ -61,7 +61,7 @@ class Slicing:
         if strange:
             address = self.going.receipts[min(strange)].address
             raise StaleReceiptsError(
-                "the input has no slice there any more: it was cut otherwise when the run began",
+                "the input no longer has a slice there: it was cut differently when the run began",
                 where=str(address),
                 hint=NO_RESUME,
             )

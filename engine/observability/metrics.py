@@ -40,34 +40,34 @@ class Instrument:
 
 
 FEED = ("provider", "table")
-ROWS = Instrument("headrace.rows", "counter", "Rows read, by what became of them.", (*FEED, "outcome"))
-RUNS = Instrument("headrace.runs", "counter", "Runs, by how they ended.", (*FEED, "status"))
+ROWS = Instrument("headrace.rows", "counter", "Rows read, by outcome.", (*FEED, "outcome"))
+RUNS = Instrument("headrace.runs", "counter", "Runs, by status.", (*FEED, "status"))
 SLICES = Instrument("headrace.slices", "counter", "Slices committed, by the path they took.", (*FEED, "path"))
-RETRIES = Instrument("headrace.retries", "counter", "Transactions run again after a failure that passes.", FEED)
+RETRIES = Instrument("headrace.retries", "counter", "Transactions run again after a temporary failure.", FEED)
 LOCK_WAIT = Instrument("headrace.lock.wait", "counter", "Time that slices waited for locks.", FEED, "s")
 STAGE = Instrument("headrace.stage.duration", "histogram", "Time of a chunk or slice in a stage.", ("stage",), "s")
 STAGE_CPU = Instrument("headrace.stage.cpu", "counter", "Time of the stages' threads on a core.", ("stage",), "s")
 DATABASE = Instrument(
     "headrace.database.duration", "histogram", "Time of a statement in the database.", ("statement",), "s"
 )
-RUN = Instrument("headrace.run.duration", "histogram", "Time of a run that was done.", FEED, "s")
+RUN = Instrument("headrace.run.duration", "histogram", "Time of a completed run.", FEED, "s")
 DUPLICATES = Instrument("headrace.duplicates.share", "gauge", "Share of duplicates in the last run, 0 to 1.", FEED)
 COMPARED = Instrument(
     "headrace.duplicates.compared", "counter", "Duplicates compared with the row they repeat, a sample.", FEED
 )
-DIFFERING = Instrument("headrace.duplicates.differing", "counter", "Those of them that carry other values.", FEED)
+DIFFERING = Instrument("headrace.duplicates.differing", "counter", "Compared duplicates that have other values.", FEED)
 NEWEST = Instrument(
     "headrace.newest.event.timestamp", "gauge", "Newest event time seen, seconds since 1970.", FEED, "s"
 )
 LAG = Instrument("headrace.event.lag", "gauge", "Time from the newest event to its commit.", FEED, "s")
-WANTED = Instrument("headrace.workers.wanted", "gauge", "Workers there should be.", FEED)
-ALIVE = Instrument("headrace.workers.alive", "gauge", "Workers there are.", FEED)
-RESTARTS = Instrument("headrace.pool.restarts", "counter", "Times the pool was started again.", FEED)
-FELL_BACK = Instrument("headrace.pool.fell_back", "gauge", "1 while a parallel run goes on sequentially.", FEED)
+WANTED = Instrument("headrace.workers.wanted", "gauge", "Workers that the pool should have.", FEED)
+ALIVE = Instrument("headrace.workers.alive", "gauge", "Workers that the pool has.", FEED)
+RESTARTS = Instrument("headrace.pool.restarts", "counter", "Restarts of the pool.", FEED)
+FELL_BACK = Instrument("headrace.pool.fell_back", "gauge", "1 while a parallel run continues sequentially.", FEED)
 FLAG = Instrument("headrace.flag", "gauge", "1 for the state that the flag or --mode put the run in.", (*FEED, "state"))
 RAISED = Instrument("headrace.alerts.raised", "counter", "Alerts written to the outbox.", FEED)
 ATTEMPTS = Instrument(
-    "headrace.alerts.attempts", "counter", "Attempts to deliver alerts, by what came of them.", (*FEED, "outcome")
+    "headrace.alerts.attempts", "counter", "Attempts to deliver alerts, by outcome.", (*FEED, "outcome")
 )
 WAITING = Instrument("headrace.alerts.waiting", "gauge", "Alerts in the outbox that are not delivered.", ("state",))
 INSTRUMENTS = (

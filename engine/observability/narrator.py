@@ -34,7 +34,7 @@ class Thresholds:
     def __post_init__(self) -> None:
         for value in (self.provider, self.chunk, self.query):
             if value is not None and value <= 0:
-                raise ConfigurationError("a threshold must be longer than nothing", hint="--slow-query 5s")
+                raise ConfigurationError("a threshold must be longer than 0", hint="--slow-query 5s")
 
 
 class Narrator:

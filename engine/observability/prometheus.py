@@ -46,7 +46,7 @@ def serving(address: str) -> Iterator[Metrics]:
     try:
         server, thread = client.start_http_server(port, host, registry)
     except OSError as error:
-        raise ConfigurationError(f"nothing can be served at {address} ({error})", hint=_EXAMPLE) from error
+        raise ConfigurationError(f"metrics cannot be served at {address} ({error})", hint=_EXAMPLE) from error
     try:
         yield metrics
     finally:

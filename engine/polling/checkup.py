@@ -52,7 +52,7 @@ def examine_settings(file: str) -> Iterator[CheckResult]:
         yield from _source(provider)
     if not is_there(settings.database):
         shown = safe_url(settings.database)
-        yield CheckResult("database", "warning", f"{shown} is not there yet", "the first `headrace run` makes it")
+        yield CheckResult("database", "warning", f"{shown} does not exist yet", "the first `headrace run` creates it")
         return
     findings = list(examine(settings.database))
     yield from findings
@@ -80,12 +80,12 @@ def _live(store: Store, settings: Settings) -> Iterator[CheckResult]:
 def _clock(store: Store) -> CheckResult:
     server = store.checks.server_now()
     if server is None:
-        return CheckResult("clock skew", "ok", "none: the database goes by this machine's clock")
+        return CheckResult("clock skew", "ok", "none: the database uses this machine's clock")
     skew = (server - datetime.now(UTC)).total_seconds()
     seen = f"the server's is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
     if abs(skew) <= MOST_SKEW:
         return CheckResult("clock skew", "ok", seen)
-    cure = "set both by NTP: the schedule goes by this machine's clock, claims and windows by the server's"
+    cure = "synchronise both by NTP: the schedule uses this machine's clock, claims and windows use the server's"
     return CheckResult("clock skew", "warning", seen, cure)
 
 
@@ -95,9 +95,9 @@ def _privileges(store: Store, settings: Settings) -> CheckResult:
         sorted({one.table for one in settings.providers}), sorted(revised), prunes=settings.keep_alerts is not None
     )
     if not lacking:
-        return CheckResult("privileges", "ok", "this user may create tables and write to those that are there")
+        return CheckResult("privileges", "ok", "this user may create tables and write to the existing tables")
     return CheckResult(
-        "privileges", "failed", f"this user lacks {', '.join(lacking)}", "GRANT them, as the tables' owner"
+        "privileges", "failed", f"this user lacks {', '.join(lacking)}", "GRANT these privileges as the tables' owner"
     )
 
 
@@ -109,7 +109,7 @@ def _contract(store: Store, provider: Provider, known: Collection[str]) -> Itera
         yield failed(check, error)
         return
     if differences is None:
-        yield CheckResult(check, "ok", f"its table {provider.table} is made by the first poll with events")
+        yield CheckResult(check, "ok", f"its table {provider.table} is created by the first poll with events")
     elif differences:
         seen = f"its contract differs from the one stored with {provider.table}: {'; '.join(differences)}"
         yield CheckResult(check, "failed", seen, "drop the keys that differ from the file, or name another table")
@@ -123,7 +123,9 @@ def _owners(store: Store, provider: Provider, known: Collection[str]) -> Iterato
     contract = stored_contract(store, provider.table)
     others = others_events(store, provider.table, contract, provider.name)
     if others and not set(others) & set(known):
-        cure = "if it was renamed, give it its old name again: under another one each of its events comes in once more"
+        cure = (
+            "if it was renamed, give it its old name again: under another name each of its events is loaded once more"
+        )
         yield CheckResult(f"provider {provider.name}", "warning", told_of_others(provider.name, others), cure)
 
 
@@ -147,7 +149,7 @@ def _rules(store: Store, provider: Provider) -> Iterator[CheckResult]:
         columns = [(provider.table, schema.names)]
         require_version(options.version_column, schema, Contract.from_json(stored), columns)
     except HeadraceError as error:
-        cure = f"until that is mended a poll is refused, unless it brings such a column; {error.hint}"
+        cure = f"until then a poll is refused, unless it brings such a column; {error.hint}"
         yield CheckResult(check, "warning", f"{error.where}: {error.what}", cure)
 
 
@@ -170,7 +172,7 @@ def _parallel(found: Sequence[History]) -> Iterator[CheckResult]:
             cure = f"headrace profile --history {one.provider} says more; profile a delivery of it to be sure"
             yield CheckResult(f"provider {one.provider}", "warning", f"its loads have grown: {one.advice}", cure)
     if told and not any(one.grown for one in told):
-        yield CheckResult("parallel mode", "ok", f"the last loads of {len(told)} providers do not call for it")
+        yield CheckResult("parallel mode", "ok", f"the last loads of {len(told)} providers do not need it")
 
 
 def _source(provider: Provider) -> Iterator[CheckResult]:
@@ -184,14 +186,14 @@ def _source(provider: Provider) -> Iterator[CheckResult]:
                 parts = urlsplit(source.target)
                 Doors(source.shown).places(parts.hostname or "", parts.port or 443)
             case "path" if not any(letter in source.target for letter in "*?[") and not Path(source.target).exists():
-                yield CheckResult(check, "warning", f"{source.shown} is not there", "a poll fails until it is")
+                yield CheckResult(check, "warning", f"{source.shown} is not there", "a poll fails until it exists")
         if provider.options.enrichment is not None:
             provider.options.enrichment.resolve()
     except HeadraceError as error:
         yield failed(check, error)
     except (socket.gaierror, ValueError):
-        cure = "check the address, and the network's name servers; behind a proxy this may be as it should be"
-        yield CheckResult(check, "warning", f"the host of {source.shown} is not known here", cure)
+        cure = "check the address, and the network's name servers; behind a proxy this may be normal"
+        yield CheckResult(check, "warning", f"the host of {source.shown} cannot be resolved here", cure)
 
 
 def _flag(providers: Sequence[Provider]) -> Iterator[CheckResult]:

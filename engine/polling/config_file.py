@@ -197,7 +197,7 @@ class _Reader:
     def _source(self, place: str, found: dict[str, Any]) -> Source | None:
         ways = [way for way in SOURCES if way in found]
         if len(ways) != 1:
-            cure = "say exactly one of url, path and function"
+            cure = "give exactly one of url, path and function"
             self._problem(place, "it has no source" if not ways else f"it has {' and '.join(ways)}", cure)
             return None
         (way,) = ways
@@ -205,7 +205,7 @@ class _Reader:
         if way == "url":
             if not _can_be_parsed(target) or not is_remote(target):
                 self._problem(
-                    f"{place}.url", "this is no address to fetch", "http://, https:// or s3://; for a file, path"
+                    f"{place}.url", "this is not an address to fetch", "http://, https:// or s3://; for a file, path"
                 )
                 return None
             _conceal_password(target)

@@ -114,7 +114,7 @@ def serve(
             except HeadraceError as error:
                 if every is None or not service.outlasts(error):
                     raise
-                log.error("this round failed, the next one tries again: %s", error)  # noqa: TRY400 - it says where
+                log.error("this round failed; the next round tries again: %s", error)  # noqa: TRY400 - it says where
             if every is None:
                 return
             left = (began + timedelta(seconds=every) - clock.now()).total_seconds()
@@ -295,7 +295,7 @@ class Service:
                 ids = b"".join(self._store.events.held(provider.table, ids))
             newest = versions(self._store, provider, ids)
         except HeadraceError as error:  # what was loaded is loaded: the next poll reads it once more
-            log.debug("nobody bears witness to %s: %s", provider.name, error)
+            log.debug("no witnesses could be kept for %s: %s", provider.name, error)
             return None
         return Witness(provider.name, report.run_id, provider.table, met, ids, newest)
 

@@ -64,7 +64,7 @@ def versions(store: Store, provider: Provider, ids: bytes) -> str | None:
     except RetryableStoreError:
         raise
     except StoreError as error:
-        log.debug("the versions in %s cannot be asked for: %s", provider.table, error)
+        log.debug("the versions in %s cannot be read: %s", provider.table, error)
         return None
     return xxh3_128_hexdigest(b"".join(sorted(rows)))
 
@@ -102,13 +102,16 @@ def _complete(store: Store, table: str, witnesses: Sequence[Witness]) -> list[st
     except RetryableStoreError:
         raise
     except StoreError as error:  # most often: there is no such table any more
-        log.debug("%s cannot be asked: %s", table, error)
+        log.debug("%s cannot be queried: %s", table, error)
         return []
     missing = {name: len(some - held) for name, some in ids.items()}
     for name, lacking in missing.items():
         if lacking:
             log.warning(
-                "%d events of the last delivery of %s are not in %s any more: it is read again", lacking, name, table
+                "%d events of the last delivery of %s are no longer in %s: the delivery is read again",
+                lacking,
+                name,
+                table,
             )
     return [name for name, lacking in missing.items() if not lacking]
 

@@ -145,7 +145,7 @@ class ArrowReader(_TypedReader):
     def pieces(self) -> Iterator[Block]:
         """The rows, once."""
         if self._batches is None:
-            raise InputError("this stream was read already", where=self._name, hint="give a fresh one to each load")
+            raise InputError("this stream was already read", where=self._name, hint="give each load a new stream")
         batches, self._batches = self._batches, None
         return numbered(batches, self._name)
 
@@ -158,9 +158,9 @@ def _understood(name: str) -> Iterator[None]:
     except pa.ArrowException as error:
         said = "; ".join(str(part) for part in error.args).splitlines()[0].partition(" Detail:")[0]
         raise InputError(
-            f"Arrow cannot take it ({said})",
+            f"Arrow cannot read it ({said})",
             where=name,
-            hint="give each column values of one type that Arrow has (text is one), or give the rows as dicts",
+            hint="give each column values of one type that Arrow has (such as text), or give the rows as dicts",
         ) from error
 
 
@@ -191,7 +191,7 @@ def _valid(piece: Block, name: str) -> Block:
                 bad |= np.array([not _is_utf8(value) for value in column.to_pylist()])
         if not bad.any():
             raise InputError(
-                f"its data is damaged ({str(error).splitlines()[0]})", where=name, hint="have it written again"
+                f"its data is damaged ({str(error).splitlines()[0]})", where=name, hint="write the file again"
             ) from error
         shown = pa.table(columns)
         rejects = [

@@ -87,7 +87,7 @@ def _require_short(size: int, name: str) -> None:
         raise InputError(
             f"a line or record has more than {LONGEST >> 20} MiB",
             where=name,
-            hint="look for a quote that opens and never closes, or for a file that is no text",
+            hint="look for a quote that opens and never closes, or for a file that is not text",
         )
 
 

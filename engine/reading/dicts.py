@@ -130,4 +130,4 @@ def _require_utf8(columns: Iterable[str], name: str) -> None:
     """Raise `InputError` for a column whose name has a lone surrogate: Arrow cannot hold it."""
     for column in columns:
         if not column.isascii() and any("\ud800" <= letter <= "\udfff" for letter in column):
-            raise InputError(f"the column {column!a} has a name that is no Unicode text", where=name, hint="rename it")
+            raise InputError(f"the column {column!a} has a name that is not Unicode text", where=name, hint="rename it")

@@ -105,7 +105,7 @@ class _Document:
             self.fail("the document ends too early")
         if found not in wanted:
             found = self._text[self._at : self._at + 4].encode("latin-1").decode(errors="replace")[0]
-            self.fail(f"there is {found!r} where one of {' '.join(wanted)} is wanted")
+            self.fail(f"there is {found!r} where one of {' '.join(wanted)} is expected")
         self._at += 1
         return found
 
@@ -128,7 +128,7 @@ class _Document:
     def name(self) -> str:
         """Consume the name of a member."""
         if self.peek() not in {'"', ""}:
-            self.fail("the name of a member is a string, and there is something else")
+            self.fail("the name of a member must be a string, and there is something else")
         _, text = self.value()
         try:
             found: str = json.loads(text.decode(), strict=False)

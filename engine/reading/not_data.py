@@ -49,7 +49,7 @@ _BESIDE = {
 }
 _REFUSED = 400  # the least of HTTP's status codes that says so
 _FAILED = {"error", "fail", "failed", "failure"}
-_LOOK = "look at what the address answers: it may want a login or a key, or be down for a while"
+_LOOK = "check what the address answers: it may need a login or a key, or be down for a while"
 
 
 def require_no_markup(head: bytes, name: str) -> None:
@@ -61,9 +61,9 @@ def require_no_markup(head: bytes, name: str) -> None:
     element = _ELEMENT.match(rest)
     closed = element is not None and re.search(rb"</" + re.escape(element[1]) + rb"\s*>", rest) is not None
     if _PAGE.match(rest):
-        raise InputError("this is a page of HTML, and no data", where=name, hint=_LOOK)
+        raise InputError("this is an HTML page, not data", where=name, hint=_LOOK)
     if closed or _DOCUMENT.match(rest):
-        raise InputError("this is a document of XML, which is no format that is read", where=name, hint=_LOOK)
+        raise InputError("this is an XML document, a format that Headrace does not read", where=name, hint=_LOOK)
 
 
 def require_data(head: bytes, name: str, media: str) -> None:
@@ -71,10 +71,10 @@ def require_data(head: bytes, name: str, media: str) -> None:
     require_no_markup(head, name)
     text = head.strip()
     if media in _HTML and text and text[:1] not in {b"{", b"["} and not _DELIMITER.search(text.partition(b"\n")[0]):
-        raise InputError(f"the answer is a text of the type {media}, and no data", where=name, hint=_LOOK)
+        raise InputError(f"the answer is a text of the type {media}, not data", where=name, hint=_LOOK)
     if text[:1] in {b"{", b"["} and (message := _message(text)):
         raise InputError(
-            f"the answer is a message about an error, and no data: {message}",
+            f"the answer is an error message, not data: {message}",
             where=name,
             hint=f"{_LOOK}; if these are events after all, save them in a file and load that",
         )
@@ -88,7 +88,7 @@ def require_header(columns: Sequence[str], needed: Sequence[str], name: str) -> 
     sentence = not needed and len(columns) == 1 and re.search(r"\s|[.!?:]", columns[0])
     if columns and (missing or sentence):
         raise InputError(
-            f"there is no row, and the first line is no header: {' '.join(columns)[:200]!r}", where=name, hint=_LOOK
+            f"there is no row, and the first line is not a header: {' '.join(columns)[:200]!r}", where=name, hint=_LOOK
         )
 
 

@@ -152,7 +152,7 @@ def require_few(columns: int, name: str) -> None:
     """Raise `InputError` for an input of more columns than any table has: each costs memory and an expression."""
     if columns > MOST_COLUMNS:
         raise InputError(
-            f"the input has {columns:,} columns, and {MOST_COLUMNS:,} are the most",
+            f"the input has {columns:,} columns; at most {MOST_COLUMNS:,} are allowed",
             where=name,
-            hint="databases take fewer still: is this the file, and is its delimiter what the header suggests?",
+            hint="databases allow even fewer: is this the right file, and does its header show the right delimiter?",
         )

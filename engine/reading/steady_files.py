@@ -102,7 +102,7 @@ class Steady:
 
     def changed(self, what: str = "the file changed while it was read") -> InputChangedError:
         """The error for it."""
-        return InputChangedError(what, where=self.name, hint=f"what was read until then is of no use: {_AGAIN}")
+        return InputChangedError(what, where=self.name, hint=f"the rows read so far cannot be used: {_AGAIN}")
 
     def _pass(self, number: int) -> Pass:
         now = _Facts.of(os.fstat(number))
@@ -181,15 +181,15 @@ class Pass(ReadOnly):
         """
         if not self._file.vouched:
             raise InputError(
-                "the answer ends within a line, and without having said how long it is: it may be cut short",
+                "the answer ends within a line and gave no length: it may be cut short",
                 where=self._file.name,
-                hint=f"{_AGAIN}; a server that sends Content-Length, or a last line with its end, is believed",
+                hint=f"{_AGAIN}; an answer with Content-Length, or whose last line has its end, is accepted",
             )
         if not self._file.ours and self._is_written_to():
             raise InputError(
                 "the last line has no end, and the file is still being written: the line may be cut",
                 where=self._file.name,
-                hint=f"{_AGAIN} when it is finished; what is in the table stays there once",
+                hint=f"{_AGAIN} when it is finished; events already in the table stay there once",
             )
 
     def _is_written_to(self) -> bool:

@@ -61,7 +61,7 @@ def readable(name: str) -> Iterator[None]:
     except PermissionError:
         raise InputError("the file may not be read", where=name, hint="check its permissions") from None
     except IsADirectoryError:
-        raise InputError("this is a directory, not a file", where=name, hint="give a file of it") from None
+        raise InputError("this is a directory, not a file", where=name, hint="give a file in it") from None
     except (pa.ArrowException, OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise InputError(
             f"cannot be read to its end ({str(error).splitlines()[0]})",
@@ -113,7 +113,7 @@ def _open_zip(source: Pass, name: str) -> Iterator[Readable]:
         names = [name for name in archive.namelist() if not name.endswith("/")]
         if len(names) != 1:
             raise InputError(
-                f"the archive holds {len(names)} files, and one is wanted", where=name, hint="unpack it first"
+                f"the archive holds {len(names)} files; exactly one is allowed", where=name, hint="unpack it first"
             )
         try:
             member = archive.open(names[0])

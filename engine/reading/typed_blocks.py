@@ -25,7 +25,7 @@ from headrace.storage.rejects import Reject
 
 __all__ = ["TypedBlock", "TypedBlocks", "joined"]
 
-_LATE = "the column comes up too late to be in this load: headrace rejects replay adds it to the table"
+_LATE = "the column appears too late for this load: headrace rejects replay adds it to the table"
 
 
 class TypedBlock(NamedTuple):

@@ -37,7 +37,7 @@ def stopping(at_once: Callable[[], None]) -> Iterator[StopSignal]:
             os._exit(128 + number)
         stop.number = number
         stop.set()
-        print("headrace: stopping after the chunk in hand; once more stops at once", file=sys.stderr, flush=True)
+        print("headrace: stopping after the current chunk; a second signal stops at once", file=sys.stderr, flush=True)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

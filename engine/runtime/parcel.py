@@ -56,7 +56,7 @@ class SpoolUnseen(HeadraceError):  # noqa: N818 - a fact about the place, answer
     def at(cls, path: Path) -> SpoolUnseen:
         """`path` is not there."""
         return cls(
-            "rows that lay in the temporary folder are gone",
+            "rows in the temporary folder are gone",
             where=str(path),
             hint="something removes files there while they are in use; set TMPDIR to another folder, and run the same "
             "command again to resume",

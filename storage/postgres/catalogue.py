@@ -238,7 +238,7 @@ def _unfit(look: Look, rules: Sequence[str]) -> str | None:
     if rules:
         return f"its rule {rules[0]} stands in for INSERT or UPDATE, and COPY passes rules by: make it a trigger"
     if look.relation[3]:
-        return "row security holds for this user: rows that it hides could be there twice (BYPASSRLS lets the user see)"
+        return "row security holds for this user: rows that it hides could be loaded twice (BYPASSRLS shows them)"
     return None
 
 
@@ -255,10 +255,11 @@ def _keyless(table: str, keys: Sequence[tuple[Any, ...]], number: int | None) ->
         return None
     for name, valid, _, _ in own:
         if not valid:
-            cure = f"remove what is there twice, then DROP INDEX {name}; {alter} {add}"
+            cure = f"remove the duplicate rows, then DROP INDEX {name}; {alter} {add}"
             return Keyless(f"{name} is invalid: CREATE INDEX CONCURRENTLY failed or is not done", cure)
     return Keyless(
-        "an index on more columns, on part of the rows or on an expression is none" if own else "", f"{alter} {add}"
+        "an index on more columns, on part of the rows or on an expression does not count" if own else "",
+        f"{alter} {add}",
     )
 
 

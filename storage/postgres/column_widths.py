@@ -22,7 +22,7 @@ def narrowed(column: pa.Array, wanted: pa.DataType | None, name: str, table: str
         raise SchemaError(
             f"rows were read as {kind(_plain(column.type))}, and the column is {wanted or 'of no known type'} now",
             where=f"{table}, column {name}",
-            hint="the column's type was changed meanwhile: run the same command again, which reads it by the new type",
+            hint="the column's type was changed meanwhile: run the same command again, which uses the new type",
         )
     try:
         # an integer must fit exactly; a float32 column is the user's own choice to round, but not to infinity

@@ -87,7 +87,7 @@ def _stopped(connection: psycopg.Connection[Any]) -> psycopg.Error:
     """What the server said instead of the next row."""
     said = list(iter(connection.pgconn.get_result, None))  # all of it, so that the connection can be used again
     if not said:
-        return psycopg.OperationalError("the server ended the COPY without a word")
+        return psycopg.OperationalError("the server ended the COPY without a message")
     return psycopg.errors.error_from_result(said[0])
 
 
@@ -110,7 +110,7 @@ def _selected(column: pa.Field) -> sql.Composable:
 
 def _without_header(message: Message) -> Message:
     if bytes(message[: len(_SIGNATURE)]) != _SIGNATURE:
-        raise StoreError("the server's COPY does not begin as binary ones do")
+        raise StoreError("the server's COPY does not begin like a binary COPY")
     return message[_HEADER + int.from_bytes(message[_HEADER - 4 : _HEADER], "big") :]
 
 
@@ -243,6 +243,6 @@ class _Fields:
 def _misread() -> StoreError:
     return StoreError(
         "the server's rows do not come in messages of their own, or not in the types that were asked for",
-        hint="is there a pooler that cuts COPY anew? Connect to the server itself; "
+        hint="is there a pooler that splits COPY data anew? Connect to the server itself; "
         "if there is none, another process changed the table's columns: run it again",
     )

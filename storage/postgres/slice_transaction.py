@@ -296,7 +296,7 @@ class PostgresTransaction:
             # ON CONFLICT counts a row that another loader's has beaten at the last moment as well: look who they are
             more = self._together(carrying(table, receipt_id))[0][0][0] - fresh
         if more > 0:
-            what = f"{more:,} rows more went into the table than the {fresh:,} that were sent"
+            what = f"{more:,} more rows went into the table than the {fresh:,} that were sent"
             raise meddled(what, self.where, self.facts)
         if found:
             ids = ", ".join(str(one) for one, _ in found)

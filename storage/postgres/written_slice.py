@@ -75,7 +75,7 @@ def carrying(table: str, receipt_id: int) -> Statement:
 
 def meddled(what: str, where: str, facts: Facts) -> StoreError:
     """`what` was found in the table after a slice was written, and who may have done it."""
-    names = ", ".join(one.name for one in facts.watchers) or "nobody that the catalogue names"
+    names = ", ".join(one.name for one in facts.watchers) or "nothing that the catalogue names"
     cure = next((one.cure for one in facts.watchers if one.cure), None)
     hint = (
         "a trigger may set other columns and write elsewhere, but not leave rows out, move them, or change event_id, "

@@ -108,7 +108,7 @@ def require_fit(table: str, facts: Facts, add: Callable[[Sequence[str]], str], *
     if not keyed:
         return
     if facts.unfit is not None:
-        raise SchemaError(facts.unfit, where=table, hint="load into another table, or take away what is in the way")
+        raise SchemaError(facts.unfit, where=table, hint="load into another table, or remove the obstacle")
     for name in RESERVED_COLUMNS:
         _require_reserved(table, facts.columns[name])
     if facts.keyless is not None:
@@ -155,7 +155,7 @@ def require_columns(table: str, facts: Facts, names: Iterable[str], *, whole: bo
     missing = [name for name in missing if name not in RESERVED_COLUMNS]
     if whole and missing:
         raise SchemaError(
-            f"the table wants a value for {', '.join(missing)}, which the input does not have",
+            f"the table needs a value for {', '.join(missing)}, which the input does not have",
             where=table,
             hint="supply it with --select, or give the column a DEFAULT in the database",
         )
@@ -193,7 +193,7 @@ def parted(
 def gone(table: str) -> StoreError:
     """The table is not there any more."""
     return StoreError(
-        "the table is gone: somebody dropped or renamed it while this run was loading into it",
+        "the table is gone: somebody dropped or renamed it during this run",
         where=table,
-        hint="run the same command again, which makes it anew, or put the old one back first",
+        hint="run the same command again, which creates the table again, or restore the old table first",
     )

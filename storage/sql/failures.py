@@ -38,18 +38,18 @@ _SQLITE_KINDS = {
 _PRIMARY_CODE = 0xFF  # SQLite's extended result codes carry the primary one in the low byte
 
 _HINTS = {
-    "25006": "the server takes no writes: it is a standby, or default_transaction_read_only is on for this user or "
-    "database; when it takes them, run the same command again to resume",
+    "25006": "the server accepts no writes: it is a standby, or default_transaction_read_only is on for this user or "
+    "database; when it accepts writes, run the same command again to resume",
     "25P03": "idle_in_transaction_session_timeout ended the session; raise it for this user, or lower --chunk-rows",
     "25P04": "transaction_timeout ended the transaction; raise it for this user, or lower --chunk-rows",
-    "57014": "statement_timeout or a person ended the statement; raise it for this user, or lower --chunk-rows; "
+    "57014": "statement_timeout or a user ended the statement; raise it for this user, or lower --chunk-rows; "
     "the same command again resumes",
     "57P05": "idle_session_timeout ended the session; run the same command again to resume",
     "42501": "the user lacks a privilege: it must create tables and insert into them",
     "53100": "the server's disk is full: free space, then run the same command again to resume",
     "55P03": "another session holds a lock; run the same command again to resume",
 }
-_CONSTRAINT = "{} refuses a row: leave such rows out or mend them with --select, or change the constraint"
+_CONSTRAINT = "{} refuses a row: leave such rows out or correct them with --select, or change the constraint"
 _CONSTRAINTS = {
     "23502": "a column that may not be null",
     "23503": "a foreign key",
@@ -105,7 +105,7 @@ def _from_postgres(error: psycopg.Error, where: str) -> HeadraceError:
     hint = _hint(state or "", error.diag.constraint_name or error.diag.column_name)
     if hint is None and issubclass(kind, RetryableStoreError):
         hint = _RESUME
-    return kind(f"PostgreSQL says: {what}", where=where, hint=hint)
+    return kind(f"PostgreSQL reports: {what}", where=where, hint=hint)
 
 
 def _hint(state: str, name: str | None) -> str | None:
@@ -151,4 +151,4 @@ def _from_sqlite(error: sqlite3.Error, where: str) -> HeadraceError:
     kind = _SQLITE_KINDS.get(code, StoreError)
     broken = _SQLITE_CONSTRAINTS.get(getattr(error, "sqlite_errorcode", 0))
     hint = _SQLITE_HINTS.get(code) if broken is None else _CONSTRAINT.format(broken)
-    return kind(f"SQLite says: {error}", where=where, hint=hint)
+    return kind(f"SQLite reports: {error}", where=where, hint=hint)

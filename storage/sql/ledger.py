@@ -30,7 +30,7 @@ class Ledger:
         self._is_there = False
 
     def exists(self) -> bool:
-        """Whether Headrace's own tables are there. Raises `SchemaError` where a newer release has been at work."""
+        """Whether Headrace's own tables exist. Raises `SchemaError` where a newer release has been at work."""
         if not self._is_there:
             with self._database.reading() as connection:
                 self._is_there = is_there(connection, self._database.url)
@@ -147,9 +147,9 @@ class Ledger:
 
         if (finished := self._database.write(work)) is None:
             raise LostCommitsError(
-                "the run is not in the ledger any more: it was deleted, or the database has lost what it had confirmed",
+                "the run is no longer in the ledger: it was deleted, or the database has lost confirmed commits",
                 where=f"{self._database.url}, run {run_id}",
-                hint="run the same command again: what is in the table is found as duplicates",
+                hint="run the same command again: events in the table are found as duplicates",
             )
         return finished
 

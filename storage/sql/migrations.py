@@ -83,7 +83,7 @@ def _refuse_newer(recorded: tuple[int, str], shown: str) -> None:
     version, _ = recorded
     if version > SCHEMA_VERSION:
         raise SchemaError(
-            f"a newer Headrace has been at work here: its own tables are of version {version}, "
+            f"a newer Headrace has used this database: Headrace's own tables are of version {version}, "
             f"this release knows up to {SCHEMA_VERSION}; nothing was changed",
             where=shown,
             hint="install that release or a newer one (pip install -U headrace), or load into another database",
@@ -95,7 +95,7 @@ def _add(connection: sa.Connection, column: sa.Column[Any], shown: str) -> None:
         raise SchemaError(
             f"the table {column.table.name} has no column {column.name}",
             where=shown,
-            hint="it is not one that Headrace made: rename it, or load into another database",
+            hint="Headrace did not make this table: rename it, or load into another database",
         )
     quote = connection.dialect.identifier_preparer
     specification = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)

@@ -90,7 +90,7 @@ def keep_rejects(transaction: SliceTransaction, differences: Sequence[DifferingR
         raise SettledError(
             f"{len(numbers) - settled:,} of {len(numbers):,} rejects were replayed or discarded meanwhile",
             where=transaction.where,
-            hint="run the same command again: it takes those that are still kept",
+            hint="run the same command again: it replays the rejects that are still kept",
         )
 
 

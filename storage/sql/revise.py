@@ -258,8 +258,8 @@ class _Comparison:
         left = sa.select(sa.func.count()).select_from(self._came).where(written)
         older, found = self._connection.execute(left).scalar_one(), self._lock()
         if older or found < there:
-            what = f"{older:,} rows are as they were after a newer version was written over them"
-            gone = f"of {there:,} rows that were met again {found:,} are left"
+            what = f"{older:,} rows did not change when a newer version was written over them"
+            gone = f"of {there:,} rows that arrived again {found:,} are left"
             raise meddled(what if older else gone, str(self._held.name), self._facts)
 
     def _leave_out(self, kept: Sequence[DifferingRow]) -> None:

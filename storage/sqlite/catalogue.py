@@ -67,7 +67,7 @@ class SqliteCatalogue:
             # bytes, since SQLite knows the case of ASCII letters alone
             if (other := spelt.setdefault(name.encode().lower(), name)) != name:
                 raise SchemaError(
-                    f"SQLite does not tell upper from lower case: {other!r} and {name!r} are one column to it",
+                    f"SQLite does not distinguish upper and lower case: {other!r} and {name!r} are one column to it",
                     where=f"{table}, column {name}",
                     hint="rename it with --select, or load into PostgreSQL",
                 )
@@ -95,7 +95,7 @@ def _facts_of(connection: sa.Connection, table: str) -> Facts | None:
         return None
     if found[0][0] != table:
         raise SchemaError(
-            f"SQLite does not tell upper from lower case, and has this table as {found[0][0]!r}",
+            f"SQLite does not distinguish upper and lower case, and has this table as {found[0][0]!r}",
             where=table,
             hint=f"--table {found[0][0]}, or another name",
         )

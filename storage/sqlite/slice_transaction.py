@@ -130,7 +130,7 @@ class SqliteTransaction:
         went_in = b"".join(connection.scalars(self._sent_and(events).with_only_columns(events.c[EVENT_ID]).where(mine)))
         if len(went_in) > 16 * inserted:
             raise NumberTakenError(
-                f"rows of this table carry receipt {receipt_id} already, and the ledger does not know it",
+                f"rows of this table already carry receipt {receipt_id}, which the ledger does not have",
                 where=self.where,
                 hint="the ledger was emptied or restored from an older copy: run the same command again",
             )
@@ -165,7 +165,7 @@ class SqliteTransaction:
             all_of_it = sa.select(sa.func.count()).select_from(events).where(events.c[RECEIPT] == receipt_id)
             more = self.connection.execute(all_of_it).scalar_one() - inserted
         if more > 0:
-            what = f"{more:,} rows more went into the table than the {inserted:,} that were sent"
+            what = f"{more:,} more rows went into the table than the {inserted:,} that were sent"
             raise meddled(what, self.where, self.facts)
 
     def complete(self, books: sa.Update) -> None:

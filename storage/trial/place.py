@@ -73,7 +73,7 @@ def _schema(url: sa.URL, name: str) -> Iterator[Trial]:
             connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
         except psycopg.errors.InsufficientPrivilege as error:
             raise ConfigurationError(
-                "no schema may be made to try the load in",
+                "this user may not create a schema for the trial of the load",
                 hint="GRANT CREATE ON DATABASE … to this user, or profile the real load with --in-place",
             ) from error
         try:

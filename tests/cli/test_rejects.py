@@ -146,7 +146,7 @@ def test_a_year_that_no_database_holds_costs_its_row_alone(headrace: Headrace, k
         (n,) for n in days[1:4]
     ]
     rejects = headrace.json("rejects", "list")["rejects"]
-    assert {one["reject"]["reason"][:40] for one in rejects} == {"the year is not one of -4712 to 32767, w"}
+    assert {one["reject"]["reason"][:40] for one in rejects} == {"the year is outside -4712 to 32767, whic"}
 
 
 def test_discarded_rejects_stay_on_record(headrace: Headrace) -> None:

@@ -11,6 +11,7 @@ import pytest
 from support.program import Headrace
 
 import headrace as package
+from headrace.cli import rejects
 from headrace.cli.load import options as load_options
 from headrace.delivery.dispatcher import message
 from headrace.errors import ConfigurationError, UsageError, WorkerError
@@ -47,10 +48,10 @@ def kept(headrace: Headrace) -> list[StoredReject]:
         return store.rejects.find()
 
 
-def again(headrace: Headrace, *rejects: int, changes: Sequence[str] = (), **named: Any) -> int:
+def again(headrace: Headrace, *numbers: int, changes: Sequence[str] = (), **named: Any) -> int:
     """``headrace rejects replay``, in this process."""
     options = load_options(to=headrace.url, **named)
-    return rejects.replay(options, rejects, None, changes, None, "json")
+    return rejects.replay(options, numbers, None, changes, None, "json")
 
 
 def test_a_reported_revision_has_its_line_its_text_and_what_differs(feeds: Headrace) -> None:

@@ -171,7 +171,7 @@ def test_what_a_load_cannot_bring_is_a_difference_whatever_it_is(world: World) -
     found = world.values("a.parquet")
     assert found.changed.columns == {"at": 3, "day": 2, "d": 2}
     shown = {one.columns["at"] for one in found.changed.sample}
-    assert ("1970-01-01T00:00:00+00:00", "infinity (no time that a load can bring)") in shown
+    assert ("1970-01-01T00:00:00+00:00", "infinity (no time that a load can contain)") in shown
     assert ("14645-06-30T15:06:40+00:00", "200000-01-01T00:00:00+00:00") in shown
 
 

@@ -56,7 +56,7 @@ def test_a_task_that_hangs_once_is_done_the_second_time(
 @pytest.mark.parametrize(
     ("enrich", "patience", "said"),
     [
-        ("hang", "2s", "longer than a task may, twice"),
+        ("hang", "2s", "exceeded the time limit twice"),
         ("end_the_process", "60s", "end_the_process may be what ends them"),
     ],
 )

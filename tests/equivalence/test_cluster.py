@@ -324,7 +324,7 @@ def greet(listener: socket.socket, greeting: bytes) -> socket.socket:
     ["nonsense", "ray://somewhere", "dask://", "dask:host", "dask://host:port", "dask://host/path", "dask://[::1:8786"],
 )
 def test_an_executor_that_does_not_exist_is_an_error(sqlite_url: str, events: list[Path], address: str) -> None:
-    with pytest.raises(package.ConfigurationError, match="names no executor") as caught:
+    with pytest.raises(package.ConfigurationError, match="does not name an executor") as caught:
         load(sqlite_url, "t", events, mode="parallel", executor=address)
     assert caught.value.exit_code == 2
 
@@ -332,12 +332,12 @@ def test_an_executor_that_does_not_exist_is_an_error(sqlite_url: str, events: li
 def test_the_command_line_says_what_an_executor_is_called(sqlite_url: str, events: list[Path]) -> None:
     headrace = Headrace(sqlite_url, events[0].parent)
     done = headrace.run("load", events[0], "--mode", "parallel", "--executor", "nonsense", expect=2)
-    assert "'nonsense' names no executor" in done.stderr
+    assert "'nonsense' does not name an executor" in done.stderr
     assert "dask://scheduler:8786" in done.stderr
 
 
 def test_an_address_with_a_password_is_refused_without_showing_it(sqlite_url: str, events: list[Path]) -> None:
-    with pytest.raises(package.ConfigurationError, match="'dask://host:8786' names no executor") as caught:
+    with pytest.raises(package.ConfigurationError, match="'dask://host:8786' does not name an executor") as caught:
         load(sqlite_url, "t", events, mode="parallel", executor=f"dask://me:{SECRET}@host:8786")
     assert SECRET not in str(caught.value)
 

@@ -291,7 +291,7 @@ def test_an_address_that_is_none_is_refused(text: str) -> None:
 
 def test_a_port_that_is_taken_is_said(port: int) -> None:
     second = serving(f"127.0.0.1:{port}")
-    with serving(f"127.0.0.1:{port}"), pytest.raises(ConfigurationError, match="nothing can be served"), second:
+    with serving(f"127.0.0.1:{port}"), pytest.raises(ConfigurationError, match="metrics cannot be served"), second:
         pass
 
 

@@ -118,7 +118,7 @@ RULE = '[[providers.p.alerts]]\nname = "a"\nwhere = "{}"\n'
 @pytest.mark.parametrize(
     ("more", "state", "said"),
     [
-        (RULE.format("n >"), "failed", "is no SQL predicate"),
+        (RULE.format("n >"), "failed", "is not a valid SQL predicate"),
         (RULE.format("mag > 6"), "warning", "mag"),
         ('[[providers.p.alerts]]\nname = "a"\nfunction = "no.such:rule"\n', "failed", "cannot be imported"),
         ('revisions = "update"\nversion_column = "updated"\n', "warning", "no column 'updated'"),

@@ -63,7 +63,7 @@ def test_a_round_says_what_to_do_about_a_failure(sqlite_url: str, tmp_path: Path
     with rounds(tmp_path, text) as go:
         line, cure = go().to_text().splitlines()
     assert "'mag >= 6' cannot be evaluated" in line
-    assert cure.lstrip().startswith("→ a text is no number: CAST")
+    assert cure.lstrip().startswith("→ a text is not a number: CAST")
 
 
 def test_the_usgs_feeds_polled_one_after_the_other_are_revised(headrace: Headrace) -> None:

@@ -36,7 +36,7 @@ STRATEGIES = ["partitioned", "upsert", "locked"]
 KEYS = 300
 OPTIONS: Any = {"id": ["key"], "types": {"key": "integer"}, "chunk_rows": 30, "workers": 2}
 BOOKS = ("read", "inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
-UNSEEN = "rows travel as bytes"
+UNSEEN = "rows are sent as bytes"
 SECRET, HASH_KEY = "open-sesame-4711", "a-key-nobody-shall-see"
 
 

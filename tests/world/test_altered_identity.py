@@ -66,7 +66,7 @@ def test_no_event_goes_in_twice_under_another_type_of_an_identity_column(
     # what only looks goes by the contract, and the check-up says what is wrong
     assert "VERIFIED" in headrace.run("verify", "in.csv", "--table", "ev").stdout
     doctor = headrace.run("doctor", expect=1)
-    assert "the contract, by which event IDs are made, has it as" in doctor.stdout
+    assert "the contract, which defines the event IDs, has it as" in doctor.stdout
 
 
 def test_what_comes_after_the_type_is_given_back_is_as_before(headrace: Headrace) -> None:

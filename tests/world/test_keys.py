@@ -53,7 +53,7 @@ def test_what_is_no_key_is_refused_and_the_advised_statement_makes_one(postgres_
         headrace.load([{"k": 1}], to=postgres_url, table="ev", id=["k"])
     assert look(postgres_url, "SELECT count(*) FROM ev") == [(0,)]
     advice = str(raised.value.hint).removesuffix("; or load into another table")
-    make(postgres_url, *advice.removeprefix("remove what is there twice, then ").split("; "))
+    make(postgres_url, *advice.removeprefix("remove the duplicate rows, then ").split("; "))
     for _ in range(2):
         headrace.load([{"k": 1}, {"k": 2}], to=postgres_url, table="ev", id=["k"])
     how: Any = {"mode": "parallel", "workers": 1, "strategy": "upsert"}

@@ -81,7 +81,7 @@ def test_a_run_that_is_not_in_the_ledger_any_more_is_not_done(store_url: str, he
 def test_a_batch_whose_commits_were_lost_comes_in_when_it_is_given_again(store_url: str, headrace: Headrace) -> None:
     with Engine(to=store_url, table="t", id=["key"], chunk_rows=20) as engine:
         engine.ingest([{"key": -1, "value": "first"}])
-        with pytest.raises(LostCommitsError, match="load the same again"):
+        with pytest.raises(LostCommitsError, match="load the same input again"):
             engine.ingest(BATCH, listener=At(3, lambda: lose(headrace)))
         report = engine.ingest(BATCH)
         assert (report.inserted, report.duplicate_in_store) == (20, ROWS - 20)

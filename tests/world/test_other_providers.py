@@ -35,7 +35,7 @@ def test_who_names_no_provider_is_told_whose_events_there_are(loaded: Headrace, 
 def test_verify_under_a_wrong_name_does_not_ask_to_load_again(loaded: Headrace) -> None:
     told = loaded.run("verify", "in.csv", "--table", "ev", "--provider", "usgss", expect=4).stdout
     assert "no event of the provider usgss, but 30 of usgs" in told
-    assert "nothing will be written twice" not in told
+    assert "no event will be written twice" not in told
     found = json.loads(
         loaded.run("verify", "in.csv", "--table", "ev", "--provider", "usgss", "--output", "json", expect=4).stdout
     )

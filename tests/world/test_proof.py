@@ -80,7 +80,7 @@ def test_what_goes_while_a_load_is_under_way_is_brought_again(
     events = written(tmp_path / "b.csv", range(ROWS))
     report = loaded(headrace, str(events), After(3, lambda: thin(headrace)), prove=True, **LAYOUTS[layout])
     assert report.proved == ROWS
-    assert "not in the table when the load ends" in report.notes[0]
+    assert "not in the table at the end of the load" in report.notes[0]
     assert "events are in the table" in report.to_text()
     assert headrace.query("SELECT count(*), count(DISTINCT key) FROM t") == [(ROWS + 100, ROWS + 100)]
     assert report.inserted + report.duplicate_in_store == ROWS
@@ -124,7 +124,7 @@ def test_control_without_it_nobody_looks(store_url: str, headrace: Headrace, tmp
 
 @pytest.mark.usefixtures("either_way")
 def test_what_cannot_be_read_again_is_named(store_url: str, headrace: Headrace) -> None:
-    with pytest.raises(VerificationError, match="3 of the events that were met are not in the table") as said:
+    with pytest.raises(VerificationError, match="3 of the input's events are not in the table") as said:
         loaded(headrace, rows(range(ROWS)), After(3, lambda: thin(headrace)), prove=True)
     assert said.value.exit_code == 4
     assert [status for (status,) in headrace.query("SELECT status FROM headrace_runs")] == ["failed"]

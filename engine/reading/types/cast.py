@@ -136,7 +136,7 @@ class Caster:
             return self.evaluate(columns, expressions)
         except duckdb.InvalidInputException as error:  # such as a map that has a key twice
             raise InputError(
-                f"a column's values cannot be taken ({str(error).splitlines()[0]})",
+                f"a column's values cannot be read ({str(error).splitlines()[0]})",
                 where=self._source,
                 hint="give the column in another form, such as JSON text, or leave it out",
             ) from error
