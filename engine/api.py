@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import Event
 from typing import Unpack
 
@@ -63,21 +63,23 @@ def opened(
     """The database with its ledger, the table's name, the inputs, and the options with the stored contract's time zone;
     spooled copies are gone afterwards. `existing` refuses to make a database.
 
-    The inputs are opened first: one that cannot be read leaves no new database behind. Nor does what is refused: the
-    ledger's tables are made by `agree`, once all is agreed on.
+    The database is opened once. One that is not there yet is opened after the inputs: an input that cannot be read
+    leaves no new database behind. Nor does what is refused: the ledger's tables are made by `agree`, once all is agreed
+    on.
     """
     table = options.table or table_from_inputs(inputs)
     there = is_there(options.to)
-    if existing or there:
-        with open_existing(options.to) if existing else open_store(options.to) as store:
-            options = in_stored_timezone(store, table, options)
-    with scratch_folder() as folder:
-        items = open_inputs(inputs, options.read, folder)
-        try:
-            with open_store(options.to) as store:
-                store.ledger.prepare(create=False)
-                yield store, table, items, options
-        except UsageError:
-            if not there:
-                remove_if_empty(options.to)
-            raise
+    try:
+        with ExitStack() as held:
+            store = None
+            if existing or there:
+                store = held.enter_context(open_existing(options.to) if existing else open_store(options.to))
+                options = in_stored_timezone(store, table, options)
+            items = open_inputs(inputs, options.read, held.enter_context(scratch_folder()))
+            store = store or held.enter_context(open_store(options.to))
+            store.ledger.prepare(create=False)
+            yield store, table, items, options
+    except UsageError:
+        if not there:
+            remove_if_empty(options.to)
+        raise

@@ -29,7 +29,6 @@ addresses) is replaced wherever it turns up.
 from __future__ import annotations
 
 import errno
-import os
 import threading
 from collections.abc import Callable
 from urllib.parse import quote
@@ -84,11 +83,22 @@ def concealed(text: str) -> str:
 
 def no_room(error: BaseException) -> bool:
     """Whether `error` says that this process has no memory left: it is about the process, then, not about its work."""
-    # Arrow tells of a mapping that was refused, and Python of a thread, by the text alone
     return (
         isinstance(error, MemoryError)
-        or (isinstance(error, OSError) and (error.errno == errno.ENOMEM or os.strerror(errno.ENOMEM) in str(error)))
-        or (isinstance(error, RuntimeError) and "can't start new thread" in str(error))
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError) and _is_of_a_start(error))
+    )
+
+
+def _is_of_a_start(error: RuntimeError) -> bool:
+    """Whether a thread could not be started. Python has no type for that: the place where it was raised tells."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return (
+        place is not None
+        and place.tb_frame.f_code is threading.Thread.start.__code__
+        and place.tb_frame.f_locals["self"].ident is None  # one that has an ident was started before
     )
 
 

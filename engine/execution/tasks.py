@@ -9,15 +9,14 @@ data, with the traceback it had there (`TaskOutcome`).
 
 from __future__ import annotations
 
-import atexit
 import logging
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
-from weakref import WeakSet
+from typing import Generic, TypeVar
 
 import pyarrow as pa
 
@@ -52,13 +51,6 @@ __all__ = [
 log = logging.getLogger("headrace.worker")
 Order = TypeVar("Order")
 Result = TypeVar("Result")
-
-
-class _Closable(Protocol):
-    def close(self) -> None: ...
-
-
-Kind = TypeVar("Kind", bound=_Closable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,44 +197,34 @@ def alert_keys(alerting: Alerting | None, pieces: Sequence[ChunkRows], provider:
 # This process's connections -------------------------------------------------------------------------------------
 
 
-_kept: WeakSet[_KeptOpen[Any]] = WeakSet()
-
-
-class _KeptOpen(Generic[Kind]):
-    """A store or a client that a thread keeps open, closed when the thread is gone, or at the end of the process."""
-
-    def __init__(self, it: Kind) -> None:
-        self.it = it
-        _kept.add(self)
-
-    def __del__(self) -> None:
-        self.it.close()
+class _Ended:
+    """Dropped when its thread ends."""
 
 
 class _ThreadState(threading.local):
-    """What a thread of this process keeps open between orders: a store serves one thread at a time."""
+    """What a thread of this process keeps open between orders: a store serves one thread at a time.
+
+    All of it is closed when the thread ends, or at the end of the process.
+    """
 
     def __init__(self) -> None:
-        self.stores: dict[str, _KeptOpen[Store]] = {}
-        self.locks: dict[str, _KeptOpen[RedisLocks]] = {}
+        self.stores: dict[str, Store] = {}
+        self.locks: dict[str, RedisLocks] = {}
+        self.open = ExitStack()
+        self.ended = _Ended()
+        weakref.finalize(self.ended, self.open.close)
 
 
 _mine = _ThreadState()
 
 
-@atexit.register
-def _close_all() -> None:
-    for kept in list(_kept):
-        kept.it.close()
-
-
 def _store(url: str) -> Store:
     if url not in _mine.stores:
-        _mine.stores[url] = _KeptOpen(open_store(url))
-    return _mine.stores[url].it
+        _mine.stores[url] = _mine.open.enter_context(open_store(url))
+    return _mine.stores[url]
 
 
 def _locks(url: str) -> RedisLocks:
     if url not in _mine.locks:
-        _mine.locks[url] = _KeptOpen(RedisLocks(url))
-    return _mine.locks[url].it
+        _mine.locks[url] = _mine.open.enter_context(closing(RedisLocks(url)))
+    return _mine.locks[url]

@@ -164,7 +164,7 @@ class CsvReader:
             )
             yield from paced.items(iter(batches))
         except pa.ArrowInvalid as error:
-            if "straddl" in str(error):  # its words for a record that a block does not hold
+            if block is None:  # most likely a record that a block does not hold; with care there is none
                 raise _TooLong from error
             raise self._not_split(error) from error
         finally:
@@ -237,7 +237,7 @@ class _Fed:
 
 
 class _TooLong(Exception):  # noqa: N818 - a fact about the file, answered by reading it with care
-    """A record does not end within a block."""
+    """Arrow reads no further: most likely a record does not end within a block."""
 
 
 class _Records:

@@ -9,6 +9,7 @@ A parcel is opened where its rows are needed; until then it is a path of a few b
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -86,10 +87,12 @@ class FileParcel:
     def open(self) -> pa.RecordBatch:
         """The batch, memory-mapped: pages are read when touched, and shared by all who map them."""
         try:
-            source = pa.memory_map(str(self.path))
+            with self.path.open("rb") as file:
+                # Python's own mapping: where there is no room, it says so by a number, and Arrow's in words alone
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
             raise SpoolUnseen.at(self.path) from None
-        return pa.ipc.open_file(source).get_batch(0)
+        return pa.ipc.open_file(pa.py_buffer(mapped)).get_batch(0)
 
     def discard(self) -> None:
         """Remove the file; a mapping keeps its pages until the last array that views them is gone."""

@@ -63,7 +63,7 @@ def trial(url: str) -> Iterator[Trial]:
 @contextmanager
 def _schema(url: sa.URL, name: str) -> Iterator[Trial]:
     there = _on_path(url, name)
-    with _connected(url, name) as keeper, _connected(url, name) as connection, _connected(there, name) as inside:
+    with _connected(url, name) as keeper, _connected(url, name) as connection, _inside(url, name) as inside:
         connection.autocommit = True
         _require_path(inside, name)
         keeper.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
@@ -92,9 +92,18 @@ def _connected(url: sa.URL, name: str) -> Connection:
     try:
         return psycopg.connect(conninfo_for(url, application_name=name), prepare_threshold=None)
     except psycopg.Error as error:
-        if "startup parameter" in str(error):
-            raise _without_path() from error
         raise StoreError(f"the database cannot be reached: {error}", hint="headrace doctor says more") from error
+
+
+def _inside(url: sa.URL, name: str) -> Connection:
+    """A connection on the trial's search path. Raises `ConfigurationError` where only one without a path is granted: a
+    pooler may refuse the option.
+    """
+    try:
+        return _connected(_on_path(url, name), name)
+    except StoreError as error:
+        _connected(url, name).close()
+        raise _without_path() from error
 
 
 def _require_path(connection: Connection, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from headrace.execution.tasks import attempt
 # In a process of its own: the limit is for good. Each asks for more than is left, of the system and not of the heap.
 STARVED = """
 import resource, sys, threading
+from pathlib import Path
 import pyarrow as pa
 from headrace.execution.tasks import attempt
+from headrace.runtime.parcel import FileParcel
 
 def mapped(order):
-    return pa.memory_map(sys.argv[2])
+    return FileParcel(Path(sys.argv[2])).open()
 
 def thread(order):
     threading.stack_size(1 << 29)
@@ -49,7 +52,17 @@ def test_a_starved_worker_says_so_of_itself(asks: str, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError(2, "no such file"), RuntimeError("odd"), ValueError("no memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "no such file"),
+        RuntimeError("odd"),
+        ValueError("no memory"),
+        # what the words say is no reason: a user's own error may have them
+        OSError("Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+    ],
+)
 def test_other_errors_are_the_orders(error: Exception) -> None:
     def fails(order: object) -> None:
         raise error
@@ -58,3 +71,14 @@ def test_other_errors_are_the_orders(error: Exception) -> None:
     assert outcome.passing is None
     assert outcome.error is not None
     assert not no_room(error)
+
+
+def test_a_thread_that_is_started_twice_is_a_defect_of_the_order() -> None:
+    def starts_twice(order: object) -> None:
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.start()
+
+    outcome = attempt(starts_twice, None)
+    assert outcome.passing is None
+    assert outcome.error is not None

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from support import rooms
 
 import headrace
@@ -79,6 +80,55 @@ def test_no_two_classes_share_a_name() -> None:
             if isinstance(node, ast.ClassDef):
                 homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
+def test_no_object_closes_anything_when_it_is_collected() -> None:
+    """When that happens, and in which thread, nobody says."""
+    found = [
+        f"{path.relative_to(ROOT)}, line {node.lineno}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name == "__del__"
+    ]
+    assert found == []
+
+
+def decided_by_text(tree: ast.AST) -> Iterator[int]:
+    """The lines where the text of an error is compared or searched: its words are for people, and change."""
+    caught = {node.name for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.name} | {"error"}
+
+    def is_text(node: ast.AST) -> bool:
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("str", "repr"):
+            return any(isinstance(one, ast.Name) and one.id in caught for one in node.args)
+        return isinstance(node, ast.Attribute) and node.attr in ("args", "what", "hint", "message_primary")
+
+    for node in ast.walk(tree):
+        asked: list[ast.AST] = []
+        if isinstance(node, ast.Compare):
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in ("startswith", "endswith", "count", "find", "index"):
+                asked = [node.func.value]
+            elif node.func.attr in ("search", "match", "fullmatch"):
+                asked = list(node.args)
+        asked = [one for one in asked if any(map(is_text, ast.walk(one)))]
+        # whether there is a hint at all is no matter of its words
+        if asked and not (isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Is | ast.IsNot)):
+            yield node.lineno
+
+
+def test_no_decision_reads_the_text_of_an_error() -> None:
+    found = {
+        str(path.relative_to(ROOT)): lines
+        for path in sources()
+        if (lines := list(decided_by_text(ast.parse(path.read_text()))))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize("line", ['if "straddl" in str(error): ...', "if str(error).startswith('x'): ..."])
+def test_control_a_decision_by_text_is_found(line: str) -> None:
+    assert list(decided_by_text(ast.parse(line))) == [1]
 
 
 def test_every_module_says_what_it_exports() -> None:
