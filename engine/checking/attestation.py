@@ -1,12 +1,12 @@
-"""A verification as a file that can be kept, and checked against the table later: with the inputs or without.
+"""A verification as a file, which can be kept and compared with the table later, with or without the inputs.
 
     verify INPUT --receipt FILE ──► digests of input, table and ledger, which receipts there were ──► sealed JSON
                                                                                                          │
     verify --against FILE        ◄── what those receipts hold now                                        │
     verify --against FILE INPUT  ◄── that, and the input and its events in the table now            ◄────┘
 
-The seal is a digest of the file's own content: it shows damage. It is no signature: who must exclude a forged file
-signs it with a tool made for that.
+The seal is a digest of the file's own content: it shows damage. It is not a signature: whoever must exclude a forged
+file signs it with a tool made for that.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FORMAT = "headrace verification 1"
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """What a file says: the table, whether it was in order, the digests, and the receipts as (first, last) of runs."""
+    """A statement: the table, whether it was in order, the digests, and the receipts as runs (first, last)."""
 
     table: str
     made_at: str
@@ -51,7 +51,7 @@ class Attestation:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One digest, as it was stated and as it is; `differing` are the partitions (of 16) in which it is not the same."""
+    """One digest, as stated and as found; `differing` lists the partitions (of 16) in which the two differ."""
 
     name: str
     stated: int
@@ -67,7 +67,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A table against a statement; `verification` is the new one, where the inputs were given too."""
+    """A table compared with a statement; `verification` is the new verification, if the inputs were given too."""
 
     table: str
     made_at: str
@@ -109,7 +109,7 @@ class Comparison:
 
 
 def write_statement(path: Path, found: Verification, contract: Contract, database: str) -> None:
-    """Write the file, whole or not at all. `database` is a URL without its password."""
+    """Write the statement to a file, completely or not at all. `database` is a URL without its password."""
     content: dict[str, Any] = {
         "format": FORMAT,
         "headrace": __version__,
@@ -132,7 +132,7 @@ def write_statement(path: Path, found: Verification, contract: Contract, databas
 
 
 def read_statement(path: Path) -> Attestation:
-    """What the file says. Raises `UsageError` if it is none, or not as it was written."""
+    """Read a statement. Raises `UsageError` if the file is not a statement, or was changed."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         seal = content.pop("seal")
@@ -161,8 +161,8 @@ def read_statement(path: Path) -> Attestation:
 
 
 def compare(store: Store, stated: Attestation, verification: Verification | None) -> Comparison:
-    """What the receipts of then hold now and, where `verification` is given, the inputs and their events, against what
-    was stated.
+    """Compare the present rows of the stated receipts with the statement and, if `verification` is given, the inputs
+    and their events too.
     """
     with scratch_folder() as folder, TaggedIds(folder, "table") as held:
         audit = audited(store, stated.table, held, None)

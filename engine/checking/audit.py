@@ -4,12 +4,12 @@
                                                              ├─► equal, or looked at receipt by receipt
     rows of the table, each with its receipt ──► its digest ─┘
 
-This needs no input. A receipt that holds *fewer* events than it brought is told, but is no fault: events may be deleted
-and come again under a later receipt. One that holds more, or others, is: nothing of ours puts them there. Where a
-receipt differs by a single event, the digests even name it.
+This needs no input. A receipt that holds *fewer* events than it brought is reported, but is no fault: events may be
+deleted and arrive again under a later receipt. A receipt that holds more, or other events, is a fault: Headrace never
+does this. If a receipt differs by a single event, the digests give its ID.
 
-Loads may commit while the table is read. Only receipts that were there before the reading began are judged, for all of
-their rows were there too; a receipt that is there when it has ended is known.
+Loads may commit while the table is read. Only receipts that existed before the reading began are judged, because all of
+their rows existed too. Receipts that exist after the reading are known, but not judged.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _EMPTY = DigestPart()
 
 @dataclass(frozen=True, slots=True)
 class ReceiptDifference:
-    """A receipt that does not hold the events it brought. `event_id` is the only one that differs, where there is one
-    only; `chunks` are what the receipt speaks of.
+    """A receipt that does not hold the events it brought. `event_id` is the differing event, if only one differs;
+    `chunks` are the chunks of the receipt.
     """
 
     receipt_id: int
@@ -47,7 +47,7 @@ class ReceiptDifference:
 
     @property
     def fewer(self) -> bool:
-        """Whether it is no fault by itself: events were deleted since, or came again under a later receipt."""
+        """Whether the difference is no fault: events were deleted since, or arrived again under a later receipt."""
         return self.held < self.inserted
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class ReceiptDifference:
         )
 
     def at(self, chunks: tuple[Address, ...]) -> ReceiptDifference:
-        """The same, with what the receipt speaks of."""
+        """The same difference, with the chunks of the receipt."""
         return replace(self, chunks=chunks)
 
     def to_dict(self) -> dict[str, object]:
@@ -79,7 +79,7 @@ def named_chunks(chunks: Iterable[Address]) -> str:
 
 
 class Audit:
-    """The receipts of a table, in ascending order, and what its rows say about them.
+    """The receipts of a table, in ascending order, and the rows that the table holds under them.
 
     `before` are the ledger's entries read before the table, `after` those read afterwards.
     """
@@ -131,7 +131,7 @@ class Audit:
         self.table += Digest.of(ids[judged])
 
     def suspects(self) -> NDArray[np.int64]:
-        """The parts of the hash space whose rows must be seen again, receipt by receipt (`differences`)."""
+        """The parts of the hash space whose rows must be read again, receipt by receipt (`differences`)."""
         if not all(digest is not None for digest in self._digests):
             return np.empty(0, dtype=np.int64)  # what has no digest is compared by its count
         return np.array(self.ledger.differing(self.table), dtype=np.int64)
@@ -176,6 +176,6 @@ class Audit:
 
 
 def chunks_of(store: Store, receipt_id: int) -> tuple[Address, ...]:
-    """The chunks that a receipt speaks of, none if the ledger does not have it."""
+    """The chunks of a receipt; none if the ledger does not have the receipt."""
     receipt = store.ledger.receipt(receipt_id)
     return () if receipt is None else (receipt.spans or (receipt.address,))

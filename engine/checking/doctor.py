@@ -1,4 +1,4 @@
-"""``headrace doctor``: is everything a load needs in place, and if not, what to do about it."""
+"""``headrace doctor``: check everything that a load needs, and say how to correct each fault."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["CheckResult", "examine", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check: what was looked at, how it went, what was seen, and what to do if it is not ``ok``."""
+    """One check: its subject, its outcome, the observation, and the cure if the outcome is not ``ok``."""
 
     check: str
     state: Literal["ok", "warning", "failed"]

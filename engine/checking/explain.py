@@ -1,9 +1,10 @@
-"""``headrace explain``: an event's story, or why it is not in the table.
+"""``headrace explain``: an event's history, or why it is not in the table.
 
-    in the table ──► its receipt: who brought it first ──► its inputs read again: who repeated it, and when
-    not there    ──► is it an ID of ours? in another table? among the rejects? in the inputs, and which runs had those?
+    in the table ──► its receipt: who brought it first ──► its inputs read again: who repeated it, and when not there
+    ──► is it an ID of Headrace? in another table? among the rejects? in the inputs, and which runs read them?
 
-Without the inputs, those who repeated it can only be narrowed down: the ledger counts duplicates, and lists none.
+Without the inputs, the runs that repeated it can only be narrowed down: the ledger counts duplicates, but does not list
+them.
 """
 
 from __future__ import annotations
@@ -137,8 +138,8 @@ class Explanation:
 def explain(
     store: Store, event_id: str, tables: Sequence[str], options: LoadOptions, given: Given | None = None
 ) -> list[Explanation]:
-    """The event's story in each of `tables` that has it; if none has, why not, for each. `given` opens the inputs in
-    which it is looked for. Raises `UsageError` if `event_id` is none.
+    """Explain an event: its history in each of `tables` that has it; if none has it, the reason for each table. `given`
+    opens the inputs that are searched. Raises `UsageError` if `event_id` is not an ID.
     """
     packed = parse_id(event_id)
     origins = {table: store.origin(table, packed) for table in tables}

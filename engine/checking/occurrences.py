@@ -1,6 +1,6 @@
-"""Where an event shows in inputs, receipts and rejects: what `headrace explain` tells beyond its row in the table.
+"""Occurrences of an event in inputs, receipts and rejects: what `headrace explain` shows beyond the event's row.
 
-    inputs, read again ──► rows that have the ID ──► runs over that very content ──► receipts that cover the row
+    inputs, read again ──► rows that have the ID ──► runs over exactly that content ──► receipts that cover the row
     rejects, identified again ──► those that have the ID
 
 A receipt covers a row if one of its chunks spans it and its partition is the event's. The ledger keeps no list of
@@ -40,7 +40,7 @@ MOST_RUNS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A run that had this row's input before it. `receipt` is ``None`` if the run did not get as far as the row."""
+    """A run that read this row's input. `receipt` is ``None`` if the run did not reach the row."""
 
     run: RunRecord
     receipt: Receipt | None
@@ -48,7 +48,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """A row of an input that is the event, and the runs that had it, the oldest first."""
+    """A row of the event in an input, and the runs that read that input, the oldest first."""
 
     place: RowAddress
     readings: Sequence[Reading]
@@ -57,7 +57,7 @@ class Occurrence:
 def occurrences(
     store: Store, table: str, event_id: bytes, inputs: Sequence[Input], options: LoadOptions
 ) -> list[Occurrence]:
-    """The rows of `inputs` that are the event, in input order. Reads all of them."""
+    """Find the event's rows in `inputs`, in input order. Reads all inputs."""
     contract = contract_for(store, table, options)
     places = Places(inputs)
     found = [
@@ -88,7 +88,7 @@ def receipts_with_duplicates(store: Store, table: str, event_id: bytes, since: R
 
 
 def rejects_of(store: Store, table: str, event_id: bytes, options: LoadOptions) -> tuple[list[StoredReject], int]:
-    """The rejects of `table`, settled ones too, that are the event; and how many could not be identified."""
+    """Find the event among the rejects of `table`, settled ones too; also count unidentifiable rejects."""
     contract = contract_for(store, table, options)
     kept = store.rejects.find(table=table, state=None)
     found: list[StoredReject] = []

@@ -1,10 +1,10 @@
-"""What the ledger knows of who brought the rows of a table, for those who compare their values.
+"""Provenance: which inputs brought the rows of a table, as far as the ledger knows, for the comparison of values.
 
     receipt of a row ──► its run ──► that run's inputs ──► is it one of these inputs? did it commit in input order?
     runs of the table ──► which revised by a version column, and which of these inputs they had
 
-An input is the same where its fingerprint is, and also where it has the same name or path: what it brought when its
-content was another one is still what it brought. A batch that lay in memory has a name that says nothing.
+Two inputs are the same if their fingerprints are equal, and also if their names or paths are equal: the rows that an
+input brought with an earlier content still count as its rows. The name of a batch in memory identifies nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UNORDERED = ("upsert", "locked")
 
 
 class Provenance:
-    """Who brought the rows of `table`, as far as `inputs` are concerned.
+    """The origin of the rows of `table`: one of `inputs`, another input, or another program.
 
     `version` is the column by which newer rows take the place of older ones, where any run did that, or as `version`
     says; `newest` says whether these inputs were loaded so; `others_revise`, whether others were.
@@ -56,7 +56,7 @@ class Provenance:
         self.version = next((column for column in columns if column is not None), None)
 
     def look_up(self, receipts: NDArray[np.int64]) -> None:
-        """Get to know `receipts`."""
+        """Read the entries of `receipts` from the ledger."""
         wanted = [one for one in np.unique(receipts).tolist() if one not in self._known]
         for receipt in self._store.ledger.receipts_numbered(wanted):
             self._known.add(receipt.receipt_id)
@@ -72,7 +72,7 @@ class Provenance:
         return np.isin(receipts * len(self._inputs) + numbers, np.array(pairs, dtype=np.int64))
 
     def known(self, receipts: NDArray[np.int64]) -> Mask:
-        """Which of `receipts` the ledger has; a row without any is another program's."""
+        """Which of `receipts` the ledger has; a row without a receipt comes from another program."""
         return np.isin(receipts, np.array(sorted(self._known), dtype=np.int64))
 
     def unordered(self, receipts: NDArray[np.int64]) -> Mask:

@@ -31,7 +31,7 @@ def identified(
 
 
 def columns_of(store: Store, table: str) -> pa.Schema:
-    """The table's data columns, whether it still has its key or not. Raises `SchemaError` if it is gone."""
+    """The table's data columns, also if the table has lost its key. Raises `SchemaError` if there is no table."""
     schema = store.tables.schema(table, keyed=False)
     if schema is None:
         raise SchemaError(

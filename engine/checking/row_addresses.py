@@ -1,11 +1,11 @@
-"""Where each row of the inputs stands, in one 64-bit number for each, and back.
+"""The address of each row of the inputs as one 64-bit number, and back.
 
     63           32 31                    0
     ┌──────────────┬───────────────────────┐
     │ chunk number │ row within its span   │     row 2³²-1: unknown, because a select was applied
     └──────────────┴───────────────────────┘
 
-The line in the file is looked up only for the few rows that are shown: that is a pass over the file.
+The line in the file is looked up only for the few rows that are shown, because it takes a pass over the file.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _UNKNOWN = (1 << _ROW_BITS) - 1
 
 @dataclass(frozen=True, slots=True)
 class RowAddress:
-    """Where one row stands. `row` is 0-based, the header not counted; ``None`` where only its chunk is known. `line`
-    is 1-based, where the input has lines.
+    """The address of one row. `row` is 0-based, the header not counted; ``None`` if only its chunk is known. `line`
+    is 1-based, if the input has lines.
     """
 
     chunk: Address
@@ -69,7 +69,7 @@ class Places:
         return RowAddress(chunk, None if row == _UNKNOWN else chunk.first_row + row)
 
     def with_lines(self, places: Iterable[RowAddress]) -> list[RowAddress]:
-        """The same places with their lines, found in one pass over each input that has any of them."""
+        """The same addresses with their lines, found in one pass over each input that has any of the rows."""
         wanted: dict[str, set[int]] = {}
         places = list(places)
         for place in places:

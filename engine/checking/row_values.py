@@ -4,9 +4,9 @@
                                                                                                        ├─►
     table: the same columns, a print for each set of columns that any input has ──────────────► print ─┘ else: suspected
 
-Only an input's own columns count: those that others, `--enrich` or the table itself added are not its business. Of
-several rows of one event the first counts or, where rows were loaded so, the newest by a version column. Who is
-suspected is looked at again, column by column (`headrace.checking.suspects`).
+Only an input's own columns count, not the columns that other inputs, `--enrich` or the table itself added. Of several
+rows of one event the first counts or, if the rows were loaded with revisions, the newest by a version column. Suspected
+events are compared again, column by column (`headrace.checking.suspects`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MOST_SUSPECTS = 4_000_000
 
 
 class OwnColumns:
-    """The sets of columns that inputs have, numbered as they come; `lacking` are those that the table does not have."""
+    """The sets of columns of the inputs, numbered in order of arrival; `lacking` are columns that the table lacks."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
@@ -44,7 +44,7 @@ class OwnColumns:
         self.sets: dict[tuple[str, ...], int] = {}
 
     def number(self, item: Input, rows: pa.RecordBatch) -> int:
-        """The number of the set for some rows of `item`: its columns, and those that come up late and have a value."""
+        """The number of the set for some rows of `item`: its columns, and late columns that have a value."""
         own = set(item.columns())
         late = (name for name in rows.schema.names if rows.column(name).null_count < rows.num_rows)
         own.update(late)
@@ -68,7 +68,7 @@ class OwnColumns:
 
 
 class Side:
-    """How the values of rows are seen, alike on both sides: `prints` of columns and the keys of a `version`."""
+    """The values of rows as both sides compare them: `prints` of columns and the keys of a `version`."""
 
     def __init__(self, store: Store, table: str, schema: pa.Schema, version: str | None) -> None:
         self._schema = schema
@@ -131,7 +131,7 @@ class Groups(NamedTuple):
 
 
 class RowValues:
-    """The first look: prints of whole rows, kept beside the IDs; which events agree, and which are suspected."""
+    """The first pass: prints of whole rows, kept beside the IDs; which events agree, and which are suspected."""
 
     def __init__(self, own: OwnColumns, side: Side, *, newest: bool) -> None:
         self.own = own
@@ -145,11 +145,11 @@ class RowValues:
 
     @property
     def of_held(self) -> np.dtype[Any]:
-        """What is kept for a row of the table, once every input was read."""
+        """The record that is kept for a row of the table, after all inputs were read."""
         return np.dtype([("prints", np.uint64, (self._sets,))])
 
     def read(self, item: Input, prepared: Prepared) -> Records:
-        """What is kept for the events of a chunk of `item`."""
+        """The records that are kept for the events of a chunk of `item`."""
         rows = prepared.events.open()
         number = self.own.number(item, rows)
         columns = self._side.of_input(rows, self.own.of(number))
@@ -161,7 +161,7 @@ class RowValues:
         return kept
 
     def held(self, rows: HeldRows) -> Records:
-        """What is kept for rows of the table."""
+        """The records that are kept for rows of the table."""
         kept = np.empty(len(rows.ids), dtype=self.of_held)
         prints = self._side.prints(rows.columns)
         for names, number in list(self.own.sets.items())[: self._sets]:
@@ -198,7 +198,7 @@ class RowValues:
 
     @property
     def suspects(self) -> NDArray[np.uint64] | None:
-        """The low halves of the suspected events' IDs, ascending; ``None`` where they are too many to be told."""
+        """The low halves of the suspected events' IDs, ascending; ``None`` if there are too many to list."""
         if self.suspected > MOST_SUSPECTS:
             return None
         return np.unique(np.concatenate([np.empty(0, np.uint64), *self._suspects]))

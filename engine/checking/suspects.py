@@ -1,4 +1,4 @@
-"""The second look, at suspected events alone: which columns differ, and what the ledger knows about it.
+"""The second pass, over suspected events alone: which columns differ, and what the ledger knows about them.
 
     suspects ─► both sides read again, only these events, a print for each column ─► bucket by bucket:
 
@@ -8,7 +8,7 @@
     all else                                                              ─► changed: a difference
     ─► the first of each kind in input order ─► read a third time, for their values
 
-What became of a row between the first look and the second counts as it is then.
+If a row changes between the two passes, its state in the second pass counts.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Suspect:
 
 @dataclass(slots=True)
 class Told:
-    """What there is of one kind: how many events, in how many of them each column differs, and the first of them."""
+    """The events of one kind: their number, in how many of them each column differs, and the first of them."""
 
     events: int = 0
     columns: dict[str, int] = field(default_factory=dict)
@@ -79,8 +79,8 @@ class Suspects:
         self.told = {kind: Told() for kind in KINDS}
 
     def turns(self, rows: int) -> Iterator[None]:
-        """Turns in which to `read`, to be told of what is `held`, and to `judge`. So many that what is kept of both
-        sides, of `rows` rows in all, has room on disk.
+        """The turns, each of which calls `read`, `held` and `judge`. There are enough turns for the records of both
+        sides, `rows` rows in all, to fit on disk.
         """
         size = max(rows, 1) * self._read_type.itemsize
         count = min(-(-size // MOST_BYTES), BUCKETS)
@@ -94,7 +94,7 @@ class Suspects:
                 yield
 
     def read(self, number: int, item: Input, prepared: Prepared, tags: NDArray[np.int64]) -> None:
-        """Look at a chunk of the input `item`, whose number this is."""
+        """Read a chunk of the input `item`, which has this number."""
         among = self._among(prepared.ids)
         if not among.any():
             return
@@ -107,14 +107,14 @@ class Suspects:
         self._read.add(prepared.ids[among], tags[among], kept)
 
     def held(self, rows: HeldRows) -> None:
-        """Look at rows of the table."""
+        """Read rows of the table."""
         among = self._among(rows.ids)
         if among.any():
             rows = rows.where(among)
             self._held.add(rows.ids, rows.receipts, self._printed(rows.columns, len(rows.ids), self._held_type))
 
     def judge(self, limit: int) -> int:
-        """Tell the kinds apart, and the first `limit` of each; returns how many agree after all."""
+        """Classify the suspects, and keep the first `limit` of each kind; return how many events agree after all."""
         return sum(self._judged(self._read.records(one), self._held.records(one), limit) for one in self._buckets)
 
     def _among(self, ids: NDArray[np.uint8]) -> Mask:

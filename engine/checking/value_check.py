@@ -1,4 +1,4 @@
-"""The values of a verification: a look at whole rows, one at suspects, one for the values that are shown."""
+"""The values of a verification: a pass over whole rows, one over suspects, one for the values that are shown."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ValueCheck:
 
     @property
     def of_held(self) -> np.dtype[Any]:
-        """What is kept for a row of the table, once every input was read."""
+        """The record that is kept for a row of the table, after all inputs were read."""
         return self._rows.of_held
 
     def rows(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[Any]]]:
@@ -63,7 +63,7 @@ class ValueCheck:
             yield rows.ids, rows.receipts, self._rows.held(rows)
 
     def told(self, folder: Path, limit: int) -> Values:
-        """What came out, up to `limit` events of each kind named."""
+        """The result, with up to `limit` named events of each kind."""
         compared = self._own.compared.names
         left_out = [name for name in self._own.schema.names if name not in compared]
         found = Values(compared, left_out, list(self._own.lacking), self._rows.agreed)

@@ -1,4 +1,4 @@
-"""What comparing values found: how many events agree, which differ and in what, for people and as plain data."""
+"""The result of comparing values: how many events agree, which events and columns differ, as text and as plain data."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class ValuesOfAKind:
 class Values:
     """What was compared: the events of the input that the table has, by `columns`; the others were `left_out`.
 
-    `lacking` are columns of the input that the table does not have: none of their values is there.
+    `lacking` are columns of the input that the table does not have.
 
-    `changed` is a difference. `elsewhere` and `revised` are told apart from it: the ledger knows that another load
-    brought those values.
+    `changed` is a difference. `elsewhere` and `revised` are not: the ledger knows that another load brought
+    those values.
     """
 
     columns: Sequence[str] = ()
@@ -88,7 +88,7 @@ class Values:
         return {**columns, "agreed": self.agreed, **kinds}
 
     def counts(self) -> list[str]:
-        """The lines that say how many."""
+        """The lines with the counts."""
         left_out = f"; not the input's, so not compared: {', '.join(self.left_out)}" if self.left_out else ""
         lines = [f"  values agree        {self.agreed:>12,}   ({len(self.columns)} columns{left_out})"]
         for name, one in self._kinds().items():
@@ -106,7 +106,7 @@ class Values:
         return lines
 
     def advice(self) -> list[str]:
-        """What to do about it."""
+        """The lines of advice."""
         if self.elsewhere.events:
             return ["  to compare the rows of other inputs as well, give those inputs too"]
         return []

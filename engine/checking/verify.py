@@ -1,4 +1,4 @@
-"""Does the table hold exactly the events of this input? Asked without the load's snapshot.
+"""Verification: whether the table holds exactly the events of an input. It does not use the load's snapshot.
 
     input, read again, identified again: ID and place of every row ─► bucket by bucket, by hash, ─┐
                                                                         on disk                   ├─► missing ·
@@ -7,8 +7,8 @@
 
 Missing: an event of the input that is not in the table. Unexpected: a row that only these inputs can have brought,
 although they do not have it, or one whose receipt the ledger does not have. Duplicated: an ID that the table holds
-more than once. Events from other inputs, and rows of programs that leave no receipt, are not of concern. Beside it the
-ledger is compared with the table (`headrace.checking.audit`), and each event's values with those of its row
+more than once. Events from other inputs, and rows of programs that leave no receipt, are ignored. The ledger is also
+compared with the table (`headrace.checking.audit`), and each event's values with those of its row
 (`headrace.checking.row_values`, `headrace.checking.suspects`).
 
 One bucket of 256 is in memory at a time, so that memory stays bounded whatever the size.
@@ -61,11 +61,11 @@ def verify(
     values: bool = False,
 ) -> Verification:
     """Compare `table` with `inputs`; up to `limit` events of each kind of difference are named. With `values`, each
-    event's own columns are compared too; where newer rows took the place of older ones, `options.version_column` or
-    else the ledger says by which column.
+    event's own columns are compared too. If newer rows replaced older ones, `options.version_column` or else the ledger
+    names the version column.
 
     Raises `ContractError` if the table has no stored contract, or an input lacks a column of the identity;
-    `SchemaError` if the table is gone.
+    `SchemaError` if the table does not exist.
     """
     with scratch_folder() as folder:
         return _BothSides(store, inputs, table, options, limit, values=values).carried_out(folder, progress or Quiet())
@@ -202,7 +202,7 @@ def audited(store: Store, table: str, held: TaggedIds, key: str | None, rows: It
 
 
 def settled(store: Store, audit: Audit, held: TaggedIds) -> list[ReceiptDifference]:
-    """The receipts that do not hold what they brought, with their chunks."""
+    """The receipts that do not hold the events they brought, with their chunks."""
     of_a_part = BUCKETS // PARTS
     again = (held.bucket(int(part) * of_a_part + one) for part in audit.suspects() for one in range(of_a_part))
     return [one.at(chunks_of(store, one.receipt_id)) for one in audit.differences(again)]

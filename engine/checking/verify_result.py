@@ -1,4 +1,4 @@
-"""What `verify` found, for people on one screen and as plain data."""
+"""The result of `verify`, as one screen of text and as plain data."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Finding", "InputRead", "Verification"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One event that is not as it should be.
+    """One missing, unexpected or duplicated event.
 
-    `place` is its first row in the input, ``None`` for one that the input does not have; `receipts` are those under
-    which the table holds it, `chunks` what the first of these speaks of.
+    `place` is its first row in the input, ``None`` if the input does not have it; `receipts` are the receipts under
+    which the table holds it, `chunks` the chunks of the first of these receipts.
     """
 
     event_id: str
@@ -49,7 +49,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class InputRead:
-    """One input as it was read: rows, rejects and the events that had been met before, in this input or an earlier."""
+    """One input as it was read: rows, rejects, and rows that repeat an earlier event of this or an earlier input."""
 
     name: str
     fingerprint: str
@@ -60,7 +60,7 @@ class InputRead:
 
 @dataclass(slots=True)
 class Verification:
-    """What `verify` found.
+    """The result of a verification.
 
     `expected` is the number of distinct events in the input, `repeated` how many rows repeat one. The lists name as
     many events as were asked for; the counts count all. `input_digest` is that of the distinct events, `table_digest`
@@ -103,7 +103,7 @@ class Verification:
 
     @property
     def ledger_faults(self) -> list[ReceiptDifference]:
-        """The receipts that hold more than they brought, or others."""
+        """The receipts that hold more events than they brought, or other events."""
         return [one for one in self.ledger_differences if not one.fewer]
 
     def to_dict(self) -> dict[str, object]:

@@ -63,7 +63,7 @@ class Receiver:
         if not key and not self.unsigned:
             raise ConfigurationError(
                 f"{KEY_VARIABLE} is not set, the key to sign with",
-                hint="set it to a secret that the receiver knows, or say --unsigned",
+                hint="set it to a secret that the receiver knows, or use --unsigned",
             )
         return signing_key(key) if key and not self.unsigned else None
 

@@ -126,7 +126,7 @@ def alerts_discard(
     to: str | None,
     output: str,
 ) -> None:
-    """Let pending or dead alerts go: they stay in the outbox, marked as discarded."""
+    """Give pending or dead alerts up: they stay in the outbox, marked as discarded."""
     from headrace.cli import alerts
 
     leave(alerts.discard(to, ids or [], table, rule or [], everything=everything, output=output))
@@ -147,9 +147,10 @@ def alerts_prune(
     to: str | None,
     output: str,
 ) -> None:
-    """Delete delivered alerts. What is pending or dead is never deleted.
+    """Delete delivered alerts. Pending and dead alerts are never deleted.
 
-    Their events raise nothing again as long as they are in their table: only an event that is new there raises one.
+    An event whose alert was deleted does not raise it again while the event is in its table: only new events raise
+    alerts.
     """
     from headrace.cli import alerts
 

@@ -1,4 +1,4 @@
-"""What ``headrace explain`` does: find an event's story, and print it."""
+"""``headrace explain``: find an event's history, and print it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headrace.runtime.scratch import scratch_folder
 
 __all__ = ["explain"]
 
-NO_EVENT = "what is known about it stands on standard output; `headrace rejects list` shows rows that were kept aside"
+NO_EVENT = "standard output shows what is known about it; `headrace rejects list` shows the rejects"
 
 
 def explain(event_id: str, inputs: Sequence[str], told: Mapping[str, Any]) -> int:

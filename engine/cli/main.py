@@ -82,8 +82,8 @@ def run(
 ) -> None:
     """Poll the providers of a configuration file that are due, and load what they deliver, each event exactly once.
 
-    When a provider fails, the others go on, and it is tried again later. Several hosts may run the same file: no
-    provider is polled by two at a time. SIGTERM ends the command after the chunk in hand.
+    A provider that fails is polled again later; the others are polled as usual. Several hosts may run the same file: no
+    provider is polled by two at a time. SIGTERM ends the command after the current chunk.
     """
     from headrace.cli import run
 
@@ -161,7 +161,7 @@ def verify(
     """Read the inputs again and say whether exactly their events are in the table, with the inputs' values.
 
     The IDs are computed anew, under the contract stored with the table; nothing is written to the database. Exit code 4
-    if events are missing, unexpected, duplicated or changed, or if something is not as --against says.
+    if events are missing, unexpected, duplicated or changed, or if the table differs from the statement of --against.
     """
     from headrace.cli import verify
 
@@ -180,10 +180,10 @@ def explain(
     ] = None,
     **told: Any,
 ) -> None:
-    """Tell an event's story: who brought it, who repeated it and when; or why it is not in the table.
+    """Show an event's history: which run inserted it, which runs repeated it and when; or why it is not in the table.
 
-    The ledger knows which rows a run read, not which of them were this event. With --in the inputs are read again, and
-    every row that is the event is named, with the runs that had it. Exit code 1 if the event is in no table.
+    The ledger records which rows a run read, not which of them were this event. With --in the inputs are read again,
+    and every row that is the event is named, with the runs that had it. Exit code 1 if the event is in no table.
     """
     from headrace.cli import explain
 
@@ -192,7 +192,7 @@ def explain(
 
 @command(app, "doctor", example="doctor --config headrace.toml")
 def doctor(*, config: Config = None, to: str | None, output: str) -> None:
-    """Check the database and every table, and say what to do about what is wrong.
+    """Check the database and every table, and say how to correct each fault.
 
     With a configuration file also its keys, its providers' sources, contracts and privileges, the clock and the flag.
     """
@@ -210,7 +210,7 @@ def demo(
     output: Output,
     progress: ProgressStyle,
 ) -> None:
-    """Load a summer of real flights twice over, see nothing doubled, and verify. Needs headrace[demo]."""
+    """Load a summer of real flights twice, and verify that no flight is in the table twice. Needs headrace[demo]."""
     from headrace.cli import demo
 
     leave(demo.demo(folder, output, progress))

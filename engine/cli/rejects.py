@@ -122,7 +122,7 @@ def _with_raw(store: Store, chosen: Sequence[StoredReject], raw: str | None) -> 
         return chosen
     if len(chosen) != 1:
         raise UsageError(
-            f"--raw mends one reject, not {len(chosen)}", hint="name the one: headrace rejects replay 17 --raw …"
+            f"--raw changes one reject, not {len(chosen)}", hint="name it: headrace rejects replay 17 --raw …"
         )
     return [mended(store, chosen[0], raw)]
 
@@ -176,7 +176,7 @@ def _reject_object(one: StoredReject) -> dict[str, object]:
 
 
 def _replay_text(outcome: ReplayOutcome, total: Counts, unsplit: Sequence[StoredReject], left: int, given: int) -> str:
-    kept = f"; {left:,} revisions were left (see --revisions)" if left else ""
+    kept = f"; {left:,} revisions were skipped (see --revisions)" if left else ""
     if outcome.settled:
         kept = f"; {outcome.settled:,} were replayed or discarded by somebody else meanwhile{kept}"
     if given == outcome.settled:
@@ -198,7 +198,7 @@ def _replay_text(outcome: ReplayOutcome, total: Counts, unsplit: Sequence[Stored
         lines.append(f"  … and {len(outcome.again) - SHOWN:,} more: headrace rejects list {runs}")
     if unsplit:
         lines.append(
-            f"{len(unsplit):,} of them could not be split into columns; give each as it should be: "
+            f"{len(unsplit):,} of them could not be split into columns; give the corrected row of each: "
             f"headrace rejects replay {unsplit[0].reject_id} --raw '…'"
         )
     return "\n".join(lines)

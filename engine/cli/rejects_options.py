@@ -10,7 +10,9 @@ from headrace.cli.options import Limit, RejectIds, RunId, TableFilter, command, 
 
 __all__ = ["rejects_app"]
 
-rejects_app = typer.Typer(help="Rows kept aside: look at them, load them again, let them go.", no_args_is_help=True)
+rejects_app = typer.Typer(
+    help="Rejects, rows that could not be loaded: list, replay or discard them.", no_args_is_help=True
+)
 
 
 @command(rejects_app, "rejects list", example="rejects list --run 1f0a --limit 20")
@@ -55,7 +57,8 @@ def rejects_replay(
     ] = None,
     **told: Any,
 ) -> None:
-    """Load rejects again, all kept ones or those named. Each keeps its identity; one that fails again is kept again.
+    """Load rejects again: all kept rejects, or the named ones. A reject keeps its identity. If it fails again, it is
+    kept again.
 
     The select and the time zone are those of the load, unless given.
     """
@@ -68,7 +71,7 @@ def rejects_replay(
 def rejects_discard(
     ids: RejectIds = None, *, table: TableFilter = None, run: RunId = None, to: str | None, output: str
 ) -> None:
-    """Let rejects go: they stay in the table of rejects, marked as discarded. Name them, or a run or a table."""
+    """Give rejects up: they stay in the table of rejects, marked as discarded. Name them, or a run or a table."""
     from headrace.cli import rejects
 
     leave(rejects.discard(to, ids or [], table, run, output))

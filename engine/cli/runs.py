@@ -67,7 +67,7 @@ class _Shown:
         if self.run.status != "running":
             return ""
         last = "nothing committed" if self.progress is None else f"last commit {_span(self.progress.ago)} ago"
-        end = "; its process is gone: the same command goes on with it" if self.alive is False else ""
+        end = "; its process is gone: the same command resumes it" if self.alive is False else ""
         return f"  ({last}{end})"
 
 

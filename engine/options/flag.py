@@ -88,7 +88,7 @@ def _argument(explicit: Mode) -> Decision:
 
 
 def _find(provider: str, table: str) -> tuple[str, DecisionSource]:
-    """The flag's text and who said it. A blank is no answer."""
+    """The flag's text and who said it. Blank text counts as no answer."""
     if text := _service(provider, table).strip():
         return text, "flag service"
     if text := os.environ.get(FLAG, "").strip():

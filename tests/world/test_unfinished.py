@@ -59,7 +59,7 @@ def test_a_run_that_was_killed_shows_what_it_did_and_that_nobody_works_at_it(
     assert run["inserted"] >= 60
     assert run["alive"] is False
     text = headrace.run("runs", "list").stdout
-    assert "its process is gone: the same command goes on with it" in text
+    assert "its process is gone: the same command resumes it" in text
     headrace.query("UPDATE headrace_receipts SET committed_at = '2020-01-01 00:00:00'")
     assert headrace.json("runs", "show", run["run_id"])["status"] == "killed"
     assert " days ago" in headrace.run("runs", "list").stdout
