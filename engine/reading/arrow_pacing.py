@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from threading import Condition
 from typing import Protocol, TypeVar
 
@@ -57,10 +58,15 @@ class Paced(ReadOnly):
 
     Arrow takes a block without copying it. Whether a block has been used is told by its reference: that the reader has
     made something of it tells less, since a block may yield nothing (all of its records are refused).
+
+    `share` is how much of the input the items made so far are, 0 to 1, where `share_read` says how much was read.
     """
 
-    def __init__(self, stream: Readable) -> None:
+    def __init__(self, stream: Readable, share_read: Callable[[], float] = lambda: 0.0) -> None:
         self._stream = stream
+        self._share_read = share_read
+        self._shares: deque[float] = deque()  # with each block that is read
+        self.share = 0.0
         # by the identity of the reference: references are equal where the blocks are
         self._lent: dict[int, weakref.ref[memoryview]] = {}
         self._wanted_since: float | None = time.monotonic()  # before it makes anything, the reader looks at a block
@@ -75,6 +81,7 @@ class Paced(ReadOnly):
             if self._over:
                 return b""
         block = memoryview(self._stream.read(size))
+        self._shares.append(self._share_read())
         with self._changed:
             reference = weakref.ref(block, self._returned)
             self._lent[id(reference)] = reference
@@ -88,6 +95,7 @@ class Paced(ReadOnly):
             self._wanted_since = None
             if item is None:
                 return
+            self.share = self._shares.popleft() if self._shares else self.share
             yield item
 
     def stop(self) -> None:

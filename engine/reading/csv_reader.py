@@ -82,6 +82,8 @@ class CsvReader:
         self._file = file
         self._name = name
         self._progress = FileProgress()
+        self._paced: Paced | None = None
+        self.share = 0.0
         self.dialect = self._settle(delimiter)
         dialect = self.dialect
         places = partial(csv_places, name=name, delimiter=dialect.delimiter, header=dialect.header)
@@ -92,11 +94,6 @@ class CsvReader:
         return dict.fromkeys(self.dialect.columns, _TYPES)
 
     count: int | None = None  # only reading tells
-
-    @property
-    def share(self) -> float:
-        """The share of the file's bytes that was read, 0 to 1."""
-        return self._progress.share
 
     def pieces(self) -> Iterator[Block]:
         """The records in order; those with a wrong number of fields, bytes that are no UTF-8, or more bytes than
@@ -116,18 +113,22 @@ class CsvReader:
     ) -> Generator[Block, None, None]:
         with open_text(self._file, self._progress) as text, readable(self._name):
             last: Block | None = None
+            share = self.share
             try:
                 for batch in feed(text, records):
                     if last is not None:
                         text.check()
+                        self.share = share
                         yield last
                     last = records.piece(batch, escaped=text.escaped)
+                    share = self._paced.share if self._paced else 0.0
             except _TooLong:
                 if last is not None:
                     text.check()
                     yield last
                 raise
             text.finish(lines=True)
+            self.share = 1.0
             yield from records.finish(last, text.tail)
 
     def _all(self, text: Utf8, records: _Records) -> Iterator[pa.RecordBatch]:
@@ -145,7 +146,7 @@ class CsvReader:
 
     def _parse(self, text: Readable, refuse: RefuseRow, block: int | None = None) -> Iterator[pa.RecordBatch]:
         columns = list(self.dialect.columns)
-        paced = Paced(_Fed(text))
+        paced = self._paced = Paced(_Fed(text), lambda: self._progress.share)
         try:
             batches = arrow_csv.open_csv(
                 pa.PythonFile(paced, mode="r"),

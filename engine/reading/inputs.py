@@ -16,6 +16,7 @@ choose, rename, compute and filter, and an aggregate or an ORDER BY sees one chu
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
@@ -203,6 +204,7 @@ class _Source:
         self._all_sampled = False
         self._hints: dict[str, Hint] | None = None
         self._inferred: dict[tuple[object, ...], pa.Schema] = {}
+        self._share = _Share()
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -211,8 +213,8 @@ class _Source:
 
     @property
     def share_read(self) -> float:
-        """As the reader knows it."""
-        return self._reader.share
+        """By the rows of the chunks that were given: pieces are larger, and read ahead."""
+        return self._share.given
 
     @property
     def count(self) -> int | None:
@@ -259,6 +261,7 @@ class _Source:
         self._known_hints()
         late = own is None or options.select is None or self._takes_all(own, options.select)
         for typed in self._typed_chunks(self._pieces(), schema if own is None else own, options, late=late):
+            self._share.give(typed.first_row + typed.span)
             yield self._chunk(typed, schema, options.select)
 
     def _takes_all(self, own: pa.Schema, select: str) -> bool:
@@ -325,7 +328,7 @@ class _Source:
     def _first_pieces(self) -> list[Block]:
         """The sample: 16 MB or 200,000 rows, whichever is more, or one piece where types are declared; read once."""
         if self._sample is None:
-            self._rest = self._reader.pieces()
+            self._rest = self._share.noted(self._reader)
             self._sample = []
             rows = size = 0
             while rows < _SAMPLE_ROWS or size < _SAMPLE_BYTES:
@@ -344,11 +347,35 @@ class _Source:
         sample, rest = self._sample or [], self._rest
         self._sample, self._rest = None, None
         if rest is None:
-            yield from self._reader.pieces()
+            yield from self._share.noted(self._reader)
             return
         while sample:
             yield sample.pop(0)
         yield from rest
+
+
+class _Share:
+    """How much of an input was given as chunks, 0 to 1: within a piece in proportion to its rows."""
+
+    def __init__(self) -> None:
+        self.given = 0.0
+        self._ends: deque[tuple[int, float]] = deque()  # of pieces: their last row, and the share up to it
+        self._before = (0, 0.0)
+
+    def noted(self, reader: Reader) -> Iterator[Block]:
+        """The reader's pieces from the first one on."""
+        self.given, self._before = 0.0, (0, 0.0)
+        self._ends.clear()
+        for piece in reader.pieces():
+            self._ends.append((piece.first_row + piece.span, reader.share))
+            yield piece
+
+    def give(self, row: int) -> None:
+        """All rows before `row` are given."""
+        while self._ends and self._ends[0][0] <= row:
+            self._before = self._ends.popleft()
+        (first, share), (end, whole) = self._before, self._ends[0] if self._ends else self._before
+        self.given = share + (whole - share) * (row - first) / (end - first) if end > first else share
 
 
 def _is_piece(piece: Block | None) -> bool:

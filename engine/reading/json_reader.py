@@ -71,6 +71,7 @@ class JsonReader:
         self._file = file
         self._name = name
         self._progress = FileProgress()
+        self.share = 0.0
         self._shape = shape
         self._caster = caster
         self._locator = Locator(file, self._places)
@@ -126,25 +127,23 @@ class JsonReader:
 
     count: int | None = None  # only reading tells
 
-    @property
-    def share(self) -> float:
-        """The share of the file's bytes that was read, 0 to 1."""
-        return self._progress.share
-
     def pieces(self) -> Iterator[Block]:
         """The objects' texts in order, in one column."""
         with open_text(self._file, self._progress) as text, readable(self._name):
             last: Block | None = None
-            first = 0
+            first, share = 0, 0.0
             for lines, texts in self._blocks(text):
                 rows = np.arange(first, first + len(texts), dtype=np.int64)
                 if last is not None:
                     text.check()
+                    self.share = share
                     yield last
+                share = self._progress.share
                 piece = Block(first, len(texts), pa.table({_JSON: texts}), rows, [], lines)
                 last = self._without_escaped(piece) if text.escaped else piece
                 first += len(texts)
             text.finish(lines=self._shape == "lines")
+            self.share = 1.0
             if last is not None:
                 yield last
 

@@ -82,7 +82,7 @@ class Reader(Protocol):
 
     @property
     def share(self) -> float:
-        """How much of the input was read so far, 0 to 1; 0 where that cannot be known."""
+        """How much of the input the pieces are that were given so far, 0 to 1; 0 where that cannot be known."""
         ...
 
     @property
