@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import tempfile
 import uuid
@@ -16,6 +15,7 @@ import psycopg
 import pytest
 from hypothesis import settings
 from psycopg import sql
+from support import either_store
 from support.program import Headrace
 
 from headrace.execution import fork_server
@@ -29,24 +29,7 @@ settings.load_profile("headrace")
 # pandas, which Arrow imports where it is installed.
 fork_server._PRELOADED.append("pandas")
 forkserver.set_forkserver_preload(fork_server._PRELOADED[1:])
-STORES = ("sqlite", "postgresql")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Which database it is that a test marked ``either_store`` meets by default is told by its name.
-
-    Who names a test gets what is named.
-    """
-    if os.environ.get("HEADRACE_TEST_SCALE") == "full" or any("::" in word for word in config.args):
-        return
-    left_out = [item for item in items if item.get_closest_marker("either_store") and not _is_its_store(item)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
-
-
-def _is_its_store(item: pytest.Item) -> bool:
-    store = item.callspec.params.get("store_url") if hasattr(item, "callspec") else None
-    return store in (None, random.Random(item.name.replace(str(store), "")).choice(STORES))
+pytest_collection_modifyitems = either_store.pytest_collection_modifyitems
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +77,7 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'headrace.db'}"
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=either_store.STORES)
 def store_url(request: pytest.FixtureRequest) -> str:
     """Both databases in turn."""
     url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")

@@ -6,7 +6,6 @@ import time
 from contextlib import closing
 
 import psycopg
-import pytest
 
 from headrace.storage.trial.gauge import Server
 
@@ -30,8 +29,6 @@ def test_a_session_that_was_there_before_counts_from_now_and_one_that_comes_coun
         worked(before)
         with Server(postgres_url, NAME) as idle:
             idle.look()
-        if idle.cpu_seconds is None:
-            pytest.skip("the server's processes are not on this machine")
         assert idle.cpu_seconds == 0
         with Server(postgres_url, NAME) as busy, closing(connected(postgres_url)) as own:
             worked(own)

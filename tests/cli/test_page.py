@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.needs import program
 from support.program import Headrace
 
 from headrace.observability.page import page_data
@@ -20,7 +20,6 @@ from headrace.storage.spans import Span
 
 ROWS = 3_500 + 572
 HOSTILE = "</script><b>"  # a name that would end the page's script, were it not escaped
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +221,7 @@ def shown_by_chromium(page: str, folder: Path, wide: int, dark: bool) -> dict[st
         shown = folder / "phone.html"
         shown.write_text(f'<iframe src="probed.html" style="width:{wide}px;height:3000px;border:0"></iframe>')
     command = [
-        *(str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"),
+        *(program("chromium"), "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"),
         *(f"--user-data-dir={folder / 'browser'}", f"--window-size={wide},2000", "--virtual-time-budget=4000"),
         *(["--blink-settings=preferredColorScheme=0"] if dark else []),
         *("--allow-file-access-from-files", "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom", shown.as_uri()),
@@ -235,7 +234,6 @@ def shown_by_chromium(page: str, folder: Path, wide: int, dark: bool) -> dict[st
     return dict(json.loads(seen))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
 @pytest.mark.parametrize("runs", [1, 2])
 @pytest.mark.parametrize(("wide", "dark"), [(1200, False), (1200, True), (390, False)])
 def test_a_browser_draws_it_and_it_can_be_used_by_hand_and_by_keyboard(

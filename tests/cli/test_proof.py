@@ -282,7 +282,8 @@ def test_a_statement_that_was_changed_is_refused(table: Table, tmp_path: Path) -
     path = tmp_path / "receipt.json"
     stated(table, path)
     content = json.loads(path.read_text())
-    assert content["database"] == table.url or "@" in table.url
+    without_password = sa.make_url(table.url)._replace(password=None)
+    assert sa.make_url(content["database"]) == without_password
     for change in ({"expected": 299}, {"ok": False}, {"receipts": []}, {"format": "headrace verification 2"}):
         path.write_text(json.dumps({**content, **change}))
         with pytest.raises(UsageError):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +15,7 @@ from pathlib import Path
 import pytest
 import redis
 from contract.pieces import Pause, look, new_ids, packed, piece, prepared, stored_ids
+from support.needs import program
 
 import headrace
 from headrace.errors import ConfigurationError, HeadraceError, LockTimeoutError, StoreError
@@ -31,11 +30,11 @@ KEYS = lock_keys("events", 0, 8)
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Redis server that this test process started, with a password and without persistence."""
-    program, port = _redis_server(), _free_port()
+    redis_server, port = program("redis-server"), _free_port()
     settings = {"port": port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "requirepass": CANARY}
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     with (tmp_path_factory.mktemp("redis") / "log").open("wb") as log:
-        server = subprocess.Popen([program, *words], stdout=log, stderr=log, cwd=Path(log.name).parent)
+        server = subprocess.Popen([redis_server, *words], stdout=log, stderr=log, cwd=Path(log.name).parent)
         url = f"redis://:{CANARY}@127.0.0.1:{port}/0"
         try:
             _wait_for(url, server)
@@ -43,23 +42,6 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             server.terminate()
             server.wait(30)
-
-
-def _redis_server() -> str:
-    found = shutil.which("redis-server")
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        words = ["apt-get", "-o", "DPkg::Lock::Timeout=60", "install", "-y", "--no-install-recommends", "redis-server"]
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # install, do not start
-        try:
-            subprocess.run(words, env=environment, check=True, capture_output=True, timeout=180)
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"redis-server cannot be installed: {error.stderr.decode(errors='replace').strip()[-300:]}")
-        except subprocess.TimeoutExpired:
-            pytest.skip("redis-server cannot be installed: apt-get did not come to an end")
-        found = shutil.which("redis-server")
-    if found is None:
-        pytest.skip("there is no redis-server, and only root can install it")
-    return found
 
 
 def _free_port() -> int:

@@ -15,6 +15,7 @@ from support.program import Headrace, scaled
 ROWS = 60_000
 DISTINCT = 50_000
 OPTIONS = ("--table", "t", "--id", "key,at", "--time", "at", "--chunk-rows", "2000")
+HELD = ("--enrich", "support.user_functions:wait_at_ten_thousand")
 
 
 @pytest.fixture
@@ -26,9 +27,18 @@ def events(tmp_path: Path) -> Path:
     return path
 
 
-def start(headrace: Headrace, events: Path) -> subprocess.Popen[str]:
+@pytest.fixture
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A load with HELD waits within its chunk of key 10,000 until this file exists: no signal comes too late."""
+    path = tmp_path / "go"
+    monkeypatch.setenv("HEADRACE_TEST_GO", str(path))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+    return path
+
+
+def start(headrace: Headrace, events: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        headrace.command("load", events, *OPTIONS, "--output", "json"),
+        headrace.command("load", events, *OPTIONS, *options, "--output", "json"),
         env=headrace.environment(),
         cwd=headrace.folder,
         stdout=subprocess.PIPE,
@@ -65,47 +75,57 @@ def test_killed_anywhere_run_again_done(headrace: Headrace, events: Path) -> Non
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_finishes_the_chunk_in_hand_and_can_be_resumed(
-    headrace: Headrace, events: Path, number: signal.Signals, code: int
+    headrace: Headrace, events: Path, go: Path, number: signal.Signals, code: int
 ) -> None:
-    process = start(headrace, events)
+    process = start(headrace, events, *HELD)
     wait_for_receipts(headrace, 3)
     process.send_signal(number)
+    assert "stopping after the chunk in hand" in said(process)
+    assert process.poll() is None
+    go.touch()
     stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode in (code, 0), stderr
-    if process.returncode == 0:
-        pytest.skip("the load was over before the signal came")
+    assert process.returncode == code, stderr
     assert "resume" in stderr
     assert not stdout
     assert headrace.query("SELECT status FROM headrace_runs") == [("interrupted",)]
-    report = headrace.load(events, *OPTIONS)
+    report = headrace.load(events, *OPTIONS, *HELD)
     assert report["resumed"]
     assert report["chunks_skipped"] >= 3
     check_whole(headrace, events, report)
 
 
-def test_a_second_signal_stops_at_once(headrace: Headrace, events: Path) -> None:
-    process = start(headrace, events)
+def test_a_second_signal_stops_at_once(headrace: Headrace, events: Path, go: Path) -> None:
+    process = start(headrace, events, *HELD)
     wait_for_receipts(headrace, 1)
     process.send_signal(signal.SIGINT)
+    said(process)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
-    assert process.returncode in (130, 0)
-    headrace.load(events, *OPTIONS)
+    assert process.returncode == 130
+    assert headrace.query("SELECT count(*) FROM t WHERE key = 10000") == [(0,)], "the chunk in hand was not finished"
+    go.touch()
+    headrace.load(events, *OPTIONS, *HELD)
     assert headrace.count("t") == DISTINCT
     headrace.run("verify", events, "--table", "t")
 
 
-def test_a_resumed_run_is_the_same_run(headrace: Headrace, events: Path) -> None:
-    process = start(headrace, events)
+def test_a_resumed_run_is_the_same_run(headrace: Headrace, events: Path, go: Path) -> None:
+    process = start(headrace, events, *HELD)
     wait_for_receipts(headrace, 2)
     process.kill()
     process.communicate()
-    if process.returncode == 0:
-        pytest.skip("the load was over before it was killed")
-    report = headrace.load(events, *OPTIONS)
+    assert process.returncode == -signal.SIGKILL
+    go.touch()
+    report = headrace.load(events, *OPTIONS, *HELD)
     runs = json.loads(headrace.run("runs", "list", "--output", "json").stdout)["runs"]
     assert [run["run_id"] for run in runs] == [report["run_id"]]
     assert headrace.query("SELECT sum(inserted) FROM headrace_receipts")[0][0] == DISTINCT
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    """The next line of standard error."""
+    assert process.stderr is not None
+    return process.stderr.readline()
 
 
 def wait_for_receipts(headrace: Headrace, receipts: int) -> None:

@@ -10,13 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.program import Headrace
-
-pytest.importorskip("prometheus_client")
-pytest.importorskip("opentelemetry.sdk")
-
 from prometheus_client import CollectorRegistry
 from support.observers import Taken, load_all, scrape, value
+from support.program import Headrace
 
 from headrace import AlertRule
 from headrace.delivery import dispatcher

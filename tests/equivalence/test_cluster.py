@@ -37,6 +37,7 @@ from support.executors import (
     with_password,
     write_events,
 )
+from support.needs import missing
 from support.program import Headrace, scaled
 
 import headrace as package
@@ -125,7 +126,7 @@ def far_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clu
     try:
         subprocess.run([*within, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no private mounts here")
+        missing("mounts", "no private mounts here")
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     with started(folder, within) as found:
         yield found

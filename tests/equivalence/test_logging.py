@@ -10,12 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from support.program import Headrace
-
-pytest.importorskip("prometheus_client")
-pytest.importorskip("opentelemetry.sdk")
-
 from support.observers import lines_of, load_all
+from support.program import Headrace
 
 from headrace.observability.log_format import JsonLines, RecordFilter
 from headrace.observability.narrator import Narrator, Thresholds

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
+from support.needs import real_data
 from support.program import Headrace
 
 import headrace as package
@@ -202,10 +203,7 @@ SHAPES = [(1, 1), (2, 2), (4, 16), (7, 64)] if EXAMPLES > 20 else [(7, 64)]
 
 @pytest.fixture
 def data() -> Path:
-    folder = Path(__file__).resolve().parents[3] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"the real data are not beside this checkout (looked for {folder})")
-    return folder
+    return real_data()
 
 
 @pytest.mark.either_store

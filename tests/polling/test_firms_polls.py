@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.feeds import Answer, feeds_server
+from support.needs import real_data
 from support.program import Headrace
 
 FILE = """
@@ -26,10 +26,7 @@ RULES = {"large": "frp > 100", "night": "daynight = 'N' AND frp > 50"}
 
 @pytest.fixture
 def polls() -> list[bytes]:
-    folder = Path(__file__).resolve().parents[3] / "shared" / "data" / "firms"
-    if not folder.is_dir():
-        pytest.skip(f"the real data are not beside this checkout (looked for {folder})")
-    return [path.read_bytes() for path in sorted(folder.glob("modis_global_24h_*.geojson"))]
+    return [path.read_bytes() for path in sorted(real_data("firms").glob("modis_global_24h_*.geojson"))]
 
 
 def poll(headrace: Headrace, *words: str, expect: int = 0) -> dict[str, Any]:

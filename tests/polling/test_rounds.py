@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from support.feeds import Answer, feeds_server
+from support.needs import real_data
 from support.polling import rounds
 from support.program import Headrace
 
@@ -67,9 +67,7 @@ def test_a_round_says_what_to_do_about_a_failure(sqlite_url: str, tmp_path: Path
 
 
 def test_the_usgs_feeds_polled_one_after_the_other_are_revised(headrace: Headrace) -> None:
-    data = Path(__file__).resolve().parents[3] / "shared" / "data" / "usgs"
-    if not data.is_dir():
-        pytest.skip(f"the real data are not beside this checkout (looked for {data})")
+    data = real_data("usgs")
     with feeds_server() as feeds:
         text = "".join(USGS.format(name=name, url=feeds.url) for name in ("report", "update"))
         (headrace.folder / "headrace.toml").write_text(f'{text}version_column = "updated"\n')

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.needs import real_data
 from support.program import Headrace
 
 from headrace import load
@@ -22,10 +23,7 @@ FLIGHT_IDENTITY = "time_hour,carrier,flight,origin"
 
 @pytest.fixture
 def data() -> Path:
-    folder = Path(__file__).resolve().parents[3] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"the real data are not beside this checkout (looked for {folder})")
-    return folder
+    return real_data()
 
 
 def test_three_firms_polls_add_only_what_each_brings(headrace: Headrace, data: Path) -> None:

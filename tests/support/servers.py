@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import quote
 
 import psycopg
-import pytest
+
+from support.needs import missing, program
 
 __all__ = ["OwnPostgres", "own_postgres", "pgbouncer", "postgres_with_statements", "small_disk"]
 
@@ -91,7 +92,7 @@ def postgres_with_statements() -> Iterator[OwnPostgres]:
     """A server of one's own with ``pg_stat_statements``, which the wheel's has not: Debian's. Skips without one."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/lib/pg_stat_statements.so"))
     if not found:
-        pytest.skip("no PostgreSQL with pg_stat_statements is installed (Debian: apt-get install postgresql)")
+        missing("postgresql", "no PostgreSQL with pg_stat_statements is installed (Debian: apt-get install postgresql)")
     folder = Path(tempfile.mkdtemp(prefix="hr-pg-", dir="/tmp"))
     folder.chmod(0o755)
     binaries = found[-1].parents[1] / "bin"
@@ -114,7 +115,7 @@ def small_disk(megabytes: int) -> Iterator[Path]:
     done = subprocess.run(command, capture_output=True, text=True, check=False) if mount else None
     if done is None or done.returncode != 0:
         folder.rmdir()
-        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip() if done else 'no mount'}")
+        missing("mounts", f"a small disk cannot be mounted here: {done.stderr.strip() if done else 'no mount'}")
     try:
         yield folder
     finally:
@@ -128,9 +129,7 @@ def pgbouncer(server: OwnPostgres, pool: int, more: str = "") -> Iterator[str]:
 
     `more` is a line of its configuration.
     """
-    program = os.environ.get("HEADRACE_PGBOUNCER") or shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
-    if program is None:
-        pytest.skip("PgBouncer is not installed (Debian: apt-get install pgbouncer), and HEADRACE_PGBOUNCER names none")
+    bouncer = program("pgbouncer")
     with tempfile.TemporaryDirectory(prefix="hr-pb-", dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o777)
@@ -141,7 +140,7 @@ def pgbouncer(server: OwnPostgres, pool: int, more: str = "") -> Iterator[str]:
             f"listen_port = {port}\nauth_type = trust\nauth_file = {folder}/users\npool_mode = transaction\n"
             f"default_pool_size = {pool}\nmax_client_conn = 100\nunix_socket_dir =\nlogfile = {folder}/log\n{more}\n"
         )
-        words = [program, *(["-u", "pgserver"] if os.geteuid() == 0 else []), str(folder / "pgbouncer.ini")]
+        words = [bouncer, *(["-u", "pgserver"] if os.geteuid() == 0 else []), str(folder / "pgbouncer.ini")]
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         url = f"postgresql://postgres:@127.0.0.1:{port}/postgres"
         try:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["refuse_sevens", "with_length"]
+__all__ = ["refuse_sevens", "wait_at_ten_thousand", "with_length"]
 
 
 def with_length(events: pa.RecordBatch) -> pa.RecordBatch:
@@ -19,3 +23,14 @@ def refuse_sevens(events: pa.RecordBatch) -> pa.RecordBatch:
     if any(key % 7 == 0 for key in keys):
         raise ValueError("seven divides it")
     return events.append_column("even", pa.array([key % 2 == 0 for key in keys]))
+
+
+def wait_at_ten_thousand(events: pa.RecordBatch) -> pa.RecordBatch:
+    """Waits, where an event's number `key` is 10,000, for the file that HEADRACE_TEST_GO names."""
+    if pc.any(pc.equal(events.column("key"), 10_000)).as_py():
+        deadline = time.monotonic() + 120
+        while not Path(os.environ["HEADRACE_TEST_GO"]).exists():
+            if time.monotonic() > deadline:
+                raise TimeoutError("nobody let the load go on")
+            time.sleep(0.01)
+    return events

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.needs import missing, program
 from typer.main import get_command
 
 from headrace.cli.main import app
@@ -97,11 +98,13 @@ def test_the_unit_gives_options_that_there_are(name: str) -> None:
     # what is left is ExecStart's: each variable is one of its options'
     variables = {str(parameter.envvar) for parameter in command.params}
     assert set(re.findall(r"(HEADRACE_(?:LOG_\w+|METRICS))=", unit["Service"]["Environment"])) <= variables
-    if verifier := shutil.which("systemd-analyze"):
-        path = str(EXAMPLES / "deploy" / name)
-        done = subprocess.run([verifier, "verify", path], capture_output=True, text=True, check=False)
-        complaints = [line for line in done.stderr.splitlines() if name in line and "not executable" not in line]
-        assert complaints == []
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_takes_the_unit(name: str) -> None:
+    command = [program("systemd-analyze"), "verify", str(EXAMPLES / "deploy" / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert [line for line in done.stderr.splitlines() if name in line and "not executable" not in line] == []
 
 
 def test_the_image_copies_what_there_is_and_what_the_wheel_needs() -> None:
@@ -125,7 +128,7 @@ def image_builder() -> str | None:
 def test_the_image_builds_and_answers() -> None:
     docker = image_builder()
     if docker is None:
-        pytest.skip("builds in make test-all, where a Docker answers")
+        missing("docker", "builds in make test-all, where a Docker answers")
     build = [docker, "build", "-q", "-f", str(EXAMPLES / "deploy/Dockerfile"), str(ROOT)]
     image = subprocess.run(build, capture_output=True, text=True, check=True).stdout.strip()
     said = subprocess.run([docker, "run", "--rm", image, "--version"], capture_output=True, text=True, check=True)

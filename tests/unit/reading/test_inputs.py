@@ -13,6 +13,8 @@ from pathlib import Path
 from uuid import UUID
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -436,9 +438,8 @@ def test_dicts_lose_nothing_where_their_values_are_of_several_kinds(
 
 
 def test_dicts_from_pandas_keep_their_nanoseconds_and_lack_what_is_missing() -> None:
-    pandas = pytest.importorskip("pandas")
-    fine = [pandas.Timestamp("2022-04-09T13:45:00.00000000" + digit) for digit in "12"]
-    table, _, _ = read([{"t": one, "n": pandas.NA} for one in fine] + [{"t": pandas.NaT, "n": 1}])
+    fine = [pd.Timestamp("2022-04-09T13:45:00.00000000" + digit) for digit in "12"]
+    table, _, _ = read([{"t": one, "n": pd.NA} for one in fine] + [{"t": pd.NaT, "n": 1}])
     assert table.column("t").to_pylist() == [*(one.isoformat() for one in fine), None]
     assert table.column("n").to_pylist() == [None, None, 1]
     pinned, rejects, _ = read([{"t": fine[0]}], schema=pa.schema([("t", pa.timestamp("us", "UTC"))]))
@@ -454,15 +455,14 @@ def test_a_key_that_is_no_text_names_the_column_of_its_text() -> None:
 
 
 def test_frames_tables_and_readers_are_inputs() -> None:
-    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
     data = {"a": [1, 2, 3], "s": ["x", None, "z"]}
     table = pa.table(data)
     sources = [
         table,
         table.to_batches()[0],
         table.to_reader(),
-        pandas.DataFrame(data),
-        polars.DataFrame(data),
+        pd.DataFrame(data),
+        pl.DataFrame(data),
         table.to_pylist(),
     ]
     for source in sources:
@@ -470,14 +470,13 @@ def test_frames_tables_and_readers_are_inputs() -> None:
 
 
 def test_what_arrow_cannot_take_is_an_error_that_names_the_column_and_goes_in_as_dicts() -> None:
-    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
-    mixed = pandas.DataFrame({"a": [1, 2, 3], "x": ["s", 1, 2.5]})
+    mixed = pd.DataFrame({"a": [1, 2, 3], "x": ["s", 1, 2.5]})
     with pytest.raises(InputError, match=r"Conversion failed for column x.*\n.*as dicts"):
         read(mixed)
     table, _, _ = read(mixed.to_dict("records"))
     assert table.column("x").to_pylist() == ["s", "1", "2.5"]
     with pytest.raises(InputError, match="unsupported format"):
-        read(polars.DataFrame({"x": polars.Series([2**100], dtype=polars.Int128)}))
+        read(pl.DataFrame({"x": pl.Series([2**100], dtype=pl.Int128)}))
 
 
 def test_a_stream_that_breaks_off_is_an_error_that_says_why() -> None:
