@@ -28,10 +28,10 @@ def load(*inputs: object, **named: Unpack[Named]) -> Report:
     """Load `inputs` into a table, each event exactly once, and return the books.
 
     `inputs` are paths, globs, folders, URLs, Arrow tables and readers, pandas or polars frames, or iterables of dicts.
-    What else can be said, by name, is described at `headrace.options.declared.Named`. A script that says
+    The further keywords are described at `headrace.options.declared.Named`. A script that passes
     ``mode="parallel"`` must do so under ``if __name__ == "__main__":``, because each worker imports the script.
 
-    Raises `headrace.HeadraceError` and its kinds; each says what to do next.
+    Raises `headrace.HeadraceError` and its subclasses; each error says what to do next.
 
     >>> import headrace
     >>> report = headrace.load("quakes.csv", id=["id"], time="time")  # doctest: +SKIP
@@ -61,11 +61,11 @@ def opened(
     options: LoadOptions, inputs: Sequence[object], *, existing: bool = False
 ) -> Iterator[tuple[Store, str, list[Input], LoadOptions]]:
     """The database with its ledger, the table's name, the inputs, and the options with the stored contract's time zone;
-    spooled copies are gone afterwards. `existing` refuses to make a database.
+    spooled copies are deleted afterwards. `existing` refuses to create a database.
 
-    The database is opened once. One that is not there yet is opened after the inputs: an input that cannot be read
-    leaves no new database behind. Nor does what is refused: the ledger's tables are made by `agree`, once all is agreed
-    on.
+    The database is opened once. A database that does not exist yet is opened after the inputs: an unreadable input then
+    leaves no new database behind. Neither does a refused load: `agree` creates the ledger's tables, after it has agreed
+    on everything.
     """
     table = options.table or table_from_inputs(inputs)
     there = is_there(options.to)

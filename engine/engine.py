@@ -28,14 +28,14 @@ __all__ = ["Engine"]
 
 
 class Engine:
-    """A context manager that loads one batch after the other, each event exactly once.
+    """A context manager that loads batch after batch, each event exactly once.
 
-    It takes what `headrace.load` takes (`headrace.options.declared.Named`). What it keeps only saves work: other
+    It takes the keywords of `headrace.load` (`headrace.options.declared.Named`). Its warm state only saves work: other
     loaders may write to the same tables meanwhile.
 
-    Any thread may call it: one batch goes at a time, the others wait for their turn. `close` lets the batch in hand end
-    and refuses the rest. A forked process (a web server's worker) that inherits an open engine gets connections of its
-    own with its first batch, and touches none of its parent's.
+    Any thread may call it: one batch is loaded at a time, the others wait. `close` lets the current batch end and
+    refuses later batches. A forked process (a web server's worker) that inherits an open engine gets connections of its
+    own with its first batch, and does not use its parent's.
 
     >>> import headrace
     >>> with headrace.Engine(to="postgresql://db/geo", table="fires", id=["key"]) as engine:  # doctest: +SKIP
@@ -67,9 +67,9 @@ class Engine:
             self._open.__exit__(kind, error, trace)
 
     def close(self, *, stop: bool = False) -> None:
-        """Wait for the batch in hand, refuse those that wait or come, and release everything. Idempotent.
+        """Wait for the current batch, refuse waiting and later batches, and release everything. Idempotent.
 
-        With `stop` the batch in hand ends after the chunks in hand: its caller gets `Interrupted`, and what was
+        With `stop` the current batch ends after its current chunks: its caller gets `Interrupted`, and what was
         committed stays; the same batch later inserts only the rest.
         """
         self._closing = True
@@ -106,8 +106,8 @@ class Engine:
     ) -> Report:
         """Load `inputs` (Arrow, data frames, iterables of dicts, paths, URLs) and return the balanced books.
 
-        `table` and `provider` are the engine's, unless said. `listener` hears what the run does
-        (`headrace.observability.stages`). Raises `headrace.HeadraceError` and its kinds.
+        `table` and `provider` default to the engine's. `listener` is called with the run's progress
+        (`headrace.observability.stages`). Raises `headrace.HeadraceError` and its subclasses.
         """
         with self._turn:
             # before the flag is looked at: who closes sets the flag first, and then the event that it finds

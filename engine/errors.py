@@ -6,24 +6,24 @@
     │   ├── ContractError              the run's contract differs from the one stored with the table
     │   └── SchemaError                the input's columns and the table's cannot be reconciled
     ├── InputError            exit 1   an input cannot be read, or not to its end
-    │   ├── StaleReceiptsError         what an unfinished run says it has done does not hold any more
-    │   └── InputChangedError          it is not any more what it was when the command began
+    │   ├── StaleReceiptsError         an unfinished run's receipts are no longer true
+    │   └── InputChangedError          it has changed since the command began
     ├── StoreError            exit 1   the database refused or failed: final
     │   ├── RetryableStoreError        the same, but running the transaction again may succeed
     │   │   └── ConnectionLostError    the server is away: restarting, failing over, or cut off
-    │   ├── RefusedStoreError          what was asked for is not there, or not for this user
+    │   ├── RefusedStoreError          the requested object does not exist, or not for this user
     │   ├── LockTimeoutError           a partition's lock was not granted in time
-    │   └── LostCommitsError           the database has lost what it had confirmed
+    │   └── LostCommitsError           the database has lost commits that it had confirmed
     ├── BooksError            exit 1   the books do not balance: a defect in Headrace, never ignored
     ├── WorkerError           exit 1   a worker died, hung, or its user code raised
     ├── Interrupted           exit 130/143   stopped by a signal; run again to resume
-    └── VerificationError     exit 4   the table is not what the input says it should be
+    └── VerificationError     exit 4   the table does not hold what the input says
 
-Whether to try again is decided by type (`retryable`), never by reading a message. A message says what happened,
-`where` says where (file, row, line, column, partition), `hint` says what to do next. All of them survive `pickle`
-whole, because they cross process borders. None of them may carry a password: URLs go through
-`headrace.storage.safe_url` first, and what `conceal` was told of (values from the environment, headers, passwords in
-addresses) is replaced wherever it turns up.
+The error's type decides whether Headrace tries again (`retryable`), never its message. A message says what happened,
+`where` says where (file, row, line, column, partition), `hint` says what to do next. All errors survive `pickle`
+completely, because they cross process boundaries. No error may contain a password: URLs go through
+`headrace.storage.safe_url` first, and the secrets passed to `conceal` (values from the environment, headers, passwords
+in addresses) are replaced wherever they occur.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _telling = threading.Lock()
 
 
 def conceal(secret: str, shown: str = "***") -> None:
-    """From now on `secret`, also percent-encoded, appears as `shown` in every error and every `concealed` text."""
+    """Show `secret`, also percent-encoded, as `shown` in every later error and every `concealed` text."""
     if len(secret) < SHORTEST_SECRET:
         return
     with _telling:
@@ -73,7 +73,7 @@ def conceal(secret: str, shown: str = "***") -> None:
 
 
 def concealed(text: str) -> str:
-    """`text` without the secrets that `conceal` was told of."""
+    """`text` without the secrets that were passed to `conceal`."""
     # the longest first: one secret may be part of another
     for secret in sorted(_secrets.copy(), key=len, reverse=True):
         if secret in text:
@@ -82,7 +82,7 @@ def concealed(text: str) -> str:
 
 
 def no_room(error: BaseException) -> bool:
-    """Whether `error` says that this process has no memory left: it is about the process, then, not about its work."""
+    """Whether `error` says that this process has no memory left: the cause is then the process, not its work."""
     return (
         isinstance(error, MemoryError)
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
@@ -157,26 +157,26 @@ class InputError(HeadraceError):
 
 
 class StaleReceiptsError(InputError):
-    """The receipts of an unfinished run do not hold any more: other rows stand there now, or their events are gone.
+    """The receipts of an unfinished run are no longer true: their rows have changed, or their events are gone.
 
-    The run is given up, and its input loaded by a new one.
+    The run is given up, and a new run loads its input.
     """
 
 
 class InputChangedError(InputError):
-    """An input is not any more what it was when the command looked at it: running it again reads what is there now."""
+    """An input has changed since the command first examined it: running the command again reads the present content."""
 
 
 class StoreError(HeadraceError):
-    """The database refused or failed, and trying the same again will not help."""
+    """The database refused or failed, and another attempt will not help."""
 
 
 class RefusedStoreError(StoreError):
-    """What was asked for is not there, or not for this user: no waiting helps."""
+    """The requested object does not exist, or not for this user: waiting does not help."""
 
 
 class RetryableStoreError(StoreError):
-    """The database failed in a way that running the whole transaction again may cure."""
+    """The database failed, but running the whole transaction again may succeed."""
 
     retryable = True
 
@@ -186,11 +186,11 @@ class ConnectionLostError(RetryableStoreError):
 
 
 class SettledError(StoreError):
-    """Rejects that were to be replayed are kept no more: somebody else has settled them meanwhile."""
+    """The rejects of a replay are no longer kept: somebody else has settled them meanwhile."""
 
 
 class LockTimeoutError(StoreError):
-    """A partition's lock was not granted in time: another loader holds it. It was waited for; nothing was changed."""
+    """A partition's lock was not granted in time, because another loader holds it; nothing was changed."""
 
 
 class LostCommitsError(StoreError):
@@ -206,12 +206,12 @@ class WorkerError(HeadraceError):
 
 
 class Interrupted(HeadraceError):  # noqa: N818 - a stop that was asked for is no error
-    """A signal stopped the run after the chunk in hand; running it again resumes."""
+    """A signal stopped the run after the current chunk; running it again resumes."""
 
     exit_code = 130
 
 
 class VerificationError(HeadraceError):
-    """The table does not hold exactly the events the input says it should."""
+    """The table does not hold exactly the events of the input."""
 
     exit_code = 4

@@ -20,21 +20,21 @@ class Report:
     """The books of one run, in rows, and how it ran.
 
     ``read = inserted + duplicate_in_input + duplicate_in_store + rejected`` holds, or the run has failed. A resumed run
-    reports the whole input, the part that an earlier process committed included; `slices_skipped` says how many slices
-    that was, `chunks_skipped` how many whole chunks. `alerts` is how many its new events raised, and its revised ones
-    where a rule asks for them. `revised` is no part of the sum: how many of the duplicates came with another payload
-    than the row that they met, where revisions are not ignored.
+    reports the whole input, with the part that an earlier process committed; `slices_skipped` says how many slices that
+    was, `chunks_skipped` how many whole chunks. `alerts` counts the alerts of its new events, and of revised events if
+    a rule asks for them. `revised` is not part of the sum: it counts the duplicates with another payload than the row
+    that they repeat, if revisions are not ignored.
 
-    `lock_seconds` is how long all workers together waited for locks, `skew` how many times its fair share the fullest
-    partition had. `fell_back` says why the rest of a parallel run was done sequentially, `shadow` what the comparison
-    with the parallel way found; ``None`` where that did not happen. `seconds` is the wall time of this process alone.
-    `stages` is the wall time by stage (`headrace.observability.stages`), that of all workers together.
-    `newest_event` is the latest event time among the events read, ``None`` without a time column, and for a year that
-    Python's calendar does not have; `newest_event_us` has that too, in microseconds since 1970 UTC. `notes` tell what
-    else happened: that an earlier run of this input was given up, for example, and why. `proved` is how many events
-    were looked up in the table when the load had ended, ``None`` where that was not asked for.
-    `duplicates_compared` is how many duplicates were compared with the row that they repeat, a sample;
-    `duplicates_differing` how many of them carry other values, in which `differing_columns`.
+    `lock_seconds` is the time that all workers together waited for locks, `skew` how many times its fair share the
+    fullest partition had. `fell_back` says why the rest of a parallel run was sequential, `shadow` is the result of the
+    comparison with the parallel result; ``None`` if that did not happen. `seconds` is the wall time of this process
+    alone. `stages` is the wall time by stage (`headrace.observability.stages`), summed over all workers. `newest_event`
+    is the latest event time among the events read, ``None`` without a time column, and for a year that Python's
+    calendar does not have; `newest_event_us` has such times too, in microseconds since 1970 UTC. `notes` are further
+    remarks: for example that an earlier run of this input was given up, and why. `proved` is the number of events that
+    were looked up in the table at the end of the load, ``None`` if that was not requested. `duplicates_compared` is the
+    number of duplicates that were compared with the row that they repeat, a sample; `duplicates_differing` the number
+    of them that have other values, in which `differing_columns`.
     """
 
     run_id: str
@@ -78,7 +78,7 @@ class Report:
 
     @property
     def resumed(self) -> bool:
-        """Whether this run went on from the receipts of an earlier process."""
+        """Whether this run continued from the receipts of an earlier process."""
         return self.slices_skipped > 0
 
     @property
@@ -139,7 +139,7 @@ class Report:
         return "\n".join(lines)
 
     def other_values(self) -> str:
-        """What the sample of duplicates tells, in words."""
+        """The result of comparing the sample of duplicates, in words."""
         columns = list(self.differing_columns)
         more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
         return (

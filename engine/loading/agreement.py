@@ -1,4 +1,4 @@
-"""Agreement before loading: columns, types and contract, between the input, the table and what was asked for.
+"""Agreement before loading: columns, types and contract, between the input, the table and the options.
 
     inferred from a sample ─┐
     --type                  ├─► one schema ─► contract (stored one wins, or is refused) ─► table created or widened
@@ -55,12 +55,12 @@ SAMPLED_INPUTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What a run holds to: the table's data columns in canonical types, the contract, and whether the table was
+    """The agreement of a run: the table's data columns in canonical types, the contract, and whether the table was
     created just now (its snapshot is then known to be empty).
 
-    `columns` are the own columns, before any select, of the inputs that were looked into, by the input's name. With
-    `whole_row` the identity is every column of an input, and none may have another one. With `keeps_missing` rows
-    without identity are told by all their columns, which the contract must know. `limits` are what the table's columns
+    `columns` are the own columns, before any select, of the examined inputs, by the input's name. With `whole_row` the
+    identity is every column of an input, and no input may have another column. With `keeps_missing` rows without
+    identity are identified by all their columns, which the contract must know. `limits` say what the table's columns
     cannot hold of their canonical types.
     """
 
@@ -74,7 +74,9 @@ class Agreement:
     limits: Limits = field(default_factory=dict)
 
     def fits(self, columns: Iterable[str]) -> bool:
-        """Whether an input with these columns can be read as things are: it lacks nothing, and brings nothing new."""
+        """Whether an input with these columns can be read under this agreement: it lacks no column, and has no new
+        column.
+        """
         identity, own = dict(self.contract.identity), set(columns)
         needed = {*identity, *([self.contract.time] if self.contract.time else [])}
         told = {*identity, *dict(self.contract.others)} if self.keeps_missing else own
@@ -82,9 +84,9 @@ class Agreement:
 
 
 def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOptions) -> Agreement:
-    """Settle schema and contract, and create or widen the table. What is refused changes nothing.
+    """Settle schema and contract, and create or widen the table. A refused load changes nothing.
 
-    Raises `ContractError` when the stored contract differs from what was asked for, `SchemaError` when types clash.
+    Raises `ContractError` if the stored contract differs from the options, `SchemaError` if types conflict.
     """
     if table.lower() in RESERVED_TABLES:
         raise SchemaError(f"{table} is a name that Headrace reserves", hint="choose another with --table")
@@ -137,7 +139,7 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
 
 
 def in_stored_timezone(store: Store, table: str, options: LoadOptions) -> LoadOptions:
-    """`options` with the time zone of the contract stored with `table`, where none was asked for."""
+    """`options` with the time zone of the contract stored with `table`, unless they name a time zone."""
     stored = store.ledger.pinned_contract(table)
     if options.timezone is not None or stored is None:
         return options
@@ -145,7 +147,7 @@ def in_stored_timezone(store: Store, table: str, options: LoadOptions) -> LoadOp
 
 
 def agree_on_input(store: Store, agreement: Agreement, item: Input, options: LoadOptions) -> Agreement:
-    """Widen the agreement by the columns that `item` alone brings. Raises `ContractError` where it may not."""
+    """Widen the agreement by the columns that `item` alone has. Raises `ContractError` if it may not have them."""
     found = _columns_of(item, agreement.schema, options)
     _require_shape(item.name, found.names, agreement.contract, whole_row=agreement.whole_row)
     require_version(options.version_column, agreement.schema, agreement.contract, [(item.name, found.names)])
@@ -176,12 +178,12 @@ def contract_differences(store: Store, table: str, options: LoadOptions) -> list
 
 
 def require_identity(item: Input, contract: Contract) -> None:
-    """Raises `ContractError` if `item` lacks a column that makes an event the same event."""
+    """Raises `ContractError` if `item` lacks an identity column."""
     require_columns(item.name, item.columns(), contract)
 
 
 def contract_for(store: Store, table: str, options: LoadOptions) -> Contract:
-    """The contract stored with `table`, as a load with `options` would go by it. Raises `ContractError` if there is
+    """The contract stored with `table`, as a load with `options` would use it. Raises `ContractError` if there is
     none.
     """
     held = stored_contract(store, table)

@@ -1,4 +1,4 @@
-"""The books of a run: what its slices came to, counted when their commits have returned, and the report made of it."""
+"""The books of a run: the counts of its slices, added when their commits have returned, and the report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Books", "Ran"]
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """How a run ran, beside its books: the fields of `headrace.report.Report` that have these names."""
+    """The circumstances of a run: the fields of `headrace.report.Report` that have these names."""
 
     run_id: str
     database: str
@@ -42,7 +42,7 @@ class Books:
         self._newest_us: int | None = None
 
     def dispatched(self, batch: MicroBatch) -> None:
-        """Note the rows and the times of a micro-batch that is on its way."""
+        """Note the rows and the times of a dispatched micro-batch."""
         self._newest_us = latest(self._newest_us, batch.chunks)
         for partition in range(len(self._partition_rows)):
             self._partition_rows[partition] += batch.rows(partition)
@@ -54,14 +54,16 @@ class Books:
         return sum((receipt.counts for receipt in receipts), Counts())
 
     def committed(self, commit: Committed) -> Counts:
-        """Note what the commit of a slice took; returns its counts, for `landed`."""
+        """Note the costs of a slice's commit; return its counts, for `landed`."""
         self._retries += commit.retries
         self._lock_seconds += commit.lock_seconds
         self._alerts += commit.alerts
         return commit.counts
 
     def landed(self, counts: Counts, chunks: int, *, skipped: bool) -> None:
-        """Count a micro-batch of which every slice is in; `skipped` if an earlier process has committed them all."""
+        """Count a micro-batch of which every slice is committed; `skipped` if an earlier process committed all
+        of them.
+        """
         self.counts += counts
         self.chunks += chunks
         self._chunks_skipped += chunks if skipped else 0
@@ -69,8 +71,8 @@ class Books:
     def report(
         self, ran: Ran, seconds: float, stages: Mapping[str, float], proved: int | None, sample: Mapping[str, Any]
     ) -> Report:
-        """The report; `seconds` is wall time, `stages` the seconds by stage, `sample` what the duplicates told
-        (`headrace.loading.duplicates`).
+        """The report; `seconds` is wall time, `stages` the seconds by stage, `sample` the result of comparing
+        duplicates (`headrace.loading.duplicates`).
         """
         busiest, every = max(self._partition_rows), sum(self._partition_rows)
         return Report(

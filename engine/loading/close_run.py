@@ -1,11 +1,12 @@
-"""How a run ends: its books are compared with the ledger before it is done, and what went wrong is left in the ledger.
+"""The end of a run: its books are compared with the ledger before it counts as done, and a failure is recorded in the
+ledger.
 
     counted by this process ──equal to the sum of the receipts?──► yes: done
                                   │ no
                                   ├─ receipts that were confirmed are gone ──► the database has lost commits
                                   └─ all are there                         ──► a defect
 
-A run whose books are not those of the ledger is never done: the same command resumes it.
+A run whose books differ from the ledger never counts as done: the same command resumes it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ log = logging.getLogger("headrace.closing")
 
 @dataclass(slots=True)
 class Confirmed:
-    """The receipts whose commit the database has confirmed to this process: what each speaks of, and its books."""
+    """The receipts whose commit the database has confirmed to this process: the slice of each, and its books."""
 
     receipts: dict[tuple[str, int, int], tuple[Address, Counts]] = field(default_factory=dict)
 
@@ -38,9 +39,9 @@ class Confirmed:
 
 
 def close(store: Store, going: OpenRun, counts: Counts, confirmed: Confirmed, seconds: float) -> None:
-    """Mark the run as done if the ledger agrees with what was counted.
+    """Mark the run as done if the ledger agrees with the counted books.
 
-    Raises `LostCommitsError` or `BooksError` where it does not; the run can be resumed then.
+    Raises `LostCommitsError` or `BooksError` if it does not; the run can then be resumed.
     """
     if going.supersedes is not None:
         _settle_repeated(store, going.run_id, going.supersedes)
@@ -63,7 +64,7 @@ def close(store: Store, going: OpenRun, counts: Counts, confirmed: Confirmed, se
 
 
 def record_failure(store: Store, going: OpenRun, error: BaseException, seconds: float) -> None:
-    """Leave the reason in the ledger; what went wrong first matters more than whether this could be written."""
+    """Record the reason in the ledger; the first failure matters more than a failure to record it."""
     stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
     status: RunStatus = "interrupted" if stopped else "failed"
     try:

@@ -1,10 +1,10 @@
-"""Whether table and input are still what the contract was made for.
+"""Contract drift: whether table and input still match the contract.
 
     contract ──► each identity column's type ──► is the table's another one? refused: its events would get other IDs
              └─► is the identity the whole row? ──► has an input more columns? refused: events would be lost
 
-An event ID follows the contract alone. A table can be altered behind Headrace's back, and inputs grow: both are said in
-words, before anything is read.
+An event ID follows the contract alone. A table can be altered without Headrace, and inputs can get new columns: both
+are reported, before anything is read.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def drifts(contract: Contract, present: pa.Schema) -> Iterator[tuple[str, Logica
 
 
 def require_pinned_types(table: str, contract: Contract, present: pa.Schema) -> None:
-    """Raises `SchemaError` where an identity column of the table is not of the contract's type any more, or the time
-    column says no time.
+    """Raises `SchemaError` if an identity column of the table no longer has the contract's type, or the time
+    column does not hold times.
     """
     for name, kind, found in drifts(contract, present):
         raise SchemaError(
@@ -66,7 +66,7 @@ def require_pinned_types(table: str, contract: Contract, present: pa.Schema) -> 
 
 
 def require_time_type(contract: Contract, schema: pa.Schema) -> None:
-    """Raises `ContractError` if the column that says when an event happened says no time."""
+    """Raises `ContractError` if the time column does not hold times."""
     kind = None if contract.time is None or contract.time not in schema.names else _kind(schema, contract.time)
     if kind not in (None, *_TIMES):
         raise ContractError(
@@ -76,9 +76,9 @@ def require_time_type(contract: Contract, schema: pa.Schema) -> None:
 
 
 def in_pinned_types(contract: Contract, present: pa.Schema) -> pa.Schema:
-    """The table's columns with the contract's types where it has them, and the identity columns that the table lacks.
+    """The table's columns with the contract's types if it has them, and the identity columns that the table lacks.
 
-    Event IDs of the input are told by it whatever was done to the table.
+    So the input's event IDs are the same whatever happened to the table.
     """
     pinned = dict((*contract.identity, *contract.others))
     types = {field.name: field.type for field in present}
@@ -100,9 +100,9 @@ def with_others(contract: Contract, others: Iterable[tuple[str, LogicalType]]) -
 
 
 def without_identity(contract: Contract, missing_id: MissingId | None, columns: pa.Schema) -> Contract:
-    """`contract` for a run that was told `missing_id`: what is done with a row of `columns` that has no identity.
+    """`contract` for a run with the option `missing_id`, which says how a row of `columns` without identity is treated.
 
-    Where nothing was said, it is what an earlier run was told.
+    Without the option, the choice of an earlier run holds.
     """
     if missing_id == "reject" or (missing_id is None and not contract.others):
         return replace(contract, others=())
@@ -110,9 +110,9 @@ def without_identity(contract: Contract, missing_id: MissingId | None, columns: 
 
 
 def identity_is_whole_row(contract: Contract, present: pa.Schema | None) -> bool:
-    """Whether the identity is every column of the input because nobody named one.
+    """Whether the identity is every column of the input because the user named none.
 
-    A contract that an older release stored does not say so: then that is the case where the table has no other column.
+    A contract stored by an older release does not record this: then it is assumed if the table has no other column.
     """
     if contract.whole_row is not None:
         return contract.whole_row
@@ -120,9 +120,9 @@ def identity_is_whole_row(contract: Contract, present: pa.Schema | None) -> bool
 
 
 def require_same_row(name: str, columns: Sequence[str], contract: Contract) -> None:
-    """Raises `ContractError` if the input `name` has a column that the whole row of `contract` has not.
+    """Raises `ContractError` if the input `name` has a column that the whole row of `contract` lacks.
 
-    Rows that differ in that column alone would be taken for one event, and all but the first be lost.
+    Rows that differ in that column alone would count as one event, and all but the first would be lost.
     """
     more = [column for column in columns if column not in dict(contract.identity)]
     if more:
@@ -137,7 +137,7 @@ def require_same_row(name: str, columns: Sequence[str], contract: Contract) -> N
 
 
 def require_columns(name: str, columns: Sequence[str], contract: Contract, *, whole_row: bool = False) -> None:
-    """Raises `ContractError` if the input `name` lacks a column that makes an event the same event."""
+    """Raises `ContractError` if the input `name` lacks an identity column."""
     missing = sorted(_needed(contract) - set(columns))
     if missing:
         named = "; or name the identity columns with --id (in a new table)" if whole_row else ""

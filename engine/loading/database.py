@@ -1,4 +1,4 @@
-"""Opening a database that must be there already, for the commands that only look: none of them makes one by looking."""
+"""Opening an existing database, for the commands that only read: none of them creates a database."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _of_the_file() -> str:
 
 
 def remove_if_empty(url: str) -> None:
-    """Remove the SQLite file that opening `url` has made, if nothing was put into it: it would be a change."""
+    """Remove the SQLite file that opening `url` created, if it is still empty: a refused load changes nothing."""
     path = file_of(sa.make_url(url))
     if path is None or not path.is_file():
         return
@@ -52,7 +52,7 @@ def remove_if_empty(url: str) -> None:
 
 
 def is_there(url: str) -> bool:
-    """Whether opening `url` would not make a database: SQLite makes a file wherever there is none."""
+    """Whether the database at `url` exists: opening it would not create an SQLite file."""
     try:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):

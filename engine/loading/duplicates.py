@@ -1,10 +1,10 @@
-"""Duplicates that carry other values than the row they repeat: an identity that is too narrow, or a feed that revises.
+"""Duplicates whose values differ from the row they repeat: the identity is too narrow, or the feed revises its events.
 
     a chunk's duplicates ──► a sample ──► the row that each repeats is in the same chunk ──► compared, whole columns
                                       └─► it is elsewhere: a few are looked up in the table, by one query, at times
 
-Only where nothing is done with revisions: otherwise each is compared with the table's row, and told. What is counted
-here changes nothing; it is told in the report, so that a narrow identity shows itself.
+This happens only if revisions are ignored: otherwise each duplicate is compared with the table's row, and reported. The
+counts change nothing; the report shows them, so that the user notices an identity that is too narrow.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ BETWEEN_LOOK_UPS = 600.0  # seconds: a look-up takes a fifth of a warm batch of 
 
 
 class LookUps:
-    """When a table is asked for the rows that a provider's duplicates repeat: at the first, then now and then."""
+    """When a table is queried for the rows that a provider's duplicates repeat: for the first duplicates, then now and
+    then.
+    """
 
     def __init__(self) -> None:
         self._made: dict[tuple[str, str], float] = {}
 
     def grant(self, table: str, provider: str) -> bool:
-        """Whether `table` may be asked now; a call that is granted counts."""
+        """Whether `table` may be queried now; a granted call counts."""
         now, about = monotonic(), (table, provider)
         if now - self._made.get(about, -BETWEEN_LOOK_UPS) < BETWEEN_LOOK_UPS:
             return False
@@ -56,8 +58,8 @@ class LookUps:
 
 @dataclass(slots=True)
 class DuplicateSample:
-    """What a sample of a run's duplicates tells: how many were `compared`, and how many are `differing`, in which
-    `columns`. `look_ups` says when the table may be asked.
+    """The result of comparing a sample of a run's duplicates: how many were `compared`, how many are `differing`, in
+    which `columns`. `look_ups` decides when the table may be queried.
     """
 
     look_ups: LookUps
@@ -68,10 +70,10 @@ class DuplicateSample:
     def look(
         self, batch: MicroBatch, agreement: Agreement, provider: str, store: Store, drain: Callable[[], None]
     ) -> None:
-        """Compare some duplicates of `batch`, events of `provider`; `drain` makes the store free, once all that came
-        before is in it.
+        """Compare some duplicates of `batch`, events of `provider`; `drain` frees the store, once all batches
+        before are committed.
 
-        Where the database is to say what is in it (`batch` was not judged), some of all rows are looked for there.
+        If the database decides which events exist (`batch` was not judged), a sample of all rows is looked up there.
         """
         identity = dict(agreement.contract.identity)
         for chunk in batch.duplicates():

@@ -1,10 +1,11 @@
-"""From input to micro-batch: chunks are read ahead in a thread, given out to be prepared, and gathered in input order.
+"""From input to micro-batch: a thread reads chunks ahead, workers prepare them, and the coordinator gathers them in
+input order.
 
     waiting inputs ──► columns the table lacks? ──► read ──► room in memory? ──► prepare ──► gather ──► micro-batch
                         └ widen, while nothing       in a     the allowance       by the      rejects get
                           is being read              thread                       workers     their lines
 
-Where a micro-batch ends depends on the input and the options alone, so that a resumed run finds the slices it left.
+The end of a micro-batch depends on the input and the options alone, so that a resumed run finds its earlier slices.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ class _Read:
 class Intake:
     """The inputs of the run `run_id`, as micro-batches of `shape`.
 
-    `widen` is called between two inputs, while nothing is being read: it gives the table the columns of the one that
-    comes, and returns what then holds. `offer` gets every order to prepare, before the workers do. `workers` may be
-    replaced at any time; the chunks after that are theirs.
+    `widen` is called between two inputs, while nothing is being read: it adds the columns of the next input to the
+    table, and returns the new agreement. `offer` gets every order to prepare, before the workers do. `workers` may be
+    replaced at any time; the new workers get the later chunks.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Intake:
         self._first_rows = first_rows(options.read, shape)
 
     def micro_batches(self, inputs: Sequence[Input]) -> Generator[tuple[list[Prepared], int], None, None]:
-        """Prepared chunks in input order, as many as commit together, and their bytes, to be given back by `landed`."""
+        """Prepared chunks in input order, as many as commit together, and their bytes, which `landed` gives back."""
         chunks: list[Prepared] = []
         rows = size = 0
         for read in self._read_ahead(inputs):
@@ -95,11 +96,11 @@ class Intake:
             yield chunks, size
 
     def landed(self, size: int) -> None:
-        """A micro-batch of `size` bytes is in the table: there is room for as much."""
+        """Note that a micro-batch of `size` bytes is committed: its memory is free again."""
         self._allowance.give_back(size)
 
     def close(self) -> None:
-        """Nothing more is wanted: a reader that waits for room stops waiting."""
+        """Stop reading: a reader that waits for memory stops waiting."""
         self._allowance.close()
 
     def _read_ahead(self, inputs: Sequence[Input]) -> Iterator[_Read]:
@@ -170,7 +171,7 @@ def _without_absent(chunk: Chunk, own: Collection[str]) -> Chunk:
 
 
 def first_rows(read: ReadOptions, shape: Shape) -> int | None:
-    """How many rows the first chunk of a run has, ``None`` for as many as any other.
+    """The number of rows of a run's first chunk, ``None`` for the usual number.
 
     A select may tell rows of one chunk from those of the next; and the chunks of a micro-batch should be of one size.
     """

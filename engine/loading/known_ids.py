@@ -3,12 +3,13 @@
     ids ──► first in the chunk? ──► met earlier in this run? ──► in the snapshot? ──► new
               no: duplicate_in_input   yes: duplicate_in_input     yes: duplicate_in_store
 
-In a warm engine the snapshot is older than the call: what it holds is then only believed to be in the store, for rows
-may have been deleted since. Before an event is left out because of that, the store is asked (`KnownIds.confirm`).
+In a warm engine the snapshot is older than the call: its events are then only believed to be in the store, because rows
+may have been deleted since. Before an event is left out because of the snapshot, the store is queried
+(`KnownIds.confirm`).
 
 The order makes the books independent of the chunk size: an event's first occurrence in the input is new or in the
-store, and every later one is a duplicate in the input. Nothing here decides what is stored: that is the unique key's
-part. This only saves the database the work, and counts.
+store, and every later one is a duplicate in the input. This module does not decide what is stored: the unique key does.
+It only saves the database work, and counts.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class NewRows:
-    """Which of a chunk's rows are `new`, shape (rows,), and whether the snapshot covers all of those, so that the fast
+    """Which of a chunk's rows are `new`, shape (rows,), and whether the snapshot covers all new rows, so that the fast
     path may be tried (`certain`).
     """
 
@@ -83,7 +84,9 @@ class KnownIds:
             self._snapshot.extend(iter(()), EVERYTHING)
 
     def begin_again(self, *, in_doubt: bool) -> None:
-        """For another run: nothing is met yet, and the snapshot is still there, to be confirmed if it is `in_doubt`."""
+        """Prepare for another run: no event is met yet, and the snapshot is kept, to be confirmed if it is
+        `in_doubt`.
+        """
         self._seen.close()
         self._seen = IdRuns(self._folder)
         self._refused.clear()
@@ -97,22 +100,22 @@ class KnownIds:
         return known if self._gone is None else known & ~self._gone.contains(ids)
 
     def believed(self, ids: SortedIds, first: Mask) -> NDArray[np.uint8]:
-        """Those of the rows `first` (as `meet` returned them) that are in the store by an earlier call's word alone."""
+        """The rows of `first` (as `meet` returned them) that are in the store only according to an earlier call."""
         if not self._is_old:
             return NO_IDS
         met = ids.where(first[ids.rows])
         return met.where(self._snapshot.known_sorted(met)).packed()
 
     def held(self, ids: NDArray[np.uint8]) -> Mask:
-        """Which of `ids` (rows, 16), each there once, are in the store, by this call's own word. Shape (rows,)."""
+        """Which of `ids` (rows, 16), without duplicates, are in the store according to this call. Shape (rows,)."""
         found: Mask = np.zeros(len(ids), dtype=np.bool_) if self._is_old else self._snapshot.known(ids)
         found[~found] = self._lookup.held(ids[~found])
         return found
 
     def confirm(self, ids: NDArray[np.uint8], times_us: NDArray[np.int64] | None, now: datetime) -> None:
-        """Ask the store which of the `believed` IDs it still holds; the others are then as good as new.
+        """Query which of the `believed` IDs the store still holds; the others then count as new.
 
-        Where that would be asking for much of what the snapshot holds, the snapshot is fetched anew, for `times_us`.
+        If that would query a large part of the snapshot, the snapshot is fetched anew instead, for `times_us`.
         """
         self._asked += len(ids)
         if self._asked > MOST_ASKED and self._asked > len(self._snapshot) // SHARE_ASKED:
@@ -136,7 +139,7 @@ class KnownIds:
             self._gone = None
 
     def remember(self, ids: NDArray[np.uint8]) -> None:
-        """`ids` (rows, 16) were committed: for a run to come they are in the store."""
+        """Note that `ids` (rows, 16) were committed: for later runs they are in the store."""
         self._snapshot.add(ids)
 
     def close(self) -> None:
@@ -156,7 +159,7 @@ class KnownIds:
         return self._seen
 
     def meet(self, ids: SortedIds) -> Mask:
-        """Note `ids` as met in this run; returns which rows of the chunk are met for the first time. Shape (rows,)."""
+        """Note `ids` as met in this run; return which rows of the chunk are met for the first time. Shape (rows,)."""
         first = ids.first() & ~self._seen.contains_sorted(ids)
         self._seen.add_sorted(ids.where(first))
         return _by_row(ids, first)
@@ -167,13 +170,13 @@ class KnownIds:
 
     @property
     def refused(self) -> NDArray[np.uint8]:
-        """The events that are noted so at this moment, shape (rows, 16)."""
+        """The events that are noted as refused at this moment, shape (rows, 16)."""
         return np.frombuffer(b"".join(self._refused), dtype=np.uint8).reshape(-1, 16)
 
     def reconsider(self, ids: SortedIds, first: Mask) -> Mask:
         """Which rows of the chunk get their event's next chance: the first in it of each that was refused so far.
 
-        They are refused no more, until it is known what became of them. Shape (rows,).
+        They no longer count as refused, until their outcome is known. Shape (rows,).
         """
         chance = np.zeros(len(ids), dtype=np.bool_)
         if self._refused:

@@ -1,10 +1,10 @@
-"""Which of some events a table holds at this moment, asked in the cheaper of two ways.
+"""Looking up which of some events a table holds at this moment, in the cheaper of two ways.
 
     layout time, many IDs ──► their range, along the key ──► far more than was asked for? ─┐
     all others ───────────────────────────────────────────────────────────────────────────►┴► each ID, through the key
 
-A range of 4,000 neighbours takes a tenth of the time of 4,000 searches; a range that spans the table would take for
-ever, and so is cut off, and not tried again.
+A range of 4,000 neighbours takes a tenth of the time of 4,000 searches. A range that spans the whole table would take
+too long, so it is cut off, and not tried again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Lookup:
         self._ranges = contract.layout == "time"
 
     def held(self, ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Which of `ids` (rows, 16), each there once, the table holds. Shape (rows,)."""
+        """Which of `ids` (rows, 16), without duplicates, the table holds. Shape (rows,)."""
         if len(ids) == 0:
             return np.zeros(0, dtype=np.bool_)
         found = self._range(ids) if self._ranges and len(ids) >= FEWEST else None
@@ -51,7 +51,7 @@ class Lookup:
 
 
 def range_of(ids: NDArray[np.uint8]) -> IdRange:
-    """A range that holds all of `ids` (rows, 16), of which there is one at least."""
+    """A range that holds all of `ids` (rows, 16); at least one ID."""
     high = np.ascontiguousarray(ids[:, :8]).view(">u8")
     first, last = int(high.min()), int(high.max())
     return IdRange(_edge(first), None if last == _LAST else _edge(last + 1))

@@ -3,7 +3,7 @@
     chunk 0   row 0 1 2 3 4 …          partition 0 ◄── rows 0, 3 of chunk 0, row 2 of chunk 1
     chunk 1   row 0 1 2 …      ──►     partition 1 ◄── rows 1, 2, 4 of chunk 0, rows 0, 1 of chunk 1
 
-No ID stands in two partitions, so no two slices can race for one. Within a partition the rows stay in input order.
+No ID is in two partitions, so no two slices can race for an ID. Within a partition the rows stay in input order.
 Sequential mode is the case of one chunk and one partition.
 """
 
@@ -29,7 +29,7 @@ __all__ = ["Duplicates", "MicroBatch"]
 
 
 class Duplicates(NamedTuple):
-    """The duplicates of a chunk: its events and their IDs, which rows are met for the `first` time, and which come
+    """The duplicates of a chunk: its events and their IDs, which rows are met for the `first` time, and which are there
     `again`, from the input or the store.
     """
 
@@ -84,13 +84,13 @@ class MicroBatch:
         return any(first.any() for first in self._first)
 
     def believed(self) -> NDArray[np.uint8]:
-        """The IDs, shape (rows, 16), that are known to be in the store from an earlier call alone."""
+        """The IDs, shape (rows, 16), that are in the store only according to an earlier call."""
         return np.concatenate(
             [self._known.believed(ids, first) for ids, first in zip(self._sorted, self._first, strict=True)]
         )
 
     def judge(self) -> None:
-        """Find out which rows the snapshot does not have."""
+        """Determine which rows the snapshot does not have."""
         self.judged = True
         verdicts = [
             self._known.judge(ids, chunk.times_us, first)
@@ -121,7 +121,7 @@ class MicroBatch:
     def numbers(self, partition: int) -> list[int]:
         """The numbers of the rows of a partition in the input, those of its rejects too.
 
-        Where there is only one partition, those that a select has left out as well; where there are several, there must
+        With one partition, these include the rows that a select has left out; with several partitions, there must
         be no select.
         """
         if self.partitions == 1:
@@ -147,7 +147,7 @@ class MicroBatch:
     def reconsider(self) -> bool:
         """Let the next row of each event count as its first of which the user's code has refused all rows so far.
 
-        Returns whether there is one: then the batch is to be judged again.
+        Returns whether there is such a row: then the batch must be judged again.
         """
         pairs = zip(self._sorted, self._first, strict=True)
         chances = [self._known.reconsider(ids, first) for ids, first in pairs]
@@ -208,7 +208,7 @@ class MicroBatch:
         return tuple(found)
 
     def counts(self, partition: int) -> Counts:
-        """The books as far as they are known before the database speaks.
+        """The books as far as they are known before the commit.
 
         Rejects, which have no ID, go with partition 0.
         """

@@ -1,18 +1,18 @@
-"""Opening a run in the ledger: a new one, or the unfinished one of the very same job.
+"""Opening a run in the ledger: a new run, or the unfinished run of the same job.
 
-The job is a digest of everything that decides which rows stand at which address and what becomes of them: the inputs
+The job is a digest of everything that decides which rows have which address and how they are loaded: the inputs
 with their content's fingerprints, the select, the contract, the chunk size and the versions that read them. Equal job
 means that a receipt of the earlier run speaks about the same rows; the digest in each receipt checks it once more.
 
 Two processes that load the same job at the same time share its run: the receipt's key decides which of them commits a
 slice, and both report the books of the whole input.
 
-What its receipts say is a belief, and is checked for each slice that is skipped (`headrace.loading.skipped_slices`).
-Where it does not hold any more, the run is superseded: closed for good, and its input loaded by a new one, which the
-unique key and the snapshot make safe.
+Its receipts are a belief, which is checked for each slice that is skipped (`headrace.loading.skipped_slices`). If a
+receipt is no longer true, the run is superseded: it is closed for good, and a new run loads its input, which the unique
+key and the snapshot make safe.
 
-The mode is no part of the job: a run begun in parallel can be finished sequentially, and the other way round. It keeps
-the shape it began with, for its receipts speak about slices of that shape.
+The mode is not part of the job: a run begun in parallel can be finished sequentially, and the other way round. It keeps
+the shape with which it began, because its receipts are about slices of that shape.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ LOOKED_AT = 20  # unfinished runs of a table, the newest, that may be of the sam
 
 @dataclass(frozen=True, slots=True)
 class OpenRun:
-    """A run that is going. `started` is the database server's clock; `shape` how it cuts its input; `receipts` what an
-    earlier process got done, by source, first row and partition. `job` is the key under which it can be resumed,
-    `supersedes` the run that it does again, `notes` sentences for the report.
+    """A running run. `started` is the database server's clock; `shape` how it cuts its input; `receipts` what an
+    earlier process committed, by source, first row and partition. `job` is the key under which it can be resumed,
+    `supersedes` the run that it replaces, `notes` sentences for the report.
     """
 
     run_id: str
@@ -65,7 +65,7 @@ class OpenRun:
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """A run that is given up by this process, and why. `before` is how many were given up before it."""
+    """A run that this process gives up, and why. `before` is the number of runs given up before it."""
 
     going: OpenRun
     because: str
@@ -122,7 +122,7 @@ def open_run(
 
 
 def inputs_key(inputs: Sequence[Input], options: LoadOptions) -> str:
-    """Identifies the rows that these inputs give, whatever the chunk size."""
+    """Identify the rows that these inputs give, whatever the chunk size."""
     fingerprints = sorted([item.name, item.fingerprint] for item in inputs)
     return _digest({"inputs": fingerprints, "select": options.read.select, "provider": options.provider})
 

@@ -1,4 +1,4 @@
-"""Whose events a table holds: a provider's name is part of an event's ID, so that under another name all come again.
+"""The owners of a table's events: a provider's name is part of an event's ID, so under another name all events are new.
 
 a table of other providers' events, none of this one's ──► nobody said --provider? refused
 └─► it was said: another provider may join, and is told
@@ -21,15 +21,15 @@ SHOWN = 5
 
 
 def others_events(store: Store, table: str, contract: Contract, provider: str) -> Mapping[str, int]:
-    """How many events of which other providers `table` holds, if it holds none of `provider`; else nothing.
+    """Count the events of other providers in `table`, if it holds none of `provider`; otherwise return nothing.
 
-    Where the contract does not tell providers apart, all events are everybody's.
+    If the contract does not distinguish providers, all events belong to all of them.
     """
     return {} if contract.scope == "global" else store.ledger.other_providers(table, provider)
 
 
 def require_own_events(store: Store, table: str, contract: Contract, options: LoadOptions) -> None:
-    """Raises `UsageError` where nobody named a provider, and the table holds events of named ones alone."""
+    """Raises `UsageError` if the user named no provider, and the table holds only events of named providers."""
     if options.provider_named or options.provider != DEFAULT_PROVIDER:
         return
     others = others_events(store, table, contract, options.provider)
@@ -44,7 +44,9 @@ def require_own_events(store: Store, table: str, contract: Contract, options: Lo
 
 
 def warn_of_renaming(store: Store, table: str, provider: str, known: Collection[str]) -> None:
-    """Say where a provider without an event in `table` comes to those of providers that are not `known` any more."""
+    """Warn if a provider has no event in `table`, but the table holds events of providers that are no longer
+    `known`.
+    """
     stored = store.ledger.pinned_contract(table)
     if stored is None or store.tables.schema(table, keyed=False) is None:
         return
@@ -57,7 +59,7 @@ def warn_of_renaming(store: Store, table: str, provider: str, known: Collection[
 
 
 def told_of_others(provider: str, others: Mapping[str, int]) -> str:
-    """Whose events there are."""
+    """Say whose events the table holds."""
     shown = [f"{number:,} of {name}" for name, number in list(others.items())[:SHOWN]]
     more = f" and of {len(others) - SHOWN} more providers" if len(others) > SHOWN else ""
     return f"the table holds no event of the provider {provider}, but {', '.join(shown)}{more}"

@@ -1,4 +1,5 @@
-"""``--prove``: a load ends with a look at the table for every event that it met, whatever said that it is there.
+"""``--prove``: at its end, a load looks up every event of its input in the table, whatever said that the event is
+there.
 
     IDs met ──► their sum, the stretches of time they lie in
                         │
@@ -6,10 +7,10 @@
           └─► the IDs there: each looked for among those met ──► as many found as were met? ──► proven
                     └──► far more than were met ──► each of those met is looked up by itself
 
-Met are the first occurrences in the input: what was inserted, what was found as a duplicate in the store, what was
-skipped because of a receipt. The table is asked after the last commit, with one statement for each stretch, so that
-each event is looked at in one moment at which it must be there. Memory is bounded: IDs are read in blocks, and kept in
-files once there are many.
+The met events are the first occurrences in the input: inserted events, duplicates in the store, and events skipped
+because of a receipt. The table is queried after the last commit, with one statement for each stretch of time, so that
+each event is looked up at one moment at which it must be in the table. Memory is bounded: IDs are read in blocks, and
+kept in files once there are many.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _BITS = 16  # below the milliseconds, in the first half of an ID of layout time
 
 @dataclass(slots=True)
 class Met:
-    """What is noted of the IDs as they are met: their sum, the blocks of 30 days they lie in, the least and greatest
+    """The met IDs in summary: their sum, their blocks of 30 days, the least and greatest
     first half.
     """
 
@@ -73,7 +74,7 @@ class Met:
                 self.blocks.update(np.unique((high >> np.uint64(_BITS)) // np.uint64(BLOCK_MS)).tolist())
 
     def ranges(self) -> list[IdRange | None]:
-        """Where they lie: ranges of IDs, disjoint, or all of the table."""
+        """The ranges of the IDs, disjoint, or the whole table."""
         if not self.timed:
             return [None]
         found = []
@@ -93,10 +94,10 @@ class Missing:
 
 
 class Proof:
-    """Whether the events that a run meets are in the table when it ends.
+    """The proof that the events of a run's input are in the table at its end.
 
-    It is carried out where it is `wanted`, and where a connection was lost meanwhile: a server that comes back may have
-    lost what it had confirmed, to this command or to another.
+    It is carried out if it is `wanted`, and if a connection was lost meanwhile: a server that comes back may have
+    lost commits that it had confirmed, to this command or to another.
     """
 
     def __init__(self, store: Store, agreement: Agreement, folder: Path, stages: Stages, *, wanted: bool) -> None:
@@ -109,19 +110,19 @@ class Proof:
         self._met = Met(self._timed) if wanted else None
 
     def meet(self, batch: MicroBatch) -> None:
-        """Note what `batch` has for the first time."""
+        """Note the events that `batch` has for the first time."""
         if self._met is not None:
             self._met.add(batch.first_ids())
 
     def hear(self, done: Committed) -> None:
-        """A slice is in."""
+        """Note that a slice is committed."""
         self._wanted = self._wanted or done.server_was_away
 
     def carried_out(self, known: KnownIds, going: OpenRun, sources: Sequence[str]) -> int | None:
-        """How many events were proven to be there: those seen, but for the refused, which are rejects; ``None`` where
-        nobody asks.
+        """The number of events proven to be in the table: all met events except the refused, which are rejects;
+        ``None`` if no proof was requested.
 
-        Raises `StaleReceiptsError` where something is missing that a new run can bring, else `VerificationError`.
+        Raises `StaleReceiptsError` if events are missing that a new run can load, otherwise `VerificationError`.
         """
         if not self._wanted:
             return None
@@ -195,7 +196,7 @@ class Proof:
 
 
 def require_proven(missing: Missing, going: OpenRun, sources: Sequence[str]) -> None:
-    """Raises `StaleReceiptsError` where a new run can bring what is missing, else `VerificationError`."""
+    """Raises `StaleReceiptsError` if a new run can load the missing events, otherwise `VerificationError`."""
     if not missing.count:
         return
     named = ", ".join(id_text(one.tobytes()) for one in missing.some)

@@ -1,4 +1,4 @@
-"""Work ahead of the consumer, within bounds: the next items are made in a thread while the last one is used."""
+"""Work ahead of the consumer, within bounds: a thread makes the next items while the consumer uses the last one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
-    """The same items in the same order, up to `depth` of them made ahead.
+    """Yield the same items in the same order, with up to `depth` of them made ahead.
 
-    What making an item raises is raised in its place.
+    An error in making an item is raised in the item's place.
     `items` runs in one other thread from its first item to its last, also when the consumer stops early.
     """
     # what is logged there is about the same run
@@ -35,8 +35,8 @@ def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
 
 
 class Allowance:
-    """The bytes that may be on their way at a time. A consumer with nothing left to take is never kept waiting for
-    them: it may be collecting what it needs before it can give anything back.
+    """The bytes that may be in progress at a time. A consumer with nothing left to take never waits for them: it may be
+    collecting items before it can give anything back.
     """
 
     def __init__(self, limit: int) -> None:
@@ -47,26 +47,26 @@ class Allowance:
         self._changed = Condition()
 
     def take(self, size: int) -> None:
-        """Before an item of `size` bytes goes out: wait for room."""
+        """Wait for memory before an item of `size` bytes is handed out."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._waiting == 0 or self._out + size <= self._limit)
             self._out += size
             self._waiting += 1
 
     def claim(self) -> None:
-        """The consumer has taken an item."""
+        """Note that the consumer has taken an item."""
         with self._changed:
             self._waiting -= 1
             self._changed.notify_all()
 
     def give_back(self, size: int) -> None:
-        """The consumer is done with `size` bytes."""
+        """Note that the consumer has released `size` bytes."""
         with self._changed:
             self._out -= size
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Nobody waits any more."""
+        """End all waiting."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,12 +1,12 @@
-"""Rejects, run again: each kept row goes the way of any other row, under the address it had.
+"""Replaying rejects: each kept row is loaded like any other row, under its old address.
 
     kept rejects ──► grouped by source and stage ──► mended (--set, --raw) ──► ingest ──► marked ``replayed``
 
-A replayed row keeps its identity, because its values, provider and contract are the same. One that fails again becomes
-a new reject with the new reason, which says which one it replaces. A reject is settled by the transaction that commits
-its own row or its own new reject: killed anywhere, what is left is still kept, and replayed again. Of two replays at a
-time the second finds it settled, and takes what is left. A revision takes its event's row if it is newer, where
-``revisions`` is ``update``; otherwise it is left alone.
+A replayed row keeps its identity, because its values, provider and contract are the same. A row that fails again
+becomes a new reject with the new reason, which names the reject that it replaces. The transaction that commits a row or
+its new reject also settles the old reject: after a kill, the other rejects are still kept, and can be replayed again.
+Of two concurrent replays the second finds a reject settled, and takes the others. A revision replaces its event's row
+if it is newer and ``revisions`` is ``update``; otherwise it is skipped.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class _Reading:
 
 @dataclass(slots=True)
 class ReplayOutcome:
-    """What became of rejects that were replayed: the `reports` of the runs, the books of all, how many were `settled`
-    by somebody else meanwhile, the new rejects (`again`), and the `errors` that ended some batches.
+    """The outcome of a replay: the `reports` of the runs, the books of all runs, how many rejects somebody else
+    `settled` meanwhile, the new rejects (`again`), and the `errors` that ended some batches.
     """
 
     reports: list[Report] = field(default_factory=list)
@@ -71,8 +71,8 @@ def replay(
 ) -> list[Report]:
     """Load `rejects` again, with `changes` (column to text) applied to each; one report for each batch.
 
-    A reject that could not be split into columns stays as it is (see `mended`); so does one that is settled already.
-    Raises the first error that ended a batch, after the others.
+    A reject that could not be split into columns stays as it is (see `mended`); so does a reject that is already
+    settled. Raises the first error that ended a batch, after the other batches.
     """
     outcome = replay_all(store, rejects, options, changes=changes)
     if outcome.errors:
@@ -88,9 +88,9 @@ def replay_all(
     changes: Mapping[str, str | None] | None = None,
     progress: Progress | None = None,
 ) -> ReplayOutcome:
-    """`replay`, with all that became of the rejects. One batch's error does not keep the others from their tables.
+    """`replay`, with the whole outcome. An error in one batch does not stop the other batches.
 
-    Raises `UsageError`, before anything is loaded, for a change of a column that a row does not have.
+    Raises `UsageError`, before anything is loaded, if a change names a column that a row does not have.
     """
     outcome, every = ReplayOutcome(), list(batches(rejects))
     for batch in every:
@@ -107,7 +107,7 @@ def replay_all(
 
 
 def batches(rejects: Sequence[StoredReject]) -> Iterator[list[StoredReject]]:
-    """Those of `rejects` that have columns, in batches that were read alike, of 10,000 at most."""
+    """The `rejects` that have columns, in batches that were read alike, of 10,000 at most."""
     ordered = sorted((one for one in rejects if one.reject.record is not None), key=_group)
     for _, group in groupby(ordered, key=_group):
         rows = iter(group)
@@ -136,7 +136,7 @@ def without_revisions(
 def mended(store: Store, stored: StoredReject, raw: str) -> StoredReject:
     """`stored` with the row `raw` in its place: a JSON object, or a line of the file it came from.
 
-    Raises `UsageError` if `raw` does not have the file's columns: no value goes to a column it was not meant for.
+    Raises `UsageError` if `raw` does not have the file's columns, so that no value gets into a wrong column.
     """
     return replace(stored, reject=replace(stored.reject, raw=raw, record=json.dumps(_split(store, stored, raw))))
 

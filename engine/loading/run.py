@@ -1,4 +1,4 @@
-"""The main path: how a chunk gets from an input to the table. Read this file first.
+"""The main path of a chunk from an input to the table. Read this file first.
 
     agree ──► open the run ──► read ──► prepare ──► micro-batch ──► slices ──► commit ──► close the books
     columns,  new, or going    source   event IDs,   first seen?     one for    rows,      the ledger's sums
@@ -79,9 +79,9 @@ def ingest(
 ) -> Report:
     """Load `inputs` into `table`, each event once; returns the balanced books.
 
-    Setting `stop` asks for an end after the chunks in hand, which raises `Interrupted`; the same call later resumes.
+    Setting `stop` requests an end after the current chunks, which raises `Interrupted`; the same call later resumes.
     `replayed` are the rejects whose rows these are, by row number: each is settled by the slice that carries its row.
-    `session` is one that is open already, and `listener` hears what the run does, and the time that each stage takes.
+    `session` is an open session, and `listener` is called with the run's progress and the time of each stage.
     Raises `HeadraceError`.
     """
     began = time.monotonic()
@@ -120,7 +120,7 @@ def ingest(
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
-    """A micro-batch whose slices are being committed, those that an earlier process did left out."""
+    """A micro-batch whose slices are being committed, except those that an earlier process committed."""
 
     batch: MicroBatch
     size: int
@@ -169,7 +169,7 @@ class _Run:
     def carried_out(
         self, inputs: Sequence[Input], workers: Workers, replayed: Mapping[int, StoredReject], began: float
     ) -> Report:
-        """Take everything to the table, and close the books; `began` is when the command did."""
+        """Load everything into the table, and close the books; `began` is the start of the command."""
         self._load(inputs, workers, replayed)
         self._slicing.require_all_matched()
         proved = self._proof.carried_out(self._known, self._going, [item.name for item in inputs])
@@ -178,7 +178,7 @@ class _Run:
         return self._report(seconds, proved)
 
     def end_with(self, error: BaseException, seconds: float) -> None:
-        """End what is in flight, and leave the reason in the ledger."""
+        """End the commits in flight, and record the reason in the ledger."""
         if isinstance(error, StaleReceiptsError):
             for flight in self._in_flight:  # what is on its way is of use to the run that does this one again
                 for _, task in flight.slices:

@@ -1,6 +1,6 @@
-"""Which process works at a run: kept with the run, so that one that was killed is not taken for one that still works.
+"""The process that works at a run, recorded with the run, so that a killed run is distinguished from a running one.
 
-A process is known by its machine, its number and the time at which it began, since numbers are given again.
+A process is identified by its machine, its number and its start time, because numbers are reused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def holder() -> str:
 
 
 def is_alive(text: str | None) -> bool | None:
-    """Whether the process that `holder` named still lives; ``None`` where that cannot be told from here."""
+    """Whether the process named by `holder` still lives; ``None`` if this machine cannot tell."""
     try:
         told = json.loads(text or "{}")
         host, pid, began = told["host"], int(told["pid"]), told["began"]

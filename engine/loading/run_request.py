@@ -1,4 +1,4 @@
-"""What a load was told, kept with its run: the same inputs, told otherwise, do not begin anew without a word."""
+"""The options of a load, recorded with its run: the same inputs with other options do not begin anew in silence."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _APART = ("table", "inputs")  # these say which load it is, not how it was told 
 
 
 def asked_text(job: Mapping[str, object]) -> str:
-    """What decides a job, but for its table and inputs, as JSON text."""
+    """The options that define a job, without its table and inputs, as JSON text."""
     return json.dumps({name: one for name, one in job.items() if name not in _APART}, sort_keys=True, default=str)
 
 
 def left_unfinished(runs: Iterable[RunRecord], inputs: Sequence[Input], asked: str) -> str | None:
-    """A sentence about the newest of the unfinished `runs` that is of the same `inputs` but was told otherwise."""
+    """A sentence about the newest of the unfinished `runs` over the same `inputs` with other options."""
     same = sorted([item.name, item.fingerprint] for item in inputs)
     for run in runs:
         if sorted([one.get("name"), one.get("fingerprint")] for one in json.loads(run.inputs)) == same:

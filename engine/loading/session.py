@@ -1,4 +1,4 @@
-"""What a run works with, and what may outlive it: the workers, the spool, and the snapshot.
+"""The resources of a run, which may outlive it: the workers, the spool, and the snapshot.
 
 A single load opens a session for itself. `headrace.Engine` keeps one, so that the next batch finds the pool running and
 the existing IDs known.
@@ -40,8 +40,8 @@ log = logging.getLogger("headrace.session")
 class Session:
     """The workers over `store`, and the known IDs. `keep` holds on to the known IDs from run to run.
 
-    What an earlier run knew is asked for again before it is built upon, unless all runs between two `forget` are parts
-    of one command (`one_command`).
+    The knowledge of an earlier run is checked before it is used, unless all runs between two `forget` are parts of one
+    command (`one_command`).
     """
 
     def __init__(
@@ -75,7 +75,9 @@ class Session:
             self._open.__exit__(kind, error, trace)
 
     def workers(self, decision: Decision, options: LoadOptions) -> Workers:
-        """Who carries a run out. What a pool cannot be sent is said now, before anything is changed."""
+        """The workers of a run. Raises an error now, before anything is changed, if a function cannot be sent to a
+        pool.
+        """
         if decision.mode == "sequential":
             return self.inline
         if options.parallel.executor is None:
@@ -86,7 +88,7 @@ class Session:
         return self.pool()
 
     def pool(self) -> Workers:
-        """The pool, started if it is not running. Raises `ConfigurationError` where it cannot be."""
+        """The pool, started if it is not running. Raises `ConfigurationError` if it cannot be started."""
         restore(self.folder)
         if self._pool is not None and self._pool.fell_back is None:
             return self._pool
@@ -104,7 +106,7 @@ class Session:
         return self._pool
 
     def dismiss(self) -> None:
-        """End the pool at once, and what this process commits: a run failed, and the rest is of no use any more."""
+        """End the pool and this process's commits at once: a run failed, and the rest of its work is useless."""
         if self._pool is not None:
             self._pool.kill()
         self._pool_open.close()
@@ -112,7 +114,7 @@ class Session:
         self.inline.abandon()
 
     def known(self, agreement: Agreement, options: LoadOptions) -> KnownIds:
-        """The known IDs for a run: those of the last one over the same table and contract, if they were kept."""
+        """The known IDs for a run: those of the last run over the same table and contract, if they were kept."""
         restore(self.folder)
         about = (agreement.table, agreement.contract, options.window)
         if self._known is not None and self._known[0] == about and not agreement.created:
@@ -132,7 +134,7 @@ class Session:
         return known
 
     def met(self, most: int) -> tuple[int, bytes] | None:
-        """How many distinct events the last run met, and the packed IDs of all or `most` of them.
+        """The number of distinct events that the last run met, and the packed IDs of all or `most` of them.
 
         ``None`` where that is not known any more.
         """
@@ -142,14 +144,14 @@ class Session:
         return len(seen), seen.sample(most).tobytes()
 
     def forget(self) -> None:
-        """Let the known IDs go."""
+        """Drop the known IDs."""
         if self._known is not None:
             self._known[1].close()
             self._known = None
 
 
 def possible(decision: Decision, store: Store) -> Decision:
-    """The decision, where workers can see the database; a flag that asks for what cannot be is not heeded."""
+    """The decision, if workers can use the database; a flag that requests the impossible is ignored."""
     if decision.mode == "sequential" or not in_memory(store.url):
         return decision
     if decision.source == "argument":

@@ -1,4 +1,5 @@
-"""The parallel way computed beside a sequential run, from the same snapshot, without writing; and compared with it.
+"""Shadow mode: the parallel result is computed beside a sequential run, from the same snapshot, without writing, and
+compared.
 
     chunk ──► this run: prepare, decide ───────────────────────────────► written
       │                                        │ the new IDs and counts
@@ -46,7 +47,7 @@ class _Verdict:
 
 
 class Shadow:
-    """The parallel way over `workers` and `partitions`, with sets of IDs of its own in `folder`.
+    """The parallel computation over `workers` and `partitions`, with its own sets of IDs in `folder`.
 
     `judge_by` says what the events in some pieces raise, as alert keys.
     """
@@ -80,7 +81,7 @@ class Shadow:
         return f"{text}; then the comparison failed" if self._failed else text
 
     def offer(self, order: PrepareOrder) -> None:
-        """Have a worker prepare the chunk too; chunks are compared in the order in which they are offered."""
+        """Let a worker prepare the chunk too; chunks are compared in the order in which they are offered."""
         if self._failed:
             return
         try:
@@ -90,7 +91,7 @@ class Shadow:
             self._give_up(error)
 
     def compare(self, batch: MicroBatch, *, judged: bool) -> None:
-        """Compare what the workers made of the batch's one chunk; `judged` is False for one that is skipped."""
+        """Compare the workers' result for the batch's one chunk; `judged` is False for a skipped chunk."""
         if self._failed:
             return
         try:
@@ -104,7 +105,7 @@ class Shadow:
             self._give_up(error)
 
     def close(self) -> None:
-        """Let the sets go."""
+        """Drop the sets."""
         if not self._failed:
             for seen in self._seen:
                 seen.close()

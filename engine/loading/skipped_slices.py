@@ -1,11 +1,12 @@
-"""What a resumed run skips is proven first: a receipt says that events were loaded, not that they are still there.
+"""A resumed run proves each slice before it skips it: a receipt says that events were loaded, not that they still
+exist.
 
     slice with a receipt ──► its events, identified anew ──► in the snapshot of this run, or in the table when asked?
                                                                   │ no
                                                                   ▼
                                              kept as a reject by the user's own code? ──no──► the receipt is stale
 
-The rows may have been deleted, the table emptied, dropped or restored since; an unfinished run may be of last year.
+The rows may have been deleted, the table emptied, dropped or restored since; an unfinished run may be a year old.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class SkippedSlices:
         self._going = going
 
     def require_there(self, batch: MicroBatch, receipts: Iterable[Receipt], known: KnownIds) -> Ids:
-        """Prove that the events which `receipts` speak of are in the table, but for those that were rejected, whose IDs
-        are returned, shape (rows, 16). Raises `StaleReceiptsError` if others are not there.
+        """Prove that the events of `receipts` are in the table, except rejected events, whose IDs are returned, shape
+        (rows, 16). Raises `StaleReceiptsError` if other events are missing.
         """
         speaking = list(receipts)
         events = [batch.first_events(one.partition) for one in speaking]

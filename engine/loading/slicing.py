@@ -1,4 +1,6 @@
-"""From micro-batch to slices: which partitions are committed, what an earlier process did of them, and the orders."""
+"""From micro-batch to slices: which partitions are committed, which of them an earlier process committed, and the
+orders.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +36,17 @@ class Slicing:
     _matched: set[tuple[str, int, int]] = field(default_factory=set)
 
     def partitions(self, batch: MicroBatch) -> list[int]:
-        """The partitions that have rows. A batch without any still leaves a receipt, for the rows it has read."""
+        """The partitions that have rows. A batch without any row still leaves a receipt, for the rows that were
+        read.
+        """
         every = range(self.going.shape.partitions)
         return [one for one in every if batch.rows(one) or batch.rejects(one)] or [0]
 
     def receipt(self, batch: MicroBatch, partition: int) -> Receipt | None:
         """What an earlier process of this run left, if it committed the slice.
 
-        Raises `StaleReceiptsError` if that was a slice of another content: the file is not the one that it was, or the
-        select gives its rows in no fixed order, or the table has got columns that make the slices others.
+        Raises `StaleReceiptsError` if that slice had another content: the file has changed, or the select
+        returns its rows in no fixed order, or new columns of the table have changed the slices.
         """
         address = batch.address
         key = (address.source, address.first_row, partition)
@@ -56,7 +60,7 @@ class Slicing:
         return receipt
 
     def require_all_matched(self) -> None:
-        """At the end: raises `StaleReceiptsError` if a receipt speaks of a slice that the input does not have."""
+        """At the end: raises `StaleReceiptsError` if a receipt is of a slice that the input does not have."""
         strange = set(self.going.receipts) - self._matched
         if strange:
             address = self.going.receipts[min(strange)].address
