@@ -11,7 +11,7 @@ is asked only of a table whose relation says that there may be any.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -185,14 +185,16 @@ def _declared(connection: sa.Connection, table: str) -> Sequence[Any]:
     return connection.execute(DECLARED_IN_POSTGRES, {"table": name}).all()
 
 
+@cache
 def lock_of(table: str) -> Statement:
     """Keep the table as it is until the transaction ends; it may be written to by everybody."""
     return Statement(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(sql.Identifier(table)))
 
 
-def look_at(table: str) -> list[Statement]:
+@cache
+def look_at(table: str) -> tuple[Statement, ...]:
     """The statements whose answers make a `Look`."""
-    return [_about(text, table) for text in (_RELATION, _COLUMNS, _KEYS)]
+    return tuple(_about(text, table) for text in (_RELATION, _COLUMNS, _KEYS))
 
 
 def _watchers_of(table: str) -> Statement:

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from psycopg import sql
 
+from headrace.errors import StoreError
 from headrace.storage.locks import lock_timed_out
 from headrace.storage.postgres.catalogue import PostgresCatalogue, adding, inserted_into, lock_of, look_at
 from headrace.storage.postgres.copy_in import copy_in, copy_rows_in, names_of
@@ -150,7 +151,8 @@ class PostgresTransaction:
         """By the fast path, and by the safe path where the unique key refuses any, or is to decide."""
         with self.watch.stage("commit.encode", rows=self.piece.events.num_rows):
             parts = self._on_the_wire(receipt_id)
-        self._before = self._inserted()
+        if self.facts.watchers:
+            self._before = self._inserted()
         if self.piece.existing == "conflict":
             return Written("safe", self._copied_safely(parts))
         if self.piece.existing == "query":
@@ -195,7 +197,8 @@ class PostgresTransaction:
 
     def _copied_safely(self, parts: Sequence[pa.RecordBatch]) -> bytes | None:
         """The safe path. Returns the packed IDs that went in, ``None`` for all."""
-        self._before = self._inserted()
+        if self.facts.watchers:
+            self._before = self._inserted()  # what was rolled back to the savepoint counts
         every = [self._copy_safely(part) for part in parts]
         return None if sum(map(len, every)) == 16 * sum(part.num_rows for part in parts) else b"".join(every)
 
@@ -213,9 +216,7 @@ class PostgresTransaction:
         return bytes(inserted)
 
     def _inserted(self) -> int:
-        """How many rows this transaction has put into a table on which others act; who acts alone need not ask."""
-        if not self.facts.watchers:
-            return 0
+        """How many rows this transaction has put into the table, whoever of it did."""
         return int(self._together(inserted_into(self.piece.table))[0][0][0])
 
     def _put_aside(self, table: str, rows: pa.RecordBatch) -> None:
@@ -230,14 +231,14 @@ class PostgresTransaction:
     def _copy(self, table: sql.Identifier, rows: pa.RecordBatch, stage: str) -> None:
         with self.watch.stage(stage, rows=rows.num_rows, size=rows.nbytes):
             taken = copy_in(self._driver, table, rows, self._database.say)
-        self._require_all(taken, rows.num_rows, table)
+        if taken != rows.num_rows:
+            raise self._not_all(taken, rows.num_rows, table)
 
-    def _require_all(self, taken: int, sent: int, table: sql.Identifier) -> None:
-        """Raise `StoreError` unless the server took every row of a COPY, as it says itself."""
-        if taken != sent:
-            facts = self.facts if table == sql.Identifier(self.piece.table) else NO_FACTS
-            where = f"{self._database.url}, table {table.as_string(None)}"
-            raise meddled(f"of {sent:,} rows sent to the table it took {taken:,}", where, facts)
+    def _not_all(self, taken: int, sent: int, table: sql.Identifier) -> StoreError:
+        """The server took fewer rows of a COPY, as it says itself."""
+        facts = self.facts if table == sql.Identifier(self.piece.table) else NO_FACTS
+        where = f"{self._database.url}, table {table.as_string(None)}"
+        return meddled(f"of {sent:,} rows sent to the table it took {taken:,}", where, facts)
 
     # What goes with them ------------------------------------------------------------------------------------------
 
@@ -258,7 +259,9 @@ class PostgresTransaction:
     def insert_rejects(self, rows: Sequence[dict[str, Any]]) -> None:
         """By COPY: a bad column can reject a whole chunk, and INSERTs take ten times as long."""
         table = sql.Identifier(REJECTS.name)
-        self._require_all(copy_rows_in(self._driver, table, rows, self._database.say), len(rows), table)
+        taken = copy_rows_in(self._driver, table, rows, self._database.say)
+        if taken != len(rows):
+            raise self._not_all(taken, len(rows), table)
 
     def insert_alerts(self, alerts: pa.RecordBatch) -> int:
         """By COPY into a temporary table, and from there those whose keys are not there yet."""

@@ -40,12 +40,13 @@ The unique key on ``event_id`` is the sole authority over what is a duplicate; a
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import sqlalchemy as sa
 
 from headrace.errors import BooksError, StaleReceiptsError
 from headrace.storage.digest import NOTHING, Digest
-from headrace.storage.records import EVENT_ID, Committed, Slice
+from headrace.storage.records import EVENT_ID, Committed, Repeats, Slice
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sql import ledger_rows
 from headrace.storage.sql.database import Database, SqlDialect
@@ -61,24 +62,22 @@ __all__ = ["commit"]
 
 def commit(database: Database, begin: Begin, piece: Slice) -> Committed:
     """Commit one slice as the module's transaction contract says, in a transaction that `begin` begins."""
-    try:
-        return _commit(database, begin, piece)
-    except NumberTakenError:
-        database.write(catch_up)
-        return _commit(database, begin, piece)
-
-
-def _commit(database: Database, begin: Begin, piece: Slice) -> Committed:
     watch = Stopwatch(piece.address.source, piece.address.first_row, piece.partition)
+    attempt = partial(
+        database.retried,
+        lambda: begin(piece, watch),
+        lambda transaction: _committed_by(transaction, database.dialect),
+        piece.table,
+        watch,
+    )
     with watch.stage("commit", rows=piece.events.num_rows, size=piece.events.nbytes):
-        tried = database.retried(
-            lambda: begin(piece, watch),
-            lambda transaction: _committed_by(transaction, database.dialect),
-            piece.table,
-            watch,
-        )
+        try:
+            committed, failures = attempt()
+        except NumberTakenError:
+            database.write(catch_up)
+            committed, failures = attempt()
     spans = tuple(watch.spans)
-    return replace(tried.value, retries=tried.failures, server_was_away=database.lost_since(), spans=spans)
+    return replace(committed, retries=failures, server_was_away=database.lost_since(), spans=spans)
 
 
 def _committed_by(transaction: SliceTransaction, dialect: SqlDialect) -> Committed:
@@ -90,9 +89,13 @@ def _committed_by(transaction: SliceTransaction, dialect: SqlDialect) -> Committ
     if receipt_id is None:
         return _already_done(transaction.connection, piece)
     written = transaction.write_events(receipt_id) if piece.events.num_rows else Written("none", None)
-    revised = _revise(transaction, written)
-    alerts = raise_alerts(transaction, written.inserted, revised.newer, receipt_id)
-    keep_rejects(transaction, revised.kept, receipt_id, dialect.now())
+    revised, alerts = UNREVISED, 0
+    if piece.repeats is not None:
+        revised = _revised(transaction, piece.repeats, written)
+    if piece.alerts is not None or piece.repeats is not None:
+        alerts = raise_alerts(transaction, written.inserted, revised.newer, receipt_id)
+    if piece.rejects or piece.replayed or revised.kept:
+        keep_rejects(transaction, revised.kept, receipt_id, dialect.now())
     if piece.events.num_rows and transaction.facts.watchers:
         transaction.prove(written, receipt_id)
     committed = replace(_settled(piece, written, receipt_id, revised.rows), lock_seconds=waited, alerts=alerts)
@@ -116,16 +119,14 @@ def _already_done(connection: sa.Connection, piece: Slice) -> Committed:
     return Committed(receipt.receipt_id, receipt.counts, already_done=True, alerts=receipt.alerts)
 
 
-def _revise(transaction: SliceTransaction, written: Written) -> Revised:
+def _revised(transaction: SliceTransaction, repeats: Repeats, written: Written) -> Revised:
     piece = transaction.piece
-    if piece.repeats is None:
-        return UNREVISED
-    aside = candidates(piece, piece.repeats, written.inserted)
+    aside = candidates(piece, repeats, written.inserted)
     if not aside.rows.num_rows:
         return UNREVISED
     place = transaction.put_repeats_aside(aside)
     with transaction.watch.stage("commit.revise", rows=aside.rows.num_rows):
-        return revise(transaction.connection, piece.table, place, aside, piece.repeats, transaction.facts)
+        return revise(transaction.connection, piece.table, place, aside, repeats, transaction.facts)
 
 
 def _settled(piece: Slice, written: Written, receipt_id: int, revised: int) -> Committed:

@@ -16,9 +16,8 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 
@@ -27,7 +26,7 @@ from headrace.storage.records import StatementHook
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sql.failures import translated
 
-__all__ = ["READING", "SERVER_AWAY", "TRIES", "Database", "Retried", "SqlDialect", "in_blocks", "in_packs"]
+__all__ = ["READING", "SERVER_AWAY", "TRIES", "Database", "SqlDialect", "in_blocks", "in_packs"]
 
 TRIES = 6
 SERVER_AWAY = 30.0  # seconds, from the first failure of a transaction on
@@ -77,14 +76,6 @@ class SqlDialect(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Retried(Generic[T]):
-    """What a transaction came to: its result, and how often it had to be run again."""
-
-    value: T
-    failures: int
-
-
 class Database:
     """An engine, the `url` that may be shown, the dialect, and the hook that hears every statement.
 
@@ -124,7 +115,7 @@ class Database:
 
     def write(self, work: Callable[[sa.Connection], T], table: str | None = None) -> T:
         """What `work` gives, in a transaction that is run again as `retried` says."""
-        return self.retried(self.engine.begin, work, table).value
+        return self.retried(self.engine.begin, work, table)[0]
 
     def retried(
         self,
@@ -132,8 +123,10 @@ class Database:
         work: Callable[[Begun], T],
         table: str | None,
         watch: Stopwatch | None = None,
-    ) -> Retried[T]:
+    ) -> tuple[T, int]:
         """Run `work` in the transaction that `begin` begins, and again whole while the failure may pass.
+
+        Returns the result of `work`, and how often the transaction failed before.
 
         `work` must be safe to run again after a COMMIT whose answer was lost.
         """
@@ -143,7 +136,6 @@ class Database:
             try:
                 with translated(where), begin() as begun:
                     value = work(begun)
-                return Retried(value, patience.failures)
             except RetryableStoreError as error:
                 if not patience.allows(error):
                     error.add_note(f"given up after {patience.failures} tries")
@@ -154,6 +146,8 @@ class Database:
                     self.engine.dispose()
                 with (watch or Stopwatch()).stage("commit.pause"):
                     time.sleep(patience.pause())
+            else:
+                return value, patience.failures
 
     def lost_since(self) -> bool:
         """Whether a connection was lost since this was last asked."""

@@ -47,6 +47,11 @@ __all__ = [
 
 LONGEST_KEY = 1_000  # bytes of a source's name that is a key as it is
 _COUNTS = ("read", "inserted", "duplicate_in_input", "duplicate_in_store", "rejected", "revised")
+_RUN = (
+    *("run_id", "provider", "job", "inputs_key", "mode", "strategy", "workers", "version", "status", "shape"),
+    "supersedes",
+)
+_SAID_OF_RUN = ("inputs", "holder", "asked")  # may hold what no database can
 Row = sa.RowMapping
 
 
@@ -63,21 +68,9 @@ def counts_values(counts: Counts) -> dict[str, int]:
 def run_values(run: RunRecord, now: datetime | sa.ColumnElement[Any]) -> dict[str, Any]:
     """A new run as column values."""
     return {
-        "run_id": run.run_id,
+        **{name: getattr(run, name) for name in _RUN},
+        **{name: _storable(getattr(run, name)) for name in _SAID_OF_RUN},
         "table_name": run.table,
-        "provider": run.provider,
-        "job": run.job,
-        "inputs_key": run.inputs_key,
-        "inputs": storable(run.inputs),
-        "mode": run.mode,
-        "strategy": run.strategy,
-        "workers": run.workers,
-        "version": run.version,
-        "shape": run.shape,
-        "holder": None if run.holder is None else storable(run.holder),
-        "asked": None if run.asked is None else storable(run.asked),
-        "supersedes": run.supersedes,
-        "status": run.status,
         "started_at": now,
     }
 
@@ -85,27 +78,11 @@ def run_values(run: RunRecord, now: datetime | sa.ColumnElement[Any]) -> dict[st
 def run_of(row: Row) -> RunRecord:
     """A row of ``headrace_runs``."""
     return RunRecord(
-        run_id=row["run_id"],
         table=row["table_name"],
-        provider=row["provider"],
-        job=row["job"],
-        inputs_key=row["inputs_key"],
-        inputs=row["inputs"],
-        mode=row["mode"],
-        strategy=row["strategy"],
-        workers=row["workers"],
-        version=row["version"],
-        status=row["status"],
         started_at=moment(row["started_at"]),
         finished_at=None if row["finished_at"] is None else moment(row["finished_at"]),
-        seconds=row["seconds"],
-        chunks=row["chunks"],
         counts=counts_of(row),
-        error=row["error"],
-        shape=row["shape"],
-        holder=row["holder"],
-        asked=row["asked"],
-        supersedes=row["supersedes"],
+        **{name: row[name] for name in (*_RUN, *_SAID_OF_RUN, "seconds", "chunks", "error")},
     )
 
 
@@ -118,7 +95,7 @@ def finished_values(
         "finished_at": now,
         "seconds": RUNS.c.seconds + seconds,
         "chunks": books["chunks"],
-        "error": None if error is None else storable(error),
+        "error": _storable(error),
         **counts_values(counts_of(books)),
     }
 
@@ -185,12 +162,12 @@ def reject_values(piece: Slice, reject: Reject, receipt_id: int) -> dict[str, An
         "source": storable(reject.source),
         "row_number": reject.row,
         "line_number": reject.line,
-        "column_name": None if reject.column is None else storable(reject.column),
+        "column_name": _storable(reject.column),
         "reason": storable(reject.reason),
         "raw": storable(reject.raw),
-        "record": None if reject.record is None else storable(reject.record),
+        "record": _storable(reject.record),
         "stage": reject.stage,
-        "differs": None if reject.differs is None else storable(reject.differs),
+        "differs": _storable(reject.differs),
         "replaces": reject.replaces,
     }
 
@@ -282,3 +259,7 @@ def storable(text: str) -> str:
     if "\0" not in text and text.isascii():
         return text
     return text.replace("\0", "\\u0000").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _storable(text: str | None) -> str | None:
+    return None if text is None else storable(text)

@@ -28,6 +28,8 @@ __all__ = ["Outbox", "raise_alerts"]
 
 A = ALERTS.c
 PRUNED_AT_ONCE = 5_000
+_SENT = ("alert_id", "rule", "provider", "receipt_id", "payload", "revision")
+_SETTLED = ("state", "attempts", "lease", "error")
 
 
 class Outbox:
@@ -237,20 +239,11 @@ def _chosen(select: sa.Select[Any], states: Sequence[str], table: str | None, ru
 def _alert_of(row: sa.RowMapping) -> StoredAlert:
     event_id = row["event_id"]
     return StoredAlert(
-        alert_id=row["alert_id"],
         key=row["alert_key"],
         event_id=event_id.bytes if isinstance(event_id, UUID) else bytes(event_id),
-        rule=row["rule"],
         table=row["table_name"],
-        provider=row["provider"],
-        receipt_id=row["receipt_id"],
-        payload=row["payload"],
-        revision=row["revision"],
-        state=row["state"],
-        attempts=row["attempts"],
         created_at=moment(row["created_at"]),
         next_attempt_at=moment(row["next_attempt_at"]),
-        lease=row["lease"],
-        error=row["error"],
         settled_at=None if row["settled_at"] is None else moment(row["settled_at"]),
+        **{name: row[name] for name in (*_SENT, *_SETTLED)},
     )

@@ -2,10 +2,14 @@
 
 A claim and a save are upserts with a condition: the database decides in one step whether this holder may, so that two
 hosts which ask at the same moment cannot both be told yes.
+
+What a provider's last loads took is a ring of `KEPT` rows of ``headrace_past_loads``: the slot of a load is its number
+modulo KEPT. ``headrace_witnesses`` has a row for each provider.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -14,26 +18,19 @@ from typing import Any
 import sqlalchemy as sa
 
 from headrace.storage.beliefs import LONGEST_WAIT, furthest
-from headrace.storage.providers import PastLoad, ProviderState, Witness
+from headrace.storage.providers import KEPT, PastLoad, ProviderState, Witness
 from headrace.storage.sql import ledger_rows
 from headrace.storage.sql.database import Database
-from headrace.storage.sql.provider_rows import (
-    kept_loads,
-    kept_witnesses,
-    past_load_of,
-    ring_values,
-    witness_of,
-    witness_values,
-)
 from headrace.storage.sql.schema import PAST_LOADS, PROVIDERS, WITNESSES
 
-__all__ = ["Providers"]
+__all__ = ["Providers", "ring_values"]
 
 # a statement has 65,535 parameters at most in PostgreSQL, 32,766 in SQLite; a state has 24
 STATES_IN_A_STATEMENT = 1_000
 _MOMENTS = ("polled_at", "next_at", "delivered_at", "newest_event")
 _PLAIN = ("outcome", "error", "run_id", "empty_polls", "failures", "polls", "loads")
 _SEEN = ("etag", "last_modified", "content", "description")
+_OF_LOAD = ("run_id", "strategy", "workers", "chunks", "read", "inserted", "seconds", "cpu_seconds", "machine_cpu")
 _COLUMNS = PROVIDERS.c
 
 
@@ -120,7 +117,7 @@ class Providers:
             ring_values(one.load, self._dialect.moment(one.load.polled_at)) for one in ours if one.load is not None
         ]
         self._put(connection, PAST_LOADS, loads)
-        self._put(connection, WITNESSES, [witness_values(one.witness) for one in ours if one.witness is not None])
+        self._put(connection, WITNESSES, [_witness_values(one.witness) for one in ours if one.witness is not None])
         return written
 
     def _put(self, connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
@@ -136,14 +133,14 @@ class Providers:
         found: dict[str, Witness] = {}
         with self._database.reading() as connection:
             for block in _blocks(sorted(providers)):
-                rows = connection.execute(kept_witnesses(block)).mappings()
-                found |= {row["provider"]: witness_of(row) for row in rows}
+                rows = connection.execute(_kept_witnesses(block)).mappings()
+                found |= {row["provider"]: _witness_of(row) for row in rows}
         return found
 
     def past_loads(self, providers: Collection[str] | None = None) -> list[PastLoad]:
         """What the last loads of `providers` (``None``: of all) took, by provider, the oldest first. One statement."""
         with self._database.reading() as connection:
-            return [past_load_of(row) for row in connection.execute(kept_loads(providers)).mappings()]
+            return [_past_load_of(row) for row in connection.execute(_kept_loads(providers)).mappings()]
 
     def claimed(self) -> Mapping[str, str]:
         """Who holds which provider at this moment. One statement."""
@@ -182,3 +179,61 @@ def _state_of(row: sa.RowMapping) -> ProviderState:
 
 def _blocks(items: Sequence[Any]) -> Sequence[Sequence[Any]]:
     return [items[at : at + STATES_IN_A_STATEMENT] for at in range(0, len(items), STATES_IN_A_STATEMENT)]
+
+
+def ring_values(load: PastLoad, polled_at: datetime | str) -> dict[str, Any]:
+    """A load as column values, in the slot that is its; `polled_at` is as the database keeps it."""
+    return {
+        **{name: getattr(load, name) for name in _OF_LOAD},
+        "provider": load.provider,
+        "table_name": load.table,
+        "slot": load.number % KEPT,
+        "number": load.number,
+        "polled_at": polled_at,
+        "stages": json.dumps(
+            {name: [spans, round(wall, 6), round(cpu, 6)] for name, (spans, wall, cpu) in load.stages.items()},
+            separators=(",", ":"),
+        ),
+    }
+
+
+def _kept_loads(providers: Collection[str] | None) -> sa.Select[Any]:
+    """The loads that are kept of `providers` (``None``: of all), by provider, the oldest first."""
+    found = sa.select(PAST_LOADS).order_by(PAST_LOADS.c.provider, PAST_LOADS.c.number)
+    return found if providers is None else found.where(PAST_LOADS.c.provider.in_(sorted(providers)))
+
+
+def _past_load_of(row: sa.RowMapping) -> PastLoad:
+    """A row as plain data."""
+    stages = {name: (int(one[0]), float(one[1]), float(one[2])) for name, one in json.loads(row["stages"]).items()}
+    return PastLoad(
+        provider=row["provider"],
+        table=row["table_name"],
+        number=row["number"],
+        polled_at=ledger_rows.moment(row["polled_at"]),
+        stages=stages,
+        **{name: row[name] for name in _OF_LOAD},
+    )
+
+
+def _witness_values(witness: Witness) -> dict[str, Any]:
+    """A witness as column values."""
+    return {
+        "provider": witness.provider,
+        "run_id": witness.run_id,
+        "table_name": witness.table,
+        "met": witness.met,
+        "ids": witness.ids,
+        "versions": witness.versions,
+    }
+
+
+def _kept_witnesses(providers: Collection[str]) -> sa.Select[Any]:
+    """The witnesses of `providers`."""
+    return sa.select(WITNESSES).where(WITNESSES.c.provider.in_(sorted(providers)))
+
+
+def _witness_of(row: sa.RowMapping) -> Witness:
+    """A row as plain data."""
+    ids = bytes(row["ids"])
+    return Witness(row["provider"], row["run_id"], row["table_name"], row["met"], ids, row["versions"])

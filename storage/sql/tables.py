@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import pyarrow as pa
 import sqlalchemy as sa
 
+from headrace.errors import SchemaError
 from headrace.storage.records import EVENT_ID, RESERVED_COLUMNS
 from headrace.storage.sql.database import Database
 from headrace.storage.sql.facts import Facts, require_columns
-from headrace.storage.sql.fit import missing
 from headrace.storage.sql.limits import Limits
-from headrace.storage.sql.schema import event_table
+from headrace.storage.sql.schema import event_table, kind
 from headrace.storage.sql.stored_forms import StoredForms
 from headrace.storage.sql.whole_rows import RowForm
 
@@ -121,7 +121,7 @@ class Tables:
         naming both. `time_index` names a column to index (layout ``hash`` with a time column).
         """
         present = self.schema(table)
-        if present is not None and not missing(table, schema, present):
+        if present is not None and not _missing(table, schema, present):
             return False
         return self._database.write(
             lambda connection: self._create_or_widen(connection, table, schema, time_index), table
@@ -138,7 +138,7 @@ class Tables:
         if facts is None:
             self._create(connection, table, schema, time_index)
             return True
-        lacking = missing(table, schema, facts.schema)
+        lacking = _missing(table, schema, facts.schema)
         require_columns(table, facts, [field.name for field in lacking], whole=False)
         for column in event_table(table, pa.schema(lacking), connection.dialect.name).columns:
             if column.name not in RESERVED_COLUMNS:
@@ -163,3 +163,16 @@ def _add_column(connection: sa.Connection, table: str, column: sa.Column[Any]) -
     target = connection.dialect.identifier_preparer.quote(table)
     specification = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {target} ADD COLUMN {specification}")
+
+
+def _missing(table: str, schema: pa.Schema, present: pa.Schema | None) -> list[pa.Field]:
+    """The fields of `schema` that the table lacks. Raises `SchemaError` where a type differs."""
+    held = {} if present is None else {field.name: field.type for field in present}
+    for field in schema:
+        if field.name in held and kind(held[field.name]) != kind(field.type):
+            raise SchemaError(
+                f"the input has {kind(field.type)}, the table holds {kind(held[field.name])}",
+                where=f"{table}, column {field.name}",
+                hint=f"convert it: --type {field.name}={kind(held[field.name])} or --select; or name another --table",
+            )
+    return [field for field in schema if field.name not in held]

@@ -66,8 +66,9 @@ CONTROLS = [
         (
             (
                 "storage/sql/commit.py",
-                "    alerts = raise_alerts(",
-                "    transaction.connection.commit()\n    transaction.connection.begin()\n    alerts = raise_alerts(",
+                "        alerts = raise_alerts(",
+                "        transaction.connection.commit()\n        transaction.connection.begin()\n"
+                "        alerts = raise_alerts(",
             ),
         ),
         "contract/test_outbox.py::test_alerts_exist_only_with_their_events_wherever_a_commit_stops",

@@ -54,22 +54,22 @@ BUGS = [
     Bug(
         "alert outside the transaction",
         "storage/sql/commit.py",
-        "    alerts = raise_alerts(transaction, written.inserted, revised.newer, receipt_id)\n",
-        "    with transaction._database.engine.begin() as apart:\n"
-        "        around = (transaction.watch, transaction._database, transaction._catalogue)\n"
-        "        other = type(transaction)(apart, piece, *around)\n"
-        "        alerts = raise_alerts(other, written.inserted, revised.newer, receipt_id)\n",
+        "        alerts = raise_alerts(transaction, written.inserted, revised.newer, receipt_id)\n",
+        "        with transaction._database.engine.begin() as apart:\n"
+        "            around = (transaction.watch, transaction._database, transaction._catalogue)\n"
+        "            other = type(transaction)(apart, piece, *around)\n"
+        "            alerts = raise_alerts(other, written.inserted, revised.newer, receipt_id)\n",
         "contract/test_outbox.py::test_alerts_exist_only_with_their_events_wherever_a_commit_stops",
         "postgresql and snapshot",
     ),
     Bug(
         "rejects outside the transaction",
         "storage/sql/commit.py",
-        "    keep_rejects(transaction, revised.kept, receipt_id, dialect.now())\n",
-        "    with transaction._database.engine.begin() as apart:\n"
-        "        around = (transaction.watch, transaction._database, transaction._catalogue)\n"
-        "        other = type(transaction)(apart, piece, *around)\n"
-        "        keep_rejects(other, revised.kept, receipt_id, dialect.now())\n",
+        "        keep_rejects(transaction, revised.kept, receipt_id, dialect.now())\n",
+        "        with transaction._database.engine.begin() as apart:\n"
+        "            around = (transaction.watch, transaction._database, transaction._catalogue)\n"
+        "            other = type(transaction)(apart, piece, *around)\n"
+        "            keep_rejects(other, revised.kept, receipt_id, dialect.now())\n",
         "contract/test_transaction.py::test_a_commit_stopped_before_any_of_its_statements_leaves_nothing",
         "postgresql and snapshot",
     ),

@@ -17,8 +17,8 @@ from headrace.errors import UsageError
 from headrace.polling.checkup import examine_settings
 from headrace.storage import open_store
 from headrace.storage.providers import PastLoad, ProviderState
-from headrace.storage.sql import provider_rows, providers
-from headrace.storage.sql.provider_rows import ring_values
+from headrace.storage.sql import providers
+from headrace.storage.sql.providers import ring_values
 
 ONE = """
 database = "{url}"
@@ -48,7 +48,7 @@ def polled(url: str, folder: Path, times: int) -> None:
 
 @pytest.fixture
 def three(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provider_rows, "KEPT", 3)
+    monkeypatch.setattr(providers, "KEPT", 3)
 
 
 def test_a_load_is_kept_with_what_it_took_and_a_poll_without_events_is_not(

@@ -113,7 +113,11 @@ FAULTS = [
     Fault(
         "9: rows that a trigger swallows are counted",
         (
-            ("storage/postgres/slice_transaction.py", "        if taken != sent:\n", "        if taken > sent:\n"),
+            (
+                "storage/postgres/slice_transaction.py",
+                "        if taken != rows.num_rows:\n",
+                "        if taken > rows.num_rows:\n",
+            ),
             (
                 "storage/postgres/slice_transaction.py",
                 "        if found:\n            ids = ",
