@@ -4,9 +4,9 @@
                                   │ refused for now ─► pending again, after a jittered pause that doubles each time
                                   └ refused for good, or once too often ─► dead: `headrace alerts list`, `retry`
 
-Whoever dies between sending and settling leaves a lease that ends by itself, and the next dispatcher sends the alert
-again: the receiver tells the repetition by its key. No more is claimed than is sent at once, so that a dispatcher that
-dies has only attempts to answer for that it made. Any number of dispatchers share the work.
+A dispatcher that dies between sending and settling leaves a lease that ends by itself, and the next dispatcher sends
+the alert again: the receiver recognises the repetition by its key. A dispatcher claims only the alerts that it sends at
+once, so that a dying dispatcher costs only attempts that it made. Any number of dispatchers share the work.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ LEASE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What the receiver made of one alert: took it, or refused it for now or for good, with the reason.
+    """The receiver's answer to one alert: accepted, refused for now, or refused for good, with the reason.
 
-    `wait` is how many seconds the receiver wants to be left alone.
+    `wait` is the number of seconds for which the receiver wants no request.
     """
 
     result: Literal["taken", "later", "never"]
@@ -53,21 +53,23 @@ class Sent:
 
 
 class Sink(Protocol):
-    """Where alerts go."""
+    """A receiver of alerts."""
 
     @property
     def at_once(self) -> int:
-        """How many alerts it takes at a time."""
+        """The number of alerts that it takes at a time."""
         ...
 
     def send(self, alerts: Sequence[StoredAlert]) -> Sequence[Sent]:
-        """Send them, at most `at_once`; one answer for each, in order. What it raises ends the delivery."""
+        """Send alerts, at most `at_once`; return one answer for each, in order. An error that it raises ends
+        the delivery.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Counts of attempts: alerts `delivered`, to be tried again `later`, and `dead`."""
+    """Counts of attempts: alerts `delivered`, to be sent again `later`, and `dead`."""
 
     delivered: int = 0
     later: int = 0
@@ -109,17 +111,19 @@ def message(alert: StoredAlert) -> str:
 
 
 def backoff(attempts: int, wait: float = 0.0) -> float:
-    """Seconds until the next attempt after `attempts` of them, `wait` at least, but for a day at most: a receiver that
-    asks for a year is not believed.
+    """Seconds until the next attempt after `attempts` attempts, at least `wait`, but at most a day: a receiver that
+    asks for a year is ignored.
 
-    Jitter keeps alerts that failed together from coming again together.
+    Jitter spreads the next attempts of alerts that failed together.
     """
     pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (min(attempts, 64) - 1))
     return max(min(wait, LONGEST_WAIT), pause * random.uniform(0.5, 1.5))  # noqa: S311 - nothing secret hangs on it
 
 
 class Dispatcher:
-    """Takes what is due from the outbox of `store` to `sink`. `lease` is in seconds, and must outlast a sending."""
+    """Deliver due alerts from the outbox of `store` to `sink`. `lease` is in seconds, and must be longer than a
+    sending.
+    """
 
     def __init__(
         self,
@@ -141,9 +145,9 @@ class Dispatcher:
         self._rules = rules
 
     def run(self, every: float, stop: Event) -> Delivered:
-        """Deliver what is due every `every` seconds until `stop` is set, also when the database fails passingly.
+        """Deliver due alerts every `every` seconds until `stop` is set, also after temporary failures of the database.
 
-        Raises what does not pass (see `headrace.runtime.reopening`), and what the sink raises.
+        Raises permanent failures (see `headrace.runtime.reopening`), and the sink's errors.
         """
         before = self._done
         while not stop.is_set():
@@ -157,7 +161,7 @@ class Dispatcher:
         return self._done - before
 
     def drain(self, stop: Event | None = None) -> Delivered:
-        """Deliver until nothing is due, or `stop` is set. Raises `StoreError`, and what the sink raises."""
+        """Deliver until nothing is due, or `stop` is set. Raises `StoreError`, and the sink's errors."""
         before = self._done
         outbox = self._store.use().outbox
         self._settle(outbox)  # what was sent when the database failed

@@ -1,4 +1,4 @@
-"""Where alerts go without a network: lines on standard output, and a function of the user's."""
+"""Receivers of alerts without a network: lines on standard output, and a function of the user's."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class LineSink:
 
 
 class FunctionSink:
-    """A function that gets each alert as a dict (`headrace.delivery.dispatcher.message`). What it raises has it tried
-    again later.
+    """A function that gets each alert as a dict (`headrace.delivery.dispatcher.message`). If it raises an error, the
+    alert is sent again later.
 
-    One at a time: a function that ends the process answers for no other alert.
+    Alerts are sent one at a time, so that a function that ends the process affects no other alert.
     """
 
     at_once = 1

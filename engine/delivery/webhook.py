@@ -9,8 +9,8 @@
     other 4xx     refused for good                 no answer in time      is heeded, an hour at most
 
 The headers are those of Standard Webhooks (https://www.standardwebhooks.com): most languages have a library that checks
-them. Redirects are not followed: they would carry the events to a host that nobody named. Messages show the receiver's
-scheme and host only, because whole URLs of webhooks are secrets.
+them. Redirects are not followed, because they would send the events to a host that nobody named. Messages show the
+receiver's scheme and host only, because whole URLs of webhooks are secrets.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def signature(key: bytes, identifier: str, timestamp: str, body: bytes) -> str:
 class Webhook:
     """A receiver at `url`, and the `key` to sign with (``None``: unsigned). `timeout` is the seconds of a whole POST.
 
-    Raises `ConfigurationError` for a URL that cannot be one.
+    Raises `ConfigurationError` for an invalid URL.
     """
 
     def __init__(self, url: str, key: bytes | None, *, timeout: float = 10.0, at_once: int = 8) -> None:
@@ -90,7 +90,7 @@ class Webhook:
         return f"{self._url.scheme}://{self._host}"
 
     def send(self, alerts: Sequence[StoredAlert]) -> Sequence[Sent]:
-        """POST each; none waits for another."""
+        """POST each alert; no POST waits for another."""
         return list(self._threads.map(self._post, alerts))
 
     def _post(self, alert: StoredAlert) -> Sent:

@@ -48,8 +48,8 @@ _AS_MANY = f"fails on this row and on {MOST_REASONS:,} others of its slice, whic
 
 @dataclass(frozen=True, slots=True)
 class Alerting:
-    """The rules of a run, the table's data `columns`, what becomes of rows that make a rule fail, and the column whose
-    `version` is part of the key of what rules that ask for revisions raise.
+    """The rules of a run, the table's data `columns`, the treatment of rows that make a rule fail, and the `version`
+    column, whose value is part of the alert keys of rules with `revisions`.
     """
 
     rules: tuple[AlertRule, ...]
@@ -59,20 +59,20 @@ class Alerting:
 
     @property
     def of_revisions(self) -> Alerting | None:
-        """Only the rules that ask for revisions, ``None`` if there are none."""
+        """Only the rules with `revisions`, ``None`` if there are none."""
         asking = tuple(rule for rule in self.rules if rule.revisions)
         return replace(self, rules=asking) if asking else None
 
     @property
     def users_code(self) -> str | None:
-        """The user's functions among the rules, by name; ``None`` where all are SQL."""
+        """The user's functions among the rules, by name; ``None`` if all rules are SQL."""
         return ", ".join(rule.what for rule in self.rules if rule.function is not None) or None
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The events on which no rule failed, what they raise (`ALERT_COLUMNS`, ``None`` for nothing), and the positions of
-    the rows that `failed`, with the reason. `rows` are the positions in `events` that raise the alerts.
+    """The events on which no rule failed, the alerts that they raise (`ALERT_COLUMNS`, ``None`` for none), and the
+    positions of the rows that `failed`, with the reason. `rows` are the positions in `events` that raise the alerts.
     """
 
     events: pa.RecordBatch
@@ -82,7 +82,7 @@ class Judged:
 
 
 def check_rules(rules: Sequence[AlertRule], columns: pa.Schema, *, all_known: bool) -> None:
-    """Raise `ConfigurationError` for a rule that is wrong: its SQL, a column of it, or a function that is not there.
+    """Raise `ConfigurationError` for a wrong rule: its SQL, one of its columns, or a missing function.
 
     Unless `all_known`, a function of the user may add columns to `columns`, so only the SQL's grammar is judged.
     """
@@ -102,7 +102,7 @@ def check_rules(rules: Sequence[AlertRule], columns: pa.Schema, *, all_known: bo
 def judge(alerting: Alerting, events: pa.RecordBatch, without_value: Sequence[str], where: str) -> Judged:
     """Judge `events` (those of a slice) by all rules. `without_value` are columns of which no event has a value.
 
-    Raises `WorkerError` if a rule fails and may not, `ConfigurationError` for one that is wrong.
+    Raises `WorkerError` if a rule fails and failures are not allowed, `ConfigurationError` for a wrong rule.
     """
     rules = sorted(alerting.rules, key=lambda rule: name_bytes(rule.name))
     rows = _as_rows_of_the_table(events, alerting.columns, without_value)
@@ -175,7 +175,7 @@ def _by_sql(rule: AlertRule, rows: pa.RecordBatch, name: str, where: str, on_err
 
 
 def own_connection() -> duckdb.DuckDBPyConnection:
-    """The DuckDB of the thread that asks; it opens no file."""
+    """The DuckDB connection of the calling thread; it opens no file."""
     return _mine.connection
 
 
@@ -205,7 +205,7 @@ class _ThreadDuckDB(threading.local):
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """Opened when first asked for: it starts threads, which an import must not."""
+        """The connection, opened at first use: it starts threads, which an import must not."""
         if self._open is None:
             self._open = connect(1, "UTC")
             self._open.execute("SET enable_external_access = false")
@@ -247,12 +247,14 @@ class _Relation:
             raise self._wrong(rule, f"is of type {kind}, not a condition")
 
     def holds(self, rule: AlertRule) -> Mask:
-        """Of which rows the predicate holds."""
+        """The rows for which the predicate holds."""
         predicate = f"SELECT coalesce(({rule.where}\n), false) FROM events"  # noqa: S608 - the user's own rule
         return _mask(self._connection.sql(predicate).to_arrow_table().column(0).combine_chunks())
 
     def tried(self, rule: AlertRule) -> tuple[Mask, Mask] | None:
-        """Of which rows the predicate holds, and on which it fails; ``None`` where DuckDB cannot tell row by row."""
+        """The rows for which the predicate holds, and the rows on which it fails; ``None`` if DuckDB cannot
+        tell row by row.
+        """
         import duckdb  # noqa: PLC0415 - as in `casting.connect`
 
         attempt = f"SELECT TRY(CAST(coalesce(({rule.where}\n), false) AS TINYINT)) FROM events"  # noqa: S608 - as below

@@ -1,14 +1,14 @@
-"""Alert rules: what about a new event is worth telling somebody, and the key under which it is told.
+"""Alert rules, which decide for which new events an alert is raised, and the alert's key.
 
     --alert 'strong=mag >= 6'              an SQL predicate over the new events (DuckDB's SQL)
     --alert-function 'near=geo:is_near'    a function: gets the new events, returns which of them raise an alert
 
     alert key = BLAKE2b, 16 bytes, of event ID (16 bytes) ‖ rule name (UTF-8, NFC), as 32 hexadecimal digits
-                a rule that asks for revisions: ‖ 00 ‖ version (encoding v1) behind that
+                a rule with `revisions`: ‖ 00 ‖ version (encoding v1) behind that
 
-An alert is one event under one rule, so its key says all that makes it the same alert: a repeated delivery carries the
-same key. Under a rule that asks for revisions (`--alert-revisions strong`) it is one version of the event. The key's
-form is frozen. `headrace.events.alert_judge` judges events; `headrace.delivery.dispatcher` delivers what was raised.
+An alert is one event under one rule, and its key identifies it: a repeated delivery carries the same key. Under a rule
+with `revisions` (`--alert-revisions strong`) an alert is one version of the event. The key's form is frozen.
+`headrace.events.alert_judge` judges events; `headrace.delivery.dispatcher` delivers the raised alerts.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ _EXAMPLES = "--alert 'strong=mag >= 6' or --alert-function near=geo:is_near"
 
 @dataclass(frozen=True, slots=True)
 class AlertRule:
-    """A name, and exactly one of `where` and `function`; with `revisions`, it is asked about revised events too.
+    """A name, and exactly one of `where` and `function`; with `revisions`, the rule also judges revised events.
 
     `where` is an SQL predicate over the table's columns, ``event_id`` (16 bytes) and ``provider``; null counts as
     false. `function` is a callable, or ``module:function``; it gets the new events as a `pyarrow.RecordBatch` and
-    returns a boolean for each row (Arrow, NumPy or a list; null counts as false). It sees a part of the input, whose
-    borders mean nothing, so a row's answer must depend on that row alone.
+    returns a boolean for each row (Arrow, NumPy or a list; null counts as false). It sees a part of the input
+    with arbitrary boundaries, so the result for a row must depend on that row alone.
 
-    Without `revisions` an event raises one alert at most, by the row that was inserted. With it, so does each newer
-    version that takes the event's row in the table (``--revisions update``), once each.
+    Without `revisions` an event raises at most one alert, by the row that was inserted. With `revisions`, each newer
+    version that replaces the event's row in the table (``--revisions update``) also raises one alert.
 
     Raises `ConfigurationError` for a name or a combination that is impossible.
     """
@@ -77,7 +77,7 @@ class AlertRule:
 
     @property
     def what(self) -> str:
-        """What the rule says, as the user would recognise it."""
+        """The rule's predicate or function, as the user wrote it."""
         if self.where is not None:
             return self.where
         if isinstance(self.function, str):
@@ -92,14 +92,14 @@ class AlertRule:
 def alert_key(event_id: bytes, rule: str, version: bytes | None = None) -> str:
     """The key of the alert that `rule` raises for the event: the same wherever and whenever it is raised.
 
-    `version` is that of the row (`version_bytes`), for a rule that asks for revisions.
+    `version` is the version of the row (`version_bytes`), for a rule with `revisions`.
     """
     behind = b"" if version is None else b"\0" + version  # a name is printable, so it has no NUL
     return blake2b(event_id + name_bytes(rule) + behind, digest_size=KEY_BYTES).hexdigest()
 
 
 def version_bytes(column: pa.Array) -> list[bytes]:
-    """Encoding v1 of each version, but of floats any value: a NaN is as old as a null, and so the same version."""
+    """Encoding v1 of each version, but with every float value: a NaN is as old as a null, and so the same version."""
     if not pa.types.is_floating(column.type):
         encoded: list[bytes] = encode([column], None).to_pylist()
         return encoded
@@ -116,7 +116,7 @@ def name_bytes(rule: str) -> bytes:
 def parse_rules(
     predicates: Sequence[str], functions: Sequence[str], revisions: Sequence[str] = ()
 ) -> tuple[AlertRule, ...]:
-    """Rules from ``NAME=SQL`` and ``NAME=module:function``; those named in `revisions` ask for these too.
+    """Parse rules from ``NAME=SQL`` and ``NAME=module:function``; the rules named in `revisions` get `revisions`.
 
     Raises `ConfigurationError`.
     """
@@ -132,7 +132,7 @@ def parse_rules(
 
 
 def require_updates(rules: Sequence[AlertRule], revisions: str) -> None:
-    """Raises `ConfigurationError` for a rule that asks for revisions where none takes an event's row."""
+    """Raises `ConfigurationError` for a rule with `revisions` in a load that never updates rows."""
     asking = [rule.name for rule in rules if rule.revisions]
     if asking and revisions != "update":
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The user's own code: `enrich` adds columns to new events, in whatever process commits them.
+"""Enrichment: the user's function `enrich` adds columns to new events, in the process that commits them.
 
 new events ──► enrich(batch) ──► the same rows, with columns added ──► the table, widened where it lacks them
 │ raises
@@ -44,7 +44,7 @@ FEW = 4
 
 @dataclass(frozen=True, slots=True)
 class Enrichment:
-    """A function, given itself or as ``module:function``, and what becomes of rows that make it fail."""
+    """A function, given itself or as ``module:function``, and the treatment of rows that make it fail."""
 
     function: Enrich | str
     on_error: OnError = "fail"
@@ -55,7 +55,7 @@ class Enrichment:
 
     @property
     def name(self) -> str:
-        """As the user would recognise it."""
+        """The function's name, as the user knows it."""
         if isinstance(self.function, str):
             return self.function
         return f"{self.function.__module__}:{getattr(self.function, '__qualname__', repr(self.function))}"
@@ -65,7 +65,7 @@ class Enrichment:
         require_sendable(self.function, self.name)
 
     def resolve(self) -> Enrich:
-        """The function itself. Raises `ConfigurationError` if it is not there."""
+        """The function itself. Raises `ConfigurationError` if it does not exist."""
         return load_function(self.function) if isinstance(self.function, str) else self.function
 
 
@@ -73,7 +73,7 @@ class Enrichment:
 class Enriched:
     """The events with their new columns, and the positions of the rows that `failed`, with the reason.
 
-    `without_value` are columns that were added without a type, because no event has a value there.
+    `without_value` are columns that were added without a type, because no event has a value in them.
     """
 
     events: pa.RecordBatch
@@ -82,7 +82,7 @@ class Enriched:
 
 
 def load_function(spec: str) -> Callable[..., Any]:
-    """The function that ``module:function`` names. Raises `ConfigurationError` saying what is missing."""
+    """Load the function named by ``module:function``. Raises `ConfigurationError`, which says what is missing."""
     module, colon, name = spec.partition(":")
     if not colon or not module or not name:
         raise ConfigurationError(f"{spec!r} is not MODULE:FUNCTION", hint="for example --enrich geo.lookup:add_country")
@@ -103,9 +103,9 @@ def load_function(spec: str) -> Callable[..., Any]:
 def parts_of(
     enrichment: Enrichment, events: pa.RecordBatch, where: str
 ) -> tuple[list[pa.RecordBatch], list[tuple[int, str]]]:
-    """`events` as the function returns them, in one batch or several, and the rows that it fails on.
+    """`events` as the function returns them, in one or several batches, and the rows on which it fails.
 
-    Raises `WorkerError` with its traceback if it fails and may not.
+    Raises `WorkerError` with its traceback if it fails and failures are not allowed.
     """
     function = enrichment.resolve()
     rejecting = enrichment.on_error == "reject"
@@ -137,10 +137,11 @@ def _reject(events: pa.RecordBatch, at: int, reason: str, place: tuple[str, int 
 def halved(
     work: Callable[[pa.RecordBatch], Result], events: pa.RecordBatch
 ) -> Iterator[tuple[range, Result | None, str]]:
-    """What `work` makes of the batch, in parts that it takes, and the single rows that it does not, in row order.
+    """The results of `work` for the parts of the batch on which it succeeds, and the single rows on which it fails, in
+    row order.
 
-    No row is given up that did not fail by itself. Of n rows, b that fail cost about 2 b log2(n / b) calls; where
-    every row fails, it is called some 1.5 times for each.
+    Only rows that fail by themselves are given up. If b of n rows fail, `work` is called about 2 b log2(n / b) times;
+    if every row fails, some 1.5 times for each row.
     """
     left = [range(events.num_rows)]
     while left:
@@ -161,9 +162,9 @@ def _parts(rows: range) -> list[range]:
 
 
 def guarded(work: Callable[[], Result], name: str, where: str, *, traced: bool = True) -> Result:
-    """What `work`, which calls the user's code `name`, returns. Raises `WorkerError` for whatever it raises.
+    """Return the result of `work`, which calls the user's code `name`. Raises `WorkerError` for every error in it.
 
-    The error has the user's traceback where it is `traced`, which takes longer than most such functions.
+    With `traced` the error has the user's traceback, which takes longer than most such functions.
     """
     try:
         return work()

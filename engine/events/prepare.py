@@ -1,4 +1,4 @@
-"""prepare(chunk): typed rows in, identified events out. Pure and stateless, so that any worker may run it.
+"""Preparing a chunk: typed rows in, identified events out. Pure and stateless, so that any worker may run it.
 
     chunk ──► refuse what no event can be made of ──► encode, hash ──► event IDs
               (no identity, NaN or infinity in it,
@@ -54,8 +54,8 @@ class Prepared:
     """The identified events of one chunk in input order.
 
     `events` are the rows that can be identified, `identity` their IDs and times, `rows` their 0-based numbers in the
-    input (``None`` when a select was applied). `digest` identifies the content, so that a resumed run can tell;
-    `spans` are what its stages took.
+    input (``None`` if a select was applied). `digest` identifies the content, so that a resumed run notices changes;
+    `spans` are the times of its stages.
     """
 
     address: Address

@@ -1,4 +1,5 @@
-"""Revisions: rows that come again with another payload. What can be asked for, and where the kept ones stand.
+"""Revisions: rows of events that arrive again with another payload. The choices of the user, and the addresses of kept
+rows.
 
 ignore   the first wins; nothing is compared (the default)
 report   the first wins; every other payload is kept aside in the rejects, with what differs
@@ -33,8 +34,8 @@ LOCATED_AT_ONCE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Revisions:
-    """How repeats are compared: by `identity` columns and all others of the table (`columns`); the newest by `version`
-    wins, or with ``None`` the first.
+    """The comparison of repeated events: `identity` columns and all other columns of the table (`columns`); the newest
+    by `version` wins, or with ``None`` the first.
     """
 
     version: str | None
@@ -43,7 +44,7 @@ class Revisions:
 
 
 def require_choice(revisions: str, version: str | None, identity: Sequence[str] | None) -> None:
-    """Raises `ConfigurationError` for a combination that cannot be meant."""
+    """Raises `ConfigurationError` for an invalid combination of options."""
     if revisions not in get_args(RevisionsName):
         raise ConfigurationError(f"--revisions cannot be {revisions!r}", hint="choose ignore, report or update")
     if revisions == "update" and version is None:
@@ -86,7 +87,7 @@ def require_version(
 def revisions_for(
     revisions: RevisionsName, version: str | None, schema: pa.Schema, contract: Contract
 ) -> Revisions | None:
-    """How a slice's repeats are compared, ``None`` where they are not."""
+    """The comparison of a slice's repeats, ``None`` if they are not compared."""
     if revisions == "ignore":
         return None
     provider = (PROVIDER,) if contract.scope == "provider" else ()
@@ -94,9 +95,9 @@ def revisions_for(
 
 
 def locate_revisions(store: Store, run_id: str, inputs: Sequence[Input]) -> None:
-    """Add line and raw text to the revisions that a run has kept: only now is it known which rows they are.
+    """Add line and raw text to the revisions that a run has kept, because only now their rows are known.
 
-    Safe to run again, after a crash as well.
+    Idempotent, also after a crash.
     """
     by_name = {item.name: item for item in inputs}
     kept = [one for one in store.rejects.find(run_id=run_id, state=None, stage="revision") if one.reject.line is None]

@@ -1,4 +1,4 @@
-"""Whether a function of the user's can go to another process."""
+"""Whether a function of the user's can be sent to another process."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""The types of the columns that the user's function adds: the table's, whatever the function gives in another batch.
+"""The types of the columns that the user's function adds: the table's types, whatever the function returns in another
+batch.
 
     added column ──► in the table already? ──► cast to its type, value by value and strictly ──► values that it cannot
                          │ no                                                                    hold: rejects, or an
                          ▼                                                                       error in words
                      the table gets it, in the type that the function gave first
 
-A function that gives integers in one batch and floats in the next gives both as what came first. Nothing is rounded,
-and a column without any value settles nothing.
+If a function returns integers in one batch and floats in the next, the type of the first batch holds for both. Nothing
+is rounded, and a column without any value settles no type.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ TRIES = 5  # another worker may add the same columns at the same moment
 
 
 class Settled(NamedTuple):
-    """The events in the table's types, and why some (by position in what was given) cannot be in it."""
+    """The events in the table's types, and the reasons why some of the given events (by position) do not fit."""
 
     events: pa.RecordBatch
     failed: Mapping[int, tuple[str, str]]
@@ -40,7 +41,7 @@ class Settled(NamedTuple):
 def settle(store: Store, table: str, events: pa.RecordBatch, added: Collection[str], where: str) -> Settled:
     """Give the `added` columns of `events` the types of `table`, and the table those that it lacks.
 
-    What cannot be cast is left out of the events. The rest of the table's columns must have been agreed on.
+    Events that cannot be cast are left out. The table's other columns must have been agreed on.
     """
     for attempt in range(TRIES):
         present = store.tables.schema(table) or pa.schema([])

@@ -1,7 +1,7 @@
-"""Workers on other machines: Dask's own executor, behind the same `concurrent.futures.Executor` as everything else.
+"""Workers on other machines: Dask's own executor, behind the same `concurrent.futures.Executor` as all workers.
 
-Whether a scheduler answers is found out first, before a run changes anything. A task's name on the cluster is ``run-``
-and a random number; an order shows neither the database's URL nor the hash key to whoever logs it.
+Headrace first checks whether a scheduler answers, before a run changes anything. A task's name on the cluster is
+``run-`` and a random number; the log of an order shows neither the database's URL nor the hash key.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _client(distributed: Any, scheduler: str) -> Any:
 async def _shake_hands(distributed: Any, scheduler: str) -> None:
     """Raises unless something that speaks Dask's protocol is there.
 
-    A `Client` waits for ever for a handshake that does not come, from another service or a scheduler that hangs.
+    A `Client` waits for ever for a missing handshake of another service or of a scheduler that hangs.
     """
 
     async def greet() -> None:

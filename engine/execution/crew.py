@@ -1,4 +1,4 @@
-"""The built-in executor: a process pool whose workers show that they live, and go when their parent goes.
+"""The built-in executor: a process pool whose workers show that they are alive, and end with their parent.
 
     coordinator                            worker
     ProcessCrew.start ──forkserver/spawn──► enlist: ignores SIGINT, sends its logs home, and two threads:
@@ -90,9 +90,9 @@ class ProcessCrew:
         self._lived = False
 
     def start(self) -> ProcessPoolExecutor:
-        """A new pool, whose processes are on their way.
+        """Start a new pool, whose processes are being started.
 
-        Raises `ConfigurationError` where no process can be started, as in a process that is a worker itself.
+        Raises `ConfigurationError` if no process can be started, as in a process that is a worker itself.
         """
         private_folder(self._terms.folder)
         pool = ProcessPoolExecutor(self.count, self._context, enlist, (self._terms,))
@@ -120,7 +120,8 @@ class ProcessCrew:
     def stalled(self) -> list[int]:
         """Workers whose pulse has stopped or never began, by process ID.
 
-        Judged by how long this process has seen the same pulse, not by the clock: a machine that slept stalls nobody.
+        Judged by the time for which this process has seen the same pulse, not by the clock: a machine's sleep stalls no
+        worker.
         """
         now = time.monotonic()
         if now - self._looked > STALLED_AFTER / 2:
@@ -136,7 +137,7 @@ class ProcessCrew:
         return found
 
     def late(self) -> list[str]:
-        """The orders that took longer than they may; told once."""
+        """The orders that exceeded the time limit; each is returned once."""
         files = list(self._terms.folder.glob("late-*"))
         orders = [path.read_text() for path in files]
         for path in files:
@@ -144,7 +145,7 @@ class ProcessCrew:
         return orders
 
     def kill(self) -> None:
-        """End every worker at once: stopped ones, and those that are still starting, too."""
+        """End every worker at once, also stopped workers and workers that are still starting."""
         self.can_start()
         for member in self._started():
             if member.is_alive():
@@ -157,7 +158,9 @@ class ProcessCrew:
 
     @contextmanager
     def leaving(self) -> Iterator[None]:
-        """While inside, the workers are to leave by themselves: one that does not, because it is stopped, is killed."""
+        """While inside, wait for the workers to end by themselves; kill a worker that does not end, because it
+        is stopped.
+        """
         gone = threading.Event()
 
         def see_off() -> None:
@@ -229,7 +232,7 @@ _duty = _Duty()
 
 @dataclass(frozen=True, slots=True)
 class Packed(Generic[Order]):
-    """An order as bytes: one that a worker cannot read, for want of the user's module, is not the worker's end."""
+    """An order as bytes: a worker that cannot read it, because the user's module is missing, survives."""
 
     content: bytes
     text: str

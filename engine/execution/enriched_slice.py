@@ -1,4 +1,4 @@
-"""A slice's events and the user's code: enrichment, then the alert rules; and what becomes of rows that it fails on.
+"""A slice's events and the user's code: enrichment, then the alert rules; and the rows on which the code fails.
 
     new events ──► enrich ──► judge ──► the slice
                      └──────────┴─ fails on a row ──► a reject ──► its event's next row in the slice gets its chance ─┐

@@ -1,4 +1,4 @@
-"""Events enriched by the user's function, in the types of the table that gets them."""
+"""Enriching events by the user's function, in the types of the event table."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["enriched"]
 
 
 def enriched(enrichment: Enrichment, given: pa.RecordBatch, store: Store, table: str, where: str) -> Enriched:
-    """`given` with the columns that the function adds, and the rows that it fails on, or of which the table cannot hold
-    a value. The table gets the columns that it lacks.
+    """`given` with the columns that the function adds, and the rows on which it fails, or of which the table cannot
+    hold a value. Missing columns are added to the table.
 
-    Raises `WorkerError` for such a row where none may be rejected.
+    Raises `WorkerError` for such a row if rows may not be rejected.
     """
     parts, failures = parts_of(enrichment, given, where)
     failed = dict(failures)

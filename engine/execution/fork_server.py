@@ -1,12 +1,11 @@
 """The process from which workers are forked, with their libraries imported once for all of them.
 
 A new fork server imports `headrace.execution.tasks` (0.4 s of one core) and then forks each worker in milliseconds;
-without that every worker would import it all for itself. Importing starts no thread that a fork could cut in two:
+without the fork server every worker would import them itself. Importing starts no thread that a fork could break:
 Arrow's allocator keeps one for giving memory back, which is made for forking, and nothing else is opened before a
 worker has work.
 
-This module imports nothing heavy, so that the command line can send the fork server on its way before it imports what
-it needs itself.
+This module imports nothing heavy, so that the command line can start the fork server before its own imports.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _PRELOADED = ["__main__", "headrace.execution.tasks"]
 
 
 def send_ahead() -> None:
-    """Start the fork server, unless it runs; returns at once. Where there is none, do nothing."""
+    """Start the fork server, unless it runs, and return at once. On systems without a fork server, do nothing."""
     if METHOD != "forkserver" or multiprocessing.parent_process() is not None:
         return
     from multiprocessing import forkserver  # noqa: PLC0415 - not to be had everywhere
@@ -34,8 +33,8 @@ def send_ahead() -> None:
 
 
 def await_ready() -> None:
-    """Start the fork server, unless it runs, and wait until it has imported what it imports. Where there is none, or
-    this process may start none, do nothing.
+    """Start the fork server, unless it runs, and wait until it has finished its imports. On systems without a fork
+    server, or if this process may start none, do nothing.
     """
     if METHOD != "forkserver" or multiprocessing.parent_process() is not None:
         return

@@ -21,7 +21,7 @@ SHOWN = 3  # addresses in a message
 def gathered(pieces: Sequence[ChunkRows], provider: str) -> pa.RecordBatch:
     """The rows of `pieces` sorted by ID, with ID and provider added.
 
-    Sorted inserts keep the index cheap and deadlocks away.
+    Sorted inserts keep the index cheap and prevent deadlocks.
     """
     events, ids = _taken(pieces[0]) if len(pieces) == 1 else _taken_together(pieces)
     added = {EVENT_ID: ids_to_arrow(ids), PROVIDER: pa.repeat(provider, len(ids))}
@@ -52,7 +52,7 @@ def _taken_together(pieces: Sequence[ChunkRows]) -> tuple[pa.RecordBatch, NDArra
 
 
 def addresses(pieces: Sequence[ChunkRows]) -> str:
-    """Where `pieces` stand, for a message."""
+    """The addresses of `pieces`, for a message."""
     shown = [str(piece.address) for piece in pieces[:SHOWN]]
     return "; ".join(shown) + (f" and {len(pieces) - SHOWN} more chunks" if len(pieces) > SHOWN else "")
 

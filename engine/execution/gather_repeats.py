@@ -1,10 +1,11 @@
-"""The rows of a slice that are no new events, gathered for the comparison with the table when revisions are asked for.
+"""The rows of a slice that repeat known events, gathered for the comparison with the table if revisions are not
+ignored.
 
     pieces of repeats ──► rows in input order ──► enriched and judged by the rules that ask ──► Slice.repeats
                                                   for revisions, where the newest may have
                                                   the table's row
 
-What is kept aside is made into a reject here, since only here is it known where a row stands.
+Kept rows become rejects here, because only here the address of a row is known.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _SAID = {
 def with_repeats(order: CommitOrder, revisions: Revisions, piece: Slice, store: Store) -> Slice:
     """`piece` with the rows of the order's `repeats`, to be compared as `revisions` says.
 
-    Raises `WorkerError` where the user's function or an alert rule fails and may not.
+    Raises `WorkerError` if the user's function or an alert rule fails and failures are not allowed.
     """
     rows, places = _gathered(order.repeats, piece.provider), np.arange(sum(len(one.rows) for one in order.repeats))
     where = f"{order}, rows whose IDs are already in the table"

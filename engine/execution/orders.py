@@ -1,4 +1,4 @@
-"""What the coordinator asks of a worker, as plain data: prepare a chunk, or carry a slice to the table."""
+"""Orders of the coordinator to a worker, as plain data: prepare a chunk, or commit a slice."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class CommitOrder:
 
     @property
     def users_code(self) -> str | None:
-        """The user's own functions that carrying this out calls, by name; ``None`` if there are none."""
+        """The user's own functions that this order calls, by name; ``None`` if there are none."""
         enrich = None if self.enrichment is None else self.enrichment.name
         rules = None if self.alerting is None else self.alerting.users_code
         return ", ".join(filter(None, (enrich, rules))) or None

@@ -1,12 +1,12 @@
-"""Workers that may die: a task whose worker does, or hangs, is given out again.
+"""Workers that may die: if a worker dies or hangs, its task is assigned again.
 
     task ──► executor ──► outcome
       ▲          │ worker killed, out of memory, stopped, past its deadline
       └──────────┴─► the pool is started again, its tasks are given out again; when that does not help,
-                     what is left is done inline; or the run fails, where the user's own code may be the killer
+                     this process does the rest inline; or the run fails, if the user's own code may be the cause
 
-The executor is the built-in crew's, or any `concurrent.futures.Executor`. Giving a task out again is safe: preparing is
-pure, and a commit that had gone through finds its own receipt.
+The executor is the built-in crew's, or any `concurrent.futures.Executor`. Assigning a task again is safe: preparing is
+pure, and a commit that had succeeded finds its own receipt.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class _Given(Generic[Result]):
 class PooledWorkers:
     """Workers of an executor: the built-in crew's, or one that the user gave.
 
-    The latter is not started again, and nobody sees its workers' pulses: it is given up once none of its tasks has come
-    back for `task_timeout` seconds.
+    A given executor is not restarted, and its workers have no visible pulses: it is given up if none of its tasks
+    returns for `task_timeout` seconds.
     """
 
     def __init__(
@@ -110,18 +110,18 @@ class PooledWorkers:
                 self._executor.shutdown(cancel_futures=True)
 
     def kill(self) -> None:
-        """End the crew's workers at once, and give nothing out any more; a given executor only loses what waits."""
+        """End the crew's workers at once, and assign no more tasks; a given executor only loses its waiting tasks."""
         with self._lock:
             self._over = True
             self._call_back()
 
     def health(self) -> PoolHealth:
-        """How they are; a given executor's workers are taken to live."""
+        """The workers' health; a given executor's workers count as alive."""
         alive = self.count if self._crew is None else self._crew.alive()
         return PoolHealth(self.count, alive, self._restarted, self.fell_back)
 
     def pack(self, batch: pa.RecordBatch) -> Parcel:
-        """Into the spool; where the workers do not see it, only the coordinator reads it again."""
+        """Write the batch into the spool; if the workers cannot read the spool, only the coordinator reads it again."""
         try:
             return self._pack(batch)
         except SpoolUnseen:
@@ -137,7 +137,7 @@ class PooledWorkers:
         return self._give_out(_Given(self, commit, self._inline.commit), order)
 
     def result_of(self, task: _Given[Result]) -> Result:
-        """Wait for `task`, and see to it that it gets done."""
+        """Wait for `task`, and assign it again until it is done."""
         while True:
             if self._over:
                 raise WorkerError("the workers were stopped", where=str(task.order))

@@ -1,10 +1,10 @@
-"""What a worker does: prepare a chunk, or carry a slice to the table. Stateless, so that any worker can do any of it.
+"""The tasks of a worker: prepare a chunk, or commit a slice. Stateless, so that any worker can do any task.
 
     coordinator ──PrepareOrder──► prepare ──IDs──► coordinator: which rows are new? ──CommitOrder──► carry_out ──► table
                      chunk: a memory-mapped file        (one owner of all known IDs)     rows, by position
 
-The same functions run inline in sequential mode. In another process everything that goes wrong comes back as plain
-data, with the traceback it had there (`TaskOutcome`).
+The same functions run inline in sequential mode. A failure in another process comes back as plain data, with its
+traceback (`TaskOutcome`).
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome(Generic[Result]):
-    """A result, or the failure that came instead of it.
+    """A result, or a failure.
 
-    `passing` failures say nothing about the order: the worker ran out of memory or does not see the spool.
+    `passing` failures say nothing about the order: the worker ran out of memory or cannot read the spool.
     """
 
     result: Result | None = None
@@ -75,7 +75,7 @@ class TaskOutcome(Generic[Result]):
 
 
 def attempt(work: Callable[[Order], Result], order: Order) -> TaskOutcome[Result]:
-    """`work(order)` with nothing raised: what a pool runs."""
+    """`work(order)` without raising errors, for a pool."""
     try:
         return TaskOutcome(work(order))
     except SpoolUnseen as error:
@@ -130,7 +130,7 @@ def _watch(address: Address, partition: int | None) -> Stopwatch:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """A slice's events, and what it took to gather them."""
+    """A slice's gathered events, and the time that gathering took."""
 
     events: pa.RecordBatch
     spans: tuple[Span, ...]
@@ -153,7 +153,7 @@ def gather(order: CommitOrder) -> Gathered:
 
 
 def carry_out(order: CommitOrder, store: Store, ready: Gathered | None = None) -> Committed:
-    """Gather the slice's events (or take those that are `ready`), enrich and judge them, take the slice's locks, and
+    """Gather the slice's events (or use those that are `ready`), enrich and judge them, take the slice's locks, and
     commit it in one transaction.
     """
     piece = order.slice
@@ -187,7 +187,7 @@ def _written(order: CommitOrder, piece: Slice, store: Store, watch: Stopwatch) -
 
 
 def alert_keys(alerting: Alerting | None, pieces: Sequence[ChunkRows], provider: str) -> frozenset[str]:
-    """The keys of what the events of `pieces` raise, as `carry_out` would find them."""
+    """The keys of the alerts that the events of `pieces` raise, as `carry_out` would raise them."""
     if alerting is None or not any(len(piece.rows) for piece in pieces):
         return frozenset()
     alerts = judge(alerting, gathered(pieces, provider), (), addresses(pieces)).alerts

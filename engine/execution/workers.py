@@ -1,7 +1,7 @@
-"""Who carries orders out, and the simplest who does: this process.
+"""Workers, which carry orders out, and the simplest worker: this process.
 
     InlineWorkers   prepares at once in the calling thread, commits in one thread over the run's own connection
-    PooledWorkers   a pool of processes, or whatever executor the user gives
+    PooledWorkers   a pool of processes, or the user's own executor
 
 The latter are in `headrace.execution.pool`.
 """
@@ -30,51 +30,51 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class Task(Protocol[Result_co]):
-    """Work that was given out."""
+    """Assigned work."""
 
     def result(self) -> Result_co:
-        """What came of it, when it is done. Raises what the work raised."""
+        """Wait for the work and return its result. Raises the work's error."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[Result_co]):
-    """Work that was waited for already."""
+    """Finished work."""
 
     outcome: Result_co
 
     def result(self) -> Result_co:
-        """What came of it."""
+        """The result."""
         return self.outcome
 
 
 class Workers(Protocol):
-    """Who carries orders out."""
+    """Workers, which carry orders out."""
 
     @property
     def count(self) -> int:
-        """How many orders they carry out at a time."""
+        """The number of orders that they carry out at a time."""
         ...
 
     @property
     def fell_back(self) -> str | None:
-        """Why the rest is done by this process, ``None`` while all is well."""
+        """The reason why this process does the rest, ``None`` while all is well."""
         ...
 
     def health(self) -> PoolHealth:
-        """How they are."""
+        """The workers' health."""
         ...
 
     def pack(self, batch: pa.RecordBatch) -> Parcel:
-        """`batch` where the workers can open it."""
+        """`batch` as a parcel that the workers can open."""
         ...
 
     def prepare(self, order: PrepareOrder) -> Task[Prepared]:
-        """Have a chunk's rows identified."""
+        """Order a chunk's rows to be identified."""
         ...
 
     def commit(self, order: CommitOrder) -> Task[Committed]:
-        """Have a slice committed."""
+        """Order a slice to be committed."""
         ...
 
 
@@ -87,9 +87,9 @@ class _Done(Generic[Result]):
 
 
 class InlineWorkers:
-    """The run's own process, over `store`: a commit goes on in a thread while the next chunk is prepared.
+    """The run's own process, over `store`: a thread commits while the next chunk is prepared.
 
-    The events of the next slice are gathered meanwhile, so that the database waits for nothing between two commits.
+    The events of the next slice are gathered meanwhile, so that the database never waits between two commits.
     """
 
     count = 1
@@ -131,7 +131,7 @@ class InlineWorkers:
         return task
 
     def abandon(self) -> None:
-        """Drop the commits that have not begun, and wait for the one that goes on: a run failed, and whoever speaks to
+        """Drop the commits that have not begun, and wait for the running commit: a run failed, and whoever uses
         the store now must be alone with it. An SQLite database in memory has one connection, and one transaction.
         """
         given = tuple(self._given)

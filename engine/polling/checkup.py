@@ -1,4 +1,4 @@
-"""``headrace doctor --config``: is everything that ``headrace run`` needs in place, and if not, what to do about it.
+"""``headrace doctor --config``: check everything that ``headrace run`` needs, and say how to correct each fault.
 
 file ──► database ──► clock ──► privileges ──► each provider: source, table and contract ──► flag
 """
@@ -39,7 +39,7 @@ SHOWN = 5  # providers in a line
 
 
 def examine_settings(file: str) -> Iterator[CheckResult]:
-    """Check the file and everything it names, against the live database; nothing is fetched and nothing is loaded."""
+    """Check the file and everything it names against the live database, without fetching or loading anything."""
     try:
         settings = read_settings(file)
     except ConfigurationError as error:

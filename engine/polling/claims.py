@@ -1,4 +1,4 @@
-"""Claims on providers, renewed by a thread as long as this process lives, so that no other host polls them meanwhile.
+"""Claims on providers. A thread renews them as long as this process lives, so that no other host polls the providers.
 
 claimed ──► renewed every third of its time ──► saved: let go
                   │ the process dies, or the database cannot be reached in time
@@ -27,7 +27,7 @@ BEATS = 3  # renewals in the time that a claim lasts
 
 
 def new_holder() -> str:
-    """A name for this process among all that may poll: host, process and a part that no other has."""
+    """A unique name for this process among all polling processes: host, process and a random part."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 
 
@@ -55,7 +55,7 @@ class Claims:
         self._thread.join()
 
     def holds(self, name: str) -> bool:
-        """Whether the claim on `name` still stands, as far as this process can know."""
+        """Whether the claim on `name` still holds, as far as this process can know."""
         with self._lock:
             return name in self._held and time.monotonic() - self._renewed < self._seconds
 

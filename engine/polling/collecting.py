@@ -1,7 +1,7 @@
-"""Collects deliveries ahead of the loading, several downloads at a time; hands them over in the providers' order.
+"""Collecting deliveries ahead of the loading, several downloads at a time, and in the providers' order.
 
-Files are looked at and functions are called when their turn comes, in the caller's own thread: what a user's function
-keeps between two calls is never touched by two threads.
+Files are examined and functions are called when their turn comes, in the caller's own thread: no two threads share the
+state of a user's function.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ AHEAD = 2  # downloads waiting on disk for each one in progress
 
 
 class Collected:
-    """A delivery, or the failure that came instead of it; `seconds` is how long it took, known after `result`."""
+    """A delivery or a failure; `seconds` is the time that it took, known after `result`."""
 
     def __init__(self, get: Callable[[], tuple[Delivery, float]]) -> None:
         self._get = get
@@ -40,7 +40,7 @@ class Collected:
 def collecting(
     providers: Sequence[Provider], known: Mapping[str, Validators], folder: Path, downloads: int, stop: Event
 ) -> Iterator[Iterator[tuple[Provider, Collected]]]:
-    """Each of `providers` with what it delivered, in order. What was not begun on leaving is not begun any more."""
+    """Yield each of `providers` with its delivery, in order. After leaving, no further delivery is begun."""
     pool = ThreadPoolExecutor(downloads, thread_name_prefix="headrace-download")
 
     def timed(provider: Provider) -> tuple[Delivery, float]:

@@ -33,8 +33,8 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a provider's events come from. `target` is the address, the path or ``module:function``; `shown` is the
-    same as it stands in the file, without user, password and query: fit for messages.
+    """The source of a provider's events. `target` is the address, the path or ``module:function``; `shown` is the
+    target as written in the file, without user, password and query: fit for messages.
 
     `timeout` and `deadline` are seconds, `max_size` is bytes.
     """
@@ -66,9 +66,9 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A whole file. `every` is seconds between two rounds, ``None`` for one round; `lease` how many seconds a claim on
-    a provider lasts without a sign of life; `keep_alerts` how many a delivered alert is kept, ``None`` for ever.
-    `watching` are fields of `headrace.observability.command.Watching`, for where the command line says nothing.
+    """A whole file. `every` is the seconds between two rounds, ``None`` for one round; `lease` the seconds that a claim
+    on a provider lasts without a sign of life; `keep_alerts` the seconds that a delivered alert is kept, ``None`` for
+    ever. `watching` are fields of `headrace.observability.command.Watching`, for where the command line says nothing.
     """
 
     file: Path

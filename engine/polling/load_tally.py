@@ -1,8 +1,8 @@
-"""What one load took, summed while it runs: for the rolling profile that `headrace run` keeps of each provider.
+"""The costs of one load, summed while it runs, for the rolling profile that `headrace run` keeps of each provider.
 
     ingest ──spans──► Tally ──► PastLoad ──► headrace_past_loads, saved with the provider's state
 
-Two clocks and the machine's counters are read at either end of a load, and the spans that there are anyway are summed.
+Two clocks and the machine's counters are read at both ends of a load, and the spans that exist anyway are summed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["LoadTally"]
 
 
 class LoadTally(Silent):
-    """A listener that sums what it hears; enter it around the load."""
+    """A listener that sums the spans; enter it around the load."""
 
     def __init__(self) -> None:
         self._totals: dict[str, StageTotal] = {}
@@ -44,14 +44,14 @@ class LoadTally(Silent):
         self._busy = max(0.0, every - idle) / every if every > 0 else 0.0
 
     def measured(self, spans: Sequence[Span]) -> None:
-        """Sum the spans; those of other processes are what workers did."""
+        """Sum the spans; spans of other processes are the workers'."""
         for span in spans:
             self._totals.setdefault(span.stage, StageTotal()).add(span)
             if "." not in span.stage and not span.worker.startswith(self._own):
                 self._workers_cpu += span.cpu_seconds
 
     def past_load(self, report: Report, number: int, polled_at: datetime) -> PastLoad:
-        """The load that `report` is about, as it is kept."""
+        """The load of `report`, in the form in which it is kept."""
         return PastLoad(
             provider=report.provider,
             table=report.table,

@@ -1,4 +1,4 @@
-"""What became of a poll: the provider's next state, and what people and programs are told about it."""
+"""The outcome of a poll: the provider's next state, and the outcome as text and as plain data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BOOKS = ("inserted", "duplicate_in_input", "duplicate_in_store", "rejected")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A load's report, the tally of what it took, and the witness of what it met."""
+    """A load's report, its costs, and the witness of the events that it met."""
 
     report: Report
     tally: LoadTally
@@ -36,9 +36,9 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """One provider in one round. `counts` are the books of what was loaded, `alerts` how many that raised, `error` says
-    why it failed, `next_at` when it is polled next; `seconds` includes the download. ``elsewhere``: another process is
-    polling it.
+    """One provider in one round. `counts` are the books of the load, `alerts` the number of raised alerts, `error` the
+    reason of a failure, `next_at` the time of the next poll; `seconds` includes the download. ``elsewhere``: another
+    process is polling the provider.
     """
 
     provider: str
@@ -57,7 +57,7 @@ class Poll:
 
     @property
     def polled(self) -> bool:
-        """Whether the provider was asked at all."""
+        """Whether the provider was polled at all."""
         return self.outcome in _POLLED
 
     def to_dict(self) -> dict[str, object]:
@@ -135,14 +135,14 @@ class Round:
 
 
 def not_polled(provider: Provider, outcome: PollOutcome, state: ProviderState | None = None) -> Poll:
-    """A provider that was left alone in this round."""
+    """The outcome of a provider that was not polled in this round."""
     return Poll(provider.name, provider.table, outcome, next_at=None if state is None else state.next_at)
 
 
 def after_failure(
     provider: Provider, state: ProviderState, error: Exception, now: datetime
 ) -> tuple[Poll, ProviderState]:
-    """The provider failed: it is tried again after a while that doubles with each failure."""
+    """The outcome of a failed poll: it is repeated after a pause that doubles with each failure."""
     text = concealed(str(error) if isinstance(error, HeadraceError) else f"{type(error).__name__}: {error}")
     failed = replace(
         state,
@@ -162,7 +162,7 @@ def after_failure(
 def after_delivery(
     provider: Provider, state: ProviderState, delivery: Delivery, loaded: Loaded | None, now: datetime, seconds: float
 ) -> tuple[Poll, ProviderState]:
-    """The provider delivered: events (`loaded`), none, or the same as before."""
+    """The outcome of a delivery: events (`loaded`), no events, or the same content as before."""
     outcome: PollOutcome = "unchanged" if delivery.unchanged else "empty" if loaded is None else "loaded"
     polled = _answered(provider, state, outcome, delivery, now)
     poll = Poll(provider.name, provider.table, outcome, seconds=seconds)

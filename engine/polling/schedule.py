@@ -1,4 +1,4 @@
-"""When a provider is polled next: pure functions of its state, its pace and a clock.
+"""The schedule of polls: pure functions of a provider's state, its pace and a clock.
 
     events            after `interval`
     empty             after `interval`; from the third empty poll on after 2, 4, 8 … intervals, `slowest` at most
@@ -6,12 +6,12 @@
     failed            after 30 s, 1 min, 2 min …, `slowest` at most, and not before the server's Retry-After
     events again      after `interval`, at once
 
-What lies further in the future than a poll can have put it was written under a clock that was wrong, or for a longer
-interval than the file has now. It is not believed, and the provider is due: a clock that was a year ahead for one poll
-costs that poll, not the year.
+A time further in the future than a poll can have set was written under a wrong clock, or for a longer interval than the
+file has now. Such a time is ignored, and the provider is due: a clock that was a year ahead for one poll costs that
+poll, not a year.
 
 The longer waits are jittered by a tenth, differently for each provider and poll, so that a hundred providers that went
-quiet together do not come back together.
+quiet together are not polled together.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def is_due(state: ProviderState | None, pace: Pace, now: datetime) -> bool:
 
 
 def horizon(state: ProviderState, pace: Pace, now: datetime) -> datetime:
-    """The latest time for the next poll that is believed at `now`."""
+    """The latest time for the next poll that is credible at `now`."""
     skew = timedelta(seconds=SKEW)
     if state.polled_at is not None and state.polled_at > now + skew:
         return now

@@ -1,4 +1,4 @@
-"""``headrace run``: polls the providers that are due and loads what they deliver, once or again and again.
+"""``headrace run``: poll the providers that are due and load their deliveries, in one round or in repeated rounds.
 
     read all states ──► due? ──► claim those ──► what did they bring? ──► collect ──► empty or unchanged? ──► state
       1 statement                 1 statement     is it still there?       (ahead)     └─ no ──► ingest ──────► state
@@ -6,8 +6,8 @@
                                                                      and 2 for what the loads took and met, if any was
 
 The store, the workers and, for providers of the same table, the existing IDs stay warm from one provider to the next.
-A provider that fails is noted and tried again later; the others go on. Nothing here decides what is a duplicate: if two
-hosts should load the same events after all, the unique key on ``event_id`` keeps each once.
+A provider that fails is noted and polled again later; the others are polled as usual. Nothing here decides what is a
+duplicate: if two hosts should load the same events after all, the unique key on ``event_id`` keeps each event once.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ BETWEEN_PRUNINGS = timedelta(hours=1)
 
 
 class Clock(Protocol):
-    """What the schedule goes by."""
+    """The clock of the schedule."""
 
     def now(self) -> datetime:
         """The time, aware, UTC."""
@@ -79,8 +79,8 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a caller asks of a round: the providers by name (none: all), `force` to poll those that are not due too,
-    `reread` to take in also what has not changed, `progress` to hear of each load.
+    """The options of a round: the providers by name (none: all), `force` to poll also providers that are not due,
+    `reread` to load also unchanged content, `progress` to show each load.
     """
 
     names: tuple[str, ...] = ()
@@ -98,10 +98,10 @@ def serve(
     clock: Clock | None = None,
     stop: Event | None = None,
 ) -> None:
-    """Poll what is due, once, or every `every` seconds until `stop` is set; `tell` hears of each round.
+    """Poll the due providers once, or every `every` seconds until `stop` is set; `tell` is called with each round.
 
-    A round that the database makes impossible raises `StoreError`; with `every` what may pass is logged, the database
-    is opened anew, and the next round tries again (`headrace.runtime.reopening`). Raises `ConfigurationError` for a
+    If the database prevents a round, `StoreError` is raised; with `every` a temporary failure is logged, the database
+    is reopened, and the next round tries again (`headrace.runtime.reopening`). Raises `ConfigurationError` for a
     provider that is not in the file.
     """
     clock, stop = clock or SystemClock(), stop or Event()

@@ -1,4 +1,4 @@
-"""What a provider delivers at a poll: inputs to load, nothing at all, or the same as the last time.
+"""The delivery of a provider at a poll: inputs to load, nothing, or unchanged content.
 
 url       downloaded, unless the server or the content's digest says that nothing changed
 path      the files that are there, unless they are the same files as the last time, or have the same content
@@ -42,8 +42,8 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What came: `inputs` for `headrace.reading.inputs.open_inputs`, or ``unchanged``. `validators` are to be
-    remembered once it is taken in.
+    """A delivery: `inputs` for `headrace.reading.inputs.open_inputs`, or ``unchanged``. `validators` are stored after
+    the delivery is loaded.
     """
 
     inputs: Sequence[object] = ()
@@ -63,9 +63,9 @@ class Delivery:
 
 
 def collect(provider: Provider, known: Validators, folder: Path, stop: Event) -> Delivery:
-    """Poll `provider`; `known` is what the last delivery that was taken in said about itself.
+    """Poll `provider`; `known` are the validators of the last loaded delivery.
 
-    Raises `InputError`, `ConfigurationError`, `Interrupted`; what a function of the user raises passes as it is.
+    Raises `InputError`, `ConfigurationError`, `Interrupted`, and errors of the user's function unchanged.
     """
     match provider.source.kind:
         case "url":
@@ -77,8 +77,8 @@ def collect(provider: Provider, known: Validators, folder: Path, stop: Event) ->
 
 
 def describe(provider: Provider) -> str:
-    """A digest of everything that decides what becomes of a delivery: while it is the same, the same content need not
-    be read again.
+    """A digest of everything that decides how a delivery is loaded: while it is the same, unchanged content need not be
+    read again.
     """
     described = {
         "source": [provider.source.kind, provider.source.shown, _asked(provider.source)],

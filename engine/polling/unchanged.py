@@ -1,4 +1,5 @@
-"""Whether what a provider delivered last is still in the table, before a poll leaves the same out.
+"""Whether the events of a provider's last delivery are still in the table, checked before a poll skips the same
+content.
 
     states ──► who has anything to believe in? ──► their witnesses ──► held? ──► those of whom nothing is missing
                  none: no statement                  1 statement        1 for each table and 10,000 IDs, and under

@@ -5,9 +5,9 @@
                           what the reader takes · what the decider takes · what the workers take ÷ N ·
                           all seconds on cores ÷ the free cores · what the database takes ÷ its gain from N connections
 
-Nothing is fitted. The sample is loaded in both ways, and the model has only to say what the other rows add to that.
-What it misses on the sample is taken for what every run has once, and half of it widens the range. Each prediction has
-a range of its own; the speed-up is a quotient of both, and its range holds both errors.
+Nothing is fitted. The sample is loaded both ways, and the model predicts only the additional time of the other rows.
+Its error on the sample counts as a fixed cost of every run, and half of it widens the range. Each prediction has a
+range of its own; the speed-up is a quotient of both, and its range includes both errors.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CANDIDATES = (2, 4, 8)
 class Machine:
     """`cores` this process may use; `start` are the seconds until workers work; `gain` is how many times as fast two
     connections of the database write as one; `writers` how many can write at a time, ``None`` where nothing bounds it;
-    `others` are the cores that whoever else is on the machine keeps busy.
+    `others` are the cores that other processes keep busy.
     """
 
     cores: int
@@ -61,7 +61,7 @@ class Machine:
 
     @property
     def free(self) -> float:
-        """Cores that are left for the load. Where others take all, a little comes off all the same."""
+        """The cores that are left for the load. If other processes take all cores, a small share is assumed."""
         return max(LEAST_FREE, self.cores - self.others)
 
 
@@ -77,7 +77,7 @@ class Prediction:
 
 
 def sequential_seconds(costs: Costs, rows: int, measured: float) -> float:
-    """What `rows` rows take sequentially, if the sample took `measured` seconds: the busiest of its threads sets
+    """The seconds that `rows` rows take sequentially, if the sample took `measured` seconds: the busiest thread sets
     the pace of the rows that the sample does not have.
     """
     left = max(0, rows - costs.rows)
@@ -86,14 +86,16 @@ def sequential_seconds(costs: Costs, rows: int, measured: float) -> float:
 
 
 def saved_seconds(costs: Costs, rows: int, chunk_rows: int, first_rows: int | None) -> float:
-    """How much sooner the first COPY begins if the first chunk has `first_rows` rows instead of `chunk_rows`."""
+    """The seconds by which the first COPY begins earlier if the first chunk has `first_rows` rows instead of
+    `chunk_rows`.
+    """
     if first_rows is None:
         return 0.0
     return max(0, min(rows, chunk_rows) - first_rows) * (costs.reader + costs.prepare + costs.decider)
 
 
 def threads(costs: Costs, rows: int, commits: int) -> dict[str, float]:
-    """The seconds that each of sequential mode's threads is at work for `rows` rows in so many commits."""
+    """The seconds that each of sequential mode's threads works for `rows` rows in `commits` commits."""
     return {
         "reading and preparing": (costs.reader + costs.prepare) * rows,
         "deciding": costs.decider * rows,
@@ -117,7 +119,7 @@ def amdahl(costs: Costs, workers: int) -> float:
 
 
 def parallel_seconds(costs: Costs, machine: Machine, rows: int, workers: int, chunk_rows: int) -> tuple[float, str]:
-    """What `rows` rows take with `workers` workers, and which bound sets the pace."""
+    """The seconds that `rows` rows take with `workers` workers, and the bound that sets the pace."""
     batch = min(rows, workers * chunk_rows)
     batches = -(-rows // (workers * chunk_rows)) if rows else 0
     # a last micro-batch has the round trips of a commit like any other, however small it is
@@ -230,13 +232,13 @@ def _margin(seconds: float) -> float:
 
 
 def busiest(costs: Costs) -> str:
-    """Which thread sets the pace of sequential mode."""
+    """The thread that sets the pace of sequential mode."""
     each = threads(costs, costs.rows, costs.chunks)
     return max(each, key=lambda name: each[name])
 
 
 def because(costs: Costs, sequential: Prediction, candidate: Prediction, *, parallel: bool) -> str:
-    """Why, in a clause."""
+    """The reason for the advice, in a clause."""
     if parallel:
         whole = costs.reader + costs.decider + costs.worker
         share = costs.worker / whole if whole else 0.0

@@ -1,11 +1,11 @@
-"""``headrace profile``: a sample loaded both ways in a place of its own, measured, and what follows from that.
+"""``headrace profile``: a sample is loaded both ways in a trial database and measured; the advice follows.
 
     sample ─► trial 1: sequential, measured ─► the four criteria's evidence ─┐
               gauge the database there                                      ├─► verdict ─► Profile
               trial 2: parallel, with the workers that the model prefers ────┘
     --check   the whole input, both ways, in trials of their own ─► what came of the prediction
 
-The real table is read only (which of the sample's events it knows), unless the sequential run is wanted `in_place`.
+The real table is only read (for the sample's events that it holds), unless the sequential run is `in_place`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a profile found: for people on one screen, and as plain data."""
+"""The result of a profile, as one screen of text and as plain data."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Trialled:
         return sum(span.seconds for span in self.recorded.spans if span.stage == "agree")
 
     def others(self, cores: int) -> float:
-        """How many of the machine's cores others kept busy meanwhile."""
+        """The number of the machine's cores that other processes kept busy meanwhile."""
         own = self.usage.cpu_seconds + (self.server.cpu_seconds or 0.0)
         used = own / self.usage.seconds if self.usage.seconds else 0.0
         return min(float(cores), max(0.0, self.usage.machine_cpu * cores - used))
@@ -117,7 +117,7 @@ class Profile:
 
     @property
     def remarks(self) -> list[tuple[str, str]]:
-        """What the page says before its pictures, each under a name."""
+        """The remarks above the pictures of the page, each under a name."""
         told = [
             ("advice", self.advice),
             *(("yes" if one.holds else "no", f"{one.name}: {one.evidence}") for one in self.criteria),
@@ -135,19 +135,21 @@ class Profile:
 
     @property
     def statements(self) -> list[str]:
-        """Those on which the server spent most, in a few words each; none without ``pg_stat_statements``."""
+        """The statements that took most of the server's time, shortened; none without ``pg_stat_statements``."""
         longest = (self.sequential.server.statements or [])[:SHOWN_STATEMENTS]
         return [one.to_text(STATEMENT_WIDTH) for one in longest]
 
     @property
     def trustworthy(self) -> bool:
-        """Whether all held that must hold for both ways to give the same table."""
+        """Whether all criteria hold that both modes need to give the same table."""
         agreed = self.checked is None or self.checked.equal
         return agreed and all(one.holds for one in self.criteria if not one.name.startswith("the CPU"))
 
     @property
     def parallel_advised(self) -> bool:
-        """Whether parallel mode is: by what was seen where both ways were tried in full, else by the model."""
+        """Whether parallel mode is advised: by measured times if both ways were tried in full, otherwise by the
+        model.
+        """
         worth = self.verdict.parallel if self.checked is None else self.checked.speedup >= WORTH
         return worth and self.trustworthy
 

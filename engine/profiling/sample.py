@@ -1,4 +1,4 @@
-"""The first rows of some inputs, as inputs themselves: whole chunks, until there are enough rows.
+"""The first rows of some inputs, as inputs themselves: whole chunks, until the sample is full.
 
     Sample(items, rows) ──inputs()──► the same inputs, which end with the chunk that makes the sample full
                         ──total───► how many rows all inputs have, told from the share of their bytes that was read
@@ -70,7 +70,7 @@ class Sample:
 
     @property
     def full(self) -> bool:
-        """Whether there are rows enough."""
+        """Whether the sample is full."""
         return self._left <= 0
 
 

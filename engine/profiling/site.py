@@ -1,4 +1,4 @@
-"""Where a database's loads run, found out by looking, and what the past loads that it keeps say there.
+"""The site of a database's loads, measured, and the advice that its kept past loads give for this site.
 
 past loads ─► histories (`headrace.profiling.history`), told of ─► the cores · the round trip · whether the server is on
 this
@@ -28,7 +28,7 @@ _HERE = {None, "", "localhost", "127.0.0.1", "::1"}
 
 
 def histories_in(store: Store, url: str, providers: Sequence[str] | None) -> list[History]:
-    """What is kept in `store`, the database at `url`, of `providers` (``None``: of all)."""
+    """The histories of `providers` (``None``: of all) that `store`, the database at `url`, keeps."""
     loads = store.providers.past_loads(providers)
     return histories(loads, _place(store, url)) if loads else []
 

@@ -1,4 +1,4 @@
-"""What this process and this machine do while something runs: time on cores, waiting for disks, bytes, by psutil."""
+"""The usage of process and machine during a block: time on cores, waiting for disks, bytes, by psutil."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Usage:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Meter:
-    """Measures its block; `usage` is there afterwards."""
+    """Measures its block; `usage` has the result afterwards."""
 
     usage: Usage
 

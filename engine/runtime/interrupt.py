@@ -1,4 +1,6 @@
-"""SIGINT and SIGTERM: the first finishes the chunk in hand, a second one stops at once. Either way the run resumes."""
+"""SIGINT and SIGTERM: the first signal finishes the current chunk, a second one stops at once. Both runs can be
+resumed.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Parcels: rows on their way between the coordinator and the workers, without being pickled row by row.
+"""Parcels: rows sent between the coordinator and the workers, without being pickled row by row.
 
     MemoryParcel    the batch itself                  sequential mode: nothing is copied
     FileParcel      an Arrow IPC file in the spool    a process pool: whoever opens it maps it, nobody copies it
-    BytesParcel     an Arrow IPC file as bytes        workers on another machine, which do not see the spool
+    BytesParcel     an Arrow IPC file as bytes        workers on another machine, which cannot read the spool
 
 A parcel is opened where its rows are needed; until then it is a path of a few bytes.
 """
@@ -39,11 +39,11 @@ class Parcel(Protocol):
     """One record batch, wherever it lies."""
 
     def open(self) -> pa.RecordBatch:
-        """The batch. Raises `SpoolUnseen` where the spool cannot be seen."""
+        """The batch. Raises `SpoolUnseen` if the spool cannot be read."""
         ...
 
     def discard(self) -> None:
-        """Give back what it takes; batches opened before stay valid."""
+        """Release its memory or file; batches opened before stay valid."""
         ...
 
 
@@ -51,11 +51,11 @@ Pack = Callable[[pa.RecordBatch], Parcel]
 
 
 class SpoolUnseen(HeadraceError):  # noqa: N818 - a fact about the place, answered by sending bytes instead
-    """A worker does not see the coordinator's spool folder. Where the coordinator does not see it, it was removed."""
+    """A worker cannot read the coordinator's spool folder. If the coordinator itself cannot read it, it was removed."""
 
     @classmethod
     def at(cls, path: Path) -> SpoolUnseen:
-        """`path` is not there."""
+        """The error that `path` does not exist."""
         return cls(
             "rows in the temporary folder are gone",
             where=str(path),

@@ -1,12 +1,12 @@
-"""What a service keeps open as long as it lives, opened anew when the database failed in a way that may pass.
+"""A resource that a service keeps open, reopened after a temporary failure of the database.
 
     use ──► work ──► use ──► work …
               │ fails
               ├─ a setting, a missing table, no privilege; anything at all before it ever worked ──► the service ends
               └─ the rest: server restarted, read-only, out of room, file replaced ──► closed; the next use opens it
 
-Opening anew is what tells a server that is away from one that refuses *us* (a changed password). A server without a
-free connection looks the same, so a refusal is outlasted too, for some minutes.
+Reopening distinguishes a server that is away from a server that refuses this user (a changed password). A server
+without a free connection looks the same, so a refusal is outlasted too, for some minutes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Renewed(Generic[T]):
-    """Something that `make` opens, used again and again. One thread at a time."""
+    """A resource that `make` opens, for repeated use. One thread at a time."""
 
     def __init__(self, make: Callable[[], AbstractContextManager[T]]) -> None:
         self._make = make
@@ -47,7 +47,7 @@ class Renewed(Generic[T]):
         self._open.__exit__(kind, error, trace)
 
     def use(self) -> T:
-        """The thing, open. Raises what opening it raises."""
+        """The open resource. Raises the errors of opening it."""
         if self._it is None:
             self._it = self._open.enter_context(self._make())
         else:
@@ -56,7 +56,7 @@ class Renewed(Generic[T]):
         return self._it
 
     def outlasts(self, error: HeadraceError) -> bool:
-        """Whether a service goes on after `error`, which its last use raised; the thing is closed then."""
+        """Whether a service continues after `error`, which its last use raised; the resource is then closed."""
         opened, self._it = self._it is not None, None
         self._close()
         if isinstance(error, RetryableStoreError):

@@ -1,11 +1,11 @@
-"""Private scratch folders (mode 0700) for spooled inputs and ID files, gone when the run ends, however it ends.
+"""Private scratch folders (mode 0700) for spooled inputs and ID files, removed when the run ends, however it ends.
 
     folder made ──► .lock made ──► .lock held, as long as the process lives ──► all but .lock removed ──► all removed
 
 A process that was killed removes nothing, but no longer holds its lock: the next run takes that for the sign to remove
 its folder (`sweep_abandoned`). Removal is done under the lock, and takes the lock file last: cut short, it is taken up
-again. A cleaner of the temporary folder knows no locks: what it takes is made again (`restore`). What bears no lock
-file is somebody else's, or a folder just being made, and is left.
+again. A cleaner of the temporary folder ignores locks: the folders that it removes are made again (`restore`). A folder
+without a lock file belongs to somebody else, or is just being made, and is left alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _live: dict[Path, int] = {}  # the descriptor that holds each folder's lock
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A new private folder, removed with all it holds on leaving. Folders of killed processes go as it is made."""
+    """A new private folder, removed with its content on leaving. Making it also removes the folders of killed
+    processes.
+    """
     sweep_abandoned()
     folder = _new_folder()
     try:
@@ -43,7 +45,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def restore(folder: Path) -> None:
-    """Make a folder of this process again, with its lock, if a cleaner of the temporary folder has taken either."""
+    """Make a folder of this process again, with its lock, if a cleaner of the temporary folder has removed either."""
     held = _live.get(folder)
     if held is None or (_in_place(held) and folder.is_dir()):
         return
@@ -62,18 +64,18 @@ def private_file(path: Path) -> Path:
 
 
 def sweep() -> None:
-    """Remove every folder of this process still there: for a process about to end without unwinding."""
+    """Remove every remaining folder of this process: for a process that ends without unwinding."""
     for folder in list(_live):
         _drop(folder)
 
 
 def live_folders() -> tuple[Path, ...]:
-    """The folders of this process: what its workers remove should it die."""
+    """The folders of this process, which its workers remove if it dies."""
     return tuple(_live)
 
 
 def remove_folders(folders: Iterable[Path]) -> None:
-    """Remove folders of a process that is dead."""
+    """Remove folders of a dead process."""
     for folder in folders:
         _remove(folder)
 

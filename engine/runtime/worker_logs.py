@@ -1,4 +1,4 @@
-"""Logging from worker processes: what a worker logs comes out in the coordinator, through the coordinator's loggers.
+"""Logging from worker processes: a worker's records are emitted in the coordinator, through the coordinator's loggers.
 
     with worker_logging() as channel:
         ProcessPoolExecutor(2, context, initializer=connect_logging, initargs=(channel,))
@@ -55,7 +55,7 @@ _STANDARD = {*vars(logging.makeLogRecord({})), "worker", "partition"}
 
 @contextmanager
 def worker_logging(*, prefix: bool = True) -> Iterator[Channel]:
-    """Give out what workers log, until the block ends and all they have sent is out.
+    """Emit the workers' records until the block ends and all sent records are emitted.
 
     The channel goes to the workers' initializer, `connect_logging`. Workers log from the levels that the coordinator's
     loggers have now. The records carry `worker` (its process's number) and `partition` (a number or ``None``); unless
@@ -78,10 +78,10 @@ def worker_logging(*, prefix: bool = True) -> Iterator[Channel]:
 
 
 def connect_logging(channel: Channel) -> None:
-    """In a worker, as its pool's initializer: from now on all that is logged goes to the coordinator.
+    """Send all later records of this worker to the coordinator; the pool's initializer.
 
-    Handlers that are there already, because the worker imports the main module again, are taken off: the coordinator
-    has the same ones. In the coordinator's own process (an inline executor) nothing is changed.
+    Handlers that exist already, because the worker imports the main module again, are removed: the coordinator has the
+    same handlers. In the coordinator's own process (an inline executor) nothing is changed.
     """
     if os.getpid() == channel.owner:
         return
@@ -97,7 +97,7 @@ def connect_logging(channel: Channel) -> None:
 
 @contextmanager
 def working_on(partition: int | None) -> Iterator[None]:
-    """What this thread logs inside is about `partition`."""
+    """Mark this thread's records inside with `partition`."""
     token = _partition.set(partition)
     try:
         yield
@@ -107,7 +107,7 @@ def working_on(partition: int | None) -> Iterator[None]:
 
 @contextmanager
 def about(**facts: str) -> Iterator[None]:
-    """What this thread logs inside is about these, and about what it was already: `run`, `provider`, `chunk`."""
+    """Mark this thread's records inside with these facts, besides earlier ones: `run`, `provider`, `chunk`."""
     token = _about.set({**_about.get(), **facts})
     try:
         yield
@@ -116,7 +116,7 @@ def about(**facts: str) -> Iterator[None]:
 
 
 def about_now() -> Mapping[str, object]:
-    """What this thread's records are about: the facts, and the `partition` where there is one."""
+    """The marks of this thread's records: the facts, and the `partition` if there is one."""
     partition = _partition.get()
     return _about.get() if partition is None else {**_about.get(), "partition": partition}
 
@@ -141,7 +141,7 @@ class Channel:
 
 
 class WorkerFields(logging.Filter):
-    """Gives every record `worker` and `partition`, a ``-`` where there is none, for formatters that name them."""
+    """Gives every record `worker` and `partition`, or a ``-``, for formatters that name them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass."""

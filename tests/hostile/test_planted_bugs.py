@@ -123,8 +123,8 @@ BUGS = [
     Bug(
         "a receipt taken for another content's",
         "storage/sql/commit.py",
-        "        if receipt.digest != piece.digest:",
-        "        if receipt.digest == '':",
+        "    if receipt.digest != piece.digest:",
+        "    if receipt.digest == '':",
         "contract/test_transaction.py::test_a_receipt_of_another_content_is_refused",
         "sqlite",
     ),
