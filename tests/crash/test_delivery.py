@@ -223,7 +223,7 @@ def test_a_receiver_that_is_not_there_is_tried_again_and_its_secrets_stay_secret
     headrace = Headrace(sqlite_url, tmp_path)
     url = "http://me:hunter2@127.0.0.1:9/token-7?key=sesame"
     done = headrace.run("alerts", "deliver", "--webhook", url, "--unsigned", expect=1)
-    assert "0 delivered, 1 to be tried again" in done.stdout
+    assert "0 delivered, 1 to be sent again" in done.stdout
     told = (
         done.stdout
         + done.stderr

@@ -80,7 +80,7 @@ def test_a_signal_finishes_the_chunk_in_hand_and_can_be_resumed(
     process = start(headrace, events, *HELD)
     wait_for_receipts(headrace, 3)
     process.send_signal(number)
-    assert "stopping after the chunk in hand" in said(process)
+    assert "stopping after the current chunk" in said(process)
     assert process.poll() is None
     go.touch()
     stdout, stderr = process.communicate(timeout=120)

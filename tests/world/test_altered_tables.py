@@ -324,7 +324,7 @@ def test_sqlite_a_change_between_two_slices_is_told_in_words(
         load(sqlite_url, csv(tmp_path), altered(sqlite_url, *change.split("; ")))
     assert said in str(raised.value)
     assert raised.value.hint
-    assert "SQLite says" not in str(raised.value)
+    assert "SQLite reports" not in str(raised.value)
 
 
 def test_sqlite_a_warm_engine_meets_a_table_made_anew(sqlite_url: str) -> None:

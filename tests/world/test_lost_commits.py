@@ -73,7 +73,7 @@ def test_a_run_that_lost_a_commit_says_so_and_the_same_command_brings_it(
 
 
 def test_a_run_that_is_not_in_the_ledger_any_more_is_not_done(store_url: str, headrace: Headrace, events: Path) -> None:
-    with pytest.raises(LostCommitsError, match="not in the ledger any more"):
+    with pytest.raises(LostCommitsError, match="no longer in the ledger"):
         loaded(store_url, events, At(3, lambda: headrace.query("DELETE FROM headrace_runs")))
     assert loaded(store_url, events).duplicate_in_store == ROWS
 
