@@ -1,4 +1,4 @@
-"""The contract: what makes an event the same event, whoever loads it and whenever.
+"""The contract: what makes an event the same event, in every load.
 
     command line ──► Contract ──► to_json ──► stored with the table
                         ▲                          │

@@ -72,7 +72,7 @@ def encode(columns: Sequence[pa.Array], provider: str | None) -> pa.Array:
 
 
 def encode_named(columns: Sequence[tuple[str, pa.Array]]) -> pa.Array:
-    """What tells a row without identity from others: of each column that has a value its name, as a string, and the
+    """The encoding of a row without identity: of each column that has a value its name, as a string, and the
     value, in the order of the names' code points. A ``binary`` array as long as the columns, of which there is one.
 
     Columns without a value leave no trace, so that the rows of a table that gains columns stay what they are.
@@ -89,7 +89,7 @@ def blank(columns: Sequence[pa.Array]) -> NDArray[np.bool_] | None:
     """Which rows have no value in any of `columns`: all are null, or text of white space, or no bytes. Shape (rows,);
     ``None`` where no row is so.
 
-    The columns that are quickly asked come first: one of them mostly has a value everywhere.
+    The columns that are quick to check come first: mostly one of them has a value in every row.
     """
     rows: NDArray[np.bool_] | None = None
     for column in sorted(columns, key=lambda one: _is_text(one) + (one.null_count > 0)):

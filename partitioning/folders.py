@@ -1,4 +1,4 @@
-"""Folders in the temporary folder, which others clean up."""
+"""Folders in the temporary folder, which other programs clean up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ __all__ = ["private_folder"]
 
 
 def private_folder(path: Path) -> Path:
-    """`path`, made again (mode 0700, its parents too) if it is gone: cleaners remove what has lain there for days.
+    """`path`, created again (mode 0700, its parents too) if it was removed: cleaners remove files that are some days
+    old.
 
     Raises `HeadraceError` if somebody else has made a folder of that name meanwhile; `OSError`.
     """

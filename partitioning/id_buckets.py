@@ -1,4 +1,4 @@
-"""IDs with a number each, more than memory holds: kept in a file by hash, and given back a bucket at a time.
+"""IDs with a number each, more than memory holds: kept in a file by hash, and returned a bucket at a time.
 
     add(ids, tags) ──gathered──► sorted by bucket ──► one block of the file      block 0   ▁▁▂▂▂▃▃▄ …
                                                                                  block 1   ▁▂▂▃▃▃▃▄ …
@@ -75,7 +75,7 @@ class TaggedIds:
         return np.ascontiguousarray(records["id"]), np.ascontiguousarray(records["tag"])
 
     def records(self, number: int) -> NDArray[Any]:
-        """What was added to bucket 0 to 255, in that order, as records of ``id``, ``tag`` and ``more``, if any."""
+        """The additions to bucket 0 to 255, in that order, as records of ``id``, ``tag`` and ``more``, if any."""
         self._write()
         parts = [self._stretch(edges[number], edges[number + 1]) for edges in self._edges]
         return np.concatenate([np.empty(0, self._record), *parts])

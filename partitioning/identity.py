@@ -84,7 +84,7 @@ def _in_layout(contract: Contract, encoded: pa.Array, times: pa.Array | None, ke
 def whole_row_ids(
     contract: Contract, others: Sequence[tuple[str, pa.Array]], provider: str, key: bytes | None = None
 ) -> NDArray[np.uint8]:
-    """The ID of each row that has no identity, told by its `others`: names and columns in the contract's types.
+    """The ID of each row that has no identity, from its `others`: names and columns in the contract's types.
 
     The identity's fields are nulls, and at least one other field follows, so that no row with an identity has this ID.
     """
@@ -107,7 +107,7 @@ def times_us(times: pa.Array) -> NDArray[np.int64]:
 
 
 def unplaceable(times: pa.Array) -> NDArray[np.bool_]:
-    """Which times layout ``time`` has no room for and must be rejected: before the year 1 or after about 8920."""
+    """Which times do not fit layout ``time`` and must be rejected: before the year 1 or after about 8920."""
     since_epoch = _milliseconds(times)
     outside: NDArray[np.bool_] = since_epoch >> _TIME_BITS != 0  # the shift keeps the sign
     return outside

@@ -1,4 +1,4 @@
-"""Partitions: which owner an event has, decided by its ID alone.
+"""Partitions: the owner of an event, decided by its ID alone.
 
 The last four bytes of an ID are digest bits in either layout. Read as a big-endian number *h* they name partition
 ``(h * partitions) >> 32``: multiplication and shift instead of a remainder (Lemire 2016, arXiv:1805.10941), the same on

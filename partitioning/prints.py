@@ -3,9 +3,9 @@
     column ──► its bits, or XXH3 of its bytes ──► mixed with the column's name ──► a print for each value
     prints of several columns ──sum modulo 2⁶⁴──► a print for each row
 
-Equal values have equal prints, and others have the same by chance alone, one in 2⁶⁴. As in SQL, all NaN are equal, and
-so are 0.0 and -0.0. A null has a print of its own. Like digests of IDs they show what happened; against somebody who
-chooses values on purpose they prove nothing.
+Equal values have equal prints, and different values have equal prints only by chance, one in 2⁶⁴. As in SQL, all NaN
+are equal, and so are 0.0 and -0.0. A null has a print of its own. Like digests of IDs, prints show what happened;
+against an attacker who chooses values they prove nothing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How far in the future a time may lie that this database's clock, or a host's, has written.
+"""How far in the future a time may lie that the database's clock, or a host's, has written.
 
-A clock that was wrong for a moment leaves times behind that no right clock reaches for long: a lease, a back-off or a
-poll a year away. What lies further ahead than anything that is ever asked for is not believed, when it is read: the
-lease counts as lapsed, the alert and the provider as due. That costs a repetition, which the unique key and the alert's
-key are there for.
+A clock that was wrong for a moment leaves times that a right clock does not reach for long: a lease, a back-off or a
+poll a year away. A time further ahead than any that Headrace sets is ignored when it is read: the lease counts as
+lapsed, the alert and the provider as due. That costs a repetition, which the unique key and the alert's key make
+harmless.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ Digests of disjoint sets add up to the digest of their union, in any order and a
 add up to the digest of what was inserted, however many workers inserted it. The part of an ID is its partition of 16
 (`headrace.partitioning.partition`), whatever the load's own number of partitions was.
 
-They show a loss, a repetition or a swap that happened. Against somebody who chooses IDs so that they cancel out they
-prove nothing, as IDs do not either.
+They show a loss, a repetition or a swap that happened. Against an attacker who chooses IDs that cancel out they prove
+nothing, and neither do IDs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class DigestPart:
 
     @property
     def only_id(self) -> bytes | None:
-        """The one ID that this is the digest of; ``None`` if it cannot be that of a single one."""
+        """The only ID in this digest; ``None`` if it cannot be the digest of a single ID."""
         return self.xor.to_bytes(16, "big") if self.count == 1 and self.xor == self.sum else None
 
 
@@ -60,7 +60,7 @@ class Digest:
 
     @classmethod
     def of(cls, ids: NDArray[np.uint8]) -> Digest:
-        """The digest of `ids` (rows, 16), in any order. One that stands there twice counts twice."""
+        """The digest of `ids` (rows, 16), in any order. A repeated ID counts each time."""
         if len(ids) == 0:
             return NOTHING
         part = parts_of(ids)
@@ -90,7 +90,7 @@ class Digest:
         return sum(self.parts, _EMPTY)
 
     def differing(self, other: Digest) -> list[int]:
-        """The numbers of the parts that are not the same in both."""
+        """The numbers of the parts that differ."""
         return [at for at in range(PARTS) if self.parts[at] != other.parts[at]]
 
     def to_bytes(self) -> bytes:

@@ -31,9 +31,9 @@ class Events(Protocol):
         ...
 
     def held(self, table: str, ids: bytes) -> Iterator[bytes]:
-        """Those of the packed `ids` (each once) that `table` holds now, packed, in any order.
+        """The packed `ids` (without duplicates) that `table` holds now, packed, in any order.
 
-        One statement for each 10,000, through the key: asking costs the same whatever the size of the table.
+        One statement for each 10,000 IDs, through the key: the cost does not depend on the size of the table.
         """
         ...
 

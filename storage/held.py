@@ -1,11 +1,11 @@
-"""Rows as a table holds them, in whole columns: canonical values, and whatever else stands where one should.
+"""Rows as a table holds them, in whole columns: canonical values, and odd values in their places.
 
     PostgreSQL: integers and bytes of a binary COPY ─┐
                                                      ├─► HeldColumn: values of the canonical type, and the odd ones
     SQLite: whatever class each value was stored in ─┘
 
-Others write into the table too. An infinite time, a text in SQLite's column of integers or a number with more digits
-than its column's canonical type has is no canonical value; it is *odd*, and kept as text.
+Other programs write into the table too. An infinite time, a text in SQLite's column of integers or a number with more
+digits than its column's canonical type has is not a canonical value; it is *odd*, and kept as text.
 """
 
 from __future__ import annotations

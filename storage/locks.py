@@ -1,7 +1,8 @@
 r"""Lock keys that every loader of a table derives alike, and locks that live outside the database.
 
-A lock saves work, it guards nothing: loaders that exclude each other find no duplicates at the unique key. That key
-stays the fence for whoever takes no lock, and for whoever still writes when the lease of its lock has run out.
+A lock only saves work: loaders that exclude each other find no duplicates at the unique key. The key stays the
+safeguard against loaders that take no lock, and against loaders that still write when the lease of their lock has
+ended.
 
 **Keys.** Two loaders of one table may have different numbers of partitions, so locks are not on partitions but on
 `LOCK_PARTITIONS` fixed stripes of the hash space. With *h* the last four bytes of an ID (see
@@ -11,8 +12,8 @@ with ``(h * P) >> 32 == p``, locks every stripe that it touches. A stripe's key 
     blake2b("headrace lock v1\0" + table name in UTF-8 + stripe as one byte, digest size 8)
 
 so that tables share no keys (but by a chance of 2⁻⁶⁴ each; that, and a table of the same name in another schema, costs
-a needless wait and nothing else). Whoever takes several takes them ascending as integers: so nobody waits in a circle.
-Partition counts that divide 64 have no stripe in common between two partitions; others wait at the borders.
+a needless wait and nothing else). A loader takes several locks ascending as integers, so that no loaders wait in a
+circle. Partition counts that divide 64 have no stripe in common between two partitions; others wait at the borders.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def _key(table: str, stripe: int) -> int:
 
 
 def lock_timed_out(what: str, seconds: float, where: str | None) -> LockTimeoutError:
-    """The one wording for a lock that was not granted in time; `what` names the lock."""
+    """The error for a lock that was not granted in time; `what` names the lock."""
     return LockTimeoutError(
         f"{what} was not granted within {seconds:.1f} s: another loader holds it",
         where=where,
@@ -76,7 +77,7 @@ class Locks(Protocol):
     def hold(self, keys: Sequence[int], timeout: float, *, where: str | None = None) -> AbstractContextManager[float]:
         """Take the locks of all `keys`, ascending, and hold them until the context ends; yields the seconds waited.
 
-        Raises `LockTimeoutError` at `where` if they are not all granted within `timeout` seconds.
+        Raises `LockTimeoutError` at `where` if not all locks are granted within `timeout` seconds.
         """
         ...
 
@@ -88,9 +89,9 @@ class Locks(Protocol):
 class RedisLocks:
     """Locks on the Redis server at `url`, by redis-py's `Lock`: a random token, released only by who holds it.
 
-    A lock ends by itself `lease` seconds after it was taken, so that a dead loader blocks nobody for longer. A commit
-    that takes longer than that goes on without it, and is safe: the unique key refuses what another loader wrote
-    meanwhile. This is logged as a warning, because it means work done twice.
+    A lock ends by itself `lease` seconds after it was taken, so that a dead loader blocks other loaders no longer. A
+    commit that takes longer continues without the lock, and is safe: the unique key refuses events that another loader
+    wrote meanwhile. This is logged as a warning, because work is done twice.
     """
 
     def __init__(self, url: str, lease: float = 60.0) -> None:
@@ -122,7 +123,7 @@ class RedisLocks:
     def hold(self, keys: Sequence[int], timeout: float, *, where: str | None = None) -> Iterator[float]:
         """Take the locks of all `keys`, ascending, and hold them until the context ends; yields the seconds waited.
 
-        Raises `LockTimeoutError` at `where` if they are not all granted within `timeout` seconds.
+        Raises `LockTimeoutError` at `where` if not all locks are granted within `timeout` seconds.
         """
         place = self._shown if where is None else f"{self._shown}, {where}"
         waited = 0.0

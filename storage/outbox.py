@@ -1,4 +1,4 @@
-"""The outbox: alerts as they are raised, claimed, delivered and settled (`headrace.storage.sql.outbox`).
+"""The outbox: the states of alerts, from raised to settled (`headrace.storage.sql.outbox`).
 
     raised ──► pending ──claim──► leased ──send──► delivered
                   ▲                  │ refused for now, or the lease ended: pending again, later
@@ -8,8 +8,8 @@
 
 An alert is raised in the transaction of its event, and only if that event was really inserted or,
 under a rule that asks for revisions, has really taken the row of an older version. From then on it is delivered at
-least once: a dispatcher claims it for the time of a lease, sends it, and says what came of it. One that dies in between
-leaves the alert to the next, when the lease has ended; the key stays the same.
+least once: a dispatcher claims it for the time of a lease, sends it, and records the outcome. If the dispatcher dies in
+between, another one takes the alert when the lease has ended; the key stays the same.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class StoredAlert:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What came of sending one alert: `delivered`, `dead`, or `pending` again after `delay` seconds.
+    """The outcome of sending one alert: `delivered`, `dead`, or `pending` again after `delay` seconds.
 
-    `key` is the alert's, so that what is said late of an alert that is gone is not said of another with its number.
+    `key` is the alert's, so that a late outcome of a deleted alert is never recorded for another alert with its number.
     """
 
     alert_id: int

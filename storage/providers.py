@@ -1,11 +1,11 @@
-"""What is remembered of each provider between two polls, and how the database is asked for it.
+"""The state of each provider between two polls, and its queries.
 
     read all ──► which are due? ──► claim those ──► poll ──► save all, which ends the claims
     1 statement   (the engine's)    1 statement              1 statement, 1 more if anything was loaded
 
-A claim is a lease by the database server's clock: no second host polls a provider while it lasts, whoever holds it
-renews it, and that of a host that died lapses. It only keeps two hosts from doing the same work; what is a duplicate is
-decided by the unique key on ``event_id``, as ever.
+A claim is a lease by the database server's clock: no second host polls a provider while the lease lasts, its holder
+renews it, and the claim of a dead host lapses. A claim only prevents two hosts from doing the same work; the unique key
+on ``event_id`` decides what is a duplicate, as always.
 
 With its state a provider's last loads are kept, and a witness: IDs that its last load met, by which an unchanged
 delivery is believed in. A server that says "not modified", and a file that is the same, say nothing about the table: it
@@ -63,9 +63,10 @@ class PastLoad:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """What the load `run_id` of a provider met in `table`: how many distinct events, and the packed IDs of some.
+    """The witness of the load `run_id` of a provider: how many distinct events it met in `table`, and the packed IDs of
+    some.
 
-    `versions` is a digest of the versions that the table had of these, where rows take newer ones.
+    `versions` is a digest of the versions that the table had of these events, if newer versions replace rows.
     """
 
     provider: str

@@ -1,4 +1,4 @@
-"""Plain data that crosses the border of a store: what is committed, what the ledger says of it, what a table holds.
+"""Plain data at the interface of a store: slices and their commits, ledger entries, rows of a table.
 
     running ──► done
       │  ▲ └──► failed, interrupted ──► running: the same job again, which goes on from the receipts

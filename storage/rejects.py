@@ -1,4 +1,4 @@
-"""Rows that are kept aside, as they are read, kept and settled (`headrace.storage.sql.rejects`).
+"""Rejects: rows that could not be loaded, as they are kept and settled (`headrace.storage.sql.rejects`).
 
     kept ──► replayed (by the slice that loads its row, in its transaction) ──► perhaps a new reject, which replaces it
       └────► discarded
@@ -20,7 +20,7 @@ RejectStage = Literal["read", "prepare", "revision"]
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row kept aside. `row` and `line` are where it stands (row 0-based without the header, line 1-based physical).
+    """A rejected row. `row` and `line` are its address (row 0-based without the header, line 1-based physical).
 
     `raw` is the row's text as it stood in the input (or its JSON where the input was not text). `record` is a JSON
     object of column to text (or null) from which the row can be loaded again, `None` where the row could not be split

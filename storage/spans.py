@@ -1,10 +1,10 @@
-"""The stage clock: what each stage of a piece of work took, measured where it happens, carried home as plain data.
+"""The stage clock: the time of each stage of a piece of work, measured where it runs, and returned as plain data.
 
     with watch.stage("commit.copy", rows=10, size=640):
         …                                   a span: from when, how long, by whom, over which rows
 
-Two clocks are read when a stage begins and two when it ends, for a slice or a chunk at a time and never for a row: that
-is cheap enough to be always on. What is done with the spans is the engine's business (`headrace.observability.stages`).
+Two clocks are read when a stage begins and when it ends, for a slice or a chunk at a time and never for a row: that is
+cheap enough to be always on. `headrace.observability.stages` uses the spans.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Span:
 
 
 class Stage:
-    """A stage that is going on. `rows` and `size` may be set while it does."""
+    """A running stage. `rows` and `size` may be set while it runs."""
 
     __slots__ = ("_began", "_cpu", "_name", "_watch", "rows", "size")
 
@@ -81,7 +81,7 @@ class Stage:
 
 
 class Stopwatch:
-    """Measures the stages of one piece of work, each in one thread; a stage that fails took its time all the same.
+    """Measures the stages of one piece of work, each in one thread; a failed stage is measured too.
 
     `spans` are those that are over, unless `keep` takes them elsewhere. `epoch` makes of the clock that measures the
     one that everybody shares; it is read once, so that a part never seems to begin before its stage.

@@ -4,9 +4,9 @@
     store.tables      what tables are like; makes and widens them ┐
     store.ledger      contracts, runs, receipts                   │
     store.outbox      alerts                                      ├─ the same text on PostgreSQL and SQLite
-    store.rejects     rows that are kept aside                    │
-    store.providers   what is remembered between two polls        │
-    store.checks      what a check-up asks                        ┘
+    store.rejects     rows that could not be loaded               │
+    store.providers   the state of providers between two polls    │
+    store.checks      the queries of a check-up                   ┘
 
 Every method of a part raises `headrace.errors.StoreError` (final) or `RetryableStoreError`; `SchemaError` where noted.
 """
@@ -67,7 +67,7 @@ class Store:
         return self.database.is_in_place()
 
     def origin(self, table: str, event_id: bytes) -> Origin | None:
-        """The event's row and what brought it."""
+        """The event's row, and the receipt and run that brought it."""
         row = self.tables.row(table, event_id)
         if row is None:
             return None

@@ -1,4 +1,4 @@
-"""Values as they are told: as text that is the same on both databases, whatever a session's settings are.
+"""Values as text that is the same on both databases, whatever a session's settings are.
 
 A float is its shortest text that gives the same float again; a time is in UTC, however far away. Neither may go through
 Python's calendar, which ends with the year 9999, nor through a server's ``extra_float_digits``, which rounds.

@@ -1,11 +1,11 @@
-"""What a run took by chunk and stage, from its spans. Pure.
+"""The costs of a run by chunk and stage, from its spans. Pure.
 
     read, spool, prepare                     the chunk's own
     decide, gather, enrich, alerts, commit   its micro-batch's, told with the chunk that begins it; sequentially each
                                              chunk is a micro-batch
     agree, snapshot, wait.…                  no chunk's: the run's own
 
-However long the run, what is told is bounded: where there are more chunks than are wanted, neighbours are merged.
+The result is bounded, however long the run: if there are too many chunks, neighbours are merged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ DIGITS = 6  # of a second
 
 @dataclass(slots=True)
 class ChunkCosts:
-    """What a chunk (or `chunks` neighbours, from this one on) took, by stage. The parts of a stage stand beside it."""
+    """The costs of a chunk (or of `chunks` neighbours, from this one on), by stage. The parts of a stage stand
+    beside it.
+    """
 
     source: str
     first_row: int
@@ -45,17 +47,17 @@ class ChunkCosts:
 
     @property
     def seconds(self) -> float:
-        """Those of all stages."""
+        """The seconds of all stages."""
         return sum(one.seconds for name, one in self.stages.items() if "." not in name)
 
     @property
     def on_a_core(self) -> float:
-        """How many of the seconds were spent on one."""
+        """The seconds that were spent on a core."""
         return sum(_on_a_core(one) for name, one in self.stages.items() if "." not in name)
 
     @property
     def waiting(self) -> float:
-        """The others."""
+        """The other seconds."""
         return max(0.0, self.seconds - self.on_a_core)
 
     @property
@@ -96,7 +98,7 @@ class ChunkCosts:
 @dataclass(frozen=True, slots=True)
 class Chunkwise:
     """The costs of a run's `total` chunks in input order, up to `merged` of them in one (1: each has its own), and
-    `besides` them, by stage, what is no chunk's.
+    `besides` them, by stage, the costs of no chunk.
     """
 
     total: int
@@ -115,7 +117,9 @@ class Chunkwise:
 
 
 def chunkwise(spans: Iterable[Span], most: int = MOST_CHUNKS) -> Chunkwise:
-    """What each chunk took; more than `most` are merged with their neighbours, equally many in each but the last."""
+    """The costs of each chunk; more than `most` chunks are merged with their neighbours, equally many in each
+    entry but the last.
+    """
     found: dict[tuple[str, int], ChunkCosts] = {}
     besides: dict[str, StageTotal] = {}
     for span in spans:
@@ -132,7 +136,7 @@ def chunkwise(spans: Iterable[Span], most: int = MOST_CHUNKS) -> Chunkwise:
 
 
 def together(spans: Iterable[Span], most: int) -> Sequence[ChunkCosts]:
-    """What the chunks of each micro-batch took, merged, and at most `most` of those."""
+    """The merged costs of each micro-batch's chunks, in at most `most` entries."""
     batches: list[ChunkCosts] = []
     room = 0
     for one in chunkwise(spans, sys.maxsize).chunks:

@@ -1,4 +1,4 @@
-"""How a command is observed: metrics to be scraped, and thresholds from which on something is slow."""
+"""Observing a command: metrics for scraping, and thresholds for slow work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Watching", "watched"]
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """What the command line says about it. `metrics` is an address to serve at; the thresholds are spans like ``5s``
+    """The command line's options for it. `metrics` is an address to serve at; the thresholds are spans like ``5s``
     or seconds, ``None`` for never.
     """
 
@@ -31,11 +31,11 @@ class Watching:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Watching:
-        """What a command was told about it."""
+        """The options that a command was given."""
         return cls(**{field.name: told[field.name] for field in fields(cls) if field.name in told})
 
     def or_else(self, usual: Mapping[str, Any]) -> Watching:
-        """The same, with what stands in `usual` where nothing was said."""
+        """The same, with the values of `usual` for the options that were not given."""
         return replace(self, **{name: value for name, value in usual.items() if getattr(self, name) is None})
 
     @property
@@ -47,7 +47,7 @@ class Watching:
 
 @contextmanager
 def watched(how: Watching) -> Iterator[None]:
-    """Watch every run that begins while inside. Raises `ConfigurationError` for what cannot be done."""
+    """Observe every run that begins while inside. Raises `ConfigurationError` for an invalid option."""
     slow = how.thresholds
     with ExitStack() as opened:
         if how.log_format == "json" or how.log_level in {"debug", "info"} or slow != Thresholds():

@@ -1,10 +1,10 @@
-"""Logs of the command line: as text, or one JSON object a line; said about which run, provider, chunk and partition.
+"""Logs of the command line: as text, or one JSON object a line, with run, provider, chunk and partition.
 
     with logging_to(stream, "json", "info"):        handlers of the logger `headrace`, taken off at the end
         with about(run=…, provider=…):              every record logged inside carries it
 
-At high volume records below a warning are sampled: of each place in the code a few a second come out, and the next one
-says how many were left out (`left_out`). Warnings and errors always come out.
+At high volume records below a warning are sampled: each place in the code emits a few records a second, and the next
+record says how many were left out (`left_out`). Warnings and errors are always emitted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a record: time (UTC), level, logger, message, what it is about, `extra` fields, traceback."""
+    """One JSON object a record: time (UTC), level, logger, message, its marks, `extra` fields, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """`record` as one line."""
@@ -57,7 +57,7 @@ class PlainText(logging.Formatter):
 
 
 class RecordFilter(logging.Filter):
-    """Says what each record is about, and lets through `most` records a second of each place below a warning."""
+    """Adds the marks to each record, and passes at most `most` records a second of each place below a warning."""
 
     def __init__(self, most: int = MOST_A_SECOND) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class RecordFilter(logging.Filter):
         self._lock = Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether `record` comes out."""
+        """Whether `record` is emitted."""
         for name, value in about_now().items():
             if not hasattr(record, name):
                 setattr(record, name, value)
@@ -89,7 +89,7 @@ class _Place:
         self._left_out = 0
 
     def admit(self, now: float, most: int) -> int | None:
-        """``None`` to leave the record out, else how many were since the last one that came out."""
+        """``None`` to leave the record out, otherwise the number of records left out since the last emitted one."""
         if now - self._second >= 1.0:
             self._second, self._used = now, 0
         if self._used >= most:
@@ -102,9 +102,9 @@ class _Place:
 
 @contextmanager
 def logging_to(stream: TextIO, form: LogFormat, level: LogLevel, *, most: int = MOST_A_SECOND) -> Iterator[None]:
-    """What Headrace logs from `level` on goes to `stream` while inside, in this `form`.
+    """Write Headrace's logs from `level` on to `stream` while inside, in this `form`.
 
-    Raises `ConfigurationError` for a form or level that is none.
+    Raises `ConfigurationError` for an unknown form or level.
     """
     for given, known in ((form, get_args(LogFormat)), (level, get_args(LogLevel))):
         if given not in known:

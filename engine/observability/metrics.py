@@ -1,4 +1,4 @@
-"""The metrics of a run, whoever keeps them: the instruments, and the listener that moves them.
+"""The metrics of a run, for any metrics library: the instruments, and the listener that updates them.
 
 Names are OpenTelemetry's form; in Prometheus the dots are underscores, with the unit and ``_total`` behind
 (``headrace.rows`` is ``headrace_rows_total``). A counter moves when the commit it counts has returned, so that all
@@ -30,7 +30,7 @@ US = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """One metric. `unit` is ``s`` or ``""``; `labels` are the names of what it is split by."""
+    """One metric. `unit` is ``s`` or ``""``; `labels` are its label names."""
 
     name: str
     kind: Kind
@@ -80,7 +80,7 @@ _NOT_THE_DATABASE = {"commit.encode", "commit.pause"}
 
 
 class Meters(Protocol):
-    """Where metrics are kept. Safe to use from several threads."""
+    """A store of metrics. Safe to use from several threads."""
 
     def add(self, what: Instrument, amount: float, labels: Mapping[str, str]) -> None:
         """Move a counter up."""
@@ -96,7 +96,7 @@ class Meters(Protocol):
 
 
 def statement_of(stage: str) -> str | None:
-    """What a stage says to the database (``copy``, ``conflict``, ``snapshot``), ``None`` for one that says nothing."""
+    """The statement of a stage (``copy``, ``conflict``, ``snapshot``), ``None`` for a stage without statements."""
     if stage == "snapshot":
         return stage
     whole, dot, part = stage.partition(".")
@@ -104,7 +104,7 @@ def statement_of(stage: str) -> str | None:
 
 
 class Metrics:
-    """An observer (`headrace.observability.observers`) that moves `meters` with every run."""
+    """An observer (`headrace.observability.observers`) that updates `meters` with every run."""
 
     def __init__(self, meters: Meters) -> None:
         self._meters = meters
@@ -116,12 +116,12 @@ class Metrics:
         return _OneRun(self._meters, run, self._newest_us)
 
     def attempted(self, alert: StoredAlert, outcome: DeliveryOutcome) -> None:
-        """Count what came of sending an alert, once that is recorded."""
+        """Count the outcome of sending an alert, once it is recorded."""
         feed = {"provider": alert.provider, "table": alert.table}
         self._meters.add(ATTEMPTS, 1, {**feed, "outcome": outcome})
 
     def outbox(self, undelivered: Mapping[AlertState, int]) -> None:
-        """Say how many alerts wait, and how many are dead."""
+        """Set the numbers of pending and of dead alerts."""
         for state, number in undelivered.items():
             self._meters.set(WAITING, number, {"state": state})
 
@@ -137,7 +137,7 @@ class _OneRun(Silent):
         self._restarted = run.pool.restarted
 
     def began(self, run: RunFacts) -> None:
-        """Say how the run is done, and let its counters exist."""
+        """Set the run's mode, and create its counters."""
         shadow = run.decision.shadow
         now: State = "shadow" if shadow else run.decision.mode
         for state in get_args(State):
@@ -147,7 +147,7 @@ class _OneRun(Silent):
         self.pool(run.pool)
 
     def measured(self, spans: Sequence[Span]) -> None:
-        """Record each stage, and what of it was the database."""
+        """Record each stage, and the database's part of it."""
         for span in spans:
             self._meters.record(STAGE, span.seconds, {"stage": span.stage})
             self._meters.add(STAGE_CPU, span.cpu_seconds, {"stage": span.stage})
@@ -156,7 +156,7 @@ class _OneRun(Silent):
                 self._meters.record(DATABASE, span.seconds, {"statement": statement})
 
     def committed(self, piece: Slice, done: Committed) -> None:  # noqa: ARG002 - the listener's signature
-        """Count the rows of a slice that is in now, and was not before."""
+        """Count the rows of a slice that this process committed."""
         if done.already_done:
             return
         counts = done.counts
@@ -168,14 +168,14 @@ class _OneRun(Silent):
         self._meters.add(LOCK_WAIT, done.lock_seconds, self._feed)
 
     def reached(self, newest_us: int) -> None:
-        """Say how far behind event time the table is."""
+        """Set the table's lag behind event time."""
         newest = max(newest_us, self._newest_us.get(self._key, newest_us))
         self._newest_us[self._key] = newest
         self._meters.set(NEWEST, newest / US, self._feed)
         self._meters.set(LAG, time.time() - newest / US, self._feed)
 
     def pool(self, health: PoolHealth) -> None:
-        """Say how the workers are."""
+        """Set the health of the workers."""
         self._meters.set(WANTED, health.wanted, self._feed)
         self._meters.set(ALIVE, health.alive, self._feed)
         # a pool that an engine keeps has been through other runs, and may be a new one

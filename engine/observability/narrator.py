@@ -1,4 +1,4 @@
-"""Says what a run does, and what of it took too long: one record for each slice, a warning for each slow thing.
+"""Logging a run: one record for each slice, and a warning for each slow run, stage and statement.
 
 observing(Narrator(Thresholds(query=5.0)))
 """
@@ -23,8 +23,8 @@ log = logging.getLogger("headrace.run")
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Seconds from which on a thing is slow, ``None`` for never: the run of a provider, one stage of a chunk or slice
-    (waiting is none), one statement in the database.
+    """Seconds from which on work is slow, ``None`` for never: the run of a provider, one stage of a chunk or slice
+    (not waiting), one statement in the database.
     """
 
     provider: float | None = None

@@ -1,15 +1,16 @@
-"""Who watches the runs of this process: observers that the user turned on, told of every run from its beginning.
+"""Observers of this process's runs: the user turns them on, and each is called with every run from its beginning.
 
     with observing(headrace.observability.prometheus.observer(registry)):
         headrace.load(…)                each run: observer(facts) makes the listener that hears this run
 
-One that has `attempted` and `outbox` (`Onlooker`) also hears what becomes of alerts, and how many wait.
+An observer with `attempted` and `outbox` (`Onlooker`) is also called with the outcome of alerts, and with how many
+wait.
 
-An observer only looks on. One that fails is logged and left out for the rest of the run, which goes on; a listener
-that was handed to the run itself is part of it, and fails it.
+An observer cannot affect the run. If it fails, the failure is logged, and the observer is left out for the rest of the
+run, which continues. A listener that was passed to the run itself is part of the run, and its failure fails the run.
 
-OpenTelemetry needs no turning on: as soon as the process has imported its API, every run speaks to it. Without an SDK
-that is set up nothing comes of that, as the API has it.
+OpenTelemetry needs no turning on: if the process has imported its API, every run calls it. Without a configured SDK
+the API does nothing.
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ _observers: list[Observer] = []
 
 @runtime_checkable
 class Onlooker(Protocol):
-    """An observer that wants to hear of alerts too."""
+    """An observer that is also called with alerts."""
 
     def attempted(self, alert: StoredAlert, outcome: Literal["delivered", "later", "dead"]) -> None:
-        """An alert was sent, and what came of it is recorded."""
+        """Called when an alert was sent and its outcome is recorded."""
         ...
 
     def outbox(self, undelivered: Mapping[AlertState, int]) -> None:
-        """So many alerts are pending and dead at this moment."""
+        """Called with the numbers of pending and of dead alerts."""
         ...
 
 
 @contextmanager
 def observing(*observers: Observer) -> Iterator[None]:
-    """Every run that begins while inside, in any thread of this process, is heard by `observers`."""
+    """Call `observers` with every run that begins while inside, in any thread of this process."""
     _observers.extend(observers)
     try:
         yield
@@ -62,7 +63,9 @@ def observing(*observers: Observer) -> Iterator[None]:
 
 
 def audience(listener: Listener | None) -> Listener:
-    """Who hears a run: `listener`, whose failures are the run's, and the process's observers, whose are not."""
+    """The listeners of a run: `listener`, whose failures fail the run, and the process's observers, whose
+    failures do not.
+    """
     observers = _everybody()
     if not observers:
         return listener or Silent()
@@ -70,7 +73,7 @@ def audience(listener: Listener | None) -> Listener:
 
 
 def tell_of_attempts(attempts: Sequence[tuple[StoredAlert, Literal["delivered", "later", "dead"]]]) -> None:
-    """Tell the process's onlookers what came of sending alerts."""
+    """Call the process's onlookers with the outcome of sending alerts."""
     for onlooker in _onlookers():
         try:
             for alert, outcome in attempts:
@@ -80,7 +83,7 @@ def tell_of_attempts(attempts: Sequence[tuple[StoredAlert, Literal["delivered", 
 
 
 def tell_of_outbox(outbox: Outbox) -> None:
-    """Tell the process's onlookers, if there are any, how many alerts wait."""
+    """Call the process's onlookers, if there are any, with the number of waiting alerts."""
     if not (onlookers := _onlookers()):
         return
     try:

@@ -4,8 +4,8 @@ the user's.
     headrace.run ─┬─ read    prepare    decide    snapshot    gather    enrich        one for each chunk or slice
                   └─ commit ─┬─ commit.copy …                                         the database's part of it
 
-What workers measured has come home as plain data and is told here with the times it was measured at: no context needs
-to travel to them. A run's trace hangs below the span that is current where it was called, a web request's for example.
+The workers' measurements arrive as plain data and are exported here with their original times: no context needs to
+travel to the workers. The parent of a run's trace is the span that is current at the call, for example a web request's.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ SCOPE = "headrace"
 def observers(
     tracer_provider: trace.TracerProvider | None = None, meter_provider: metrics.MeterProvider | None = None
 ) -> tuple[Observer, ...]:
-    """The observers that speak to OpenTelemetry: to the providers given, by default the process's."""
+    """The observers that call OpenTelemetry: the given providers, by default the process's."""
     meter = metrics.get_meter(SCOPE, __version__, meter_provider)
     return Tracing(trace.get_tracer(SCOPE, __version__, tracer_provider)), Metrics(_Instruments(meter))
 
 
 @cache
 def usual() -> tuple[Observer, ...]:
-    """Those that speak to the process's own providers, whenever they are set up."""
+    """The observers for the process's own providers, whenever these are set up."""
     return observers()
 
 

@@ -1,4 +1,6 @@
-"""How far a run is: a protocol that `ingest` speaks, silent, plain, JSON and rich forms, all on stderr."""
+"""The progress of a run: the protocol that `ingest` calls, and its silent, plain, JSON and rich forms, all on
+stderr.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,14 @@ SECONDS_BETWEEN_LINES = 1.0
 
 
 class Progress(Protocol):
-    """What `headrace.loading.run` tells while it works."""
+    """The calls of `headrace.loading.run` during its work."""
 
     def over(self, inputs: Sequence[Input]) -> AbstractContextManager[None]:
         """Enter before the first chunk, leave after the last."""
         ...
 
     def advance(self, counts: Counts, chunks: int = 1) -> None:
-        """Chunks are in, with these counts."""
+        """Count committed chunks."""
         ...
 
 
@@ -68,7 +70,7 @@ class RunningTotals:
 
     @property
     def share(self) -> float | None:
-        """The share of the input that is done, 0 to 1, where every input knows how far it is."""
+        """The share of the input that is done, 0 to 1, if every input knows its progress."""
         sizes = [item.size for item in self._inputs]
         known = [size for size in sizes if size is not None]
         if not known or len(known) < len(sizes) or not sum(known):
@@ -77,7 +79,7 @@ class RunningTotals:
 
     @property
     def seconds_left(self) -> float | None:
-        """The time left at the pace so far."""
+        """The estimated remaining time."""
         share = self.share
         return None if not share else (time.monotonic() - self.began) * (1 - share) / share
 
@@ -93,7 +95,7 @@ class RunningTotals:
 
 
 class LineProgress:
-    """A line now and then: as text, or as one JSON object each."""
+    """Progress as lines: as text, or as one JSON object each."""
 
     def __init__(self, stream: TextIO, *, as_json: bool) -> None:
         self._stream = stream
@@ -164,7 +166,7 @@ class Bar:
 
 
 def progress_for(style: ProgressStyle, stream: TextIO | None = None) -> Progress:
-    """The form that `style` names; ``auto`` is a bar on a terminal, and nothing elsewhere."""
+    """The form named by `style`; ``auto`` is a bar on a terminal, and nothing elsewhere."""
     stream = stream or sys.stderr
     if style == "auto":
         return Bar() if stream.isatty() else Quiet()

@@ -36,7 +36,7 @@ def observer(registry: CollectorRegistry | None = None) -> Metrics:
 def serving(address: str) -> Iterator[Metrics]:
     """Serve the metrics at ``http://address/metrics`` while inside; gives the observer that keeps them.
 
-    Raises `ConfigurationError` for an address that cannot be served at.
+    Raises `ConfigurationError` for an address that cannot be used.
     """
     client = _client()
     host, port = address_of(address)

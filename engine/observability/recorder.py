@@ -1,4 +1,4 @@
-"""What a run leaves behind to be looked at: its spans, what each micro-batch came to, memory over time.
+"""The recording of a run: its spans, the books of each micro-batch, memory over time.
 
     ingest ──spans, slices, event times──► Recorder ──► page.py  one HTML page that works offline
     /proc, four times a second ──────────►          └─► trace.py a file for Perfetto
@@ -27,7 +27,7 @@ SECONDS_BETWEEN_SAMPLES = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A micro-batch that is in: where it begins, its books, and its newest event time in microseconds since 1970 UTC
+    """A committed micro-batch: its address, its books, and its newest event time in microseconds since 1970 UTC
     (``None`` without a time column).
     """
 
@@ -48,7 +48,7 @@ class Memory:
 
 @dataclass
 class Recorder(Silent):
-    """A listener that keeps what it hears. Enter it around the run: while inside, memory is sampled, where the system
+    """A listener that records a run. Enter it around the run: while inside, memory is sampled, if the system
     has ``/proc``.
     """
 
@@ -77,12 +77,12 @@ class Recorder(Silent):
         self._sampler.join()
 
     def began(self, run: RunFacts) -> None:
-        """Keep the run's facts; what an earlier run did that was given up for this one is not of interest any more."""
+        """Keep the run's facts; drop the records of a superseded run."""
         self.error, self.batches, self.partition_rows, self._landing = None, [], {}, []
         self.facts = run
 
     def measured(self, spans: Sequence[Span]) -> None:
-        """Keep the spans, and note who worked."""
+        """Keep the spans, and note their workers."""
         self.spans += spans
         self._processes |= {int(span.worker.partition("/")[0]) for span in spans}
 
@@ -94,7 +94,7 @@ class Recorder(Silent):
         self.partition_rows[piece.partition] = self.partition_rows.get(piece.partition, 0) + done.counts.read
 
     def reached(self, newest_us: int) -> None:
-        """The slices since the last call are a micro-batch up to this event time."""
+        """Close a micro-batch: the slices since the last call, up to this event time."""
         self._land(newest_us)
 
     def ended(self, report: Report) -> None:
@@ -103,7 +103,7 @@ class Recorder(Silent):
         self.report = report
 
     def failed(self, error: BaseException) -> None:
-        """Keep what went wrong."""
+        """Keep the failure."""
         self._land(None)
         self.error = f"{type(error).__name__}: {error}"
 

@@ -1,4 +1,4 @@
-"""``--report`` and ``--trace``: recording a run if somebody wants to look at it, and writing what was asked for."""
+"""``--report`` and ``--trace``: record a run if the user wants one of the files, and write them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["recording", "require_writable"]
 
 
 def require_writable(path: Path) -> None:
-    """Raise `ConfigurationError` where no file can be written: before the work, not after it."""
+    """Raise `ConfigurationError` if a file cannot be written: before the work, not after it."""
     try:
         path.open("a").close()
     except OSError as error:
@@ -24,8 +24,8 @@ def require_writable(path: Path) -> None:
 
 @contextmanager
 def recording(page: str | None, trace: str | None) -> Iterator[Recorder | None]:
-    """A recorder to listen to a run, ``None`` if neither file is wanted. They are written when the run ends, also when
-    it fails. Raises `ConfigurationError` before the run if one cannot be written.
+    """A recorder for a run, ``None`` if neither file is wanted. The files are written when the run ends, also when
+    it fails. Raises `ConfigurationError` before the run if a file cannot be written.
     """
     wanted: list[tuple[Path, Callable[[Path, Recorder], None]]] = []
     wanted += [(Path(page), write_page)] if page is not None else []

@@ -1,4 +1,4 @@
-"""Where a run's time went: the spans of all its stages, from every worker, summed and handed to who listens.
+"""The stages of a run: their spans, from every worker, summed and passed to the listener.
 
     agree ─► read ─► spool ─► prepare ─► decide ─► snapshot ─► gather ─► enrich ─► commit
                                                                                     ├ begin     SQLite: its file's lock
@@ -14,7 +14,7 @@
                                                                                     ├ alerts    into the outbox
                                                                                     ├ rejects
                                                                                     ├ commit    COMMIT
-    prove         the end: is all that was met there?                               └ pause     between two tries
+    prove         the end: look up all events                                       └ pause     between two attempts
 
 A stage's parts (``commit.copy``) are in the stage's own seconds already. Workers work at the same time, so that all
 stages together may take longer than the run.
@@ -40,8 +40,8 @@ __all__ = ["Listener", "PoolHealth", "RunFacts", "Silent", "StageTotal", "Stages
 
 @dataclass(frozen=True, slots=True)
 class PoolHealth:
-    """How the workers are: how many there should be and are, how often the pool was `restarted`, and why the rest is
-    done by this process (``None`` while all is well).
+    """The workers' health: how many there should be and are, how often the pool was `restarted`, and why this process
+    does the rest (``None`` while all is well).
     """
 
     wanted: int
@@ -52,7 +52,7 @@ class PoolHealth:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What a listener is told about a run when it begins. `database` is the URL without its password, `started` seconds
+    """The facts of a run at its beginning. `database` is the URL without its password, `started` seconds
     since 1970.
     """
 
@@ -67,68 +67,72 @@ class RunFacts:
 
 
 class Listener(Protocol):
-    """What a run tells while it goes on: `began` first, `ended` or `failed` last, each once.
+    """The calls of a run to its listener: `began` first, `ended` or `failed` last, each once.
 
-    All calls come from the thread that called `ingest`. What a listener raises fails the run.
+    All calls come from the thread that called `ingest`. An error in a listener fails the run.
     """
 
     def began(self, run: RunFacts) -> None:
-        """The run has its row in the ledger."""
+        """Called when the run has its row in the ledger."""
         ...
 
     def measured(self, spans: Sequence[Span]) -> None:
-        """These stages are over."""
+        """Called with finished stages."""
         ...
 
     def committed(self, piece: Slice, done: Committed) -> None:
-        """A slice is in (``done.already_done``: it was before). `piece` has its address, not its events."""
+        """Called when a slice is committed (``done.already_done``: it was before). `piece` has its address, not
+        its events.
+        """
         ...
 
     def reached(self, newest_us: int) -> None:
-        """All slices of a micro-batch are in; its newest event time, in microseconds since 1970 UTC."""
+        """Called when all slices of a micro-batch are committed; `newest_us` is its newest event time, in microseconds
+        since 1970 UTC.
+        """
         ...
 
     def pool(self, health: PoolHealth) -> None:
-        """How the workers are, after each micro-batch."""
+        """Called with the workers' health, after each micro-batch."""
         ...
 
     def ended(self, report: Report) -> None:
-        """The run is done, and its books balance."""
+        """Called when the run is done, and its books balance."""
         ...
 
     def failed(self, error: BaseException) -> None:
-        """The run failed or was interrupted."""
+        """Called when the run failed or was interrupted."""
         ...
 
 
 class Silent:
-    """Nobody listens; also the base of a listener that wants some calls only."""
+    """A listener that ignores all calls; also the base of a listener that needs only some calls."""
 
     def began(self, run: RunFacts) -> None:
-        """Nothing to tell."""
+        """Ignore the call."""
 
     def measured(self, spans: Sequence[Span]) -> None:
-        """Nothing to tell."""
+        """Ignore the call."""
 
     def committed(self, piece: Slice, done: Committed) -> None:
-        """Nothing to tell."""
+        """Ignore the call."""
 
     def reached(self, newest_us: int) -> None:
-        """Nothing to tell."""
+        """Ignore the call."""
 
     def pool(self, health: PoolHealth) -> None:
-        """Nothing to tell."""
+        """Ignore the call."""
 
     def ended(self, report: Report) -> None:
-        """Nothing to tell."""
+        """Ignore the call."""
 
     def failed(self, error: BaseException) -> None:
-        """Nothing to tell."""
+        """Ignore the call."""
 
 
 @dataclass(slots=True)
 class StageTotal:
-    """The sum of all spans of a stage: how many, their seconds, rows and bytes."""
+    """The sum of all spans of a stage: their number, seconds, rows and bytes."""
 
     spans: int = 0
     seconds: float = 0.0
@@ -146,7 +150,7 @@ class StageTotal:
 
 
 class Stages:
-    """The stage clock of one run. Any thread may measure; the listener is called by the one thread that calls `tell`.
+    """The stage clock of one run. Any thread may measure; only the thread that calls `tell` calls the listener.
 
     The spans themselves are not kept.
     """
@@ -158,12 +162,12 @@ class Stages:
         self._untold: deque[Span] = deque()
 
     def take(self, spans: Iterable[Span]) -> None:
-        """Spans have come home."""
+        """Add the spans that a worker returned."""
         self._untold.extend(spans)
 
     def stage(self, name: str, *, rows: int = 0, about: Address | None = None) -> Stage:
         """Measure a stage of the coordinator's own; `about` is the chunk, or the first one of the micro-batch, that it
-        works on, ``None`` where it concerns the run.
+        works on, ``None`` if it concerns the whole run.
         """
         source, first_row = ("", 0) if about is None else (about.source, about.first_row)
         return Stopwatch(source, first_row, keep=self._untold.append).stage(name, rows=rows)
@@ -181,7 +185,7 @@ class Stages:
             yield chunk
 
     def tell(self) -> None:
-        """Sum the spans that have come home, and tell the listener."""
+        """Sum the returned spans, and call the listener with them."""
         spans = [self._untold.popleft() for _ in range(len(self._untold))]
         for span in spans:
             self.totals.setdefault(span.stage, StageTotal()).add(span)
@@ -189,8 +193,8 @@ class Stages:
             self.listener.measured(spans)
 
     def land(self, newest_us: Callable[[], int | None], health: Callable[[], PoolHealth]) -> None:
-        """All slices of a micro-batch are in. Asks for its newest event time (microseconds since 1970 UTC) and for the
-        workers' health only where somebody listens.
+        """Note that all slices of a micro-batch are committed. Determines its newest event time (microseconds since
+        1970 UTC) and the workers' health only if there is a listener.
         """
         self.tell()
         if type(self.listener) is Silent:  # who does not listen need not pay for what is found out
@@ -202,7 +206,9 @@ class Stages:
 
     @contextmanager
     def telling_failure(self) -> Iterator[None]:
-        """A failure inside is told, after all that was measured; it matters more than one of a listener's own."""
+        """Call the listener with a failure inside, after all measurements; the failure matters more than the
+        listener's own.
+        """
         try:
             yield
         except BaseException as error:

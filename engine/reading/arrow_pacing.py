@@ -1,4 +1,4 @@
-"""A file that is read no further ahead than its consumer can use.
+"""Pacing: a file is read no further ahead than its consumer can use.
 
 Arrow's CSV reader reads 32 blocks ahead in a thread of its own, 128 MiB at 4 MiB each, whatever its options say.
 """
@@ -22,7 +22,7 @@ _PATIENCE = 2.0
 
 
 class ReadOnly:
-    """What Arrow asks of a file object in Python, but for `read`."""
+    """The methods that Arrow needs of a Python file object, except `read`."""
 
     closed = False
 
@@ -42,22 +42,22 @@ class ReadOnly:
         """Nothing to flush."""
 
     def close(self) -> None:
-        """Nothing to close: the stream underneath is its opener's."""
+        """Nothing to close: the stream below belongs to its opener."""
         self.closed = True
 
 
 class Readable(Protocol):
-    """Where the bytes come from."""
+    """A source of bytes."""
 
     def read(self, size: int) -> bytes: ...  # noqa: D102 - a file object's
 
 
 class Paced(ReadOnly):
-    """`stream` for a reader that runs in another thread: it has a few blocks at a time, and gets the next when it has
-    let go of one.
+    """`stream` for a reader that runs in another thread: the reader has a few blocks at a time, and gets the next when
+    it has released one.
 
-    Arrow takes a block without copying it. Whether a block has been used is told by its reference: that the reader has
-    made something of it tells less, since a block may yield nothing (all of its records are refused).
+    Arrow uses a block without copying it. A block has been used when it has no more references. The reader's results
+    tell less, because a block may give none (all of its records are refused).
 
     `share` is how much of the input the items made so far are, 0 to 1, where `share_read` says how much was read.
     """
@@ -74,7 +74,7 @@ class Paced(ReadOnly):
         self._changed = Condition()
 
     def read(self, size: int = -1) -> bytes | memoryview:
-        """The next block, once there is room for it; ``b""`` at the end, or when nobody wants more."""
+        """The next block, once there is room for it; ``b""`` at the end, or after `stop`."""
         with self._changed:
             while not self._over and len(self._lent) >= BLOCKS and not self._waits_too_long():
                 self._changed.wait(_PATIENCE)
@@ -99,7 +99,7 @@ class Paced(ReadOnly):
             yield item
 
     def stop(self) -> None:
-        """Nobody wants more: a reader that waits goes on, to the end that it is told."""
+        """Stop reading: a waiting reader continues, and gets the end."""
         with self._changed:
             self._over = True
             self._changed.notify_all()

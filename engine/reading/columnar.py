@@ -1,7 +1,7 @@
 """Inputs whose columns have types: Parquet files, Arrow streams (pandas and polars frames are such), dicts in Python.
 
-Parquet is read row group by row group and can be read again; a stream or a generator is consumed as it is read, so what
-inference looks at is kept and delivered once more, in front of the rest.
+Parquet is read row group by row group and can be read again. A stream or a generator is consumed as it is read, so the
+sample for inference is kept and delivered again, before the rest.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _TypedReader:
 
     @property
     def count(self) -> int | None:
-        """How many rows there are, where the file says so."""
+        """The number of rows, if the file records it."""
         return self._rows
 
     def _count(self, pieces: Iterator[Block]) -> Iterator[Block]:
@@ -58,7 +58,9 @@ class _TypedReader:
             yield piece
 
     def hints(self, sample: Sequence[Block]) -> dict[str, Hint]:
-        """Every column says itself what it is, but for text made of several. Dicts may bring columns as they come."""
+        """Every column has a type of its own, except text made of several types. Dicts may bring columns at any
+        time.
+        """
         fields: dict[str, list[pa.Field]] = {name: [] for name in self._schema.names}
         for piece in sample:
             for field in piece.table.schema:
@@ -74,7 +76,7 @@ class _TypedReader:
         late: bool = False,
         wanted: pa.Schema | None = None,  # noqa: ARG002 the protocol's signature
     ) -> Block:
-        """Only the columns asked for, and with `late` those that dicts bring behind the sample."""
+        """Only the requested columns, and with `late` the columns that dicts bring after the sample."""
         asked, left = set(names), self._sampled if late else set(piece.table.column_names)
         kept = [name for name in piece.table.column_names if name in asked or name not in left]
         return replace(piece, table=piece.table.select(kept))
@@ -126,7 +128,7 @@ class ArrowReader(_TypedReader):
 
     @classmethod
     def of(cls, source: object, name: str) -> ArrowReader:
-        """A reader of anything that speaks the Arrow stream interface, or of an iterable of dicts."""
+        """A reader of any object with the Arrow stream interface, or of an iterable of dicts."""
         if isinstance(source, pa.RecordBatch):
             source = pa.table(source)
         if hasattr(source, "__arrow_c_stream__"):

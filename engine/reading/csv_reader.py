@@ -1,4 +1,4 @@
-"""CSV and TSV: a dialect that is settled once, then every record exactly once, as text.
+"""CSV and TSV: the dialect is settled once, then every record is read exactly once, as text.
 
     file ──► sample ──► delimiter, header ──► Arrow's streaming CSV parser ──► columns of text
                                                     │
@@ -10,8 +10,8 @@ single column and another of ``, ; tab |`` gives more. The first record is the h
 number, a date or a time; columns are then called ``column0``, ``column1``, … as are those whose header is empty; a name
 that occurs twice gets ``_1``, ``_2``.
 
-Arrow reads here, rather than DuckDB, because it hands over a bad record at the moment it meets it, with its number. It
-takes no record longer than its block: where a file has one, the rest is read through `headrace.reading.csv_records`.
+Arrow reads here, not DuckDB, because it reports a bad record with its number as soon as it reads the record. It cannot
+read a record longer than its block: from such a record on, the file is read through `headrace.reading.csv_records`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _TYPES: Hint = ("bool", "integer", "float", "date", "timestamp", "string")
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one CSV file is written: its delimiter, its columns, and whether its first record names them."""
+    """The dialect of a CSV file: its delimiter, its columns, and whether its first record names them."""
 
     delimiter: str
     columns: tuple[str, ...]
@@ -96,7 +96,7 @@ class CsvReader:
     count: int | None = None  # only reading tells
 
     def pieces(self) -> Iterator[Block]:
-        """The records in order; those with a wrong number of fields, bytes that are no UTF-8, or more bytes than
+        """The records in order; records with a wrong number of fields, bytes that are not UTF-8, or more bytes than
         Arrow's parser takes at once are rejects.
         """
         records = _Records(self._name, self.dialect)
@@ -205,12 +205,12 @@ class CsvReader:
         late: bool = False,  # noqa: ARG002 the protocol's signature
         wanted: pa.Schema | None = None,  # noqa: ARG002 likewise
     ) -> Block:
-        """Only the columns asked for; a header leaves none for later."""
+        """Only the requested columns; the header has all columns."""
         kept = [name for name in piece.table.column_names if name in set(names)]
         return replace(piece, table=piece.table.select(kept))
 
     def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
-        """A second pass over the file, going on from the last one where rows ascend."""
+        """A second pass over the file, which continues from the last row while rows ascend."""
         return self._locator.locate(rows)
 
 

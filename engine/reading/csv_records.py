@@ -1,11 +1,12 @@
-"""Where CSV records end, for the rare file that holds one too long for Arrow's parser.
+"""The ends of CSV records, for the rare file that has a record too long for Arrow's parser.
 
     text ──► physical lines ──► records ──► those that Arrow has seen: skipped
                                        ├──► those that fit a block: on to Arrow
                                        └──► those that do not: kept aside as rejects
 
-Arrow parses a block at a time, and gives up where a record does not end within one. Only then is the text walked here,
-line by line; it costs about a microsecond a record. A quote counts as in Arrow's parser: at a field's beginning alone.
+Arrow parses a block at a time, and gives up if a record does not end within a block. Only then this module reads the
+text, line by line; it costs about a microsecond a record. A quote counts as in Arrow's parser: only at a field's
+beginning.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ _BLOCK = 1 << 20
 
 
 def text_lines(stream: Utf8, name: str = "") -> Iterator[bytes]:
-    """The stream's physical lines with their ends (LF, CRLF or CR), the last one perhaps without.
+    """The stream's physical lines with their ends (LF, CRLF or CR); the last line may have none.
 
-    Raises `InputError` for one longer than `LONGEST`: it must not fill the memory.
+    Raises `InputError` for a line longer than `LONGEST`, because it must not fill the memory.
     """
     rest = b""
     while block := stream.read(_BLOCK):
@@ -40,7 +41,7 @@ def text_lines(stream: Utf8, name: str = "") -> Iterator[bytes]:
 def records_of(stream: Utf8, delimiter: str, name: str) -> Iterator[tuple[int, bytes]]:
     """The line (1-based) where each record begins, and its text; empty lines left out.
 
-    Raises `InputError` for one longer than `LONGEST`.
+    Raises `InputError` for a record longer than `LONGEST`.
     """
     opening = delimiter.encode() + b'"'
     held = bytearray()  # a record of several lines: one buffer, not a list of what may be millions of lines
@@ -113,7 +114,7 @@ class Careful(ReadOnly):
         return self._first + fed + bisect_right(self._gaps, fed)
 
     def has_more(self) -> bool:
-        """Whether there is anything to read: Arrow takes no empty file."""
+        """Whether there is anything to read: Arrow accepts no empty file."""
         self._fill(1)
         return bool(self._ready)
 

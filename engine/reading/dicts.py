@@ -3,8 +3,8 @@
     rows ──► blocks ──► one list a column ──┬─► of one kind: Arrow's own type
                                             └─► of several, or more than Arrow would keep of them: text
 
-Arrow makes one type of kinds that are several, and loses something with some: a time of day beside a date, an offset
-beside none, nanoseconds, true beside 1.5. Such columns go through text, from which the cast layer reads them again.
+Arrow unifies values of several types, and loses information with some: a time of day beside a date, an offset beside
+none, nanoseconds, true beside 1.5. Such columns go through text, from which the cast layer reads them again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def batches_of_dicts(rows: Iterable[object], name: str) -> Iterator[pa.RecordBat
 
 
 def hint_of(fields: Iterable[pa.Field]) -> Hint:
-    """What a column may be inferred as: times of several kinds are text that may be times, others say themselves."""
+    """The types as which a column may be inferred: times of several types are text that may be times; other
+    columns have a type.
+    """
     return _TIMES if any(field.metadata == _HINTED for field in fields) else None
 
 

@@ -1,4 +1,4 @@
-"""From what the user names to files of a known format, in a fixed order.
+"""From the user's inputs to files of a known format, in a fixed order.
 
 path  glob  directory ──► sorted files
 -  http(s)://  s3://  ──► spooled to a private file, hashed while it is written     ──► Located: path, format, key
@@ -44,7 +44,7 @@ _GEOJSON = re.compile(rb'"features"\s*:\s*\[')
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """One file to read. `name` is what the user calls it, `fingerprint` tells its content from another's."""
+    """One file to read. `name` is the user's name for it, `fingerprint` distinguishes its content from another's."""
 
     name: str
     file: Steady
@@ -54,9 +54,10 @@ class Located:
 
 
 def locate_inputs(text: str, forced: str | None, spool: Path | None) -> list[Located]:
-    """The files that `text` stands for: itself, what a pattern matches, what a directory holds, or what was spooled.
+    """Locate the files of `text`: the file itself, the matches of a pattern, the content of a directory, or a spooled
+    file.
 
-    Raises `InputError` where there is nothing, `ConfigurationError` for a format that does not exist.
+    Raises `InputError` if there is no file, `ConfigurationError` for an unknown format.
     """
     if forced is not None and forced not in get_args(Format):
         raise ConfigurationError(f"there is no format {forced!r}", hint=f"one of {', '.join(get_args(Format))}")

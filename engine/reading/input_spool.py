@@ -1,7 +1,7 @@
 """Inputs that can be read only once, kept in a file: standard input, web addresses, objects in S3.
 
-A load reads its input more than once (a sample, the rows, the lines of rejects), and resumes by its content: so what
-streams in is written to a private file first, and hashed on the way.
+A load reads its input more than once (a sample, the rows, the lines of rejects), and resumes by its content: so a
+stream is first written to a private file, and hashed on the way.
 """
 
 from __future__ import annotations

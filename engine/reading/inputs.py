@@ -1,4 +1,4 @@
-"""The source: whatever the user names, as chunks of typed rows, and every row that cannot be typed as a reject.
+"""Inputs: everything that the user names, as chunks of typed rows, and every row that cannot be typed as a reject.
 
     paths, globs, directories, -, URLs ─► inputs.py ─► a file ─┐
     Arrow, data frames, dicts ─────────────────────────────────┤
@@ -6,8 +6,9 @@
     reader (csvtext, jsontext, typed) ─► pieces ─► cut ─► tabulate ─► cast ─► join ────────────────────────► Chunk
                                                                                └─► relation `source` ─► select ─► cast ┘
 
-This module is the table of contents; each station has its own. A chunk's borders depend on the input's content and the
-options alone, so that a resumed run finds the chunks it left. Memory holds a few chunks, whatever the input's size.
+This module is the table of contents; each step has its own module. A chunk's boundaries depend only on the input's
+content and the options, so that a resumed run finds its earlier chunks. Memory holds a few chunks, whatever the input's
+size.
 
 Columns are matched by name, exactly (upper and lower case differ). The ``select`` is applied chunk by chunk: it can
 choose, rename, compute and filter, and an aggregate or an ORDER BY sees one chunk only.
@@ -74,11 +75,11 @@ class ReadOptions:
 
 
 class Input(Protocol):
-    """One thing to read. Its `name` goes into receipts, `fingerprint` identifies the content, `size` is in bytes."""
+    """One input. Its `name` goes into receipts, `fingerprint` identifies the content, `size` is in bytes."""
 
     @property
     def name(self) -> str:
-        """As the user would recognise it, without credentials; unique among the inputs opened together."""
+        """The name that the user knows, without credentials; unique among the inputs opened together."""
         ...
 
     @property
@@ -88,7 +89,7 @@ class Input(Protocol):
 
     @property
     def size(self) -> int | None:
-        """Bytes, where they are known."""
+        """The size in bytes, if it is known."""
         ...
 
     @property
@@ -98,16 +99,16 @@ class Input(Protocol):
 
     @property
     def share_read(self) -> float:
-        """How much of the input was read so far, 0 to 1; 0 where that cannot be known."""
+        """The share of the input that was read so far, 0 to 1; 0 if it cannot be known."""
         ...
 
     @property
     def count(self) -> int | None:
-        """How many rows there are before ``select``, ``None`` where only reading tells."""
+        """The number of rows before ``select``, ``None`` if only reading tells."""
         ...
 
     def infer(self, options: ReadOptions) -> pa.Schema:
-        """The columns after ``select`` in canonical types, told from a sample."""
+        """The columns after ``select`` in canonical types, inferred from a sample."""
         ...
 
     def chunks(self, schema: pa.Schema, options: ReadOptions) -> Iterator[Chunk]:
@@ -115,7 +116,7 @@ class Input(Protocol):
         ...
 
     def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
-        """The line (1-based) and raw text of rows, where the format has lines."""
+        """The line (1-based) and raw text of rows, if the format has lines."""
         ...
 
     def columns(self) -> list[str]:
@@ -123,7 +124,7 @@ class Input(Protocol):
         ...
 
     def is_empty(self) -> bool:
-        """Whether there is no row to load, nor one to reject: told from the sample, so ``False`` when in doubt."""
+        """Whether there is no row to load and no row to reject: decided by the sample, so ``False`` when in doubt."""
         ...
 
 
@@ -131,7 +132,7 @@ def open_inputs(inputs: Sequence[object], options: ReadOptions, spool: Path | No
     """Open `inputs` in the order given: paths, globs, directories, ``-``, URLs; Arrow tables, batches and readers,
     pandas and polars frames, iterables of dicts. What can be read only once is copied to the folder `spool`.
 
-    Raises `InputError` or `ConfigurationError`, saying which input and what to do.
+    Raises `InputError` or `ConfigurationError`, which name the input and what to do.
     """
     if not inputs:
         raise ConfigurationError("there is no input", hint="name a file, a pattern, a directory, a URL, or - for stdin")

@@ -1,4 +1,4 @@
-"""Where a long JSON value ends, found by its brackets alone: nothing is built, however many parts the value has."""
+"""The end of a long JSON value, found by its brackets alone: nothing is built, however many parts the value has."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ _TOKEN = re.compile(r'"(?:[^"\\]++|\\.?)*+("?)|[\[\]{}]', re.DOTALL)
 
 
 class Brackets:
-    """The state of one search, which goes on where it stopped when more of the text is there."""
+    """The state of one search, which continues where it stopped when there is more text."""
 
     def __init__(self) -> None:
         self._depth = 0
         self._at = 0  # in characters from where the value begins
 
     def end(self, text: str, begin: int) -> int | None:
-        """Where the object, array or string that begins at `begin` ends in `text`; ``None`` if not in it.
+        """The end in `text` of the object, array or string that begins at `begin`; ``None`` if it does not end in
+        `text`.
 
-        Whether what lies between is JSON is not looked at.
+        The text between is not checked to be JSON.
         """
         for token in _TOKEN.finditer(text, begin + self._at):
             kind = text[token.start()]

@@ -1,12 +1,12 @@
-"""Plain JSON objects by Arrow's parser: where every value is of its column's kind, for half of what DuckDB takes.
+"""Plain JSON objects by Arrow's parser, in half of DuckDB's time: objects in which every value has its column's type.
 
     texts ──► one object each? ──► Arrow, strictly, into typed columns ──► as many rows as texts? ──► columns
                      └──────────────────────┴──────────────────────────────────────┴──► None: DuckDB looks at each value
 
 Whatever is not plain gives ``None`` for all the texts, and is read as it always was: a value of another kind (``1.0``
 among integers, a number in quotes), a member that nobody expects or that occurs twice, text that is no JSON object, a
-number of more than 15 digits among floats, which DuckDB's rules look at as text. So this decides nothing, it only
-saves.
+number of more than 15 digits among floats, which DuckDB's rules read as text. So this module decides nothing, it only
+saves time.
 
 Arrow takes several values in one text, and ends the process where the first is ``null``. Each text given to it begins
 with ``{`` and ends with ``}``; JSON has no ``}`` directly before a ``{`` but between two values, and no line's end

@@ -219,7 +219,7 @@ class JsonReader:
         return self._caster.evaluate([text], list(members.values()))
 
     def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
-        """A second pass over the file, going on from the last one where rows ascend."""
+        """A second pass over the file, which continues from the last row while rows ascend."""
         return self._locator.locate(rows)
 
     def _places(self, stream: Utf8) -> Iterator[RawLine]:

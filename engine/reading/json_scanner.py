@@ -1,4 +1,4 @@
-"""Cuts a long JSON document into its elements, one at a time, each with its line and its exact text.
+"""Cutting a long JSON document into its elements, one at a time, each with its line and its exact text.
 
 Python's own scanner finds where a value ends; the buffer holds little more than one value. The scanner builds what it
 reads, up to thirty times the text, so that long values are followed by their brackets instead.

@@ -1,7 +1,7 @@
-"""From a row's number to the line where it starts and its text: a second pass over the file, made only when asked.
+"""From a row's number to its line and its text: a second pass over the file, made only on request.
 
-Only rows that are refused are looked up, and they come in ascending order: a locator goes on where it stopped, and
-starts again only for a row that lies behind it.
+Only refused rows are looked up, and they come in ascending order: a locator continues where it stopped, and
+starts again only for an earlier row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ __all__ = ["Locator", "csv_places"]
 class Locator(threading.local):
     """Walks a file's rows with their places; `places` says how the format tells its rows apart.
 
-    Each thread walks on its own: one asks for rows as they are read, another for those that are refused later.
+    Each thread has a position of its own: one thread looks up rows as they are read, another rows that are refused
+    later.
     """
 
     def __init__(self, file: Steady, places: Callable[[Utf8], Iterator[RawLine]]) -> None:

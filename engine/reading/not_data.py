@@ -1,7 +1,7 @@
-"""What is no data, though it came in its place: pages of HTML, documents of XML, messages about an error.
+"""Answers that are not data: HTML pages, XML documents, error messages.
 
-A server that is down for maintenance, wants a login or is asked too often may answer 200 all the same. Its page has a
-first line, which would be a header, and no event: it looks like a feed that is quiet.
+A server that is down for maintenance, needs a login or gets too many requests may still answer 200. Its page has a
+first line, which would be a header, and no event: it looks like a quiet feed.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def require_no_markup(head: bytes, name: str) -> None:
 
 
 def require_data(head: bytes, name: str, media: str) -> None:
-    """Raise `InputError` for what a server sent as `media` if it begins as a page or a message does, not as data."""
+    """Raise `InputError` for an answer of type `media` that begins like a page or a message, not like data."""
     require_no_markup(head, name)
     text = head.strip()
     if media in _HTML and text and text[:1] not in {b"{", b"["} and not _DELIMITER.search(text.partition(b"\n")[0]):

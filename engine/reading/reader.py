@@ -1,9 +1,9 @@
-"""What every reader delivers, and how it becomes chunks of one size.
+"""Readers: the blocks that every reader delivers, and how they become chunks of one size.
 
     reader ──► pieces: columns as found, their row numbers, the rows the reader refused ──► cut ──► parts of chunks
 
-A piece is however much a reader has at once: a block of CSV, a batch of Parquet. Where pieces are cut depends on the
-input's content and on constants alone, never on timing: a resumed run must find the chunks it left.
+A piece is the unit of a reader: a block of CSV, a batch of Parquet. The boundaries of pieces depend only on the input's
+content and on constants, never on timing, because a resumed run must find its earlier chunks.
 """
 
 from __future__ import annotations
@@ -70,24 +70,24 @@ class Block:
 
 
 class Reader(Protocol):
-    """One input of one format. Reading it anew starts at its first row, unless it can be read only once.
+    """One input of one format. Reading it again starts at its first row, unless it can be read only once.
 
     `declared` says that the columns and their types are known without looking at rows.
     """
 
     @property
     def declared(self) -> bool:
-        """As above."""
+        """Whether the columns and their types are known without reading rows."""
         ...
 
     @property
     def share(self) -> float:
-        """How much of the input the pieces are that were given so far, 0 to 1; 0 where that cannot be known."""
+        """The share of the input in the pieces so far, 0 to 1; 0 if it cannot be known."""
         ...
 
     @property
     def count(self) -> int | None:
-        """How many rows there are, ``None`` where only reading tells."""
+        """The number of rows, ``None`` if only reading tells."""
         ...
 
     def hints(self, sample: Sequence[Block]) -> dict[str, Hint]:
@@ -95,7 +95,7 @@ class Reader(Protocol):
         ...
 
     def pieces(self) -> Iterator[Block]:
-        """The whole input. Raises `InputError` where it cannot be read on."""
+        """The whole input. Raises `InputError` where it cannot be read further."""
         ...
 
     def tabulate(
@@ -111,7 +111,7 @@ class Reader(Protocol):
         ...
 
     def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
-        """Where rows stand, as far as the format has lines."""
+        """The lines and texts of rows, if the format has lines."""
         ...
 
 
@@ -149,7 +149,7 @@ def _rows_within(piece: Block, size: int) -> int:
 
 
 def require_few(columns: int, name: str) -> None:
-    """Raise `InputError` for an input of more columns than any table has: each costs memory and an expression."""
+    """Raise `InputError` for an input of too many columns: each column costs memory and an expression."""
     if columns > MOST_COLUMNS:
         raise InputError(
             f"the input has {columns:,} columns; at most {MOST_COLUMNS:,} are allowed",

@@ -4,7 +4,7 @@
                 └─ fails on a value ──► halved until the rows are found that make it fail by themselves: rejects
                                         the others ──► select, once more and together
 
-A select that fails for another reason than a value, or on every row that is looked at, is wrong, and ends the load.
+A select that fails for another reason than a value, or on every examined row, is wrong, and ends the load.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Select:
             return self.over(table.slice(0, 0), select)[0].schema
 
     def leaves(self, table: pa.Table, select: str) -> bool:
-        """Whether anything is left of `table`, a row to load or one to reject."""
+        """Whether `select` leaves anything of `table`: a row to load or a row to reject."""
         import duckdb  # noqa: PLC0415 - as in `casting.connect`
 
         try:

@@ -1,13 +1,13 @@
-"""A local file, read as it was when this command first looked at it, or not at all.
+"""A local file, read as it was when this command first examined it, or not at all.
 
     looked at ─► opened ─► the same file? ─► bytes, as far as it went then ─► still the same? ─► the next piece goes on
     facts         one                          hashed on the way                └ no: is what was read
                   descriptor                                                          still what is there?
 
-The facts (inode, size, times) are compared before a piece of the file is handed on. A file whose facts differ is read
-again as far as it was read, and goes on where the content is the same: so it may be touched, renamed, removed or
-appended to meanwhile, and what is appended is left for the next command. Any other change ends the command, before the
-last piece is handed on.
+The facts (inode, size, times) are compared before a piece of the file is handed on. If the facts differ, the part that
+was read is read again, and reading continues if its content is the same. So the file may be touched, renamed, removed
+or appended to meanwhile; the next command reads the appended part. Any other change ends the command, before the last
+piece is handed on.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Steady:
 
     @property
     def size(self) -> int:
-        """How long it was when it was looked at; no more is read."""
+        """The size when the file was first examined; no more is read."""
         return self.facts.size
 
     @contextmanager
@@ -101,7 +101,7 @@ class Steady:
         return now.size >= self.size and self.edges(number) == self._edges
 
     def changed(self, what: str = "the file changed while it was read") -> InputChangedError:
-        """The error for it."""
+        """The error for a changed file."""
         return InputChangedError(what, where=self.name, hint=f"the rows read so far cannot be used: {_AGAIN}")
 
     def _pass(self, number: int) -> Pass:
@@ -132,11 +132,11 @@ class Pass(ReadOnly):
         return True
 
     def tell(self) -> int:
-        """Where it is."""
+        """The present position."""
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to another place."""
+        """Set the position."""
         self._at = offset + (0, self._at, self._file.size)[whence]
         return self._at
 
@@ -162,9 +162,9 @@ class Pass(ReadOnly):
             return block
 
     def check(self, *, last: bool = False) -> None:
-        """Before something of it is handed on, and the `last` time at its end.
+        """Check the file before a piece is handed on, and with `last` at its end.
 
-        Raises `InputChangedError` if what was read so far is not what is in the file.
+        Raises `InputChangedError` if the file no longer has the content that was read.
         """
         now = _Facts.of(os.fstat(self._number))
         # one that is appended to all the time is looked at again when twice as much was read

@@ -2,9 +2,9 @@
 
     file ──► gzip, zstd, zip undone ──► UTF-8, or each invalid byte escaped ──► the CSV and JSON readers
 
-An invalid byte must cost its row and not the load, but the readers underneath give up at the first one. So each is
-replaced by a character of a private-use plane, U+10FF00 plus the byte: the text stays valid, the row is found by that
-character, refused, and its bytes are told from it (`unescape`).
+An invalid byte must reject its row and not the load, but the readers below give up at the first invalid byte. So each
+is replaced by a character of a private-use plane, U+10FF00 plus the byte: the text stays valid, the row is found by
+that character and refused, and the character gives the byte back (`unescape`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def unescape(text: str) -> str:
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Turns what goes wrong while reading `name` into an `InputError` that says what to do."""
+    """Turn failures of reading `name` into an `InputError` that says what to do."""
     try:
         yield
     except FileNotFoundError:
@@ -71,7 +71,7 @@ def readable(name: str) -> Iterator[None]:
 
 
 class FileProgress:
-    """How far a file has been read: its compressed bytes, since the others are not known beforehand."""
+    """The progress in a file, by its compressed bytes, because the size of the others is unknown beforehand."""
 
     def __init__(self) -> None:
         self._file: Any = None
@@ -146,7 +146,7 @@ class Utf8(ReadOnly):
         return part
 
     def check(self) -> None:
-        """Before something of it is handed on. Raises `InputChangedError` if the file is not what was read."""
+        """Check the file before a piece is handed on. Raises `InputChangedError` if the file has changed."""
         if self._source is not None:
             self._source.check()
 

@@ -49,7 +49,8 @@ class TypedBlocks:
     def part(self, piece: Block, schema: pa.Schema, *, late: bool = False) -> TypedBlock:
         """The piece's good rows in `schema`, and all its rejects with their places, in row order.
 
-        With `late`, a row with a value in a column that came up behind the sample is a reject: it would lose the value.
+        With `late`, a row with a value in a column that appeared after the sample is a reject, because it would lose
+        the value.
         """
         piece, table, bad = self._cast(piece, schema, late=late, wanted=schema)
         if late:
@@ -106,7 +107,7 @@ class TypedBlocks:
 
 
 def joined(parts: Sequence[TypedBlock]) -> TypedBlock:
-    """Consecutive parts as one."""
+    """Consecutive parts joined into one."""
     if len(parts) == 1:
         return parts[0]
     return TypedBlock(

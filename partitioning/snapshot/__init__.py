@@ -197,7 +197,7 @@ class Snapshot:
     def extend(self, blocks: Iterator[bytes], covers: Segment | None) -> None:
         """Add the packed IDs of all events whose time lies in `covers`; others, and known ones, do no harm.
 
-        `None` claims nothing: the fetch was cut short by a limit.
+        `None` claims no times: a limit cut the fetch short.
 
         `blocks` is read to its end; if it fails, its error is passed on and nothing is claimed to be covered.
         """
@@ -247,7 +247,7 @@ def _joined(
 
 
 def gathered(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes in larger pieces: a sort costs less for each ID than many small ones and their merges."""
+    """The same bytes in larger pieces: one large sort costs less for each ID than many small sorts and their merges."""
     pieces: list[bytes] = []
     for block in blocks:
         pieces.append(block)

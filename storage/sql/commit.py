@@ -1,4 +1,4 @@
-"""The commit of a slice: what both databases do in the same order, each statement by a transaction of its own kind.
+"""The commit of a slice: both databases take the same steps in the same order, each with statements of its own.
 
     commit(slice) ─► claim the receipt ─► take its locks ─► write the events ─► compare the repeats, ─► keep the rejects
                          │ taken              │ not in time         │               raise the alerts        │
@@ -7,8 +7,8 @@
 
 **The transaction contract.** `commit` takes one `Slice` and makes it durable in exactly one transaction:
 
-0. Lock the table against changes of what it is (types, keys, triggers), and read what it is like now.
-1. Insert the receipt. Its key is (run, source, first row, partition). If it exists, the slice is already in:
+0. Lock the table against changes of its definition (types, keys, triggers), and read its present definition.
+1. Insert the receipt. Its key is (run, source, first row, partition). If it exists, the slice is already committed:
    change nothing, return the counts that receipt holds with ``already_done=True``. Idempotency needs no other
    machinery.
 2. Take the slice's locks (`Slice.locks`), ascending, before anything is read. They end with the transaction, so that
@@ -29,8 +29,8 @@
    (`headrace.storage.postgres.written_slice`).
 7. Complete the receipt with the counts, and commit.
 
-Rows, alerts, rejects and receipt are therefore visible together or not at all. A transaction that fails for a reason
-that passes (serialization failure, deadlock, a table's lock, a lost connection) is run again whole, with jitter and a
+Rows, alerts, rejects and receipt are therefore visible together or not at all. A transaction that fails for a temporary
+reason (serialization failure, deadlock, a table's lock, a lost connection) is run again as a whole, with jitter and a
 cap.
 A connection lost during COMMIT leaves the outcome unknown; running the slice again is safe because of step 1.
 

@@ -1,13 +1,15 @@
-"""One database: its engine, its transactions, and the hook that hears every statement. Each part of a store is over it.
+"""One database: its engine, its transactions, and the hook that is called with every statement. Each part of a store
+uses it.
 
     reading()   a transaction that only reads
     write()     a transaction that writes, and is run again whole while its failure may pass
 
-What passes (serialization failure, deadlock, a table's lock, a lost connection, a locked file) is told by the type that
-`headrace.storage.sql.failures` gives it. Each try is a new transaction, on a new connection where the old one is gone.
+Temporary failures (serialization failure, deadlock, a table's lock, a lost connection, a locked file) have a type that
+`headrace.storage.sql.failures` gives them. Each attempt is a new transaction, on a new connection if the old one is
+lost.
 
-A conflict is tried `TRIES` times. A server that is away is waited for `SERVER_AWAY` seconds, long enough for it to
-restart and recover: the rows of the slice are in hand, and giving up would cost reading them again.
+A conflict is tried `TRIES` times. Headrace waits `SERVER_AWAY` seconds for a server that is away, long enough for it to
+restart and recover: the rows of the slice are in memory, and giving up would cost reading them again.
 """
 
 from __future__ import annotations
@@ -150,12 +152,12 @@ class Database:
                 return value, patience.failures
 
     def lost_since(self) -> bool:
-        """Whether a connection was lost since this was last asked."""
+        """Whether a connection was lost since the last call."""
         lost, self._lost = self._lost, False
         return lost
 
     def say(self, statement: str) -> None:
-        """Tell the hook of a statement that goes past SQLAlchemy, just before it is sent."""
+        """Call the hook with a statement that does not go through SQLAlchemy, just before it is sent."""
         if self._on_statement is not None:
             self._on_statement(statement)
 

@@ -1,4 +1,4 @@
-"""What ``headrace doctor`` asks of a database: its clock, and what this user may not do."""
+"""The queries of ``headrace doctor``: the database's clock, and the privileges that this user lacks."""
 
 from __future__ import annotations
 

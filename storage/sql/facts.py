@@ -1,4 +1,4 @@
-"""What a table is like when events are written to it, as the database's catalogue has it, and what follows from that.
+"""The facts of a table when events are written to it, from the database's catalogue, and their consequences.
 
     catalogue, under the commit's lock ─► Facts ─┬─► may events go in at all?      require_fit
                                                  ├─► may these columns?            require_columns
@@ -48,8 +48,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """What may change, redirect or swallow rows on their way in: a `name` as the user knows it, and how it is taken
-    away. One that is `deferred` acts when the transaction ends.
+    """A trigger, rule or child table that may change, redirect or swallow inserted rows: its `name` as the user knows
+    it, and the statement that removes it. A `deferred` one acts when the transaction ends.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Watcher:
 
 
 class Keyless(NamedTuple):
-    """Why no unique key decides over duplicates, and the statement that makes one."""
+    """The reason why no unique key decides on duplicates, and the statement that creates one."""
 
     why: str
     cure: str

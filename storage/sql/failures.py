@@ -1,4 +1,4 @@
-"""Database errors in Headrace's words: final or retryable by type and SQLSTATE, never by the message's text."""
+"""Database errors as Headrace's errors: final or retryable by type and SQLSTATE, never by the message's text."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ _RESUME = "when it is reachable, run the same command again to resume"
 
 @contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Raise what the database raises inside as `StoreError` or `RetryableStoreError` at `where` (a URL or a table)."""
+    """Raise the database's errors inside as `StoreError` or `RetryableStoreError` at `where` (a URL or a table)."""
     try:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, sqlite3.Error) as error:

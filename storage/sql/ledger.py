@@ -30,7 +30,7 @@ class Ledger:
         self._is_there = False
 
     def exists(self) -> bool:
-        """Whether Headrace's own tables exist. Raises `SchemaError` where a newer release has been at work."""
+        """Whether Headrace's own tables exist. Raises `SchemaError` if a newer release has used the database."""
         if not self._is_there:
             with self._database.reading() as connection:
                 self._is_there = is_there(connection, self._database.url)
@@ -39,8 +39,8 @@ class Ledger:
     def prepare(self, *, create: bool = True) -> None:
         """Create Headrace's own tables where they are missing, and bring those of an older release up to date.
 
-        Where there are none, and `create` is false, none is made.
-        Safe when several processes do it at once. Raises `SchemaError` where a newer release has been at work.
+        If there are none, and `create` is false, none is created.
+        Safe when several processes do it at once. Raises `SchemaError` if a newer release has used the database.
         """
         self._is_there = False
         if not create and not self.exists():
@@ -83,7 +83,7 @@ class Ledger:
         return self._database.write(work, table)
 
     def extend_contract(self, table: str, stored: str, contract: str) -> str:
-        """Put `contract` in the place of `stored`, unless another is there by now; return the one that is there."""
+        """Replace `stored` by `contract`, unless another contract is stored by now; return the stored contract."""
         of_table = CONTRACTS.c.table_name == table
         extend = sa.update(CONTRACTS).where(of_table, CONTRACTS.c.contract == stored).values(contract=contract)
 
@@ -139,7 +139,7 @@ class Ledger:
         """Close the run, with its books summed from its receipts by the database; returns the row as stored.
 
         Where those books are not what was `counted`, the run stays as it is, and the row is returned with them. Raises
-        `LostCommitsError` if the run is not in the ledger any more.
+        `LostCommitsError` if the run is no longer in the ledger.
         """
 
         def work(connection: sa.Connection) -> RunRecord | None:
@@ -193,7 +193,7 @@ class Ledger:
         return ledger_rows.run_of(rows[0]) if unique else None
 
     def progress(self, run_ids: Sequence[str]) -> dict[str, RunProgress]:
-        """How far runs are by their receipts: of those that have any. One statement."""
+        """The progress of the runs that have receipts. One statement."""
         with self._database.reading() as connection:
             found = connection.execute(ledger_rows.progress_of(run_ids, self._dialect.now())).mappings().all()
         return {row["run_id"]: ledger_rows.progress_from(row) for row in found}
@@ -212,20 +212,20 @@ class Ledger:
         return None if row is None else ledger_rows.receipt_of(row)
 
     def receipts_numbered(self, receipt_ids: Sequence[int]) -> Iterator[Receipt]:
-        """Receipts by their IDs, those that there are."""
+        """The existing receipts among these IDs."""
         with self._database.reading() as connection:
             for block in in_blocks(receipt_ids):
                 found = connection.execute(sa.select(RECEIPTS).where(RECEIPTS.c.receipt_id.in_(block)))
                 yield from map(ledger_rows.receipt_of, found.mappings())
 
     def entries(self, table: str) -> Iterator[LedgerEntry]:
-        """What every receipt of `table` says it inserted, ordered by receipt ID."""
+        """The ledger entry of every receipt of `table`, ordered by receipt ID."""
         with self._database.reading() as connection:
             streaming = connection.execution_options(yield_per=LEDGER_ROWS)
             yield from map(ledger_rows.entry_of, streaming.execute(ledger_rows.entries_of(table)).mappings())
 
     def other_providers(self, table: str, provider: str) -> Mapping[str, int]:
-        """How many events of which other providers `table` holds, most first, if it holds none of `provider`.
+        """Count the events of other providers in `table`, most first, if it holds none of `provider`.
 
         Nothing where it holds one of `provider`, or none at all, or the ledger knows of no other provider.
         """

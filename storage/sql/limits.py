@@ -1,10 +1,10 @@
-"""What the columns of a table that somebody else made cannot hold, so that such values are found before COPY.
+"""The limits of columns in a user's own table, so that values that do not fit are found before COPY.
 
     numeric(12,3)   a number of more than nine digits before the point        smallint, integer   one out of its range
     varchar(5)      a text of more characters, blanks at its end left out     real                one beyond 3.4e38
     an enum         a text that is none of its labels
 
-Columns that Headrace made hold whatever their canonical type holds, and have no limit. A decimal of more digits behind
+Columns that Headrace made hold every value of their canonical type, and have no limit. A decimal of more digits behind
 the point than the column keeps is refused when it is cast, since its scale is the column's.
 """
 
@@ -43,7 +43,7 @@ class Limit:
 
     @property
     def reason(self) -> str:
-        """Why a row is kept aside."""
+        """The reason why a row is a reject."""
         return f"the value does not fit the table's column, which is {self.declared}"
 
     def exceeded(self, column: pa.Array) -> NDArray[np.bool_] | None:

@@ -1,4 +1,4 @@
-"""Headrace's own tables from release to release: an older database is brought up to date, a newer one is refused.
+"""Headrace's own tables from release to release: an older database is upgraded, a newer one is refused.
 
     headrace_schema   absent: no tables yet, or those of the first release   ─► create and add what is missing
                       version ≤ ours, other digest                           ─► the same
@@ -6,8 +6,8 @@
                       version > ours                                         ─► `SchemaError`: install the newer one
 
 Changes only ever add: tables, indexes, columns that are nullable or have a default, and SQLite's AUTOINCREMENT. So a
-loader of the older release that is at work while the newer one adds them goes on undisturbed: it names the columns that
-it writes. Whatever cannot be done so needs a higher `SCHEMA_VERSION` and a step of its own in `migrate`.
+loader of the older release that runs while the newer release adds them continues undisturbed, because it names the
+columns that it writes. Any other change needs a higher `SCHEMA_VERSION` and a step of its own in `migrate`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCHEMA_VERSION = 3
 
 
 def is_there(connection: sa.Connection, shown: str) -> bool:
-    """Whether there are tables of some release. Raises `SchemaError` where a newer one has been at work."""
+    """Whether there are tables of some release. Raises `SchemaError` if a newer release has used the database."""
     names = set(sa.inspect(connection).get_table_names())
     if SCHEMA.name in names:
         _refuse_newer(_recorded(connection), shown)
@@ -36,7 +36,7 @@ def is_there(connection: sa.Connection, shown: str) -> bool:
 
 
 def is_current(connection: sa.Connection, shown: str) -> bool:
-    """Whether the tables are those of this release. Raises `SchemaError` where a newer one has been at work."""
+    """Whether the tables are those of this release. Raises `SchemaError` if a newer release has used the database."""
     if not set(sa.inspect(connection).get_table_names()).issuperset(LEDGER.tables):
         if _has(connection, SCHEMA):
             _refuse_newer(_recorded(connection), shown)
@@ -47,7 +47,7 @@ def is_current(connection: sa.Connection, shown: str) -> bool:
 
 
 def migrate(connection: sa.Connection, shown: str, now: Any) -> None:
-    """Create what is missing and record the version. For who holds the lock on changes of tables."""
+    """Create missing tables and columns, and record the version. The caller holds the lock on changes of tables."""
     if _has(connection, SCHEMA):
         _refuse_newer(_recorded(connection), shown)
     counted = _has(connection, RECEIPTS)

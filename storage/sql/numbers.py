@@ -1,4 +1,4 @@
-"""Numbers of receipts, rejects and alerts: each is given once, whatever is deleted, restored or counted anew.
+"""Numbers of receipts, rejects and alerts: each number is used once, whatever is deleted, restored or counted anew.
 
 PostgreSQL counts in a sequence and SQLite, by AUTOINCREMENT, in ``sqlite_sequence``. Both can fall behind what is in
 use: the ledger was emptied, dropped or restored from an older copy, a sequence was set back. The unique key of the
@@ -23,14 +23,14 @@ _KEPT = "headrace_numbered"  # where a table's rows wait while it is made anew
 
 
 class NumberTakenError(StoreError):
-    """A number that was given now is in use already."""
+    """A number that was just assigned is already in use."""
 
 
 def give_each_once(connection: sa.Connection, table: sa.Table) -> None:
     """Make an SQLite `table` of an older release anew, one that counts by AUTOINCREMENT: without it the greatest number
     is given again once its row is gone.
 
-    Columns, indexes and triggers that are not ours stay. For who holds the lock on changes of tables.
+    Columns, indexes and triggers of others stay. The caller holds the lock on changes of tables.
     """
     if connection.dialect.name != "sqlite" or table not in NUMBERED:
         return

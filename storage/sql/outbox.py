@@ -69,7 +69,7 @@ class Outbox:
         return sorted(map(_alert_of, self._database.write(work)), key=lambda one: one.alert_id)
 
     def settle(self, lease: str, attempts: Sequence[Attempt]) -> None:
-        """Record what came of alerts claimed as `lease`.
+        """Record the outcomes of alerts claimed as `lease`.
 
         What was delivered is so even if the lease has ended and another has claimed the alert since; a failure counts
         only for who still holds it. An alert that was settled otherwise meanwhile is left alone, and so is one that
@@ -122,19 +122,19 @@ class Outbox:
         return found[:limit]
 
     def of_event(self, event_id: bytes) -> list[StoredAlert]:
-        """The alerts that an event (16 bytes) has raised, oldest first, whatever became of them."""
+        """The alerts that an event (16 bytes) has raised, oldest first, in any state."""
         raised = sa.select(ALERTS).where(A.event_id == self._dialect.event_id(event_id)).order_by(A.alert_id)
         with self._database.reading() as connection:
             return [_alert_of(row) for row in connection.execute(raised).mappings()]
 
     def count(self) -> dict[AlertState, int]:
-        """How many alerts there are in each state that any is in."""
+        """The number of alerts in each state that occurs."""
         counted = sa.select(A.state, sa.func.count()).group_by(A.state)
         with self._database.reading() as connection:
             return {state: number for state, number in connection.execute(counted)}  # noqa: C416 - rows are not pairs
 
     def undelivered(self) -> dict[AlertState, int]:
-        """How many alerts are pending, and how many dead: quick, whatever the number of those that were delivered."""
+        """The numbers of pending and of dead alerts: quick, whatever the number of delivered alerts."""
         states: tuple[AlertState, ...] = ("pending", "dead")
         counts = [_chosen(sa.select(sa.func.count()), (state,), None, ()).scalar_subquery() for state in states]
         with self._database.reading() as connection:
@@ -159,7 +159,7 @@ class Outbox:
         table: str | None = None,
         rules: Sequence[str] = (),
     ) -> int:
-        """Delete alerts that were settled so more than `seconds` ago; returns how many. What is pending or dead stays.
+        """Delete alerts that were settled more than `seconds` ago; return how many. Pending and dead alerts stay.
 
         Many transactions, each of bounded size.
         """

@@ -1,7 +1,7 @@
 """``headrace_providers``: the state of all providers, read, claimed and saved with one statement each.
 
-A claim and a save are upserts with a condition: the database decides in one step whether this holder may, so that two
-hosts which ask at the same moment cannot both be told yes.
+A claim and a save are upserts with a condition: the database decides in one step whether this holder may write, so that
+of two hosts that claim at the same moment only one succeeds.
 
 What a provider's last loads took is a ring of `KEPT` rows of ``headrace_past_loads``: the slot of a load is its number
 modulo KEPT. ``headrace_witnesses`` has a row for each provider.
@@ -129,7 +129,7 @@ class Providers:
             connection.execute(put.on_conflict_do_update(index_elements=keys, set_=others))
 
     def witnesses(self, providers: Collection[str]) -> dict[str, Witness]:
-        """What the last loads of `providers` met, by their names. One statement."""
+        """The witnesses of the last loads of `providers`, by their names. One statement."""
         found: dict[str, Witness] = {}
         with self._database.reading() as connection:
             for block in _blocks(sorted(providers)):
@@ -138,12 +138,14 @@ class Providers:
         return found
 
     def past_loads(self, providers: Collection[str] | None = None) -> list[PastLoad]:
-        """What the last loads of `providers` (``None``: of all) took, by provider, the oldest first. One statement."""
+        """The costs of the last loads of `providers` (``None``: of all), by provider, the oldest first. One
+        statement.
+        """
         with self._database.reading() as connection:
             return [_past_load_of(row) for row in connection.execute(_kept_loads(providers)).mappings()]
 
     def claimed(self) -> Mapping[str, str]:
-        """Who holds which provider at this moment. One statement."""
+        """The present holder of each claimed provider. One statement."""
         lasting = (_COLUMNS.held_until > self._dialect.now()) & (
             _COLUMNS.held_until <= self._dialect.later(furthest(0, LONGEST_WAIT))
         )

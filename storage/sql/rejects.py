@@ -72,7 +72,7 @@ class Rejects:
 
 
 def keep_rejects(transaction: SliceTransaction, differences: Sequence[DifferingRow], receipt_id: int, now: Any) -> None:
-    """Keep what the slice rejects, and its rows that were found different; settle the rejects that it replays.
+    """Keep the slice's rejects and differing rows; settle the rejects that it replays.
 
     Raises `SettledError` unless all of those were kept.
     """

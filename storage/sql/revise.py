@@ -1,4 +1,5 @@
-"""What becomes of rows whose ID was there before: set-wise, in the database, in the transaction of their slice.
+"""Repeated events: their rows are compared with the table's, set-wise, in the database, in the transaction of their
+slice.
 
     repeats, and events that     compared with the table's row:
     the unique key refused  ──►  no such row, or another event's ──► kept aside
@@ -8,8 +9,9 @@
                                                                    each may raise alerts
                                          the same version, another payload ──► kept aside
 
-Who is compared with whom does not depend on where chunks end: a row meets the one that the table would hold if the rows
-came one by one. The table's rows are locked in the order of their IDs, so that two loaders never wait in a circle.
+The comparison does not depend on the boundaries of chunks: a row is compared with the row that the table would hold if
+the rows came one by one. The table's rows are locked in the order of their IDs, so that two loaders never wait in a
+circle.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ COLLATIONS = {"postgresql": "C", "sqlite": "BINARY"}  # the order of a text's by
 
 
 class Revised(NamedTuple):
-    """How many rows came with another payload than the row that they met, and those of them that are kept aside.
+    """The number of rows with another payload than the table's row, and the rows that are kept as rejects.
 
     `newer` are the positions of those that have taken the table's row, one after the other, if anybody asks.
     """
@@ -128,7 +130,7 @@ class _Comparison:
         self._shown = [*self._compared, *(name for name in repeats.identity if name == PROVIDER)]
 
     def report(self) -> Revised:
-        """Keep aside every row that differs from the table's."""
+        """Keep every row that differs from the table's row."""
         kept = self._outsiders(self._differ(self._came, self._held, self._shown), "revision")
         return Revised(len(kept), kept)
 

@@ -302,7 +302,7 @@ _TYPES: dict[str, tuple[Callable[[pa.DataType], TypeEngine[Any]], TypeEngine[Any
 
 
 def kind(arrow: pa.DataType) -> str:
-    """The name that people see for a canonical Arrow type. Raises `SchemaError` for any other type."""
+    """The name that users see for a canonical Arrow type. Raises `SchemaError` for any other type."""
     for name, is_kind in _KINDS.items():
         if is_kind(arrow):
             return name

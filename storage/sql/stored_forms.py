@@ -1,4 +1,4 @@
-"""What a table's own types make of the canonical values that are written into it, as the database does it.
+"""The forms in which a table's own types store canonical values, as the database does it.
 
 type               what is stored
 real               the float, rounded to 24 bits

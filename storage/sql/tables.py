@@ -1,4 +1,4 @@
-"""What tables of events are like, as the database's catalogue has it; making and widening them; a row as it stands."""
+"""Event tables: their definition in the database's catalogue, creating and widening them, a single row."""
 
 from __future__ import annotations
 

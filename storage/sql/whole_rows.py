@@ -1,4 +1,4 @@
-"""A row of a table with all its columns, whatever their types, as it is told: times in UTC, floats unrounded.
+"""A row of a table with all its columns, whatever their types, as text: times in UTC, floats unrounded.
 
 declared type ─► how the column is fetched, and what is made of what comes
 """
@@ -28,7 +28,7 @@ class RowForm(NamedTuple):
     reads: Mapping[str, Read]
 
     def row(self, found: sa.RowMapping) -> dict[str, Any]:
-        """The row as it is told."""
+        """The row as text."""
         return {
             name: self.reads[name](value) if name in self.reads and value is not None else value
             for name, value in found.items()

@@ -1,7 +1,7 @@
-"""How an SQLite file is opened: one writer at a time, WAL so that readers never wait.
+"""Opening an SQLite file: one writer at a time, WAL so that readers never wait.
 
 Each commit is one ``BEGIN IMMEDIATE`` transaction: from its first statement on no other process can write.
-``synchronous=FULL``: a commit that has returned survives a power loss as far as the disk keeps its word.
+``synchronous=FULL``: a completed commit survives a power loss if the disk really stores what it confirms.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _OpenedFile:
         self._file = record.info[FILE] = None if self._path is None else PlacedFile.at(self._path)
 
     def is_in_place(self) -> bool:
-        """Whether it is still the one that lies there."""
+        """Whether the path still leads to the opened file."""
         return self._file is None or self._file.is_in_place()
 
 

@@ -1,5 +1,5 @@
-"""Where an SQLite database lies: told once, when its URL is taken in; and whether it is still the one that was
-opened.
+"""The place of an SQLite database, determined once from its URL; and whether the opened file is still in
+that place.
 
     sqlite:///x.db              a file, relative to the folder that the process is in *now*
     sqlite:///file:x.db?uri=true   the same, as SQLite's own URI
@@ -25,7 +25,7 @@ _MEMORY = ":memory:"
 
 @dataclass(frozen=True, slots=True)
 class PlacedFile:
-    """The file behind a connection: its path, and what tells it from another file under the same path."""
+    """The file of a connection: its path, and the facts that distinguish it from another file under the same path."""
 
     path: Path
     identity: tuple[int, int] | None

@@ -60,7 +60,7 @@ class SqliteTransaction:
         return Claimed(receipt_id, self._waited)
 
     def write_events(self, receipt_id: int) -> Written:
-        """By INSERTs that leave out what is there already."""
+        """By INSERTs that leave out existing rows."""
         piece, inserted = self.piece, 0
         for part in parted(piece.events, piece.lacking, self.facts.filled):
             inserted += self._insert_events(part, receipt_id)
@@ -105,7 +105,7 @@ class SqliteTransaction:
         return place
 
     def insert_alerts(self, alerts: pa.RecordBatch) -> int:
-        """By INSERTs that leave out what is there already."""
+        """By INSERTs that leave out existing rows."""
         times, now = ["created_at", "next_attempt_at"], self._dialect.now()
         columns = [*map(_stored, alerts.columns), *([now] * alerts.num_rows for _ in times)]
         insert = self._insert_sql(ALERTS.name, [*alerts.schema.names, *times], unique="alert_key")

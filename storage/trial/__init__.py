@@ -1,1 +1,1 @@
-"""Places beside the real tables in which a load is tried and measured."""
+"""Trials: places beside the real tables in which a load is tried and measured."""

@@ -1,4 +1,4 @@
-"""What a table shows when it is asked directly, beside the store's own ways: some rows as they are, and its key."""
+"""Evidence from a table, without the store's own methods: some rows, and whether its key works."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def some_rows(store: Store, table: str, limit: int) -> list[dict[str, object]]:
 def refuses_again(url: str, table: str) -> bool | None:
     """Whether `table` refuses a row that it holds when that is inserted once more; ``None`` if it holds none.
 
-    What is tried is rolled back.
+    The attempt is rolled back.
     """
     parsed = sa.make_url(url)
     driver = "sqlite+pysqlite" if parsed.get_backend_name() == "sqlite" else "postgresql+psycopg"

@@ -168,7 +168,7 @@ class Server:
         return None
 
     def look(self) -> None:
-        """Look once more: before the sessions of a load leave, and their seconds with them."""
+        """Sample once more, before the sessions of a load end and their seconds are lost."""
         if self._looker.ident is not None:
             self._look()
 

@@ -1,4 +1,4 @@
-"""A place beside the real tables where a load can be tried: a schema of its own, or an SQLite file.
+"""A trial's place beside the real tables: a schema of its own, or an SQLite file.
 
     postgresql   CREATE SCHEMA headrace_profile_…, which the trial's URL puts on the search path   ─► DROP … CASCADE
     sqlite       .headrace-profile-….db in the folder of the real file                             ─► removed
@@ -47,9 +47,9 @@ class Trial(ABC):
 
 @contextmanager
 def trial(url: str) -> Iterator[Trial]:
-    """A new empty place in the database at `url`, gone afterwards, also after a failure.
+    """A new empty place in the database at `url`, removed afterwards, also after a failure.
 
-    Raises `ConfigurationError` where none may be made, `StoreError` if the database cannot be reached.
+    Raises `ConfigurationError` if none may be created, `StoreError` if the database cannot be reached.
     """
     parsed = sa.make_url(url)
     name = f"{_SCHEMA}{uuid.uuid4().hex[:12]}"

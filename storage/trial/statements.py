@@ -1,4 +1,4 @@
-"""What a PostgreSQL server spent on statements while something ran, by its extension ``pg_stat_statements``.
+"""The time that a PostgreSQL server spent on statements during a run, by its extension ``pg_stat_statements``.
 
 before ─► {statement: calls, seconds, rows} ─┐
 after  ─► {statement: calls, seconds, rows} ─┴─► what was added, the longest first
@@ -46,7 +46,7 @@ class StatementTime:
 
 
 def statements_so_far(connection: Connection) -> dict[int, StatementTime] | None:
-    """All statements up to now by their number, ``None`` where the extension is not there or may not be read."""
+    """All statements up to now by their number, ``None`` if the extension is missing or may not be read."""
     with suppress(psycopg.Error):  # the server did not load its library, an old release's columns, no privilege
         place = connection.execute(WHERE_IT_IS, ["pg_stat_statements"]).fetchone()
         if place is None:

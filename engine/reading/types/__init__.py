@@ -1,1 +1,1 @@
-"""The types of columns: told from a sample, cast strictly, refused in words."""
+"""The types of columns: inferred from a sample, cast strictly, with a reason for each refused value."""

@@ -1,4 +1,4 @@
-"""The one cast layer: whatever an input delivers, columns in canonical types come out, value by value and strictly.
+"""The one cast layer: the columns of any input become columns in canonical types, value by value and strictly.
 
     table of text or typed columns ──► one SELECT of DuckDB expressions ──► canonical columns + the bad values
 
@@ -83,7 +83,7 @@ def canonical_type(name: LogicalType, scale: int = 9) -> pa.DataType:
 class Caster:
     """Casts tables to canonical schemas on one DuckDB connection; `timezone` is the zone of times without one.
 
-    `connection` may also be what gives it when it is first needed: plain columns are cast without.
+    `connection` may also be a function that opens it at first use: plain columns are cast without it.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Casts by Arrow alone: of text whose every value is written plainly, of numbers and times into wider types.
 
-The cast layer (`headrace.reading.types.cast`) accepts many ways of writing and costs accordingly. Most columns hold
-one: then one core of Arrow's is faster than two of DuckDB's, and there is no query to plan (29 against 36 ms for
+The cast layer (`headrace.reading.types.cast`) accepts many forms of a value and costs accordingly. Most columns hold
+one form: then one core of Arrow's is faster than two of DuckDB's, and there is no query to plan (29 against 36 ms for
 131,072 rows of 13 columns, 1 against 7 for 2,000); and a load that needs DuckDB for nothing does not import it. An
 answer is certain to be what the cast layer would give; ``None`` says that a value needs a closer look. A property test
 holds the two together.

@@ -1,4 +1,4 @@
-"""The SQL that casts one column: from what an input has to what the schema wants, strictly.
+"""The SQL that casts one column strictly, from the input's type to the schema's type.
 
 Each function here gives a DuckDB expression whose value is exact or null, never rounded, truncated or guessed; or
 ``None`` where the two types have no sensible cast at all. DuckDB's own casts are lax (``'305.41'::BIGINT`` is 305,

@@ -1,4 +1,4 @@
-"""Which type a column of text is, told from a sample: the first candidate that every value of it satisfies.
+"""Inferring the type of a text column from a sample: the first candidate that every value satisfies.
 
 Inference is narrower than the casts, which know what the column is meant to be: here ``1`` and ``t`` are no
 booleans (only ``true`` and ``false`` are), and text that would not survive (``0056``, a 20-digit number, a telephone

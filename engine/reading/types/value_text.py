@@ -1,4 +1,4 @@
-"""Why a value was refused, in words for the one who has to mend it; and the value itself, as text."""
+"""The reason why a value was refused, for the user who has to correct it; and the value itself, as text."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def kept(value: pa.Scalar) -> str | dict[str, str] | None:
 
 
 def restored(value: object) -> object:
-    """What `kept` made of bytes as bytes again; anything else as it is."""
+    """The bytes that `kept` encoded; any other value as it is."""
     return b64decode(value[_BASE64]) if isinstance(value, dict) and value.keys() == {_BASE64} else value
 
 
