@@ -1,7 +1,7 @@
-"""A production day of 24 hours, simulated: 40 providers of all tempers, against an oracle in plain Python.
+"""A production day of 24 hours, simulated: 40 providers of eight behaviours, against an oracle in plain Python.
 
-The web server is real, the database is real, the clock is not. Each provider has a temper (busy, bursty, quiet, late,
-flapping, failing, static, silent) that says what its feed offers at each moment. The oracle knows three things by
+The web server is real, the database is real, the clock is not. Each provider has one of eight behaviours (busy, bursty,
+quiet, late, flapping, failing, static, silent) that says what its feed offers at each moment. The oracle knows three things by
 itself: which events were offered in an answer (so they must be in the table, each once, and every seventh must have
 been told of, once), how many polls of which kind there were, and when each provider may be polled again, by rules
 written down a second time here. Alerts are delivered as the day goes by.
@@ -32,7 +32,7 @@ from headrace.options.flag import FLAG
 from headrace.polling.poll import Poll
 from headrace.storage import open_store
 
-TEMPERS = ("busy", "bursty", "quiet", "late", "flapping", "failing", "static", "silent")
+BEHAVIOURS = ("busy", "bursty", "quiet", "late", "flapping", "failing", "static", "silent")
 PROVIDERS = 40
 ROUND = timedelta(minutes=15)
 INTERVAL, SLOWEST = 15 * 60.0, 4 * 3600.0
@@ -40,10 +40,10 @@ INTERVAL, SLOWEST = 15 * 60.0, 4 * 3600.0
 
 @dataclass
 class Feed:
-    """What one provider offers: rows (key, minute of the day) of its last two hours, as its temper has it."""
+    """What one provider offers: rows (key, minute of the day) of its last two hours, by its behaviour."""
 
     name: str
-    temper: str
+    behaviour: str
     random: random.Random
     made: list[tuple[int, int]] = field(default_factory=list)
     offered: set[tuple[int, int]] = field(default_factory=set)
@@ -54,12 +54,12 @@ class Feed:
         for moment in range(self.minute, minute):
             for _ in range(self._events(moment)):
                 # a late feed brings in events that happened hours ago
-                happened = moment - (self.random.randrange(60, 600) if self.temper == "late" else 0)
+                happened = moment - (self.random.randrange(60, 600) if self.behaviour == "late" else 0)
                 self.made.append((len(self.made), happened))
         self.minute = minute
 
     def _events(self, minute: int) -> int:
-        match self.temper:
+        match self.behaviour:
             case "busy":
                 return self.random.randrange(3)
             case "bursty":
@@ -74,16 +74,16 @@ class Feed:
 
     def answer(self) -> Answer:
         """What the server says now."""
-        if self.temper == "failing" or (self.temper == "flapping" and self.random.random() < 0.4):
+        if self.behaviour == "failing" or (self.behaviour == "flapping" and self.random.random() < 0.4):
             return Answer(status=503)
-        window = self.made if self.temper == "static" else self.made[-60:] if self._fresh() else []
+        window = self.made if self.behaviour == "static" else self.made[-60:] if self._fresh() else []
         self.offered |= set(window)
         lines = "".join(f"{key},{(START + timedelta(minutes=at)).isoformat()}\n" for key, at in window)
-        return Answer(f"key,at\n{lines}".encode(), conditional=self.temper in ("static", "quiet"))
+        return Answer(f"key,at\n{lines}".encode(), conditional=self.behaviour in ("static", "quiet"))
 
     def _fresh(self) -> bool:
         """Whether anything happened in the last two hours; an old feed shows nothing."""
-        return bool(self.made) and (self.made[-1][1] > self.minute - 120 or self.temper == "late")
+        return bool(self.made) and (self.made[-1][1] > self.minute - 120 or self.behaviour == "late")
 
 
 @dataclass
@@ -153,7 +153,7 @@ def live_a_day(database: str, folder: Path, seed: int, hours: int, at_hour: Call
     """The day; checks the schedule at each round."""
     began = time.monotonic()
     feeds = [
-        Feed(f"p{number:02}", TEMPERS[number % len(TEMPERS)], random.Random(f"{seed}-{number}"))
+        Feed(f"p{number:02}", BEHAVIOURS[number % len(BEHAVIOURS)], random.Random(f"{seed}-{number}"))
         for number in range(PROVIDERS)
     ]
     expected: defaultdict[str, Expected] = defaultdict(Expected)
