@@ -1,10 +1,10 @@
 """A production day of 24 hours, simulated: 40 providers of eight behaviours, against an oracle in plain Python.
 
 The web server is real, the database is real, the clock is not. Each provider has one of eight behaviours (busy, bursty,
-quiet, late, flapping, failing, static, silent) that says what its feed offers at each moment. The oracle knows three things by
-itself: which events were offered in an answer (so they must be in the table, each once, and every seventh must have
-been told of, once), how many polls of which kind there were, and when each provider may be polled again, by rules
-written down a second time here. Alerts are delivered as the day goes by.
+quiet, late, flapping, failing, static, silent) that says what its feed offers at each moment. The oracle knows three
+things by itself: which events were offered in an answer (so they must be in the table, each once, and every seventh
+must have raised one alert), how many polls of which kind there were, and when each provider may be polled again, by
+rules written down a second time here. Alerts are delivered as the day goes by.
 
 Each day prints what was simulated, and how long it took: `pytest -s`.
 """
