@@ -5,7 +5,7 @@
     webhook-timestamp: <seconds since 1970>        of this attempt
     webhook-signature: v1,<base64 of the HMAC-SHA256 of "<id>.<timestamp>.<body>" under HEADRACE_WEBHOOK_KEY>
 
-    2xx           taken                            3xx, 408, 429, 5xx,    refused for now; ``Retry-After`` in seconds
+    2xx           taken                            3xx, 408, 429, 5xx,    refused for now; ``Retry-After``
     other 4xx     refused for good                 no answer in time      is heeded, an hour at most
 
 The headers are those of Standard Webhooks (https://www.standardwebhooks.com): most languages have a library that checks
@@ -31,6 +31,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from headrace.delivery.dispatcher import LONGEST_PAUSE, Sent, message
 from headrace.errors import ConfigurationError
+from headrace.reading.fetch.retry_after import retry_after
 from headrace.storage.outbox import StoredAlert
 from headrace.version import __version__
 
@@ -132,7 +133,7 @@ class Webhook:
                 target = (self._url.path or "/") + (f"?{self._url.query}" if self._url.query else "")
                 connection.request("POST", target, body, headers)
                 response = connection.getresponse()
-                return response.status, response.reason, _seconds(response.headers.get("Retry-After"))
+                return response.status, response.reason, retry_after(response.headers.get("Retry-After"), LONGEST_PAUSE)
             finally:
                 alarm.cancel()
         finally:
@@ -168,8 +169,3 @@ def _hang_up(sock: socket.socket) -> None:
     with suppress(OSError):
         # past the TLS layer, which is in the other thread's hands
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-def _seconds(text: str | None) -> float:
-    """``Retry-After`` in seconds; a date, which few send, is left to the back-off."""
-    return min(LONGEST_PAUSE, float(text)) if text is not None and text.isascii() and text.isdigit() else 0.0

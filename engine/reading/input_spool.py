@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from headrace.errors import ConfigurationError, InputError
-from headrace.reading.fetch.http import fetch
 from headrace.reading.fetch.spool import Spooled, spool
 
 __all__ = ["is_remote", "spool_file", "spool_stdin", "spool_url"]
@@ -43,6 +42,8 @@ def spool_url(url: str, folder: Path, *, shown: str | None = None) -> Spooled:
     name = shown or _without_credentials(url)
     if urlsplit(url).scheme == "s3":
         return _from_s3(url, name, folder)
+    from headrace.reading.fetch.http import fetch  # noqa: PLC0415 - urllib3 takes its time, and files need none
+
     return fetch(url, folder, shown=name).spooled
 
 

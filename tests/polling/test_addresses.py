@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,43 @@ def test_load_refuses_them_as_well(sqlite_url: str, tmp_path: Path) -> None:
     assert "link-local" in said
 
 
+def test_a_proxy_of_the_environment_is_used_and_told_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with feeds_server() as proxy:
+        proxy.answers["http://feed.example/x.csv"] = Answer(b"n\n1\n")
+        monkeypatch.setenv("http_proxy", proxy.url.replace("http://", "http://me:p%40ss@"))
+        monkeypatch.setenv("no_proxy", "direct.example")
+        fetched = fetch("http://user:pass@feed.example/x.csv", tmp_path, shown="feed", headers={"X-Key": "secret"})
+        assert fetched.spooled.size == 4
+        assert refuses("metadata service by a proxy", "http://metadata.google.internal/", tmp_path, "metadata service")
+    (asked,) = proxy.asked
+    sent = {name.title(): value for name, value in asked.headers.items()}
+    assert (sent["Proxy-Authorization"], sent["Authorization"]) == ("Basic bWU6cEBzcw==", "Basic dXNlcjpwYXNz")
+    assert (sent["X-Key"], sent["Host"]) == ("secret", "feed.example")
+
+
+def test_a_host_in_other_letters_is_found_by_its_ascii_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, asked = socket.getaddrinfo, []
+
+    def resolve(host: Any, port: Any, *rest: Any) -> Any:
+        asked.append(host)
+        return original("127.0.0.1", port, *rest)
+
+    with feeds_server() as feeds:
+        feeds.answers["/%C3%A4.csv"] = Answer(b"n\n1\n")
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        port = feeds.url.rpartition(":")[2]
+        assert fetch(f"http://Bücher.example:{port}/ä.csv", tmp_path, shown="feed").spooled.size == 4
+    assert asked == ["xn--bcher-kva.example"]
+
+
+def test_redirects_without_end_are_refused(tmp_path: Path) -> None:
+    with feeds_server() as feeds:
+        feeds.answers["/x.csv"] = Answer(status=302, headers={"Location": "/x.csv"})
+        assert refuses("redirect to itself", f"{feeds.url}/x.csv", tmp_path, "redirects without end")
+
+
 def test_headers_and_passwords_go_to_their_own_host_alone(tmp_path: Path) -> None:
     with feeds_server() as feeds, feeds_server() as other:
         other.answers["/y.csv"] = Answer(b"n\n1\n")
@@ -150,6 +188,7 @@ def test_headers_and_passwords_go_to_their_own_host_alone(tmp_path: Path) -> Non
     (away,) = other.asked
     assert "X-Key" not in away.headers
     assert "Authorization" not in away.headers
+    assert away.headers["User-Agent"] == "headrace"
 
 
 def test_a_download_keeps_within_its_limits(tmp_path: Path) -> None:
@@ -162,10 +201,36 @@ def test_a_download_keeps_within_its_limits(tmp_path: Path) -> None:
         feeds.answers["/x.csv"] = Answer(b"n\n1\n", cut=2)
         with pytest.raises(InputError, match="cut short"):
             fetch(f"{feeds.url}/x.csv", tmp_path, shown="feed")
-        feeds.answers["/x.csv"] = Answer(status=429, headers={"Retry-After": "120"})
-        with pytest.raises(InputError, match="429") as caught:
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("120", 120, 120),
+        ("99999999", 86_400, 86_400),
+        ((datetime.now(UTC) + timedelta(minutes=30)).strftime("%a, %d %b %Y %H:%M:%S GMT"), 1, 1800),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("soon", 0, 0),
+        ("-5", 0, 0),
+    ],
+)
+def test_how_long_a_server_asks_to_wait(tmp_path: Path, said: str, least: float, most: float) -> None:
+    with feeds_server() as feeds:
+        feeds.answers["/x.csv"] = Answer(status=429, headers={"Retry-After": said})
+        with pytest.raises(InputError, match="the server answered 429 Too Many Requests") as caught:
             fetch(f"{feeds.url}/x.csv", tmp_path, shown="feed")
-    assert caught.value.retry_after == 120
+    assert least <= caught.value.retry_after <= most
+
+
+def test_a_user_agent_of_the_users_takes_the_place_of_ours(tmp_path: Path) -> None:
+    with feeds_server() as feeds:
+        feeds.answers["/x.csv"] = Answer(b"n\n1\n")
+        fetch(f"{feeds.url}/x.csv", tmp_path, shown="feed", headers={"user-agent": "mine"})
+        fetch(f"{feeds.url}/x.csv", tmp_path, shown="feed")
+    assert [[value for name, value in one.headers.items() if name.lower() == "user-agent"] for one in feeds.asked] == [
+        ["mine"],
+        ["headrace"],
+    ]
 
 
 SECRETS = {"FEED_PASSWORD": "s3cret-password", "FEED_KEY": "s3cret-key", "FEED_TOKEN": "s3cret-token"}

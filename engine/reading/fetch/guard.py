@@ -12,17 +12,21 @@ name that resolves differently the second time gains nothing: the address that w
 
 from __future__ import annotations
 
-import http.client
 import socket
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import IO, Any
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote, urljoin
+from urllib.request import getproxies, proxy_bypass
+
+from urllib3 import BaseHTTPResponse, HTTPHeaderDict, PoolManager, ProxyManager, make_headers
+from urllib3.util import Url, parse_url
 
 from headrace.errors import ConfigurationError
 
-__all__ = ["Doors", "forbidden", "opener"]
+__all__ = ["Doors", "forbidden"]
+
+MOST_REDIRECTS = 10
 
 Address = IPv4Address | IPv6Address
 # metadata services outside the link-local ranges: AWS over IPv6, Alibaba, Azure, Oracle
@@ -68,16 +72,59 @@ class Doors:
         self._shown = shown
         self._public = False
 
-    def connect(self, address: tuple[str, int], timeout: Any = None, source: Any = None) -> socket.socket:
+    def get(self, url: str, headers: Mapping[str, str], secrets: Mapping[str, str], timeout: float) -> BaseHTTPResponse:
+        """The answer to a GET of `url`, its body still to be read. Redirects are followed to http and https alone, and
+        never from https down to http. `secrets` are headers that no other host is told.
+
+        Raises `ConfigurationError` for an address that is forbidden, `ValueError` and urllib3's errors.
+        """
+        for _ in range(MOST_REDIRECTS + 1):
+            here = parse_url(url)
+            self.require_name(here.host or "")
+            sent = HTTPHeaderDict(headers)
+            sent.update(secrets)  # in whatever case their names are
+            response = self._ask(here, sent, timeout)
+            location = response.get_redirect_location()
+            if not location:
+                return response
+            response.close()
+            url = urljoin(url, location)
+            there = parse_url(url)
+            if there.scheme not in ("http", "https"):
+                raise self.refusal(f"it redirects to {there.scheme}:")
+            if (here.scheme, there.scheme) == ("https", "http"):
+                raise self.refusal("it redirects from https to http")
+            if (there.scheme, there.netloc) != (here.scheme, here.netloc):
+                secrets = {}
+        raise self.refusal("it redirects without end")
+
+    def _ask(self, url: Url, headers: Mapping[str, str], timeout: float) -> BaseHTTPResponse:
+        manager, doors = _manager(url), self
+        pool = manager.connection_from_url(url.url)
+
+        class Guarded(pool.ConnectionCls):  # type: ignore[name-defined,misc]
+            def _new_conn(self) -> socket.socket:
+                return doors.connect(self._dns_host, self.port, self.timeout)
+
+        pool.ConnectionCls = Guarded
+        return manager.urlopen(
+            "GET",
+            url.url,
+            headers=headers,
+            timeout=timeout,
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+        )
+
+    def connect(self, host: str, port: int, timeout: float | None) -> socket.socket:
         """As `socket.create_connection`. Raises `ConfigurationError` for an address that is forbidden."""
-        host, port = address
         failure: OSError | None = None
         for family, kind, protocol, place in self.places(host, port):
             made = socket.socket(family, kind, protocol)
             try:
-                made.settimeout(timeout if isinstance(timeout, int | float) else None)
-                if source:
-                    made.bind(source)
+                made.settimeout(timeout)
                 made.connect(place)
             except OSError as error:
                 failure = error
@@ -118,77 +165,11 @@ class Doors:
         return ConfigurationError(f"this address is not fetched: {why}", where=self._shown, hint=_HINT)
 
 
-def opener(doors: Doors) -> urllib.request.OpenerDirector:
-    """An opener that knows http and https alone, and connects through `doors`, redirects included."""
-    made = urllib.request.OpenerDirector()
-    handlers: list[urllib.request.BaseHandler] = [
-        urllib.request.ProxyHandler(),
-        _Http(doors),
-        _Https(doors),
-        _Redirects(doors),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-    ]
-    for handler in handlers:
-        made.add_handler(handler)
-    return made
-
-
-def _through(kind: type[http.client.HTTPConnection], doors: Doors) -> Callable[..., http.client.HTTPConnection]:
-    def make(*given: Any, **named: Any) -> http.client.HTTPConnection:
-        connection = kind(*given, **named)
-        connection._create_connection = doors.connect  # type: ignore[attr-defined]
-        return connection
-
-    return make
-
-
-class _Http(urllib.request.HTTPHandler):
-    def __init__(self, doors: Doors) -> None:
-        super().__init__()
-        self._doors = doors
-
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        self._doors.require_name(urlsplit(req.full_url).hostname or "")
-        return self.do_open(_through(http.client.HTTPConnection, self._doors), req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, doors: Doors) -> None:
-        super().__init__()
-        self._doors = doors
-
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        self._doors.require_name(urlsplit(req.full_url).hostname or "")
-        return self.do_open(_through(http.client.HTTPSConnection, self._doors), req)
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to http and https alone, and never from https down to http."""
-
-    def __init__(self, doors: Doors) -> None:
-        self._doors = doors
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        parts = urlsplit(newurl)
-        before = urlsplit(req.full_url)
-        if parts.scheme == "http" and before.scheme == "https":
-            raise self._doors.refusal("it redirects from https to http")
-        self._doors.require_name(parts.hostname or "")
-        made = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if made is not None and (parts.scheme, parts.netloc) == (before.scheme, before.netloc):
-            # headers may be secrets: another host is not told them
-            made.unredirected_hdrs.update(req.unredirected_hdrs)
-            made.unredirected_hdrs.pop("Host", None)
-        return made
-
-    def http_error_302(self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any) -> Any:
-        """Refuse what the standard library would refuse too, in our words."""
-        target = urlsplit(headers.get("Location") or headers.get("URI") or "")
-        if target.scheme not in ("", "http", "https"):
-            raise self._doors.refusal(f"it redirects to {target.scheme}:")
-        return super().http_error_302(req, fp, code, msg, headers)
-
-    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+def _manager(url: Url) -> PoolManager:
+    """What connects to `url`: by the environment's proxy, where there is one for it."""
+    proxy = None if proxy_bypass(url.netloc or "") else getproxies().get(url.scheme or "")
+    if proxy is None:
+        return PoolManager()
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    user = parse_url(proxy).auth
+    return ProxyManager(proxy, proxy_headers=make_headers(proxy_basic_auth=user and unquote(user)))

@@ -7,24 +7,23 @@ If-Modified-Since                               ──► else, cut short, too l
 
 from __future__ import annotations
 
-import http.client
 import time
-import urllib.error
-import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.message import Message
-from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from http.client import IncompleteRead
 from pathlib import Path
 from threading import Event
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from urllib3 import BaseHTTPResponse, exceptions
+
 from headrace.errors import InputError, Interrupted
 from headrace.reading.choices import SILENT_SECONDS
-from headrace.reading.fetch.guard import Doors, opener
+from headrace.reading.fetch.guard import Doors
+from headrace.reading.fetch.retry_after import retry_after
 from headrace.reading.fetch.spool import Spooled, spool
 
 __all__ = ["Answer", "Validators", "fetch"]
@@ -84,36 +83,23 @@ def fetch(
     `timeout` is the longest silence and `deadline` the longest download in seconds, `max_size` the largest in bytes.
     Raises `InputError` (with `retry_after`), `ConfigurationError` for an address that is not fetched, `Interrupted`.
     """
-    doors = Doors(shown)
     known = known or Validators()
-    request = _request(url, headers or {}, known)
-    with _in_our_words(shown):
-        try:
-            response = opener(doors).open(request, timeout=timeout)
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code == http.client.NOT_MODIFIED:
-                    return Answer(None, _validators(error.headers, known.content, known))
-                raise _refusal(error, shown) from None
-        with response:
-            path = urlsplit(url).path
-            hint = path if Path(path).suffix else _TYPES.get(response.headers.get_content_type(), path)
-            read = _Limits(response, shown, deadline, max_size, stop).read
-            spooled = spool(read, shown, hint, folder)
-            announced = response.headers.get("Content-Length")
-            vouched = announced is not None or bool(getattr(response, "chunked", False))
-    # http.client tells of an answer cut short only to those who read it in one piece
-    if announced is not None and announced.isdigit() and spooled.size != int(announced):
-        raise InputError(
-            f"the answer was cut short: {spooled.size} of {announced} bytes",
-            where=shown,
-            hint="run the same command again",
-        )
-    if not vouched and not spooled.size and response.status == http.client.OK:
+    with _in_our_words(shown), Doors(shown).get(*_request(url, headers or {}, known), timeout) as response:
+        if response.status == HTTPStatus.NOT_MODIFIED:
+            return Answer(None, _validators(response.headers, known.content, known))
+        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+            raise _refusal(response, shown)
+        media = response.headers.get("Content-Type", "text/plain").partition(";")[0].strip().lower()
+        path = urlsplit(url).path
+        hint = path if Path(path).suffix else _TYPES.get(media, path)
+        read = _Limits(response, shown, deadline, max_size, stop).read
+        spooled = spool(read, shown, hint, folder)
+        vouched = "Content-Length" in response.headers or response.chunked
+    if not vouched and not spooled.size and response.status == HTTPStatus.OK:
         raise InputError(
             "the connection was closed before anything came", where=shown, hint="run the same command again"
         )
-    spooled = replace(spooled, vouched=vouched, media=response.headers.get_content_type())
+    spooled = replace(spooled, vouched=vouched, media=media)
     return Answer(spooled, _validators(response.headers, spooled.fingerprint, None))
 
 
@@ -122,7 +108,7 @@ class _Limits:
 
     def __init__(
         self,
-        response: http.client.HTTPResponse,
+        response: BaseHTTPResponse,
         shown: str,
         deadline: float | None,
         max_size: int | None,
@@ -152,24 +138,19 @@ class _Limits:
         return block
 
 
-def _request(url: str, headers: Mapping[str, str], known: Validators) -> urllib.request.Request:
+def _request(url: str, headers: Mapping[str, str], known: Validators) -> tuple[str, dict[str, str], dict[str, str]]:
+    """`url` without its password, the headers that every host is told, and those for the host of `url` alone."""
     parts = urlsplit(url)
-    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    request = urllib.request.Request(bare, headers={"User-Agent": "headrace"})  # noqa: S310 - the opener knows http alone
-    # unredirected: another host must not be told a password
+    secrets = {}
     if parts.username:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        request.add_unredirected_header("Authorization", f"Basic {b64encode(user.encode()).decode()}")
-    for name, value in headers.items():
-        request.add_unredirected_header(name, value)
-    if known.etag:
-        request.add_header("If-None-Match", known.etag)
-    if known.last_modified:
-        request.add_header("If-Modified-Since", known.last_modified)
-    return request
+        secrets["Authorization"] = f"Basic {b64encode(user.encode()).decode()}"
+    told = {"User-Agent": "headrace", "If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return bare, {name: value for name, value in told.items() if value}, {**secrets, **headers}
 
 
-def _validators(headers: Message, content: str | None, known: Validators | None) -> Validators:
+def _validators(headers: Mapping[str, str], content: str | None, known: Validators | None) -> Validators:
     before = known or Validators()
     return Validators(headers.get("ETag") or before.etag, headers.get("Last-Modified") or before.last_modified, content)
 
@@ -178,33 +159,23 @@ def _validators(headers: Message, content: str | None, known: Validators | None)
 def _in_our_words(shown: str) -> Iterator[None]:
     try:
         yield
-    except (ValueError, http.client.InvalidURL):
+    except ValueError:
         # what the library says repeats the address or the header, and either may hold a secret
         raise InputError(
             "the address or a header is not well formed", where=shown, hint="look for spaces and line ends in them"
         ) from None
-    except (OSError, http.client.HTTPException) as error:
-        why = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise InputError(f"the address cannot be read ({why})", where=shown, hint=_AGAIN) from error
+    except (OSError, exceptions.HTTPError) as error:
+        # urllib3 says the address with what came too late, and it may hold a secret
+        why = error.args[-1] if isinstance(error, exceptions.ProtocolError) else error
+        if isinstance(why, IncompleteRead):
+            raise InputError("the answer was cut short", where=shown, hint=_AGAIN) from error
+        late = isinstance(why, exceptions.TimeoutError)
+        what = f"the address cannot be read ({'no answer in time' if late else why})"
+        raise InputError(what, where=shown, hint=_AGAIN) from error
 
 
-def _refusal(error: urllib.error.HTTPError, shown: str) -> InputError:
-    failure = InputError(
-        f"the server answered {error.code} {error.reason}", where=shown, hint="check the address and the permissions"
-    )
-    failure.retry_after = _retry_after(error.headers.get("Retry-After"))
+def _refusal(response: BaseHTTPResponse, shown: str) -> InputError:
+    said = f"{response.status} {response.reason}"
+    failure = InputError(f"the server answered {said}", where=shown, hint="check the address and the permissions")
+    failure.retry_after = retry_after(response.headers.get("Retry-After"), LONGEST_RETRY_AFTER)
     return failure
-
-
-def _retry_after(text: str | None) -> float:
-    """Seconds, from a number or a date; 0 where it is neither."""
-    if text is None:
-        return 0.0
-    if text.strip().isdigit():
-        return min(float(text), LONGEST_RETRY_AFTER)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return min(max((aware - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_RETRY_AFTER)

@@ -145,6 +145,12 @@ def test_the_public_names_are_all_there_and_no_others() -> None:
     assert dir(headrace) == sorted(headrace.__all__)
 
 
+def test_a_load_of_files_imports_no_http_client() -> None:
+    code = "import sys, headrace.cli.load; print(sorted({'urllib3', 'urllib.request', 'requests'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_importing_headrace_loads_no_heavy_library() -> None:
     heavy = "{'duckdb', 'pyarrow', 'numpy', 'sqlalchemy', 'psycopg', 'typer', 'rich'}"
     code = f"import sys, headrace; print(sorted({heavy} & set(sys.modules)))"
