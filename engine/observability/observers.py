@@ -19,6 +19,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Literal, Protocol, runtime_checkable
 
 from headrace.errors import HeadraceError
@@ -108,11 +109,19 @@ def _everybody() -> list[Observer]:
     observers = list(_observers)
     if "opentelemetry" in sys.modules:
         # imported by somebody else already: a process without it pays nothing
-        from headrace.observability.opentelemetry import Tracing, usual  # noqa: PLC0415
-
+        try:
+            from headrace.observability.opentelemetry import Tracing, usual  # noqa: PLC0415
+        except ImportError as error:  # another package of that name space was imported, without the API
+            _warn_once(str(error))
+            return observers
         if not any(isinstance(one, Tracing) for one in observers):
             observers += usual()
     return observers
+
+
+@cache
+def _warn_once(text: str) -> None:
+    log.warning("%s", text)
 
 
 class _Audience:

@@ -1,5 +1,5 @@
-"""OpenTelemetry: the metrics of `headrace.observability.metrics`, and a trace for each run. The API only; exporters are
-the user's.
+"""OpenTelemetry: the metrics of `headrace.observability.metrics`, and a trace for each run. The API only (extra
+``headrace[opentelemetry]``); exporters are the user's.
 
     headrace.run ─┬─ read    prepare    decide    snapshot    gather    enrich        one for each chunk or slice
                   └─ commit ─┬─ commit.copy …                                         the database's part of it
@@ -14,15 +14,18 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from opentelemetry import metrics, trace
-from opentelemetry.trace import Status, StatusCode
-
 from headrace.observability.metrics import INSTRUMENTS, Instrument, Metrics
 from headrace.observability.observers import Observer
 from headrace.observability.stages import Listener, RunFacts, Silent
 from headrace.report import Report
 from headrace.storage.spans import Span
 from headrace.version import __version__
+
+try:
+    from opentelemetry import metrics, trace
+    from opentelemetry.trace import Status, StatusCode
+except ImportError as missing:
+    raise ImportError("OpenTelemetry's API is not installed: pip install 'headrace[opentelemetry]'") from missing
 
 __all__ = ["Tracing", "observers", "usual"]
 

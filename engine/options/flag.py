@@ -117,7 +117,11 @@ def _service(provider: str, table: str) -> str:
     # just to find that out would cost every start some 40 ms.
     if "openfeature" not in sys.modules:
         return ""
-    details = _ask(provider, table)
+    try:
+        details = _ask(provider, table)
+    except ImportError:  # another package of that name space was imported
+        _report("NO_SDK", "pip install 'headrace[openfeature]'")
+        return ""
     if details.error_code is not None:
         _report(details.error_code.name, details.error_message)
         return ""
