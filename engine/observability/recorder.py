@@ -1,7 +1,7 @@
 """The recording of a run: its spans, the books of each micro-batch, memory over time.
 
     ingest ──spans, slices, event times──► Recorder ──► page.py  one HTML page that works offline
-    /proc, four times a second ──────────►          └─► trace.py a file for Perfetto
+    psutil, four times a second ─────────►          └─► trace.py a file for Perfetto
 
 Nothing is recorded unless a recorder listens. It keeps some 200 bytes for each span, and never a row.
 """
@@ -12,8 +12,8 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from headrace.observability.stages import RunFacts, Silent
 from headrace.report import Report
@@ -48,9 +48,7 @@ class Memory:
 
 @dataclass
 class Recorder(Silent):
-    """A listener that records a run. Enter it around the run: while inside, memory is sampled, if the system
-    has ``/proc``.
-    """
+    """A listener that records a run. Enter it around the run: while inside, memory is sampled."""
 
     facts: RunFacts | None = None
     report: Report | None = None
@@ -115,19 +113,15 @@ class Recorder(Silent):
             self._landing = []
 
     def _sample(self) -> None:
+        import psutil  # noqa: PLC0415 - a run that nobody records does without
+
+        def resident(process: int) -> int:
+            with suppress(psutil.Error):  # it has ended, or is on another machine
+                return int(psutil.Process(process).memory_info().rss)
+            return 0
+
         own = os.getpid()
         while not self._over.is_set():
-            mine = _resident(own)
-            if mine is None:
-                return  # no /proc: the page says that memory is not known
-            others = sum(_resident(one) or 0 for one in list(self._processes) if one != own)
-            self.memory.append(Memory(time.time(), mine, others))
+            workers = sum(resident(one) for one in list(self._processes) if one != own)
+            self.memory.append(Memory(time.time(), resident(own), workers))
             self._over.wait(SECONDS_BETWEEN_SAMPLES)
-
-
-def _resident(process: int) -> int | None:
-    """The resident bytes of a process of this machine, ``None`` if there is none or no way to know."""
-    try:
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return None
