@@ -19,7 +19,7 @@ sys.meta_path.insert(0, Missing())
 logging.basicConfig(format="%(name)s %(message)s")
 import headrace
 """
-LOAD = "print(headrace.load([{'a': 1}], to='sqlite:///x.db', table='t', progress='none').mode)\n"
+LOAD = "print(headrace.load([{'a': 1}], to='sqlite:///x.db', table='t').mode)\n"
 OTHERS = "for name in ('openfeature', 'opentelemetry'): sys.modules[name] = types.ModuleType(name)\n"
 
 
