@@ -41,8 +41,14 @@ The list is generated from the import contract in ``pyproject.toml``; a test com
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+if os.name != "posix":
+    raise ImportError(
+        "Headrace runs on Linux and macOS: its file locks and worker processes are POSIX. On Windows, run it in WSL."
+    )
 
 if TYPE_CHECKING:
     from headrace.api import load

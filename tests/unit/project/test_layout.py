@@ -156,3 +156,11 @@ def test_importing_headrace_loads_no_heavy_library() -> None:
     code = f"import sys, headrace; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["headrace", "headrace.cli.main", "headrace.reading.inputs"])
+def test_a_system_that_is_not_posix_is_refused_in_words(module: str) -> None:
+    code = f"import os, sys; sys.modules['fcntl'] = None; os.name = 'nt'; import {module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ImportError: Headrace runs on Linux and macOS")
