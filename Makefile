@@ -11,7 +11,7 @@ PYTEST := $(BIN)/pytest
 SHARED := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all reliability check bench bench-setup bench-all format clean
+.PHONY: help demo test test-all test-lowest constraints reliability check bench bench-setup bench-all format clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,17 @@ test: $(VENV)/test.stamp ## run the tests (slow suites run a tenth)
 
 test-all: $(VENV)/test.stamp ## run the tests, slow suites whole
 	HEADRACE_TEST_SCALE=full $(PYTEST) $(SHARED)
+
+# TESTS=tests/cli tries a part
+test-lowest: ## run the tests with the lowest versions of the libraries that pyproject.toml allows
+	@mkdir -p .venv-lowest
+	@$(or $(PYTHON),python3) tests/support/floors.py > .venv-lowest/constraints.txt
+	@PIP_CONSTRAINT=$(CURDIR)/.venv-lowest/constraints.txt $(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/test.stamp
+	.venv-lowest/bin/pytest $(SHARED) $(TESTS)
+
+constraints: $(VENV)/test.stamp ## write down which versions the tests run with, into constraints.txt
+	@(echo "# What the tests were last run with: $$($(BIN)/python --version), $$(uname -sm). pip install -c constraints.txt headrace"; \
+	$(PIP) freeze --exclude headrace) > constraints.txt
 
 # the suites that keep records of what they have tried; tests/unit/project/test_evidence.py holds the list complete
 EVIDENCE := tests/faults tests/hostile tests/contract/test_upgrades.py tests/equivalence/test_revisions.py \
@@ -68,7 +79,7 @@ format: $(VENV)/check.stamp ## lay out the code and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 clean: ## remove what was made here
-	rm -rf $(VENV) .venv-bench .venv-peers .bench build dist *.egg-info headrace-demo
+	rm -rf $(VENV) .venv-lowest .venv-bench .venv-peers .bench build dist *.egg-info headrace-demo
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || (echo "Headrace needs Python 3.11 or newer: none was found; set PYTHON=/path/to/python3"; exit 1)
