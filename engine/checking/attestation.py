@@ -90,7 +90,7 @@ class Comparison:
             "stated_at": self.made_at,
             "stated_ok": self.stated_ok,
             "checks": [{**asdict(check), "same": not check.differing} for check in self.checks],
-            "ledger_differences": [one.to_dict() for one in self.differences],
+            "ledger_differences": [difference.to_dict() for difference in self.differences],
             "verification": self.verification and self.verification.to_dict(),
         }
 
@@ -100,7 +100,7 @@ class Comparison:
         if not self.stated_ok:
             lines.append("  the statement itself says that the table was not in order")
         lines += map(str, self.checks)
-        lines += [f"    {one}" for one in self.differences[:10]]
+        lines += [f"    {difference}" for difference in self.differences[:10]]
         if not self.ok and self.verification is None:
             lines.append(
                 "  give the inputs too, to learn which of their events are missing: verify INPUT --against FILE"
@@ -108,7 +108,7 @@ class Comparison:
         return "\n".join(lines if self.verification is None else [*lines, self.verification.to_text()])
 
 
-def write_statement(path: Path, found: Verification, contract: Contract, database: str) -> None:
+def write_statement(path: Path, verification: Verification, contract: Contract, database: str) -> None:
     """Write the statement to a file, completely or not at all. `database` is a URL without its password."""
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -116,9 +116,9 @@ def write_statement(path: Path, found: Verification, contract: Contract, databas
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "database": database,
         "contract": json.loads(contract.to_json()),
-        "inputs": [asdict(one) for one in found.inputs],
-        "receipts": [list(run) for run in found.receipts],
-        **found.to_dict(),
+        "inputs": [asdict(source) for source in verification.inputs],
+        "receipts": [list(run) for run in verification.receipts],
+        **verification.to_dict(),
     }
     text = json.dumps({**content, "seal": _seal(content)}, ensure_ascii=False, indent=1)
     partial = path.with_name(f".{path.name}.partial")
@@ -192,12 +192,12 @@ def _within(numbers: NDArray[np.int64], runs: Sequence[tuple[int, int]]) -> NDAr
 
 
 def _of_then(stated: Attestation, differences: Sequence[ReceiptDifference]) -> list[ReceiptDifference]:
-    ids = np.array([one.receipt_id for one in differences], dtype=np.int64)
-    return [one for one, then in zip(differences, _within(ids, stated.receipts), strict=True) if then]
+    ids = np.array([difference.receipt_id for difference in differences], dtype=np.int64)
+    return [difference for difference, then in zip(differences, _within(ids, stated.receipts), strict=True) if then]
 
 
-def _check(name: str, stated: Digest, found: Digest) -> Check:
-    return Check(name, stated.whole.count, found.whole.count, stated.differing(found))
+def _check(name: str, stated: Digest, present: Digest) -> Check:
+    return Check(name, stated.whole.count, present.whole.count, stated.differing(present))
 
 
 def _seal(content: Mapping[str, Any]) -> str:

@@ -138,33 +138,33 @@ class Audit:
 
     def differences(self, again: Iterable[tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> list[ReceiptDifference]:
         """The judged receipts that differ. `again` gives all rows of the suspected parts once more, with receipts."""
-        found: dict[int, DigestPart] = {}
+        held_under: dict[int, DigestPart] = {}
         for ids, receipts in again:
             at, known = self._at(receipts)
             order = np.argsort(at[known], kind="stable")
             sorted_ids, of = ids[known][order], at[known][order]
             edges = [*np.flatnonzero(np.diff(of, prepend=-1)).tolist(), len(of)]
             for start, stop in pairwise(edges):
-                one = int(of[start])
-                found[one] = found.get(one, _EMPTY) + Digest.of(sorted_ids[start:stop]).whole
+                index = int(of[start])
+                held_under[index] = held_under.get(index, _EMPTY) + Digest.of(sorted_ids[start:stop]).whole
         parts = self.suspects()
         differing = set(np.flatnonzero(self._judged & (self._held != self._inserted)).tolist())
         deltas: dict[int, DigestPart] = {}
-        for one in np.flatnonzero(self._judged).tolist() if len(parts) else ():
-            digest = Digest.from_bytes(self._digests[one] or b"")
+        for index in np.flatnonzero(self._judged).tolist() if len(parts) else ():
+            digest = Digest.from_bytes(self._digests[index] or b"")
             claimed = sum((digest.parts[part] for part in parts), _EMPTY)
-            held = found.get(one, _EMPTY)
+            held = held_under.get(index, _EMPTY)
             if held != claimed:
-                differing.add(one)
-                deltas[one] = held - claimed if held.count >= claimed.count else claimed - held
-        return [self._difference(one, deltas.get(one, _EMPTY)) for one in sorted(differing)]
+                differing.add(index)
+                deltas[index] = held - claimed if held.count >= claimed.count else claimed - held
+        return [self._difference(index, deltas.get(index, _EMPTY)) for index in sorted(differing)]
 
-    def _difference(self, one: int, delta: DigestPart) -> ReceiptDifference:
+    def _difference(self, index: int, delta: DigestPart) -> ReceiptDifference:
         only = delta.only_id
         return ReceiptDifference(
-            int(self.receipt_ids[one]),
-            int(self._inserted[one]),
-            int(self._held[one]),
+            int(self.receipt_ids[index]),
+            int(self._inserted[index]),
+            int(self._held[index]),
             None if only is None else id_text(only),
         )
 

@@ -71,19 +71,19 @@ class Explanation:
             "run_started_at": run and run.started_at and run.started_at.isoformat(),
             "headrace_version": run and run.version,
             "occurrences": [
-                {**one.place.to_dict(), "readings": [self._reading(one, reading) for reading in one.readings]}
-                for one in self.occurrences
+                {**row.place.to_dict(), "readings": [self._reading(row, reading) for reading in row.readings]}
+                for row in self.occurrences
             ],
-            "may_have_repeated": [_reading_object(one) for one in self.suspects],
-            "rejects": [one.reject_id for one in self.rejects],
+            "may_have_repeated": [_reading_object(reading) for reading in self.suspects],
+            "rejects": [reject.reject_id for reject in self.rejects],
             "alerts": [
                 {
-                    "alert_id": one.alert_id,
-                    "rule": one.rule,
-                    "state": one.state,
-                    "raised_at": one.created_at.isoformat(),
+                    "alert_id": alert.alert_id,
+                    "rule": alert.rule,
+                    "state": alert.state,
+                    "raised_at": alert.created_at.isoformat(),
                 }
-                for one in self.alerts
+                for alert in self.alerts
             ],
             "why_not": list(self.why),
         }
@@ -100,39 +100,39 @@ class Explanation:
 
     def _repeats(self) -> list[str]:
         lines = []
-        for one in self.occurrences:
-            lines.append(f"stands in {one.place}")
-            lines += [f"  {self._what(one, reading)} {_when(reading)}" for reading in one.readings]
-            if not one.readings:
+        for occurrence in self.occurrences:
+            lines.append(f"stands in {occurrence.place}")
+            lines += [f"  {self._what(occurrence, reading)} {_when(reading)}" for reading in occurrence.readings]
+            if not occurrence.readings:
                 lines.append("  no run has read this input into the table")
         return lines
 
     def _raised(self) -> list[str]:
         return [
-            f"raised alert {one.alert_id} by rule {one.rule} at {one.created_at.isoformat()}: {one.state}"
-            for one in self.alerts
+            f"raised alert {alert.alert_id} by rule {alert.rule} at {alert.created_at.isoformat()}: {alert.state}"
+            for alert in self.alerts
         ]
 
     def _suspected(self) -> list[str]:
         if not self.suspects:
             return []
         lines = ["may have been repeated by (name the inputs with --in to be sure):"]
-        lines += [f"  {_counted(one)} {_when(one)}" for one in self.suspects[:SHOWN]]
+        lines += [f"  {_counted(reading)} {_when(reading)}" for reading in self.suspects[:SHOWN]]
         more = len(self.suspects) - SHOWN
         return lines + ([f"  and {more} more receipts"] if more > 0 else [])
 
-    def _reading(self, one: Occurrence, reading: Reading) -> dict[str, object]:
-        return {"what": self._what(one, reading), **_reading_object(reading)}
+    def _reading(self, occurrence: Occurrence, reading: Reading) -> dict[str, object]:
+        return {"what": self._what(occurrence, reading), **_reading_object(reading)}
 
-    def _what(self, one: Occurrence, reading: Reading) -> str:
+    def _what(self, occurrence: Occurrence, reading: Reading) -> str:
         """Whether this row, in this run, brought the event, repeated it, or was never reached."""
         if reading.receipt is None:
             return "not reached"
         if self.origin is None:
             return "read"
         brought = self.origin.receipt is not None and reading.receipt.receipt_id == self.origin.receipt.receipt_id
-        first = next((other for other in self.occurrences if _has(other, reading.receipt.receipt_id)), one)
-        return "brought it" if brought and first is one else "repeated it"
+        first = next((earlier for earlier in self.occurrences if _has(earlier, reading.receipt.receipt_id)), occurrence)
+        return "brought it" if brought and first is occurrence else "repeated it"
 
 
 def explain(
@@ -147,14 +147,17 @@ def explain(
     told = []
     for table in holders or tables:
         origin = origins[table]
-        found = [] if given is None else _occurrences(store, table, packed, origin, given)
+        rows = [] if given is None else _occurrences(store, table, packed, origin, given)
         told.append(
-            _absent(store, table, packed, options, found)
+            _absent(store, table, packed, options, rows)
             if origin is None
-            else _present(store, table, packed, origin, found, asked=given is not None)
+            else _present(store, table, packed, origin, rows, asked=given is not None)
         )
     alerts = store.outbox.of_event(packed) if told else []
-    return [replace(one, alerts=[alert for alert in alerts if alert.table == one.table]) for one in told]
+    return [
+        replace(explanation, alerts=[alert for alert in alerts if alert.table == explanation.table])
+        for explanation in told
+    ]
 
 
 def _occurrences(store: Store, table: str, packed: bytes, origin: Origin | None, given: Given) -> list[Occurrence]:
@@ -166,18 +169,21 @@ def _occurrences(store: Store, table: str, packed: bytes, origin: Origin | None,
 
 
 def _present(
-    store: Store, table: str, packed: bytes, origin: Origin, found: Sequence[Occurrence], *, asked: bool
+    store: Store, table: str, packed: bytes, origin: Origin, rows: Sequence[Occurrence], *, asked: bool
 ) -> Explanation:
     receipt = origin.receipt
     suspects = [] if asked or receipt is None else receipts_with_duplicates(store, table, packed, receipt)
-    return Explanation(id_text(packed), table, origin, found, suspects)
+    return Explanation(id_text(packed), table, origin, rows, suspects)
 
 
-def _absent(store: Store, table: str, packed: bytes, options: LoadOptions, found: Sequence[Occurrence]) -> Explanation:
+def _absent(store: Store, table: str, packed: bytes, options: LoadOptions, rows: Sequence[Occurrence]) -> Explanation:
     rejects, unidentified = rejects_of(store, table, packed, options)
     why = [*_elsewhere(store, table, packed)]
-    why += [f"kept as reject {one.reject_id} ({one.state}), {_at(one)}: {one.reject.reason}" for one in rejects]
-    why += _read_but_gone(found, rejects)
+    why += [
+        f"kept as reject {reject.reject_id} ({reject.state}), {_at(reject)}: {reject.reject.reason}"
+        for reject in rejects
+    ]
+    why += _read_but_gone(rows, rejects)
     if others := _of_others(store, table, options):
         why.append(f"{told_of_others(options.provider, others)}: name the provider with --provider")
     if not why:
@@ -188,7 +194,7 @@ def _absent(store: Store, table: str, packed: bytes, options: LoadOptions, found
     if unidentified and not rejects:
         why.append(f"{unidentified:,} rejects cannot be identified; it may be one of them: `headrace rejects list`")
     return Explanation(
-        id_text(packed), table, None, found, rejects=rejects, why=[*_told_by_itself(packed, store, table), *why]
+        id_text(packed), table, None, rows, rejects=rejects, why=[*_told_by_itself(packed, store, table), *why]
     )
 
 
@@ -224,12 +230,12 @@ def _elsewhere(store: Store, table: str, packed: bytes) -> list[str]:
     ]
 
 
-def _read_but_gone(found: Sequence[Occurrence], rejects: Sequence[StoredReject]) -> list[str]:
+def _read_but_gone(rows: Sequence[Occurrence], rejects: Sequence[StoredReject]) -> list[str]:
     """What the runs over the inputs in which it stands allow to conclude."""
-    if not found:
+    if not rows:
         return []
-    readings = [reading for one in found for reading in one.readings]
-    committed = [one for one in readings if one.receipt is not None]
+    readings = [reading for row in rows for reading in row.readings]
+    committed = [reading for reading in readings if reading.receipt is not None]
     if committed and rejects:
         return []
     if committed:
@@ -279,8 +285,10 @@ def _reading_object(reading: Reading) -> dict[str, Any]:
     }
 
 
-def _has(one: Occurrence, receipt_id: int) -> bool:
-    return any(reading.receipt is not None and reading.receipt.receipt_id == receipt_id for reading in one.readings)
+def _has(occurrence: Occurrence, receipt_id: int) -> bool:
+    return any(
+        reading.receipt is not None and reading.receipt.receipt_id == receipt_id for reading in occurrence.readings
+    )
 
 
 def _at(stored: StoredReject) -> str:

@@ -60,7 +60,7 @@ def occurrences(
     """Find the event's rows in `inputs`, in input order. Reads all inputs."""
     contract = contract_for(store, table, options)
     places = Places(inputs)
-    found = [
+    addresses = [
         places.of(int(tag))
         for prepared in identified(store, table, contract, inputs, options)
         for tag in places.tags(prepared)[_equal(prepared.ids, event_id)]
@@ -69,13 +69,13 @@ def occurrences(
     fingerprints = {item.name: item.fingerprint for item in inputs}
     return [
         Occurrence(place, list(_readings(store, runs, fingerprints[place.chunk.source], place, event_id)))
-        for place in places.with_lines(found)
+        for place in places.with_lines(addresses)
     ]
 
 
 def receipts_with_duplicates(store: Store, table: str, event_id: bytes, since: Receipt) -> list[Reading]:
     """The receipts from `since` on whose duplicates may include the event, the oldest first."""
-    found = [
+    readings = [
         Reading(run, receipt)
         for run in store.ledger.runs(table=table, limit=MOST_RUNS)
         if run.counts.duplicate_in_input or run.counts.duplicate_in_store or run.status != "done"
@@ -84,20 +84,20 @@ def receipts_with_duplicates(store: Store, table: str, event_id: bytes, since: R
         and (receipt.counts.duplicate_in_input or receipt.counts.duplicate_in_store)
         and _is_partition(receipt, run, event_id)
     ]
-    return sorted(found, key=lambda one: one.receipt.receipt_id if one.receipt else 0)
+    return sorted(readings, key=lambda reading: reading.receipt.receipt_id if reading.receipt else 0)
 
 
 def rejects_of(store: Store, table: str, event_id: bytes, options: LoadOptions) -> tuple[list[StoredReject], int]:
     """Find the event among the rejects of `table`, settled ones too; also count unidentifiable rejects."""
     contract = contract_for(store, table, options)
     kept = store.rejects.find(table=table, state=None)
-    found: list[StoredReject] = []
+    matching: list[StoredReject] = []
     identified_rows = 0
     for batch in batches(kept):
         ids, rows = _identities(store, batch, contract, options)
         identified_rows += len(ids)
-        found += [batch[int(row)] for row in rows[_equal(ids, event_id)]]
-    return found, len(kept) - identified_rows
+        matching += [batch[int(row)] for row in rows[_equal(ids, event_id)]]
+    return matching, len(kept) - identified_rows
 
 
 def _identities(
@@ -113,10 +113,10 @@ def _identities(
     if read.read.select is not None or not set(needed) <= set(item.columns()):
         return np.empty((0, 16), np.uint8), np.empty(0, np.int64)
     key = hash_key() if contract.hash == "blake2b" else None
-    done = [prepare(chunk, contract, batch[0].provider, key) for chunk in item.chunks(schema, read.read)]
+    chunks = [prepare(chunk, contract, batch[0].provider, key) for chunk in item.chunks(schema, read.read)]
     return (
-        np.concatenate([one.ids for one in done] or [np.empty((0, 16), np.uint8)]),
-        np.concatenate([one.rows for one in done if one.rows is not None] or [np.empty(0, np.int64)]),
+        np.concatenate([prepared.ids for prepared in chunks] or [np.empty((0, 16), np.uint8)]),
+        np.concatenate([prepared.rows for prepared in chunks if prepared.rows is not None] or [np.empty(0, np.int64)]),
     )
 
 
@@ -152,6 +152,6 @@ def _is_partition(receipt: Receipt, run: RunRecord, event_id: bytes) -> bool:
 
 
 def _equal(ids: NDArray[np.uint8], event_id: bytes) -> NDArray[np.bool_]:
-    wanted = np.frombuffer(event_id, dtype=np.uint64)
+    halves = np.frombuffer(event_id, dtype=np.uint64)
     words = np.ascontiguousarray(ids).view(np.uint64).reshape(-1, 2)
-    return np.asarray((words[:, 0] == wanted[0]) & (words[:, 1] == wanted[1]), dtype=np.bool_)
+    return np.asarray((words[:, 0] == halves[0]) & (words[:, 1] == halves[1]), dtype=np.bool_)

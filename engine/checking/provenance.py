@@ -47,18 +47,18 @@ class Provenance:
         decided = self.newest
         for run in self._runs.values():  # the newest first
             described = json.loads(run.inputs)
-            ours = any(self._numbers(one) for one in described)
-            revised_by = next((one["version_column"] for one in described if "version_column" in one), None)
+            ours = any(self._numbers(source) for source in described)
+            revised_by = next((source["version_column"] for source in described if "version_column" in source), None)
             columns.append(revised_by)
             if ours and not decided:
                 self.newest, decided = revised_by is not None, True
-            self.others_revise |= revised_by is not None and not all(self._numbers(one) for one in described)
+            self.others_revise |= revised_by is not None and not all(self._numbers(source) for source in described)
         self.version = next((column for column in columns if column is not None), None)
 
     def look_up(self, receipts: NDArray[np.int64]) -> None:
         """Read the entries of `receipts` from the ledger."""
-        wanted = [one for one in np.unique(receipts).tolist() if one not in self._known]
-        for receipt in self._store.ledger.receipts_numbered(wanted):
+        unread = [number for number in np.unique(receipts).tolist() if number not in self._known]
+        for receipt in self._store.ledger.receipts_numbered(unread):
             self._known.add(receipt.receipt_id)
             run = self._runs.get(receipt.run_id) or self._store.ledger.run(receipt.run_id)
             if run is not None:
@@ -81,18 +81,18 @@ class Provenance:
 
     def _inputs_of(self, receipt: Receipt, run: RunRecord) -> tuple[int, ...]:
         sources = {chunk.source for chunk in receipt.spans or (receipt.address,)}
-        described = (one for one in json.loads(run.inputs) if one.get("name") in sources)
-        return tuple({number for one in described for number in self._numbers(one)})
+        described = (source for source in json.loads(run.inputs) if source.get("name") in sources)
+        return tuple({number for source in described for number in self._numbers(source)})
 
     def _numbers(self, described: Mapping[str, Any]) -> set[int]:
         """The places of those inputs that are the one a run has `described`."""
         fingerprint, name = str(described.get("fingerprint")), str(described.get("name"))
-        found = set(self._places.get(fingerprint, ()))
+        places = set(self._places.get(fingerprint, ()))
         if ":" in fingerprint:
-            found |= {*self._places.get(_path(fingerprint), ()), *self._places.get(name, ())}
+            places |= {*self._places.get(_path(fingerprint), ()), *self._places.get(name, ())}
         else:  # a batch in memory
-            found |= {one for one in self._places.get(name, ()) if not self._inputs[one].durable}
-        return found
+            places |= {number for number in self._places.get(name, ()) if not self._inputs[number].durable}
+        return places
 
 
 def _places(inputs: Sequence[Input]) -> dict[str, list[int]]:

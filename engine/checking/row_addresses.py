@@ -70,17 +70,17 @@ class Places:
 
     def with_lines(self, places: Iterable[RowAddress]) -> list[RowAddress]:
         """The same addresses with their lines, found in one pass over each input that has any of the rows."""
-        wanted: dict[str, set[int]] = {}
+        rows_by_source: dict[str, set[int]] = {}
         places = list(places)
         for place in places:
             if place.row is not None:
-                wanted.setdefault(place.chunk.source, set()).add(place.row)
-        found = {source: self._inputs[source].locate(sorted(rows)) for source, rows in wanted.items()}
-        return [_with_line(place, found) for place in places]
+                rows_by_source.setdefault(place.chunk.source, set()).add(place.row)
+        located = {source: self._inputs[source].locate(sorted(rows)) for source, rows in rows_by_source.items()}
+        return [_with_line(place, located) for place in places]
 
 
-def _with_line(place: RowAddress, found: dict[str, dict[int, tuple[int | None, str | None]]]) -> RowAddress:
+def _with_line(place: RowAddress, located: dict[str, dict[int, tuple[int | None, str | None]]]) -> RowAddress:
     if place.row is None:
         return place
-    line, _ = found[place.chunk.source].get(place.row, (None, None))
+    line, _ = located[place.chunk.source].get(place.row, (None, None))
     return replace(place, line=line)

@@ -59,7 +59,7 @@ class OwnColumns:
     def compared(self) -> pa.Schema:
         """The columns that any input has."""
         every = {name for names in self.sets for name in names}
-        return pa.schema([one for one in self.schema if one.name in every])
+        return pa.schema([field for field in self.schema if field.name in every])
 
     def matrix(self) -> NDArray[np.bool_]:
         """Which of `compared` are in each set, shape (sets, columns)."""
@@ -81,12 +81,12 @@ class Side:
 
     def _typed(self, name: str, values: pa.Array) -> pa.Array:
         """An identity column is read in the contract's type, and may be stored in another."""
-        wanted = self._schema.field(name).type
-        return values if values.type.equals(wanted) else values.cast(wanted)
+        stored_type = self._schema.field(name).type
+        return values if values.type.equals(stored_type) else values.cast(stored_type)
 
     def prints(self, columns: Mapping[str, HeldColumn]) -> dict[str, Prints]:
         """The prints of each column."""
-        return {name: prints_of_column(name, one.values, one.odd) for name, one in columns.items()}
+        return {name: prints_of_column(name, column.values, column.odd) for name, column in columns.items()}
 
     def keys(self, columns: Mapping[str, HeldColumn], rows: int) -> NDArray[np.bytes_]:
         """The keys by which versions are ordered, all alike where there is no version."""
@@ -170,25 +170,25 @@ class RowValues:
 
     def compare(self, read: Records, held: Records, group: NDArray[np.int64]) -> None:
         """One bucket of both sides, with the group of each record by ID, the table's after the input's."""
-        found = Groups.of(read, held, newest=self._newest, group=group)
-        both = found.both
-        one, other = read[found.expected[both]], held[found.stored[both]]
-        own = one["more"]["own"]
+        groups = Groups.of(read, held, newest=self._newest, group=group)
+        both = groups.both
+        expected, stored = read[groups.expected[both]], held[groups.stored[both]]
+        own = expected["more"]["own"]
         equal = np.zeros(len(both), dtype=np.bool_)
         if self._sets:
-            equal = one["more"]["print"] == other["more"]["prints"][np.arange(len(both)), own]
-            equal &= ~self._contested(read, found)[both]
+            equal = expected["more"]["print"] == stored["more"]["prints"][np.arange(len(both)), own]
+            equal &= ~self._contested(read, groups)[both]
         self.agreed += int(equal.sum())
         self.suspected += int((~equal).sum())
         if self.suspected <= MOST_SUSPECTS:
-            self._suspects.append(halves(one["id"][~equal])[0])
+            self._suspects.append(halves(expected["id"][~equal])[0])
 
-    def _contested(self, read: Records, found: Groups) -> NDArray[np.bool_]:
+    def _contested(self, read: Records, groups: Groups) -> NDArray[np.bool_]:
         """Which events have rows of other values behind the first: who brought the table's row decides which counts."""
-        contested = np.zeros(len(found.expected), dtype=np.bool_)
+        contested = np.zeros(len(groups.expected), dtype=np.bool_)
         if not self._newest:
-            more, first = read["more"], read["more"][found.expected[found.read]]
-            contested[found.read[(more["print"] != first["print"]) | (more["own"] != first["own"])]] = True
+            more, first = read["more"], read["more"][groups.expected[groups.read]]
+            contested[groups.read[(more["print"] != first["print"]) | (more["own"] != first["own"])]] = True
         return contested
 
     @property

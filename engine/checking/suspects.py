@@ -115,7 +115,9 @@ class Suspects:
 
     def judge(self, limit: int) -> int:
         """Classify the suspects, and keep the first `limit` of each kind; return how many events agree after all."""
-        return sum(self._judged(self._read.records(one), self._held.records(one), limit) for one in self._buckets)
+        return sum(
+            self._judged(self._read.records(bucket), self._held.records(bucket), limit) for bucket in self._buckets
+        )
 
     def _among(self, ids: NDArray[np.uint8]) -> Mask:
         bucket = buckets_of(ids)
@@ -129,8 +131,8 @@ class Suspects:
         among &= self._low[at] == low
         return among
 
-    def _printed(self, columns: Any, rows: int, kind: np.dtype[Any]) -> Records:
-        kept = np.zeros(rows, dtype=kind)
+    def _printed(self, columns: Any, rows: int, layout: np.dtype[Any]) -> Records:
+        kept = np.zeros(rows, dtype=layout)
         for name, prints in self._side.prints(columns).items():
             kept["prints"][:, self._columns.index(name)] = prints >> np.uint64(32)
         kept["version"] = self._side.keys(columns, rows)
@@ -138,11 +140,11 @@ class Suspects:
 
     def _judged(self, read: Records, held: Records, limit: int) -> int:
         by_version = self._provenance.newest
-        found = Groups.of(read, held, newest=by_version)
-        both = found.both
+        groups = Groups.of(read, held, newest=by_version)
+        both = groups.both
         if not len(both):
             return 0
-        row = _BucketRows(read, held, found, self._own.matrix())
+        row = _BucketRows(read, held, groups, self._own.matrix())
         self._provenance.look_up(held["tag"])
         brought = row.has & self._provenance.brought(row.receipts, read["more"]["input"])
         is_ours = row.any_of(brought)
@@ -150,7 +152,7 @@ class Suspects:
         agreed = row.any_of(good)
         newer = row.held_version > row.newest
         revised = ~agreed & self._provenance.others_revise & newer
-        receipts = held["tag"][found.stored]
+        receipts = held["tag"][groups.stored]
         elsewhere = ~agreed & ~revised & ~is_ours & self._provenance.known(receipts)
         if by_version:  # one that is older than ours would have been replaced
             elsewhere &= row.held_version >= row.newest
@@ -161,8 +163,8 @@ class Suspects:
 
     def _may_be_newest(self, row: _BucketRows) -> Mask:
         """The rows of the newest version: the first, or those of other inputs, which may have come before it."""
-        expected = row.of_row(row.found.expected)
-        top = row.read["more"]["version"] == row.newest[row.found.read]
+        expected = row.of_row(row.groups.expected)
+        top = row.read["more"]["version"] == row.newest[row.groups.read]
         other_input = row.read["more"]["input"] != row.read["more"]["input"][expected]
         may: Mask = (np.arange(len(row.read)) == expected) | (top & other_input)
         return may
@@ -175,18 +177,18 @@ class Suspects:
             free |= row.read["more"]["version"] > row.read["more"]["version"][chosen]
         # a receipt may have several inputs, in another order than this one: each one's first row may be the first
         rows = np.flatnonzero(brought)
-        pairs = np.stack([row.found.read[rows], row.read["more"]["input"][rows]])
+        pairs = np.stack([row.groups.read[rows], row.read["more"]["input"][rows]])
         free[rows[np.unique(pairs, axis=1, return_index=True)[1]]] = True
         return free
 
     def _chosen(self, row: _BucketRows, brought: Mask, is_ours: Mask) -> NDArray[np.int64]:
         """The record of each group that is shown beside the table's row."""
         if self._provenance.newest:
-            return row.found.expected
+            return row.groups.expected
         order = np.flatnonzero(brought)
-        first = np.full(len(row.found.expected), -1, dtype=np.int64)
-        first[row.found.read[order[::-1]]] = order[::-1]
-        return np.where(is_ours, first, row.found.expected)
+        first = np.full(len(row.groups.expected), -1, dtype=np.int64)
+        first[row.groups.read[order[::-1]]] = order[::-1]
+        return np.where(is_ours, first, row.groups.expected)
 
     def _tell(
         self, kind: str, groups: NDArray[np.int64], row: _BucketRows, chosen: NDArray[np.int64], limit: int
@@ -198,8 +200,8 @@ class Suspects:
                 told.columns[column] = told.columns.get(column, 0) + times
         order = np.argsort(row.read["tag"][at], kind="stable")[:limit]
         told.first += [
-            Suspect(int(row.read["tag"][one]), row.read["id"][one].tobytes(), int(row.receipts[one]))
-            for one in at[order].tolist()
+            Suspect(int(row.read["tag"][record]), row.read["id"][record].tobytes(), int(row.receipts[record]))
+            for record in at[order].tolist()
         ]
         told.first = sorted(told.first)[:limit]
 
@@ -207,30 +209,30 @@ class Suspects:
 class _BucketRows:
     """The input's records of one bucket, each beside the table's row of its event, if that `has` one."""
 
-    def __init__(self, read: Records, held: Records, found: Groups, own: NDArray[np.bool_]) -> None:
-        self.read, self.found = read, found
-        stored = self.of_row(found.stored)
+    def __init__(self, read: Records, held: Records, groups: Groups, own: NDArray[np.bool_]) -> None:
+        self.read, self.groups = read, groups
+        stored = self.of_row(groups.stored)
         self.has = stored >= 0
         other = held[np.maximum(stored, 0)]
         self.differs = own[read["more"]["own"]] & (read["more"]["prints"] != other["more"]["prints"])
         self.equal = self.has & ~self.differs.any(axis=1)
         self.receipts = other["tag"]
-        self.held_version = held["more"]["version"][np.maximum(found.stored, 0)]
+        self.held_version = held["more"]["version"][np.maximum(groups.stored, 0)]
         self.newest = self._newest()
 
     def of_row(self, of_group: NDArray[Any]) -> NDArray[Any]:
         """What each row's group has."""
-        return of_group[self.found.read]
+        return of_group[self.groups.read]
 
     def any_of(self, mask: Mask) -> Mask:
         """Whether `mask` holds for any row of each group."""
-        found = np.zeros(len(self.found.expected), dtype=np.bool_)
-        found[self.found.read[mask]] = True
-        return found
+        marked = np.zeros(len(self.groups.expected), dtype=np.bool_)
+        marked[self.groups.read[mask]] = True
+        return marked
 
     def _newest(self) -> NDArray[np.bytes_]:
         """The greatest version of each group."""
-        newest = np.zeros(len(self.found.expected), dtype=VERSION)
+        newest = np.zeros(len(self.groups.expected), dtype=VERSION)
         order = np.argsort(self.read["more"]["version"], kind="stable")
-        newest[self.found.read[order]] = self.read["more"]["version"][order]  # the last one stays
+        newest[self.groups.read[order]] = self.read["more"]["version"][order]  # the last one stays
         return newest

@@ -66,18 +66,18 @@ class ValueCheck:
         """The result, with up to `limit` named events of each kind."""
         compared = self._own.compared.names
         left_out = [name for name in self._own.schema.names if name not in compared]
-        found = Values(compared, left_out, list(self._own.lacking), self._rows.agreed)
+        values = Values(compared, left_out, list(self._own.lacking), self._rows.agreed)
         if self._rows.suspected:
             low = self._rows.suspects
             if low is None:  # all are looked at again
-                found.agreed = 0
+                values.agreed = 0
             suspects = Suspects(self._own, self._side, self._provenance, low, folder)
             for _ in suspects.turns(2 * (self._rows.looked_at if low is None else self._rows.suspected)):
                 self._look_again(suspects)
-                found.agreed += suspects.judge(limit)
+                values.agreed += suspects.judge(limit)
             for kind, told in suspects.told.items():
-                setattr(found, kind, ValuesOfAKind(told.events, told.columns, self._named(told.first)))
-        return found
+                setattr(values, kind, ValuesOfAKind(told.events, told.columns, self._named(told.first)))
+        return values
 
     def _look_again(self, suspects: Suspects) -> None:
         for number, item, prepared, tags in self._again():
@@ -90,50 +90,50 @@ class ValueCheck:
         if not first:
             return []
         came = self._in_inputs(first)
-        held = self._in_table([one.event_id for one in first])
-        places = self._places.with_lines([self._places.of(one.tag) for one in first])
+        held = self._in_table([suspect.event_id for suspect in first])
+        places = self._places.with_lines([self._places.of(suspect.tag) for suspect in first])
         none: Columns = {}
         return [
             ValueFinding(
-                id_text(one.event_id),
+                id_text(suspect.event_id),
                 place,
-                one.receipt,
-                self._differing(came.get(one, none), held.get(one.event_id, none)),
+                suspect.receipt,
+                self._differing(came.get(suspect, none), held.get(suspect.event_id, none)),
             )
-            for one, place in zip(first, places, strict=True)
+            for suspect, place in zip(first, places, strict=True)
         ]
 
     def _in_inputs(self, first: Sequence[Suspect]) -> dict[Suspect, Columns]:
         """The values of the suspects as the inputs have them."""
-        wanted = {(one.tag, one.event_id): one for one in first}
-        numbers = np.array([one.tag for one in first], dtype=np.int64)
-        found: dict[Suspect, Columns] = {}
+        suspects = {(suspect.tag, suspect.event_id): suspect for suspect in first}
+        numbers = np.array([suspect.tag for suspect in first], dtype=np.int64)
+        values: dict[Suspect, Columns] = {}
         for _, item, prepared, tags in self._again():
             rows = prepared.events.open()
             for at in np.flatnonzero(np.isin(tags, numbers)).tolist():
-                one = wanted.get((int(tags[at]), prepared.ids[at].tobytes()))
-                if one is not None and one not in found:
+                suspect = suspects.get((int(tags[at]), prepared.ids[at].tobytes()))
+                if suspect is not None and suspect not in values:
                     own = self._own.of(self._own.number(item, rows))
-                    found[one] = dict(self._side.of_input(rows.slice(at, 1), own))
-            if len(found) == len(first):
+                    values[suspect] = dict(self._side.of_input(rows.slice(at, 1), own))
+            if len(values) == len(first):
                 break
-        return found
+        return values
 
     def _in_table(self, ids: Sequence[bytes]) -> dict[bytes, Columns]:
         """The values of the events as the table has them."""
-        found: dict[bytes, Columns] = {}
+        values: dict[bytes, Columns] = {}
         for rows in self._store.events.rows(self._table, self._own.compared, ids=ids):
             for at, packed in enumerate(rows.ids):
-                found.setdefault(packed.tobytes(), rows.where(np.arange(len(rows.ids)) == at).columns)
-        return found
+                values.setdefault(packed.tobytes(), rows.where(np.arange(len(rows.ids)) == at).columns)
+        return values
 
     def _differing(self, came: Columns, held: Columns) -> dict[str, tuple[str | None, str | None]]:
         """Both values of each column that differs, as text."""
         both = {name: (came[name], held[name]) for name in came if name in held}
         prints = self._side.prints({name: pair[0] for name, pair in both.items()}), self._side.prints(held)
         return {
-            name: (one.shown(0), other.shown(0))
-            for name, (one, other) in both.items()
+            name: (of_input.shown(0), of_table.shown(0))
+            for name, (of_input, of_table) in both.items()
             if prints[0][name][0] != prints[1][name][0]
         }
 

@@ -54,7 +54,7 @@ class ValuesOfAKind:
         return {
             "events": self.events,
             "columns": dict(self.columns),
-            "sample": [one.to_dict() for one in self.sample],
+            "sample": [finding.to_dict() for finding in self.sample],
         }
 
 
@@ -83,7 +83,7 @@ class Values:
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, for JSON."""
-        kinds = {name: one.to_dict() for name, one in self._kinds().items()}
+        kinds = {name: values.to_dict() for name, values in self._kinds().items()}
         columns = {"columns": list(self.columns), "not_compared": list(self.left_out), "lacking": list(self.lacking)}
         return {**columns, "agreed": self.agreed, **kinds}
 
@@ -91,18 +91,18 @@ class Values:
         """The lines with the counts."""
         left_out = f"; not the input's, so not compared: {', '.join(self.left_out)}" if self.left_out else ""
         lines = [f"  values agree        {self.agreed:>12,}   ({len(self.columns)} columns{left_out})"]
-        for name, one in self._kinds().items():
-            if one.events or name == "changed":
-                lines.append(f"  {name:<20}{one.events:>12,}" + _by_column(name, one))
+        for name, values in self._kinds().items():
+            if values.events or name == "changed":
+                lines.append(f"  {name:<20}{values.events:>12,}" + _by_column(name, values))
         if self.lacking:
             lines.append(f"  the table has no column {', '.join(self.lacking)}, which the input has")
         return lines
 
     def findings(self) -> list[str]:
         """The lines that name events: all of the sample that changed, a few of the others."""
-        lines = [f"    changed: {one}" for one in self.changed.sample]
+        lines = [f"    changed: {finding}" for finding in self.changed.sample]
         for name in ("elsewhere", "revised"):
-            lines += [f"    {name}: {one}" for one in self._kinds()[name].sample[:3]]
+            lines += [f"    {name}: {finding}" for finding in self._kinds()[name].sample[:3]]
         return lines
 
     def advice(self) -> list[str]:
@@ -115,10 +115,10 @@ class Values:
         return {"changed": self.changed, "elsewhere": self.elsewhere, "revised": self.revised}
 
 
-def _by_column(name: str, one: ValuesOfAKind) -> str:
-    if not one.events:
+def _by_column(name: str, values: ValuesOfAKind) -> str:
+    if not values.events:
         return ""
-    by_column = ", ".join(f"{column} in {times:,}" for column, times in one.columns.items())
+    by_column = ", ".join(f"{column} in {times:,}" for column, times in values.columns.items())
     return f"   {_SAID[name]}: {by_column}"
 
 

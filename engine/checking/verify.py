@@ -87,7 +87,7 @@ class _BothSides:
             for item in inputs:
                 require_same_row(item.name, item.columns(), self._contract)
         self._places = Places(inputs)
-        self._found = Verification(table, options.provider)
+        self._result = Verification(table, options.provider)
         self._missing: list[tuple[bytes, int]] = []
         self._unexpected: list[tuple[bytes, int]] = []
         self._duplicated: list[tuple[bytes, int | None, tuple[int, ...]]] = []
@@ -95,37 +95,37 @@ class _BothSides:
 
     def carried_out(self, folder: Path, progress: Progress) -> Verification:
         """Both sides read and compared."""
-        found, values = self._found, self._values
+        result, values = self._result, self._values
         with TaggedIds(folder, "input", None if values is None else values.of_read) as read:
             with progress.over(self._inputs):
                 self._read_inputs(read, progress)
             with TaggedIds(folder, "table", None if values is None else values.of_held) as held:
                 rows = None if values is None else values.rows()
-                self._audit = audited(self._store, found.table, held, inputs_key(self._inputs, self._options), rows)
+                self._audit = audited(self._store, result.table, held, inputs_key(self._inputs, self._options), rows)
                 for number in range(BUCKETS):
                     self._compare(read.records(number), held.records(number))
-                found.ledger_differences = settled(self._store, self._audit, held)
-                found.stored = len(held)
-        found.ledger_digest, found.receipted_digest = self._audit.ledger, self._audit.table
-        found.receipts = intervals(self._audit.judged_ids)
+                result.ledger_differences = settled(self._store, self._audit, held)
+                result.stored = len(held)
+        result.ledger_digest, result.receipted_digest = self._audit.ledger, self._audit.table
+        result.receipts = intervals(self._audit.judged_ids)
         if values is not None:
-            found.values = values.told(folder, self._limit)
-        if found.missing:
-            found.others = others_events(self._store, found.table, self._contract, found.provider)
+            result.values = values.told(folder, self._limit)
+        if result.missing:
+            result.others = others_events(self._store, result.table, self._contract, result.provider)
         self._name()
-        return found
+        return result
 
     def _read_inputs(self, read: TaggedIds, progress: Progress) -> None:
         for item in self._inputs:
-            before = self._found.read, self._found.rejected
-            for prepared in identified(self._store, self._found.table, self._contract, [item], self._options):
+            before = self._result.read, self._result.rejected
+            for prepared in identified(self._store, self._result.table, self._contract, [item], self._options):
                 more = None if self._values is None else self._values.read(item, prepared)
                 read.add(prepared.ids, self._places.tags(prepared), more)
-                self._found.read += prepared.read
-                self._found.rejected += len(prepared.rejects)
+                self._result.read += prepared.read
+                self._result.rejected += len(prepared.rejects)
                 progress.advance(Counts(read=prepared.read, rejected=len(prepared.rejects)))
-            rows, rejects = self._found.read - before[0], self._found.rejected - before[1]
-            self._found.inputs.append(InputRead(item.name, item.fingerprint, item.size, rows, rejects))
+            rows, rejects = self._result.read - before[0], self._result.rejected - before[1]
+            self._result.inputs.append(InputRead(item.name, item.fingerprint, item.size, rows, rejects))
 
     def _compare(self, read: NDArray[Any], held: NDArray[Any]) -> None:
         """One bucket: the input's records, tagged with their places, and the table's, tagged with their receipts."""
@@ -149,40 +149,44 @@ class _BothSides:
         is_expected = np.bincount(read, minlength=len(first)) > 0
         times_stored = np.bincount(stored, minlength=len(first))
 
-        wanted = is_expected[stored]
-        strange = ~wanted & (self._audit.own(receipts) | (~self._audit.known(receipts) & (receipts != NO_RECEIPT)))
+        held_expected = is_expected[stored]
+        strange = ~held_expected & (
+            self._audit.own(receipts) | (~self._audit.known(receipts) & (receipts != NO_RECEIPT))
+        )
         missing = first[is_expected & (times_stored == 0)]
-        found = self._found
-        found.expected += int(is_expected.sum())
-        found.repeated += len(ids) - int(is_expected.sum())
-        found.missing += len(missing)
-        found.unexpected += int(strange.sum())
-        found.duplicated += int((times_stored[times_stored > 1] - 1).sum())
-        found.unreceipted += int((receipts == NO_RECEIPT).sum())
-        found.input_digest += Digest.of(every[first[is_expected]])
-        found.table_digest += Digest.of(held[wanted | strange])
+        result = self._result
+        result.expected += int(is_expected.sum())
+        result.repeated += len(ids) - int(is_expected.sum())
+        result.missing += len(missing)
+        result.unexpected += int(strange.sum())
+        result.duplicated += int((times_stored[times_stored > 1] - 1).sum())
+        result.unreceipted += int((receipts == NO_RECEIPT).sum())
+        result.input_digest += Digest.of(every[first[is_expected]])
+        result.table_digest += Digest.of(held[held_expected | strange])
 
         self._missing += _some(every, missing, places, self._room(self._missing))
         self._unexpected += _some(held, np.flatnonzero(strange), receipts, self._room(self._unexpected))
-        for one in np.flatnonzero(times_stored > 1)[: self._room(self._duplicated)]:
-            under = tuple(receipts[stored == one].tolist())
-            place = int(places[first[one]]) if is_expected[one] else None
-            self._duplicated.append((every[first[one]].tobytes(), place, under))
+        for at in np.flatnonzero(times_stored > 1)[: self._room(self._duplicated)]:
+            under = tuple(receipts[stored == at].tolist())
+            place = int(places[first[at]]) if is_expected[at] else None
+            self._duplicated.append((every[first[at]].tobytes(), place, under))
 
     def _room(self, named: Sequence[object]) -> int:
         return max(self._limit - len(named), 0)
 
     def _name(self) -> None:
         """Addresses for the events that are named: lines for those of the input, chunks for those of a receipt."""
-        found = self._found
-        rows = sorted(self._missing, key=lambda one: one[1])
+        result = self._result
+        rows = sorted(self._missing, key=lambda event: event[1])
         lines = self._places.with_lines([self._places.of(place) for _, place in rows])
-        found.missing_sample = [Finding(id_text(packed), place) for (packed, _), place in zip(rows, lines, strict=True)]
-        found.unexpected_sample = [
-            Finding(id_text(packed), None, (receipt,), chunks_of(self._store, receipt))
-            for packed, receipt in sorted(self._unexpected, key=lambda one: one[1])
+        result.missing_sample = [
+            Finding(id_text(packed), place) for (packed, _), place in zip(rows, lines, strict=True)
         ]
-        found.duplicated_sample = [self._doubled(*one) for one in self._duplicated]
+        result.unexpected_sample = [
+            Finding(id_text(packed), None, (receipt,), chunks_of(self._store, receipt))
+            for packed, receipt in sorted(self._unexpected, key=lambda event: event[1])
+        ]
+        result.duplicated_sample = [self._doubled(*event) for event in self._duplicated]
 
     def _doubled(self, packed: bytes, place: int | None, receipts: tuple[int, ...]) -> Finding:
         where = None if place is None else self._places.with_lines([self._places.of(place)])[0]
@@ -192,7 +196,7 @@ class _BothSides:
 def audited(store: Store, table: str, held: TaggedIds, key: str | None, rows: Iterable[Tagged] | None = None) -> Audit:
     """The ledger's receipts, and every row of the table in `held`, seen under its receipt; `rows` reads them."""
     before: list[LedgerEntry] = list(store.ledger.entries(table))
-    blocks = ((ids_from_packed(one.ids), one.receipts, None) for one in store.events.holdings(table))
+    blocks = ((ids_from_packed(block.ids), block.receipts, None) for block in store.events.holdings(table))
     for ids, receipts, more in blocks if rows is None else rows:
         held.add(ids, receipts, more)
     audit = Audit(before, store.ledger.entries(table), key)
@@ -204,8 +208,8 @@ def audited(store: Store, table: str, held: TaggedIds, key: str | None, rows: It
 def settled(store: Store, audit: Audit, held: TaggedIds) -> list[ReceiptDifference]:
     """The receipts that do not hold the events they brought, with their chunks."""
     of_a_part = BUCKETS // PARTS
-    again = (held.bucket(int(part) * of_a_part + one) for part in audit.suspects() for one in range(of_a_part))
-    return [one.at(chunks_of(store, one.receipt_id)) for one in audit.differences(again)]
+    again = (held.bucket(int(part) * of_a_part + number) for part in audit.suspects() for number in range(of_a_part))
+    return [difference.at(chunks_of(store, difference.receipt_id)) for difference in audit.differences(again)]
 
 
 def intervals(numbers: NDArray[np.int64]) -> list[tuple[int, int]]:

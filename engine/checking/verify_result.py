@@ -104,7 +104,7 @@ class Verification:
     @property
     def ledger_faults(self) -> list[ReceiptDifference]:
         """The receipts that hold more events than they brought, or other events."""
-        return [one for one in self.ledger_differences if not one.fewer]
+        return [difference for difference in self.ledger_differences if not difference.fewer]
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, for JSON."""
