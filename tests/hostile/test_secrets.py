@@ -310,4 +310,4 @@ def test_nothing_is_unpickled_but_what_a_worker_of_ours_wrote() -> None:
                     found.add((path, called))
                 assert called not in {"eval", "exec", "os.system", "yaml.load", "marshal.loads", "shelve.open"}, path
                 assert not any(word.arg == "shell" for word in node.keywords), path
-    assert found == {("crew.py", "pickle.loads")}
+    assert found == {("execution/crew.py", "pickle.loads")}
