@@ -12,7 +12,6 @@ from support.program import Headrace
 
 import headrace as package
 from headrace.cli import rejects
-from headrace.cli.load import options as load_options
 from headrace.delivery.dispatcher import message
 from headrace.errors import ConfigurationError, UsageError, WorkerError
 from headrace.storage import open_store
@@ -50,8 +49,8 @@ def kept(headrace: Headrace) -> list[StoredReject]:
 
 def again(headrace: Headrace, *numbers: int, changes: Sequence[str] = (), **named: Any) -> int:
     """``headrace rejects replay``, in this process."""
-    options = load_options(to=headrace.url, **named)
-    return rejects.replay(options, numbers, None, changes, None, "json")
+    told = {"to": headrace.url, "output": "json", "progress": "none", **named}
+    return rejects.replay(numbers, None, changes, None, told)
 
 
 def test_a_reported_revision_has_its_line_its_text_and_what_differs(feeds: Headrace) -> None:
@@ -210,7 +209,7 @@ def test_an_older_version_that_comes_late_is_not_told_of(sqlite_url: str, headra
 def test_a_replayed_revision_is_told_of_where_a_rule_asks(feeds: Headrace) -> None:
     load(feeds, "later.csv", revisions="report")
     magnitude = kept(feeds)[0].reject_id
-    named: Any = {"alerts": ["any=true"], "alert_revisions": ["any"], **UPDATE}
+    named: Any = {"alert": ["any=true"], "alert_revisions": ["any"], **UPDATE}
     assert again(feeds, magnitude, **named) == 0
     ((payload,),) = feeds.query("SELECT payload FROM headrace_alerts")
     assert json.loads(payload)["mag"] == 1.75
