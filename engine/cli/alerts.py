@@ -110,11 +110,11 @@ def _opened(url: str, *, forever: bool) -> Iterator[Store | Renewed[Store]]:
 def listed(to: str | None, table: str | None, rules: Sequence[str], state: str | None, limit: int, output: str) -> int:
     """``headrace alerts list``."""
     with open_existing(database_url(to)) as store:
-        found = store.outbox.find(states=_states(state), table=table, rules=rules, limit=limit)
+        alerts = store.outbox.find(states=_states(state), table=table, rules=rules, limit=limit)
     if output == "json":
-        print(json.dumps({"alerts": [_as_object(one) for one in found]}, ensure_ascii=False))
+        print(json.dumps({"alerts": [_as_object(alert) for alert in alerts]}, ensure_ascii=False))
     else:
-        print("\n".join(map(_as_line, found)) or "no alerts")
+        print("\n".join(map(_as_line, alerts)) or "no alerts")
     return 0
 
 
@@ -166,18 +166,18 @@ def _chosen(
     if not (ids or table or rules or everything):
         raise UsageError("no alert was named", hint="give alert numbers, --rule, --table or --all")
     if not ids:
-        return [one.alert_id for one in store.outbox.find(states=states, table=table, rules=rules)]
-    found = {one.alert_id for one in store.outbox.find(ids=ids, states=named, table=table, rules=rules)}
-    if missing := sorted(set(ids) - found):
+        return [alert.alert_id for alert in store.outbox.find(states=states, table=table, rules=rules)]
+    numbers = {alert.alert_id for alert in store.outbox.find(ids=ids, states=named, table=table, rules=rules)}
+    if missing := sorted(set(ids) - numbers):
         raise UsageError(
             f"no {' or '.join(named)} alert has the number {', '.join(map(str, missing))}",
             hint="`headrace alerts list --state all` shows every one with its state",
         )
-    return sorted(found)
+    return sorted(numbers)
 
 
 def _states(state: str | None) -> Sequence[AlertState]:
-    return OPEN if state is None else [one for one in get_args(AlertState) if state in (one, "all")]
+    return OPEN if state is None else [known for known in get_args(AlertState) if state in (known, "all")]
 
 
 def _as_object(alert: StoredAlert) -> dict[str, object]:

@@ -31,9 +31,13 @@ EXTRACTS = {
 
 def demo(folder: str, output: Output, progress: ProgressStyle) -> int:
     """``headrace demo``."""
-    loads, found = run_demo(Path(folder), print if output == "text" else lambda _: None, progress_for(progress))
+    loads, verification = run_demo(Path(folder), print if output == "text" else lambda _: None, progress_for(progress))
     if output == "json":
-        show(output, lambda: {"loads": [one.to_dict() for one in loads], "verification": found.to_dict()}, str)
+        show(
+            output,
+            lambda: {"loads": [report.to_dict() for report in loads], "verification": verification.to_dict()},
+            str,
+        )
     return 0
 
 
@@ -73,11 +77,11 @@ def _verify(
 ) -> Verification:
     say("\n4. The extracts are read once more and compared with the table, event by event.\n$ headrace verify …")
     with opened(options, inputs) as (store, table, items, settled):
-        found = verify(store, items, table, settled, progress=progress, values=True)
-    say(found.to_text())
-    if not found.ok:
+        verification = verify(store, items, table, settled, progress=progress, values=True)
+    say(verification.to_text())
+    if not verification.ok:
         raise VerificationError("the demonstration's table is not what its extracts say", hint="please report this")
-    return found
+    return verification
 
 
 def _write_extracts(folder: Path) -> list[Path]:

@@ -22,16 +22,16 @@ NO_EVENT = "standard output shows what is known about it; `headrace rejects list
 
 def explain(event_id: str, inputs: Sequence[str], told: Mapping[str, Any]) -> int:
     """``headrace explain``."""
-    wanted, output = options(told), told["output"]
-    with open_existing(wanted.to) as store, scratch_folder() as folder:
+    load_options, output = options(told), told["output"]
+    with open_existing(load_options.to) as store, scratch_folder() as folder:
 
         def given(table: str) -> tuple[Sequence[Input], LoadOptions]:
-            settled = in_stored_timezone(store, table, wanted)
+            settled = in_stored_timezone(store, table, load_options)
             return open_inputs(inputs, settled.read, folder), settled
 
-        tables = [wanted.table] if wanted.table else store.ledger.tables()
-        stories = explain_event(store, event_id, tables, wanted, given if inputs else None)
-    found = [story for story in stories if story.origin is not None]
+        tables = [load_options.table] if load_options.table else store.ledger.tables()
+        stories = explain_event(store, event_id, tables, load_options, given if inputs else None)
+    histories = [story for story in stories if story.origin is not None]
     if len(stories) == 1:
         show(output, stories[0].to_dict, stories[0].to_text)
     elif stories:
@@ -40,7 +40,7 @@ def explain(event_id: str, inputs: Sequence[str], told: Mapping[str, Any]) -> in
             lambda: {"stories": [story.to_dict() for story in stories]},
             lambda: "\n\n".join(story.to_text() for story in stories),
         )
-    if not found:
+    if not histories:
         tables_named = ", ".join(tables) or "this database, which has no event tables"
         raise StoreError(f"no event {event_id} in {tables_named}", hint=NO_EVENT)
     return 0

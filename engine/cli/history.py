@@ -20,21 +20,21 @@ def history(to: str | None, config: str | None, providers: Sequence[str], output
     """``headrace profile --history``. Raises `UsageError` for a provider of which nothing is kept."""
     url = _database(to, config)
     with open_existing(url) as store:
-        found = histories_in(store, url, providers or None)
-    unknown = sorted(set(providers) - {one.provider for one in found})
+        stories = histories_in(store, url, providers or None)
+    unknown = sorted(set(providers) - {story.provider for story in stories})
     if unknown:
         raise UsageError(
             f"nothing is kept of a provider {unknown[0]!r}",
             hint="`headrace run` keeps what its loads take; without a name all providers are shown",
         )
-    show(output, lambda: {"providers": [one.to_dict() for one in found]}, lambda: _text(found))
+    show(output, lambda: {"providers": [story.to_dict() for story in stories]}, lambda: _text(stories))
     return 0
 
 
-def _text(found: Sequence[History]) -> str:
-    if not found:
+def _text(stories: Sequence[History]) -> str:
+    if not stories:
         return "nothing is kept: no provider has been loaded by `headrace run` yet"
-    return "\n".join(one.to_text() for one in found)
+    return "\n".join(story.to_text() for story in stories)
 
 
 def _database(to: str | None, config: str | None) -> str:

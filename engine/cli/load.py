@@ -44,14 +44,14 @@ def split_columns(text: str) -> list[str]:
 
 def load(inputs: Sequence[str], told: Mapping[str, Any]) -> int:
     """``headrace load``."""
-    wanted, progress = options(told), progress_for(told["progress"])
+    load_options, progress = options(told), progress_for(told["progress"])
     with (
         watched(Watching.of(told)),
         stopping(sweep) as stop,
         recording(told["report"], told["trace"]) as listener,
     ):
         try:
-            report = load_with(wanted, inputs, progress=progress, stop=stop, listener=listener)
+            report = load_with(load_options, inputs, progress=progress, stop=stop, listener=listener)
         except Interrupted as error:
             error.exit_code = stop.exit_code
             raise

@@ -38,12 +38,12 @@ def profile(inputs: Sequence[str], how: How, told: Mapping[str, Any]) -> int:
     """``headrace profile``. 4 if both ways did not give the same table. Raises `UsageError` without inputs."""
     if not inputs:
         raise UsageError("there is nothing to profile", hint="name the inputs, or --history for what was loaded")
-    wanted, page, trace = options(told), told["report"], told["trace"]
+    load_options, page, trace = options(told), told["report"], told["trace"]
     for file in filter(None, (page, trace)):
         require_writable(Path(file))
     with stopping(sweep):
-        found = profile_inputs(
-            wanted,
+        result = profile_inputs(
+            load_options,
             inputs,
             rows=how.rows,
             workers=how.workers,
@@ -51,12 +51,14 @@ def profile(inputs: Sequence[str], how: How, told: Mapping[str, Any]) -> int:
             check=how.check,
         )
     if trace is not None:
-        write_trace(Path(trace), found.sequential.recorded)
+        write_trace(Path(trace), result.sequential.recorded)
     if page is not None:
-        recorded = found.sequential.recorded
-        recorded.remarks = found.remarks
+        recorded = result.sequential.recorded
+        recorded.remarks = result.remarks
         if recorded.facts is not None:
-            recorded.facts = replace(recorded.facts, database=found.database)  # not the trial's
-        write_page(Path(page), recorded, beside=found.parallel.recorded)
-    print(json.dumps(found.to_dict(), ensure_ascii=False, default=str) if told["output"] == "json" else found.to_text())
-    return 0 if found.trustworthy else 4
+            recorded.facts = replace(recorded.facts, database=result.database)  # not the trial's
+        write_page(Path(page), recorded, beside=result.parallel.recorded)
+    print(
+        json.dumps(result.to_dict(), ensure_ascii=False, default=str) if told["output"] == "json" else result.to_text()
+    )
+    return 0 if result.trustworthy else 4

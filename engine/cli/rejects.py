@@ -27,22 +27,22 @@ SHOWN = 20  # new rejects of a replay
 def listed(to: str | None, table: str | None, run: str | None, *, settled: bool, limit: int, output: str) -> int:
     """``headrace rejects list``."""
     with open_existing(database_url(to)) as store:
-        found = store.rejects.find(
+        rejects = store.rejects.find(
             table=table, run_id=whole_run_id(store, run), state=None if settled else "kept", limit=limit
         )
-    show(output, lambda: {"rejects": [_reject_object(one) for one in found]}, lambda: _reject_lines(found))
+    show(output, lambda: {"rejects": [_reject_object(reject) for reject in rejects]}, lambda: _reject_lines(rejects))
     return 0
 
 
 def shown(to: str | None, ids: Sequence[int], output: str) -> int:
     """``headrace rejects show``."""
     with open_existing(database_url(to)) as store:
-        found = _named(store, ids, any_state=True)
-        before = {one.reject_id: _earlier(store, one) for one in found}
+        rejects = _named(store, ids, any_state=True)
+        before = {reject.reject_id: _earlier(store, reject) for reject in rejects}
     show(
         output,
-        lambda: {"rejects": [_reject_object(one) for one in found]},
-        lambda: "\n\n".join(_reject_page(one, before[one.reject_id]) for one in found),
+        lambda: {"rejects": [_reject_object(reject) for reject in rejects]},
+        lambda: "\n\n".join(_reject_page(reject, before[reject.reject_id]) for reject in rejects),
     )
     return 0
 
@@ -51,24 +51,24 @@ def replay(
     ids: Sequence[int], run: str | None, changes: Sequence[str], raw: str | None, told: Mapping[str, Any]
 ) -> int:
     """``headrace rejects replay``."""
-    wanted, progress = options(told), progress_for(told["progress"])
-    with open_existing(wanted.to) as store:
+    load_options, progress = options(told), progress_for(told["progress"])
+    with open_existing(load_options.to) as store:
         chosen = (
             _named(store, ids)
             if ids
-            else store.rejects.find(table=wanted.table, run_id=whole_run_id(store, run), state="kept")
+            else store.rejects.find(table=load_options.table, run_id=whole_run_id(store, run), state="kept")
         )
-        chosen, left = without_revisions(chosen, wanted, named=bool(ids))
+        chosen, left = without_revisions(chosen, load_options, named=bool(ids))
         given = _with_raw(store, chosen, raw)
-        outcome = replay_all(store, given, wanted, changes=_changes(changes), progress=progress)
-    unsplit = [one for one in given if one.reject.record is None]
+        outcome = replay_all(store, given, load_options, changes=_changes(changes), progress=progress)
+    unsplit = [reject for reject in given if reject.reject.record is None]
     total = outcome.counts + Counts(read=len(unsplit), rejected=len(unsplit))
     shown = {
         **asdict(total),
         "replayed": outcome.counts.read if outcome.errors else len(given) - len(unsplit) - outcome.settled,
         "settled_meanwhile": outcome.settled,
         "revisions_left": left,
-        "again": [_reject_object(one) for one in outcome.again],
+        "again": [_reject_object(reject) for reject in outcome.again],
     }
     if given or not outcome.errors:
         show(told["output"], lambda: shown, lambda: _replay_text(outcome, total, unsplit, left, len(given)))
@@ -87,7 +87,7 @@ def discard(to: str | None, ids: Sequence[int], table: str | None, run: str | No
             if ids
             else store.rejects.find(table=table, run_id=whole_run_id(store, run), state="kept")
         )
-        changed = store.rejects.discard([one.reject_id for one in chosen])
+        changed = store.rejects.discard([reject.reject_id for reject in chosen])
     show(output, lambda: {"discarded": changed}, lambda: f"{changed:,} rejects discarded")
     return 0
 
@@ -95,14 +95,14 @@ def discard(to: str | None, ids: Sequence[int], table: str | None, run: str | No
 def _named(store: Store, ids: Sequence[int], *, any_state: bool = False) -> list[StoredReject]:
     if not ids:
         raise UsageError("no reject was named", hint="`headrace rejects list` shows their numbers")
-    found = store.rejects.find(ids=ids, state=None if any_state else "kept")
-    missing = sorted(set(ids) - {one.reject_id for one in found})
+    rejects = store.rejects.find(ids=ids, state=None if any_state else "kept")
+    missing = sorted(set(ids) - {reject.reject_id for reject in rejects})
     if missing:
         raise UsageError(
             f"no {'' if any_state else 'kept '}reject has the number {', '.join(map(str, missing))}",
             hint="`headrace rejects list --all` shows every one with its state",
         )
-    return found
+    return rejects
 
 
 def _changes(pairs: Sequence[str]) -> dict[str, str | None]:
@@ -127,40 +127,44 @@ def _with_raw(store: Store, chosen: Sequence[StoredReject], raw: str | None) -> 
     return [mended(store, chosen[0], raw)]
 
 
-def _reject_lines(found: Sequence[StoredReject]) -> str:
-    lines = [f"{one.reject_id:>8}  {one.state:<9}  {_place(one)}: {one.reject.reason}" for one in found]
+def _reject_lines(rejects: Sequence[StoredReject]) -> str:
+    lines = [
+        f"{stored.reject_id:>8}  {stored.state:<9}  {_place(stored)}: {stored.reject.reason}" for stored in rejects
+    ]
     return "\n".join(lines) if lines else "no rejects"
 
 
-def _earlier(store: Store, one: StoredReject) -> list[StoredReject]:
+def _earlier(store: Store, reject: StoredReject) -> list[StoredReject]:
     """What the row was before, the newest first."""
-    found: list[StoredReject] = []
-    while one.reject.replaces is not None and (earlier := store.rejects.find(ids=[one.reject.replaces], state=None)):
-        one = earlier[0]
-        found.append(one)
-    return found
+    chain: list[StoredReject] = []
+    while reject.reject.replaces is not None and (
+        earlier := store.rejects.find(ids=[reject.reject.replaces], state=None)
+    ):
+        reject = earlier[0]
+        chain.append(reject)
+    return chain
 
 
-def _reject_page(one: StoredReject, earlier: Sequence[StoredReject]) -> str:
+def _reject_page(stored: StoredReject, earlier: Sequence[StoredReject]) -> str:
     return (
-        f"reject {one.reject_id} ({one.state}), table {one.table}, provider {one.provider}\n"
-        f"  where   {_place(one)}\n  reason  {one.reject.reason}\n  run     {one.run_id}\n  raw     {one.reject.raw}"
-        f"{_differences(one)}{_history(earlier)}"
+        f"reject {stored.reject_id} ({stored.state}), table {stored.table}, provider {stored.provider}\n"
+        f"  where   {_place(stored)}\n  reason  {stored.reject.reason}\n  run     {stored.run_id}\n"
+        f"  raw     {stored.reject.raw}{_differences(stored)}{_history(earlier)}"
     )
 
 
 def _history(earlier: Sequence[StoredReject]) -> str:
-    return "".join(f"\n  before  reject {one.reject_id}: {one.reject.reason}" for one in earlier)
+    return "".join(f"\n  before  reject {stored.reject_id}: {stored.reject.reason}" for stored in earlier)
 
 
-def _differences(one: StoredReject) -> str:
+def _differences(stored: StoredReject) -> str:
     """For a revision, the columns that differ: what the table held, and what came."""
-    differs = json.loads(one.reject.differs or "{}")
+    differs = json.loads(stored.reject.differs or "{}")
     return "".join(f"\n  {name}: {json.dumps(held)} → {json.dumps(came)}" for name, (held, came) in differs.items())
 
 
-def _place(one: StoredReject) -> str:
-    reject = one.reject
+def _place(stored: StoredReject) -> str:
+    reject = stored.reject
     parts = [reject.source]
     if reject.line is not None:
         parts.append(f"line {reject.line}")
@@ -171,8 +175,8 @@ def _place(one: StoredReject) -> str:
     return ", ".join(parts)
 
 
-def _reject_object(one: StoredReject) -> dict[str, object]:
-    return {**asdict(one), "created_at": one.created_at.isoformat()}
+def _reject_object(stored: StoredReject) -> dict[str, object]:
+    return {**asdict(stored), "created_at": stored.created_at.isoformat()}
 
 
 def _replay_text(outcome: ReplayOutcome, total: Counts, unsplit: Sequence[StoredReject], left: int, given: int) -> str:
@@ -204,6 +208,6 @@ def _replay_text(outcome: ReplayOutcome, total: Counts, unsplit: Sequence[Stored
     return "\n".join(lines)
 
 
-def _again_line(one: StoredReject) -> str:
-    before = "" if one.reject.replaces is None else f" (was {one.reject.replaces})"
-    return f"  now reject {one.reject_id}{before}, {_place(one)}: {one.reject.reason}"
+def _again_line(stored: StoredReject) -> str:
+    before = "" if stored.reject.replaces is None else f" (was {stored.reject.replaces})"
+    return f"  now reject {stored.reject_id}{before}, {_place(stored)}: {stored.reject.reason}"

@@ -38,9 +38,9 @@ def run(
     pause = None if once else settings.every if every is None else parse_seconds(every)
     rounds: list[int] = []
 
-    def tell(one: Round) -> None:
-        rounds.append(one.exit_code)
-        text = one.to_json() if told["output"] == "json" else one.to_text(all_of_them=pause is None)
+    def tell(round_done: Round) -> None:
+        rounds.append(round_done.exit_code)
+        text = round_done.to_json() if told["output"] == "json" else round_done.to_text(all_of_them=pause is None)
         if text:
             print(text, flush=True)
 

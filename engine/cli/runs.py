@@ -21,26 +21,29 @@ SILENT = 10.0  # seconds without a commit, after which a run whose process is go
 def listed(to: str | None, table: str | None, limit: int, output: str) -> int:
     """``headrace runs list``."""
     with open_existing(database_url(to)) as store:
-        found = _so_far(store, store.ledger.runs(table=table, limit=limit))
-    show(output, lambda: {"runs": [_run_object(run) for run in found]}, lambda: _run_lines(found))
+        runs = _so_far(store, store.ledger.runs(table=table, limit=limit))
+    show(output, lambda: {"runs": [_run_object(run) for run in runs]}, lambda: _run_lines(runs))
     return 0
 
 
 def shown(to: str | None, run: str, output: str) -> int:
     """``headrace runs show``."""
     with open_existing(database_url(to)) as store:
-        (found,) = _so_far(store, [_run(store, run)])
-        receipts = store.ledger.receipts(found.run.run_id)
+        (progress,) = _so_far(store, [_run(store, run)])
+        receipts = store.ledger.receipts(progress.run.run_id)
     show(
         output,
         lambda: {
-            **_run_object(found),
-            "receipts": [{**asdict(one), "committed_at": one.committed_at.isoformat()} for one in receipts],
+            **_run_object(progress),
+            "receipts": [{**asdict(receipt), "committed_at": receipt.committed_at.isoformat()} for receipt in receipts],
         },
         lambda: "\n".join(
             [
-                *(f"{name:<20} {value}" for name, value in _run_object(found).items()),
-                *(f"  {one.address}: {one.counts.inserted:,} inserted of {one.counts.read:,}" for one in receipts),
+                *(f"{name:<20} {value}" for name, value in _run_object(progress).items()),
+                *(
+                    f"  {receipt.address}: {receipt.counts.inserted:,} inserted of {receipt.counts.read:,}"
+                    for receipt in receipts
+                ),
             ]
         ),
     )
@@ -71,12 +74,12 @@ class _Shown:
         return f"  ({last}{end})"
 
 
-def _so_far(store: Store, found: Sequence[RunRecord]) -> list[_Shown]:
+def _so_far(store: Store, records: Sequence[RunRecord]) -> list[_Shown]:
     """A run that is not closed has its books in its receipts alone."""
-    going = [run.run_id for run in found if run.status == "running"]
+    going = [run.run_id for run in records if run.status == "running"]
     progress = store.ledger.progress(going) if going else {}
     shown = []
-    for run in found:
+    for run in records:
         far = progress.get(run.run_id)
         counted = run if far is None else replace(run, counts=far.counts, chunks=far.slices)
         shown.append(_Shown(counted, far, is_alive(run.holder) if run.status == "running" else None))
@@ -92,10 +95,10 @@ def _span(seconds: float) -> str:
 
 
 def _run(store: Store, run: str) -> RunRecord:
-    found = store.ledger.run(run)
-    if found is None:
+    record = store.ledger.run(run)
+    if record is None:
         raise UsageError(f"no single run begins with {run!r}", hint="`headrace runs list` shows the newest ones")
-    return found
+    return record
 
 
 def whole_run_id(store: Store, run: str | None) -> str | None:
@@ -112,11 +115,11 @@ def _run_object(shown: _Shown) -> dict[str, object]:
     return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in flat.items()}
 
 
-def _run_lines(found: Sequence[_Shown]) -> str:
+def _run_lines(runs: Sequence[_Shown]) -> str:
     lines = [
-        f"{run.run_id[:8]}  {run.started_at:%Y-%m-%d %H:%M:%S}  {one.status:<11}  {run.table:<24}  "
-        f"{run.counts.inserted:,} inserted of {run.counts.read:,}{one.sign_of_life}"
-        for one in found
-        for run in [one.run]
+        f"{run.run_id[:8]}  {run.started_at:%Y-%m-%d %H:%M:%S}  {shown_run.status:<11}  {run.table:<24}  "
+        f"{run.counts.inserted:,} inserted of {run.counts.read:,}{shown_run.sign_of_life}"
+        for shown_run in runs
+        for run in [shown_run.run]
     ]
     return "\n".join(lines) if lines else "no runs"

@@ -33,36 +33,36 @@ class StatementFiles:
 
 def verify(inputs: Sequence[str], files: StatementFiles, told: Mapping[str, Any], *, limit: int, values: bool) -> int:
     """``headrace verify``."""
-    wanted, output = options(told), told["output"]
+    load_options, output = options(told), told["output"]
     stated = None if files.against is None else read_statement(Path(files.against))
     if stated is not None:
-        wanted = replace(wanted, table=wanted.table or stated.table)
-        _require_same_table(wanted, stated)
+        load_options = replace(load_options, table=load_options.table or stated.table)
+        _require_same_table(load_options, stated)
     if not inputs:
-        return _verify_statement(wanted, stated, output)
-    with opened(wanted, inputs, existing=True) as (store, table, items, settled):
+        return _verify_statement(load_options, stated, output)
+    with opened(load_options, inputs, existing=True) as (store, table, items, settled):
         progress = progress_for(told["progress"])
-        found = verify_inputs(store, items, table, settled, progress=progress, limit=limit, values=values)
+        verification = verify_inputs(store, items, table, settled, progress=progress, limit=limit, values=values)
         if files.receipt is not None:
-            write_statement(Path(files.receipt), found, stored_contract(store, table), store.url)
-        result = found if stated is None else compare(store, stated, found)
+            write_statement(Path(files.receipt), verification, stored_contract(store, table), store.url)
+        result = verification if stated is None else compare(store, stated, verification)
     show(output, result.to_dict, result.to_text)
     return 0 if result.ok else DIFFERENCE
 
 
-def _verify_statement(wanted: LoadOptions, stated: Attestation | None, output: str) -> int:
+def _verify_statement(load_options: LoadOptions, stated: Attestation | None, output: str) -> int:
     """A table against a statement, without any input."""
     if stated is None:
         raise UsageError("there is nothing to verify", hint="name the inputs, or a statement with --against FILE")
-    with open_existing(wanted.to) as store:
+    with open_existing(load_options.to) as store:
         stored_contract(store, stated.table)
         told = compare(store, stated, None)
     show(output, told.to_dict, told.to_text)
     return 0 if told.ok else DIFFERENCE
 
 
-def _require_same_table(wanted: LoadOptions, stated: Attestation) -> None:
-    if wanted.table != stated.table:
+def _require_same_table(load_options: LoadOptions, stated: Attestation) -> None:
+    if load_options.table != stated.table:
         raise UsageError(
-            f"the statement is about the table {stated.table!r}, not {wanted.table!r}", hint="leave out --table"
+            f"the statement is about the table {stated.table!r}, not {load_options.table!r}", hint="leave out --table"
         )
