@@ -209,10 +209,10 @@ def test_a_database_that_is_gone_for_a_round_is_there_for_the_next(
     file = tmp_path / "headrace.toml"
     file.write_text(f'database = "{sqlite_url}"\n[providers.p]\npath = "p.csv"\n')
     clock, told, stop = FakeClock(), list[Round](), threading.Event()
-    original, asked = Providers.providers.states, list[Store]()
+    original, asked = Providers.states, list[Providers]()
 
     def states(self: Providers) -> dict[str, ProviderState]:
-        asked.append(self)  # type: ignore[arg-type]
+        asked.append(self)
         if len(asked) == 2:
             raise StoreError("the database is gone")
         return original(self)
@@ -222,7 +222,7 @@ def test_a_database_that_is_gone_for_a_round_is_there_for_the_next(
         if len(told) == 3:
             stop.set()
 
-    monkeypatch.setattr(Providers, "provider_states", states)
+    monkeypatch.setattr(Providers, "states", states)
     serve(read_settings(file), Wanted(), tell, every=300.0, clock=clock, stop=stop)
     assert [one.polls[0].outcome for one in told] == ["loaded", "unchanged", "unchanged"]
     assert len(asked) == 4
