@@ -115,7 +115,7 @@ def test_what_is_data_or_nothing_is_taken_as_it_was(
 def test_a_file_that_is_a_page_is_refused(tmp_path: Path, sqlite_url: str, body: bytes, suffix: str) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(body)
-    with pytest.raises(InputError, match=r"and no data|no format"):
+    with pytest.raises(InputError, match=r", not data|a format that Headrace does not read"):
         hr.load(str(path), to=sqlite_url, table="ev")
 
 
