@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support import option_tables
+from support.program import Headrace
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -241,3 +242,19 @@ def test_the_shell_at_work_is_found(tmp_path: Path) -> None:
     words = ["bash", "-c", f"{PROGRAM} --show-completion; true"]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     assert "complete -o default -F _headrace_completion headrace" in done.stdout
+
+
+# Progress and output of commands that had neither ---------------------------------------------------------------
+
+
+def test_what_run_replay_and_discard_take_too(headrace: Headrace) -> None:
+    (headrace.folder / "a.csv").write_text("n,v\n1,2\n2,x\n3,y\n")
+    (headrace.folder / "headrace.toml").write_text(
+        '[providers.p]\npath = "a.csv"\nid = ["n"]\ntypes = {v = "integer"}\n'
+    )
+    polled = headrace.run("run", "--progress", "json", expect=3)
+    assert json.loads(polled.stderr.splitlines()[-1])["rejected"] == 2
+    replayed = headrace.run("rejects", "replay", "1", "--set", "v=3", "--progress", "json")
+    assert json.loads(replayed.stderr.splitlines()[-1])["inserted"] == 1
+    discarded = headrace.run("rejects", "discard", "2", "--output", "json", "--log-format", "json")
+    assert json.loads(discarded.stdout) == {"discarded": 1}
