@@ -19,7 +19,7 @@ path, and reads like a table of contents. A room imports only from the rooms abo
     reading           Turns the inputs that the user names into typed chunks and rejects. It knows no database and no
                       event IDs.
     events            Turns rows into events: event IDs, enrichment, alert rules, revisions. It knows no processes.
-    options           Everything that a load can be told, with its default and its checks.
+    options           The options of a load, with their defaults and checks.
     observability     Reports on a run: progress, metrics, traces, logs, pages. A run never waits for it.
     execution         Runs tasks: in this process, in a process pool, on a cluster. It decides nothing.
     loading           The coordinator: it agrees, reads ahead, decides, dispatches, counts. It calls the store and

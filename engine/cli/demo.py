@@ -80,7 +80,9 @@ def _verify(
         verification = verify(store, items, table, settled, progress=progress, values=True)
     say(verification.to_text())
     if not verification.ok:
-        raise VerificationError("the demonstration's table is not what its extracts say", hint="please report this")
+        raise VerificationError(
+            "the demonstration's table does not hold exactly the extracts' flights", hint="please report this"
+        )
     return verification
 
 

@@ -54,7 +54,7 @@ def require_choice(revisions: str, version: str | None, identity: Sequence[str] 
         )
     if revisions != "update" and version is not None:
         raise ConfigurationError(
-            f"--version-column {version} has no effect with --revisions {revisions}", hint="say --revisions update"
+            f"--version-column {version} has no effect with --revisions {revisions}", hint="add --revisions update"
         )
     if version is not None:
         _refuse_identity(version, identity or ())

@@ -23,7 +23,7 @@ def open_existing(url: str) -> Store:
         raise ConfigurationError(
             "there is no such database",
             where=safe_url(url),
-            hint=f"check --to and HEADRACE_DATABASE_URL{_of_the_file()}; `headrace load` makes a new one",
+            hint=f"check --to and HEADRACE_DATABASE_URL{_of_the_file()}; `headrace load` creates a database",
         )
     store = open_store(url)
     try:

@@ -1,4 +1,5 @@
-"""A run as one self-contained HTML page: what is drawn is data in the page, and beside it a table that says the same.
+"""A run as one self-contained HTML page: the page contains the drawn data, and beside each picture a table with the
+same data.
 
 Recorder ──► spans by worker · chunks: on a core, waiting · outcomes by event time · partitions · memory
 another  ──► (a profile's parallel run) its spans and chunks, below the first one's
@@ -49,7 +50,7 @@ def page_text(recorded: Recorder, beside: Recorder | None = None) -> str:
             f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in _facts(recorded)
         ),
         remarks=_remarks(recorded.remarks),
-        of_which="" if beside is None else f" What names no run is of the {data['way']} one.",
+        of_which="" if beside is None else f" Parts without a run's name belong to the {data['way']} run.",
         data=embedded,
         timelines="".join(_timeline(run, drawn["way"], suffix) for run, drawn, suffix in runs),
         chunks="".join(_by_chunk(drawn, suffix) for _, drawn, suffix in runs),
@@ -63,7 +64,7 @@ def page_text(recorded: Recorder, beside: Recorder | None = None) -> str:
 
 
 def page_data(recorded: Recorder, beside: Recorder | None = None) -> dict[str, Any]:
-    """What the page draws, as plain lists. Times are seconds since the run's first span began."""
+    """The data of the page's pictures, as plain lists. Times are seconds since the run's first span began."""
     zero = _zero(recorded)
     by_time = any(batch.newest_us is not None for batch in recorded.batches)
     run = recorded.facts
@@ -273,7 +274,7 @@ def _moment(us: int) -> str:
 def _timeline(recorded: Recorder, way: str, suffix: str) -> str:
     """The section of a run's stages. Two runs are told apart by `way` (for people) and `suffix` (for the script)."""
     table = _table(("stage", "spans", "seconds", "on a core", "rows"), _by_stage(recorded.spans))
-    told = "What each thread was doing when."
+    told = "What each thread did, over time."
     if suffix and recorded.report is not None:
         told += f" This run took {recorded.report.seconds:.2f} s; the time axis is the one above."
     return _section("timeline" + suffix, _headed("Stages, by worker", way), told, "Sums by stage, as a table", table)
@@ -283,7 +284,7 @@ def _by_chunk(drawn: dict[str, Any], suffix: str) -> str:
     names = ("from", "on a core, s", "waiting for the database, s", "waiting otherwise, s", "rows", "bytes", "chunks")
     table = _table(names, drawn["chunks"])
     heading = _headed("On a core and waiting, by chunk", drawn["way"])
-    told = "As above; the scale of the seconds is its own." if suffix else _OF_CHUNKS
+    told = "As above, with its own scale of seconds." if suffix else _OF_CHUNKS
     return _section("chunks" + suffix, heading, told, "As a table", table)
 
 

@@ -1,1 +1,1 @@
-"""Everything that a load can be told, with its default and its checks."""
+"""The options of a load, with their defaults and checks."""

@@ -84,5 +84,5 @@ def meddled(what: str, where: str, facts: Facts) -> StoreError:
     return StoreError(
         f"{what}; what acts on its rows: {names}",
         where=where,
-        hint=f"{hint}. Nothing of this slice was kept: {cure or 'mend it'}, and run the same command again",
+        hint=f"{hint}. Nothing of this slice was kept: {cure or 'correct it'}, and run the same command again",
     )

@@ -194,7 +194,7 @@ def test_headers_and_passwords_go_to_their_own_host_alone(tmp_path: Path) -> Non
 def test_a_download_keeps_within_its_limits(tmp_path: Path) -> None:
     with feeds_server() as feeds:
         feeds.answers["/x.csv"] = Answer(b"n\n" + b"1\n" * 1000)
-        with pytest.raises(InputError, match="larger than it may be"):
+        with pytest.raises(InputError, match="larger than allowed"):
             fetch(f"{feeds.url}/x.csv", tmp_path, shown="feed", max_size=100)
         with pytest.raises(InputError, match="takes too long"):
             fetch(f"{feeds.url}/x.csv", tmp_path, shown="feed", deadline=-1.0)

@@ -155,7 +155,7 @@ def test_an_answer_whose_length_was_said_needs_no_last_line_end(tmp_path: Path, 
 
 def test_an_answer_without_a_byte_and_a_length_is_cut_short(sqlite_url: str, feeds: Feeds) -> None:
     feeds.answers["/x.csv"] = Answer(b"", silent=True)
-    with pytest.raises(InputError, match="before anything came"):
+    with pytest.raises(InputError, match="before any data came"):
         hr.load(f"{feeds.url}/x.csv", to=sqlite_url, table="ev")
 
 

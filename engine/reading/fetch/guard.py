@@ -1,13 +1,13 @@
-"""Which addresses may be fetched from, decided where it counts: at the socket, after the name was resolved.
+"""The guard of downloads: which addresses may be fetched is decided at the socket, after the name was resolved.
 
     URL ──► scheme http, https? ──► host resolved ──► any address forbidden? ──► connected to exactly that address
      ▲                                                                              │
      └───────────────────────── redirect: the same again ◄──────────────────────────┘
 
-Forbidden are link-local addresses and the metadata services of clouds, which give credentials to whoever asks from
-inside, in every spelling (``169.254.169.254``, ``0xA9FEA9FE``, ``[::ffff:a9fe:a9fe]``, a name that resolves to it); and
-what a redirect leads to on this machine or in a private network, when the address the user wrote is a public one. A
-name that resolves differently the second time gains nothing: the address that was checked is the one connected to.
+Forbidden are link-local addresses and the metadata services of clouds, which give credentials to every program inside,
+in every spelling (``169.254.169.254``, ``0xA9FEA9FE``, ``[::ffff:a9fe:a9fe]``, a name that resolves to it); and
+redirects to this machine or a private network, if the user's address is a public one. A name that resolves differently
+the second time gains nothing: the guard connects to the very address that it checked.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Address = IPv4Address | IPv6Address
 _METADATA = {ip_address(text) for text in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")}
 _METADATA_NAMES = {"metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal"}
 _NAT64 = ip_network("64:ff9b::/96")
-_HINT = "it gives credentials to whoever asks from inside; write the address of a feed"
+_HINT = "it gives credentials to every program inside the cloud; give the address of a feed"
 
 
 def forbidden(address: Address, *, public_origin: bool = False) -> str | None:
-    """Why `address` may not be connected to, ``None`` where it may. `public_origin` says that a redirect leads there
-    from a public address.
+    """The reason why `address` may not be connected to, ``None`` if it may. `public_origin` says that a redirect from a
+    public address leads there.
     """
     meant = _meant(address)
     if meant in _METADATA:
@@ -46,7 +46,7 @@ def forbidden(address: Address, *, public_origin: bool = False) -> str | None:
     if meant.is_link_local:
         return "it is a link-local address"
     if meant.is_multicast or meant.is_unspecified:
-        return "it is no address of a server"
+        return "it is not the address of a server"
     if public_origin and not meant.is_global:
         return "a public address must not redirect into a private network"
     return None
@@ -73,10 +73,10 @@ class Doors:
         self._public = False
 
     def get(self, url: str, headers: Mapping[str, str], secrets: Mapping[str, str], timeout: float) -> BaseHTTPResponse:
-        """The answer to a GET of `url`, its body still to be read. Redirects are followed to http and https alone, and
-        never from https down to http. `secrets` are headers that no other host is told.
+        """GET `url` and return the answer, with its body unread. Redirects are followed to http and https alone, and
+        never from https to http. `secrets` are headers that are sent to no other host.
 
-        Raises `ConfigurationError` for an address that is forbidden, `ValueError` and urllib3's errors.
+        Raises `ConfigurationError` for a forbidden address, `ValueError` and urllib3's errors.
         """
         for _ in range(MOST_REDIRECTS + 1):
             here = parse_url(url)
@@ -119,7 +119,7 @@ class Doors:
         )
 
     def connect(self, host: str, port: int, timeout: float | None) -> socket.socket:
-        """As `socket.create_connection`. Raises `ConfigurationError` for an address that is forbidden."""
+        """As `socket.create_connection`. Raises `ConfigurationError` for a forbidden address."""
         failure: OSError | None = None
         for family, kind, protocol, place in self.places(host, port):
             made = socket.socket(family, kind, protocol)
@@ -135,8 +135,8 @@ class Doors:
         raise failure or OSError("the name has no address")
 
     def places(self, host: str, port: int) -> list[tuple[int, int, int, Any]]:
-        """Where `host` is to be found, as sockets take it. Raises `ConfigurationError` if it may not be connected to,
-        `OSError` if its name is not known.
+        """The addresses of `host` for a socket. Raises `ConfigurationError` if they are forbidden,
+        `OSError` if the name cannot be resolved.
         """
         self.require_name(host)
         found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
@@ -145,7 +145,7 @@ class Doors:
         return [(family, kind, protocol, place) for family, kind, protocol, _, place in found]
 
     def require_name(self, host: str) -> None:
-        """Refuse what is known by its name; where a proxy resolves names, it is all that can be seen from here."""
+        """Refuse a host by its name; if a proxy resolves names, only the name can be checked here."""
         name = host.strip("[]").rstrip(".").lower()
         if name in _METADATA_NAMES:
             raise self.refusal("it is a cloud's metadata service")

@@ -1,4 +1,4 @@
-"""One download by HTTP: to a private file, hashed on the way, within its limits, or not at all if nothing changed.
+"""One download by HTTP: into a private file, hashed on the way, within its limits, and only if the content has changed.
 
 request ──► doors: may this address be fetched? ──► 304: unchanged
 If-None-Match                                   ──► 200: to a file ──► same content as before? unchanged
@@ -44,7 +44,7 @@ LONGEST_RETRY_AFTER = 86_400.0  # seconds: a server that asks for a year is not 
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What tells one version of a resource from another: the server's words, and the digest of the content."""
+    """The facts that distinguish versions of a resource: the server's validators, and the digest of the content."""
 
     etag: str | None = None
     last_modified: str | None = None
@@ -53,7 +53,7 @@ class Validators:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came: a file (``None`` where the server says that nothing changed), and its validators."""
+    """The answer: a file (``None`` if the server says that nothing changed), and its validators."""
 
     file: Spooled | None
     validators: Validators
@@ -62,7 +62,7 @@ class Answer:
     def spooled(self) -> Spooled:
         """The file of an answer to a request without conditions."""
         if self.file is None:
-            raise InputError("the server says that nothing changed, and was not asked", hint=_AGAIN)
+            raise InputError("the server answered that nothing changed, to a request without conditions", hint=_AGAIN)
         return self.file
 
 
@@ -78,7 +78,7 @@ def fetch(
     max_size: int | None = None,
     stop: Event | None = None,
 ) -> Answer:
-    """What `url` gives, in a file in `folder`; messages call it `shown`.
+    """Download `url` into a file in `folder`; messages call it `shown`.
 
     `timeout` is the longest silence and `deadline` the longest download in seconds, `max_size` the largest in bytes.
     Raises `InputError` (with `retry_after`), `ConfigurationError` for an address that is not fetched, `Interrupted`.
@@ -97,7 +97,7 @@ def fetch(
         vouched = "Content-Length" in response.headers or response.chunked
     if not vouched and not spooled.size and response.status == HTTPStatus.OK:
         raise InputError(
-            "the connection was closed before anything came", where=shown, hint="run the same command again"
+            "the connection was closed before any data came", where=shown, hint="run the same command again"
         )
     spooled = replace(spooled, vouched=vouched, media=media)
     return Answer(spooled, _validators(response.headers, spooled.fingerprint, None))
@@ -133,7 +133,7 @@ class _Limits:
             self._left -= len(block)
             if self._left < 0:
                 raise InputError(
-                    "the download is larger than it may be", where=self._shown, hint='allow more with max_size = "1GiB"'
+                    "the download is larger than allowed", where=self._shown, hint='allow more with max_size = "1GiB"'
                 )
         return block
 

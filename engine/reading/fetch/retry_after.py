@@ -1,4 +1,4 @@
-"""How long a server asks to be left alone: the header ``Retry-After``, seconds or a date."""
+"""The header ``Retry-After``: the wait that a server asks for, in seconds or as a date."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ __all__ = ["retry_after"]
 
 
 def retry_after(text: str | None, most: float) -> float:
-    """Seconds from now, `most` at most; 0 where `text` says neither a number nor a date. urllib3's own parser believes
-    six hours at most.
+    """Seconds from now, at most `most`; 0 if `text` is neither a number nor a date. urllib3's own parser accepts at
+    most six hours.
     """
     try:
         moment = parsedate_to_datetime(text or "")

@@ -19,7 +19,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """A file in the spool: what the user calls it, a name that tells its format, and the hash of its content.
+    """A file in the spool: the user's name for it, a name that shows its format, and the hash of its content.
 
     `vouched` says that nothing is missing at its end, as far as the sender said how long it is; `media` is the type
     that a server gave it.
