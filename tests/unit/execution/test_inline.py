@@ -22,6 +22,7 @@ class Slow:
     """A store whose first commit ends when the second slice has been gathered."""
 
     def __init__(self, second_gathered: threading.Event) -> None:
+        self.events = self  # the part of a store that commits
         self._second_gathered = second_gathered
         self.in_time: list[bool] = []
         self.seen: list[pa.RecordBatch] = []
