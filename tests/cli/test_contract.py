@@ -85,7 +85,7 @@ def test_a_new_column_is_added_and_a_missing_one_is_null(loaded: Headrace) -> No
     ]
     (loaded.folder / "less.csv").write_text("id,brightness\n9,1\n")
     refused = loaded.run("load", "less.csv", "--table", "fires", expect=2).stderr
-    assert "less.csv: the input lacks at, part of what makes an event the same event" in refused
+    assert "less.csv: the input lacks at, " in refused
 
 
 def test_a_keyed_hash_needs_its_key(headrace: Headrace, monkeypatch: pytest.MonkeyPatch) -> None:
