@@ -196,7 +196,7 @@ def _check_time(contract: Contract) -> None:
     if kind is not None and kind not in _TIME_TYPES:
         raise ContractError(
             f"the time column {contract.time} is of type {kind}, not timestamp or date",
-            hint=f"cast it in --select, or use --id …,{contract.time}:timestamp",
+            hint=f"pin it with --type {contract.time}=timestamp, or cast it in --select",
         )
 
 

@@ -81,7 +81,11 @@ def sortable(column: sa.ColumnElement[object], kind: pa.DataType, dialect: str) 
 def differing(
     one: sa.ColumnElement[object], other: sa.ColumnElement[object], kind: pa.DataType, dialect: str
 ) -> sa.ColumnElement[bool]:
-    """Whether two columns hold other values: in SQLite one value may be written in several ways."""
+    """Whether two columns hold other values: in SQLite one value may be written in several ways, and in PostgreSQL a
+    column of the user's may have a type or a collation to which "a" and "A" are equal.
+    """
+    if dialect == "postgresql" and pa.types.is_string(kind):
+        return sa.cast(one, sa.Text).collate("C").is_distinct_from(sa.cast(other, sa.Text).collate("C"))
     differ = one.is_distinct_from(other)
     name = _sorting(kind)
     if dialect != "sqlite" or name is None:

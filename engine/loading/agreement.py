@@ -22,6 +22,7 @@ from headrace.events.revisions import require_version
 from headrace.loading.contract_drift import (
     identity_is_whole_row,
     in_pinned_types,
+    require_any_column,
     require_columns,
     require_pinned_types,
     require_same_row,
@@ -30,6 +31,7 @@ from headrace.loading.contract_drift import (
     without_identity,
 )
 from headrace.loading.ownership import require_own_events
+from headrace.loading.unpinned_table import require_same_ids
 from headrace.options.load import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
 from headrace.reading.inputs import Input
@@ -100,6 +102,7 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     sampled = inputs[:SAMPLED_INPUTS]
     found = [_columns_of(item, present, options) for item in sampled]
     merged = _merged(found)
+    require_any_column([item.name for item in sampled], merged.names)
     schema = _settle_types(table, present, merged, options.read.types)
     if held is not None:  # what only the contract knows is no column of the table again
         there = {*dict(held.identity), *merged.names, *(() if actual is None else actual.names)}
@@ -111,6 +114,8 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     for names in {tuple(own.names): None for own in found if actual is not None}:
         store.tables.require_writable(table, names, whole=options.enrichment is None)
     wanted = _settle_contract(held, table, schema, options, filled)
+    if held is None and actual is not None:
+        require_same_ids(store, table, wanted, actual, options)
     whole_row = options.identity is None and identity_is_whole_row(wanted, actual)
     check_rules(options.alerts, schema, all_known=options.enrichment is None)
     for item, own in zip(sampled, found, strict=True):

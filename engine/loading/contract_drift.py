@@ -22,6 +22,7 @@ __all__ = [
     "drifts",
     "identity_is_whole_row",
     "in_pinned_types",
+    "require_any_column",
     "require_columns",
     "require_pinned_types",
     "require_same_row",
@@ -133,6 +134,16 @@ def require_same_row(name: str, columns: Sequence[str], contract: Contract) -> N
             where=name,
             hint=f"name the identity columns (--id {known.replace(' ', '')} if these columns make an event the same "
             "event), load into another --table, or leave the column out with --select",
+        )
+
+
+def require_any_column(inputs: Sequence[str], columns: Sequence[str]) -> None:
+    """Raises `ContractError` if no column was found in the `inputs`, and so nothing that could be an event."""
+    if inputs and not columns:
+        raise ContractError(
+            "no line of it could be read as a record, or there is none: no column is known",
+            where=inputs[0],
+            hint="look at its first lines: it may be empty, of another format (--format says which), or not in UTF-8",
         )
 
 

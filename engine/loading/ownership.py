@@ -14,7 +14,7 @@ from headrace.options.load import DEFAULT_PROVIDER, LoadOptions
 from headrace.partitioning.contract import Contract
 from headrace.storage.store import Store
 
-__all__ = ["others_events", "require_own_events", "told_of_others", "warn_of_renaming"]
+__all__ = ["others_events", "require_named", "require_own_events", "told_of_others", "warn_of_renaming"]
 
 log = logging.getLogger("headrace.run")
 SHOWN = 5
@@ -29,11 +29,14 @@ def others_events(store: Store, table: str, contract: Contract, provider: str) -
 
 
 def require_own_events(store: Store, table: str, contract: Contract, options: LoadOptions) -> None:
-    """Raises `UsageError` if the user named no provider, and the table holds only events of named providers."""
-    if options.provider_named or options.provider != DEFAULT_PROVIDER:
-        return
-    others = others_events(store, table, contract, options.provider)
-    if others:
+    """Raises `UsageError` where nobody named a provider, and the table holds events of named ones alone."""
+    if not _is_named(options):
+        require_named(table, options, others_events(store, table, contract, options.provider))
+
+
+def require_named(table: str, options: LoadOptions, others: Mapping[str, int]) -> None:
+    """Raises `UsageError` where nobody named a provider, and there are events of `others` alone."""
+    if others and not _is_named(options):
         raise UsageError(
             told_of_others(options.provider, others),
             where=table,
@@ -41,6 +44,10 @@ def require_own_events(store: Store, table: str, contract: Contract, options: Lo
             f"{options.provider} if another provider's events are to be stored beside them (only a table that was made "
             "with --scope global finds duplicates among all providers)",
         )
+
+
+def _is_named(options: LoadOptions) -> bool:
+    return options.provider_named or options.provider != DEFAULT_PROVIDER
 
 
 def warn_of_renaming(store: Store, table: str, provider: str, known: Collection[str]) -> None:

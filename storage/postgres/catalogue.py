@@ -306,6 +306,9 @@ def _column(row: tuple[Any, ...], named: dict[int, _Named]) -> Column:
     else:
         (arrow, wire), said = _types(oid, typmod), _SAID.get(oid, "numeric")
         limit = limit_of(oid, typmod, said)
+    if arrow is None and name != EVENT_ID:
+        wire = None  # a uuid is for event IDs alone
+        said = "numeric with a negative scale" if said == "numeric" else said
     filled = bool(has_default or identity)
     return Column(
         name,
@@ -344,5 +347,7 @@ def _types(oid: int, typmod: int) -> tuple[pa.DataType | None, pa.DataType | Non
         return _TYPES.get(oid, (None, None))
     # precision in the upper half, behind a header of four bytes; the scale has eleven bits, of which one is its sign
     scale = _DEFAULT_SCALE if typmod < 0 else (((typmod - 4) & 0x7FF) ^ 0x400) - 0x400
+    if scale < 0:  # it would round away whole digits
+        return None, None
     decimal = pa.decimal128(38, scale)
     return decimal, decimal

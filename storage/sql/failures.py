@@ -45,8 +45,13 @@ _HINTS = {
     "57014": "statement_timeout or a user ended the statement; raise it for this user, or lower --chunk-rows; "
     "the same command again resumes",
     "57P05": "idle_session_timeout ended the session; run the same command again to resume",
+    "2200H": "raise the sequence's MAXVALUE, then run the same command again to resume",
+    "42P01": "it was dropped, renamed or moved to a schema outside the search_path: put it back, or run the same "
+    "command again, which makes it anew",
     "42501": "the user lacks a privilege: it must create tables and insert into them",
     "53100": "the server's disk is full: free space, then run the same command again to resume",
+    "P0001": "a trigger or function in the database raised this: mend it, or leave such rows out with --select, then "
+    "run the same command again to resume",
     "55P03": "another session holds a lock; run the same command again to resume",
 }
 _CONSTRAINT = "{} refuses a row: leave such rows out or correct them with --select, or change the constraint"

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from headrace.errors import StoreError
 from headrace.storage.beliefs import LONGEST_WAIT, furthest
 from headrace.storage.outbox import ALERT_COLUMNS, AlertState, Attempt, PrunedState, StoredAlert
 from headrace.storage.records import EVENT_ID, Slice
@@ -191,13 +192,30 @@ def raise_alerts(
     """
     piece, raised = transaction.piece, 0
     if (alerts := _of_inserted(piece, inserted)) is not None and alerts.num_rows:
-        raised += transaction.insert_alerts(_stamped(piece, alerts, receipt_id, revision=False))
+        raised += _inserted(transaction, _stamped(piece, alerts, receipt_id, revision=False))
     if piece.repeats is not None and piece.repeats.alerts is not None and len(newer):
         every = piece.repeats.alerts
         of_newer = every.filter(pc.is_in(every.column("at"), value_set=pa.array(newer))).select(ALERT_COLUMNS.names)
         if of_newer.num_rows:
-            raised += transaction.insert_alerts(_stamped(piece, of_newer, receipt_id, revision=True))
+            raised += _inserted(transaction, _stamped(piece, of_newer, receipt_id, revision=True))
     return raised
+
+
+def _inserted(transaction: SliceTransaction, alerts: pa.RecordBatch) -> int:
+    """Insert the alerts that are not there yet. Raises `StoreError` unless all of them are there then."""
+    inserted = transaction.insert_alerts(alerts)
+    if inserted == alerts.num_rows:
+        return inserted
+    counted = sa.select(sa.func.count()).select_from(ALERTS)
+    blocks = in_blocks(alerts.column("alert_key").to_pylist())
+    kept = sum(transaction.connection.scalar(counted.where(A.alert_key.in_(block))) or 0 for block in blocks)
+    if kept < alerts.num_rows:
+        raise StoreError(
+            f"of {alerts.num_rows:,} alerts sent to {ALERTS.name} it took {kept:,}: something acts on its rows",
+            where=transaction.where,
+            hint="nothing of this slice was kept: remove the trigger from that table, and run the same command again",
+        )
+    return inserted
 
 
 def _stamped(piece: Slice, alerts: pa.RecordBatch, receipt_id: int, *, revision: bool) -> pa.RecordBatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -30,6 +31,17 @@ _KEYS = sa.text(
 _TRIGGERS = sa.text(
     "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = :t COLLATE NOCASE ORDER BY name"
 )
+_MADE_BY = sa.text("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = :t COLLATE NOCASE")
+# what has no clause in it: comments and texts
+_NO_SQL = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'", re.DOTALL)
+_QUOTES = str.maketrans({'"': " ", "`": " ", "[": " ", "]": " "})
+# on event_id itself the clause does nothing, since Headrace's own INSERT says what is done there
+_ON_THE_KEY = re.compile(
+    r"(\bevent_id\b[^,()]*?\b(PRIMARY\s+KEY|UNIQUE)|\b(PRIMARY\s+KEY|UNIQUE)\s*\(\s*event_id\s*\))"
+    r"\s*ON\s+CONFLICT\s+\w+",
+    re.IGNORECASE,
+)
+_SILENT = re.compile(r"\bON\s+CONFLICT\s+(REPLACE|IGNORE)\b", re.IGNORECASE)
 _GENERATED = (2, 3)  # virtual, stored
 # what SQLite keeps 16 bytes in as they are, in a STRICT table too
 _HOLDS_IDS = ("BLOB", "ANY", "")
@@ -105,7 +117,7 @@ def _facts_of(connection: sa.Connection, table: str) -> Facts | None:
     triggers = connection.execute(_TRIGGERS, {"t": table}).scalars()
     return Facts(
         columns={column.name: column for column in columns},
-        unfit="it is a view: name the table behind it" if found[0][1] == "view" else None,
+        unfit=_unfit(found[0][1], connection.execute(_MADE_BY, {"t": table}).scalar() or ""),
         keyless=None if _keyed(found, indexes) else Keyless("", _making_key(table)),
         watchers=tuple(Watcher(f"trigger {name}", f"DROP TRIGGER {_quoted(name)}") for name in triggers),
     )
@@ -116,6 +128,19 @@ def _adding(table: str, lacking: Sequence[str]) -> str:
     kinds = {EVENT_ID: "BLOB", PROVIDER: "TEXT", RECEIPT: "BIGINT"}
     added = [f"ALTER TABLE {_quoted(table)} ADD COLUMN {name} {kinds[name]}" for name in lacking]
     return "; ".join([*added, _making_key(table)] if EVENT_ID in lacking else added)
+
+
+def _unfit(kind: str, made_by: str) -> str | None:
+    """Why no event can be written to the table or view that was made by this statement."""
+    if kind == "view":
+        return "it is a view: name the table behind it"
+    clauses = _ON_THE_KEY.sub(" ", _NO_SQL.sub(" ", made_by).translate(_QUOTES))
+    if silent := _SILENT.search(clauses):
+        return (
+            f"one of its constraints says ON CONFLICT {silent[1].upper()}: SQLite would delete rows, leave rows out or "
+            "change a value without a word"
+        )
+    return None
 
 
 def _making_key(table: str) -> str:

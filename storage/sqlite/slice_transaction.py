@@ -83,7 +83,10 @@ class SqliteTransaction:
 
     def insert_rejects(self, rows: Sequence[dict[str, Any]]) -> None:
         """By INSERTs, with the time by this machine's clock."""
-        self.connection.execute(sa.insert(REJECTS).values(created_at=self._dialect.now()), rows)
+        insert = sa.insert(REJECTS).values(created_at=self._dialect.now())
+        kept = self.connection.execute(insert, rows).rowcount
+        if kept != len(rows):
+            raise meddled(f"of {len(rows):,} rows sent to {REJECTS.name} it took {kept:,}", self.where, Facts({}))
 
     def put_repeats_aside(self, aside: Aside) -> sa.TableClause:
         """A temporary table with the rows of `aside`."""

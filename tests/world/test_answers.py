@@ -14,7 +14,7 @@ from support.polling import Rounds, rounds
 from support.program import Headrace
 
 import headrace as hr
-from headrace.errors import InputError
+from headrace.errors import ContractError, InputError
 from headrace.partitioning.contract import LogicalType
 
 PAGE = b"<html><body>down for maintenance, back soon</body></html>"
@@ -200,3 +200,14 @@ def test_an_archive_that_is_damaged_is_an_error_in_words(tmp_path: Path, sqlite_
     path.write_bytes(damaged)
     with pytest.raises(InputError, match=r"cannot be read|cannot be unpacked|archive holds"):
         hr.load(str(path), to=sqlite_url, table="ev", id=["k"])
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"k":1}\r{"k":2}\r', '{"k":1}\n'.encode("utf-16"), b"[{\n", b"\n\n", b'\x1e{"k":1}\n']
+)
+def test_a_file_of_which_no_line_is_a_record_is_told_so(tmp_path: Path, sqlite_url: str, text: bytes) -> None:
+    (tmp_path / "x.jsonl").write_bytes(text)
+    for named in ({}, {"id": ["k"]}):
+        with pytest.raises(ContractError, match="no line of it could be read") as raised:
+            hr.load(str(tmp_path / "x.jsonl"), to=sqlite_url, table="ev", **named)
+        assert raised.value.hint

@@ -163,6 +163,11 @@ def test_sqlite_an_id_column_that_is_no_blob_is_refused(sqlite_url: str, kind: s
         "k BIGINT, event_id PRIMARY KEY, provider TEXT, headrace_receipt BIGINT) WITHOUT ROWID",
         "k INT, event_id BLOB PRIMARY KEY, provider TEXT, headrace_receipt INT) STRICT",
         "k INT, event_id ANY UNIQUE, provider TEXT, headrace_receipt INT) STRICT",
+        "k INT, event_id BLOB PRIMARY KEY ON CONFLICT REPLACE, provider TEXT, headrace_receipt INT)",
+        'k INT, "event_id" BLOB, provider TEXT, headrace_receipt INT, UNIQUE ("event_id") ON CONFLICT IGNORE)',
+        "k INT, /* ON CONFLICT REPLACE */ event_id BLOB UNIQUE, provider TEXT DEFAULT 'ON CONFLICT REPLACE', "
+        "headrace_receipt INT)",
+        "k INT UNIQUE ON CONFLICT ABORT, event_id BLOB UNIQUE, provider TEXT, headrace_receipt INT)",
     ],
 )
 def test_sqlite_what_decides_is_taken(sqlite_url: str, made: str) -> None:
@@ -173,6 +178,26 @@ def test_sqlite_what_decides_is_taken(sqlite_url: str, made: str) -> None:
         report = one.ingest([{"k": 1}, {"k": 2}, {"k": 3}])
     assert (report.inserted, report.duplicate_in_store) == (1, 2)
     assert look(sqlite_url, "SELECT count(*), count(DISTINCT event_id) FROM ev") == [(3, 3)]
+
+
+@pytest.mark.parametrize(
+    "clause",
+    [
+        "k BIGINT UNIQUE ON CONFLICT REPLACE, v BIGINT",
+        "k BIGINT PRIMARY KEY ON CONFLICT IGNORE, v BIGINT",
+        "k BIGINT, v BIGINT NOT NULL on /* */ conflict\nreplace DEFAULT 7",
+        "k BIGINT, v BIGINT, UNIQUE (k, v) ON CONFLICT REPLACE",
+        "k BIGINT, v BIGINT, UNIQUE (event_id, k) ON CONFLICT REPLACE",
+    ],
+)
+def test_sqlite_a_constraint_that_deletes_rows_or_leaves_them_out_is_refused(sqlite_url: str, clause: str) -> None:
+    columns = "event_id BLOB UNIQUE, provider TEXT, headrace_receipt BIGINT"
+    before, _, behind = clause.partition(", UNIQUE")
+    make(sqlite_url, f"CREATE TABLE ev ({before}, {columns}{', UNIQUE' + behind if behind else ''})")
+    with pytest.raises(SchemaError, match=r"ON CONFLICT (REPLACE|IGNORE)") as raised:
+        headrace.load([{"k": 1, "v": 1}, {"k": 1, "v": 2}], to=sqlite_url, table="ev", id=["k", "v"])
+    assert raised.value.hint
+    assert look(sqlite_url, "SELECT count(*) FROM ev") == [(0,)]
 
 
 @pytest.mark.parametrize("lacking", ["event_id", "provider", "headrace_receipt"])

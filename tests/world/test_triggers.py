@@ -305,10 +305,16 @@ def test_sqlite_a_trigger_that_keeps_a_newer_version_out_is_named(sqlite_url: st
     assert look(sqlite_url, "SELECT count(*), sum(v) FROM ev") == [(10, 10)]
 
 
-def test_a_trigger_that_swallows_rejects_is_found_out(postgres_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("table", ["headrace_rejects", "headrace_alerts"])
+def test_a_trigger_that_swallows_rejects_or_alerts_is_found_out(store_url: str, tmp_path: Path, table: str) -> None:
     (tmp_path / "in.csv").write_text("k,v\n1,1\n2,x\n3,3\n")
-    headrace.load([{"k": 9, "v": 9}], to=postgres_url, table="ev", id=["k"])
-    make(postgres_url, *trigger("RETURN NULL;", table="headrace_rejects"))
-    with pytest.raises(StoreError, match="took 0"):
-        headrace.load(str(tmp_path / "in.csv"), to=postgres_url, table="ev", id=["k"])
-    assert look(postgres_url, "SELECT count(*) FROM ev") == [(1,)]
+    more: Any = {"to": store_url, "table": "ev", "id": ["k"], "alerts": [AlertRule("all", where="true")]}
+    headrace.load([{"k": 9, "v": 9}], **more)
+    if store_url.startswith("sqlite"):
+        make(store_url, f"CREATE TRIGGER t BEFORE INSERT ON {table} BEGIN SELECT RAISE(IGNORE); END")
+    else:
+        make(store_url, *trigger("RETURN NULL;", table=table))
+    with pytest.raises(StoreError, match="took 0") as raised:
+        headrace.load(str(tmp_path / "in.csv"), **more)
+    assert raised.value.hint
+    assert look(store_url, "SELECT count(*) FROM ev") == [(1,)]
