@@ -26,6 +26,7 @@ from headrace.loading.known_ids import KnownIds
 from headrace.options.flag import Decision
 from headrace.options.load import LoadOptions, ParallelOptions
 from headrace.options.shape import SEQUENTIAL, Shape, parallel_shape
+from headrace.partitioning.dedup import among
 from headrace.partitioning.folders import private_folder
 from headrace.runtime.scratch import restore, scratch_folder
 from headrace.runtime.worker_logs import worker_logging
@@ -134,14 +135,14 @@ class Session:
         return known
 
     def met(self, most: int) -> tuple[int, bytes] | None:
-        """The number of distinct events that the last run met, and the packed IDs of all or `most` of them.
-
-        ``None`` where that is not known any more.
+        """The number of distinct events that the last run met, and the packed IDs of all or `most` of them, the refused
+        ones left out: they are rejects. ``None`` where that is not known any more.
         """
         if self._known is None:
             return None
-        seen = self._known[1].seen
-        return len(seen), seen.sample(most).tobytes()
+        known = self._known[1]
+        ids = known.seen.sample(most)
+        return len(known.seen), ids[~among(ids, known.refused)].tobytes()
 
     def forget(self) -> None:
         """Drop the known IDs."""

@@ -285,14 +285,15 @@ class Service:
             delivery.discard()
 
     def _witness(self, provider: Provider, report: Report) -> Witness | None:
-        """What the next poll asks for, should the delivery be the same: what was met and is in the table."""
+        """What the next poll asks for, should the delivery be the same: the events that were met and not refused.
+
+        It does not follow what the table holds now: events that were deleted during the load would be forgotten.
+        """
         found = self._session.met(MOST)
         if found is None:
             return None
         met, ids = found
         try:
-            if report.rejected:
-                ids = b"".join(self._store.events.held(provider.table, ids))
             newest = versions(self._store, provider, ids)
         except HeadraceError as error:  # what was loaded is loaded: the next poll reads it once more
             log.debug("no witnesses could be kept for %s: %s", provider.name, error)

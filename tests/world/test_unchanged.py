@@ -13,10 +13,13 @@ from support.feeds import Answer, Feeds, feeds_server
 from support.polling import FakeClock, Rounds, hear, rounds
 from support.program import Headrace
 
+from headrace.observability.observers import observing
+from headrace.observability.stages import Silent
 from headrace.polling import service, unchanged
 from headrace.polling.config_file import read_settings
 from headrace.polling.sources import describe
 from headrace.storage import open_store, providers
+from headrace.storage.records import Committed, Slice
 
 FILE = """
 database = "{database}"
@@ -203,6 +206,34 @@ def test_a_server_that_says_unchanged_without_being_asked_is_not_believed(
         feed.offer(5)
         go(300)
         assert headrace.count("ev") == 5
+
+
+class EmptyAfterASlice(Silent):
+    """A neighbour that empties the table when the first slice of a run was committed, once."""
+
+    def __init__(self, headrace: Headrace) -> None:
+        self._headrace, self._done = headrace, False
+
+    def committed(self, piece: Slice, done: Committed) -> None:
+        if not self._done:
+            self._done = True
+            emptied(self._headrace)
+
+
+@pytest.mark.parametrize("bad", ["", "x,x\n"], ids=["no reject", "a reject"])
+def test_events_that_go_while_a_poll_loads_them_are_missed_by_the_next_one(
+    store_url: str, headrace: Headrace, tmp_path: Path, bad: str
+) -> None:
+    (tmp_path / "p.csv").write_text("k,v\n" + "".join(f"{k},x\n" for k in range(20)) + bad)
+    text = FILE.format(database=store_url, source='path = "p.csv"') + 'types = { k = "integer" }\nchunk_rows = 10\n'
+    neighbour = EmptyAfterASlice(headrace)
+    with rounds(tmp_path, text) as go:
+        with observing(lambda _: neighbour):
+            assert go.one().outcome == "loaded"
+        assert headrace.count("ev") < 20
+        assert go.one(300).outcome == "loaded"
+        assert headrace.count("ev") == 20
+        assert go.one(300).outcome == "unchanged"
 
 
 def test_rows_that_were_rejected_are_not_missed(store_url: str, tmp_path: Path, feeds: Feeds) -> None:
