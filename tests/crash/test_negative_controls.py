@@ -54,9 +54,10 @@ CONTROLS = [
         (
             (
                 "storage/sql/commit.py",
-                "    written = transaction.write_events(",
-                "    transaction.connection.commit()\n    transaction.connection.begin()\n"
-                "    written = transaction.write_events(",
+                "    revised, alerts = UNREVISED, 0\n",
+                "    transaction.connection.exec_driver_sql('COMMIT')\n"
+                "    transaction.connection.exec_driver_sql('BEGIN')\n"
+                "    revised, alerts = UNREVISED, 0\n",
             ),
         ),
         "crash/test_statements.py::test_rows_and_receipt_exist_together_at_every_moment",
@@ -67,7 +68,8 @@ CONTROLS = [
             (
                 "storage/sql/commit.py",
                 "        alerts = raise_alerts(",
-                "        transaction.connection.commit()\n        transaction.connection.begin()\n"
+                "        transaction.connection.exec_driver_sql('COMMIT')\n"
+                "        transaction.connection.exec_driver_sql('BEGIN')\n"
                 "        alerts = raise_alerts(",
             ),
         ),
