@@ -73,6 +73,11 @@ def test_the_top_shows_rooms_and_at_most_eight_files() -> None:
     assert len([path for path in (ROOT / "engine").iterdir() if path.is_file()]) <= 8
 
 
+def test_no_module_is_longer_than_400_lines() -> None:
+    long = {path: len(path.read_text().splitlines()) for path in sources()}
+    assert {str(path.relative_to(ROOT)): lines for path, lines in long.items() if lines > 400} == {}
+
+
 def test_no_two_classes_share_a_name() -> None:
     homes: dict[str, list[str]] = {}
     for path in sources():
