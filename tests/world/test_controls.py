@@ -69,8 +69,8 @@ FAULTS = [
             ),
             (
                 "events/prepare.py",
-                '    if found != kind:\n        raise SchemaError(\n            f"the column comes as',
-                '    if not found:\n        raise SchemaError(\n            f"the column comes as',
+                '    if found != kind:\n        raise SchemaError(\n            f"the input has the column as',
+                '    if not found:\n        raise SchemaError(\n            f"the input has the column as',
             ),
         ),
         "postgresql",
