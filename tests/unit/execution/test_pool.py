@@ -295,9 +295,9 @@ def test_nobody_waits_for_dismissed_workers(tmp_path: Path) -> None:
     workers, _ = pooled(crew, tmp_path)
     before = workers.commit(commit_order(0))
     threading.Timer(0.05, workers.kill).start()
-    with pytest.raises(WorkerError, match="dismissed"):
+    with pytest.raises(WorkerError, match="workers were stopped"):
         before.result()
-    with pytest.raises(WorkerError, match="dismissed"):
+    with pytest.raises(WorkerError, match="workers were stopped"):
         results(workers, 1)
 
 
