@@ -281,7 +281,7 @@ def test_a_trial_that_a_pooler_would_lead_into_the_real_tables_is_refused(
         headrace = Headrace(url, tmp_path)
         headrace.load("t.csv", "--id", "n")
         refused = headrace.run("profile", "t.csv", "--id", "n", "--workers", "2", expect=2)
-        assert "search path" in refused.stderr
+        assert "search_path" in refused.stderr
         assert "--in-place" in refused.stderr
         assert held(server) == (0, 0)
     assert len(headrace_runs(server)) == 1
