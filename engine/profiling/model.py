@@ -41,6 +41,7 @@ LEAST_MARGIN = 0.15
 """The part by which two runs of one load differ on a quiet machine."""
 SETTLING = 0.25
 """Seconds by which the start of a load differs from one run to the next: most of the error of a load of one second."""
+SHORTEST = 0.001  # seconds; no load takes less, and a smaller divisor would make a range infinite
 CLOSE = 1.05
 LEAST_FREE = 0.02
 CANDIDATES = (2, 4, 8)
@@ -228,7 +229,7 @@ def judge(
 
 def _margin(seconds: float) -> float:
     """The part by which a load that is expected to take `seconds` may take more, or less."""
-    return LEAST_MARGIN + (SETTLING / seconds if seconds > 0 else 0.0)
+    return LEAST_MARGIN + SETTLING / max(seconds, SHORTEST)
 
 
 def busiest(costs: Costs) -> str:

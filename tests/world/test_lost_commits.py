@@ -99,7 +99,7 @@ def careless() -> Iterator[OwnPostgres]:
         yield server
 
 
-def test_a_power_loss_under_a_careless_server_is_no_defect_and_loses_nothing(
+def test_what_a_careless_server_loses_with_its_power_is_brought_again_by_the_same_command(
     careless: OwnPostgres, events: Path, tmp_path: Path
 ) -> None:
     def flush() -> None:
@@ -113,9 +113,7 @@ def test_a_power_loss_under_a_careless_server_is_no_defect_and_loses_nothing(
         careless.start()
 
     headrace = Headrace(careless.url, tmp_path)
-    with pytest.raises(LostCommitsError, match="synchronous_commit"):
-        loaded(careless.url, events, At(3, restart, flush))
-    assert headrace.count("t") < ROWS
-    assert loaded(careless.url, events).read == ROWS
+    report = loaded(careless.url, events, At(3, restart, flush))
+    assert "superseded" in report.notes[0], "a connection was lost, so the load was proven, and something was missing"
     assert headrace.count("t") == ROWS
-    assert headrace.query("SELECT status FROM headrace_runs") == [("done",)]
+    assert headrace.query("SELECT status FROM headrace_runs ORDER BY started_at") == [("failed",), ("done",)]

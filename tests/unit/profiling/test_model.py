@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -133,6 +134,11 @@ def test_what_the_sample_took_beyond_the_model_is_paid_once_and_widens_the_range
     plain, slower = verdict(one, machine, count=4), verdict(one, machine, count=4, parallel_sample=modelled + 2)
     assert slower.candidate.seconds == pytest.approx(plain.candidate.seconds + 2)
     assert slower.candidate.high - slower.candidate.low > plain.candidate.high - plain.candidate.low
+
+
+def test_a_load_of_no_time_has_a_range_of_numbers() -> None:
+    found = verdict(FREE, Machine(2, 0.0), rows=10_000, sequential_sample=0.0, parallel_sample=5e-324)
+    assert not any(map(math.isnan, (found.speedup_low, found.speedup, found.speedup_high, found.sequential.high)))
 
 
 @given(costs, machines, st.integers(10_000, 10**7))
