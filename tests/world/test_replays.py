@@ -16,8 +16,8 @@ import pytest
 from support.program import Crash, Headrace, crash_at
 
 import headrace as package
-from headrace.cli import load
 from headrace.loading.replay import replay, replay_all
+from headrace.options.load import options_of
 from headrace.storage import open_store
 from headrace.storage.rejects import StoredReject
 
@@ -41,7 +41,7 @@ def rejected(headrace: Headrace) -> Headrace:
 def replayed(headrace: Headrace, kept: Sequence[StoredReject] | None = None, **named: Any) -> Any:
     """`replay_all` of what is kept, or of `kept`, in this process."""
     hook, value = named.pop("hook", None), named.pop("value", "5")
-    options = load.options(to=headrace.url, **named)
+    options = options_of({"to": headrace.url, **named})
     with open_store(headrace.url, on_statement=hook) as store:
         store.ledger.prepare()
         rows = store.rejects.find() if kept is None else kept
@@ -186,7 +186,7 @@ def test_rows_that_come_in_several_chunks_are_settled_with_their_own(headrace: H
     assert len(rejects) == len(values)
     for statement in range(30, 400, 3):
         try:
-            options = load.options(to=headrace.url, mode="sequential")
+            options = options_of({"to": headrace.url, "mode": "sequential"})
             with open_store(headrace.url, on_statement=crash_at(statement)) as store:
                 replay(store, store.rejects.find(), options, changes={"n": "1"})
         except Crash:
