@@ -217,7 +217,7 @@ def test_a_run_killed_in_one_mode_is_resumed_in_the_other(
     before = headrace.query("SELECT run_id FROM headrace_runs")
     report = finish(headrace, events, "--mode", second)
     assert report["resumed"]
-    assert report["chunks_skipped"] >= 1
+    assert report["slices_skipped"] >= 1
     assert report["strategy"] == ("sequential" if first == "sequential" else "partitioned")
     assert headrace.query("SELECT run_id FROM headrace_runs") == before == [(report["run_id"],)]
     check_whole(headrace)
