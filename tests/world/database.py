@@ -85,7 +85,8 @@ class Picture:
     states: Counter[str] = field(default_factory=Counter)
     """How many alerts are in each state."""
     contract: str | None = None
-    runs: frozenset[str] = frozenset()
+    runs: dict[str, tuple[int, str | None]] = field(default_factory=dict)
+    """Of each run how many events it inserted, as the ledger has it, and the run that it does again."""
 
     def count(self) -> int:
         """Rows of events."""
@@ -171,7 +172,10 @@ class Database:
             alerts,
             Counter(one["state"] for one in raised),
             pinned[0]["contract"] if pinned else None,
-            frozenset(one["run_id"] for one in self.query("SELECT run_id FROM headrace_runs")),
+            {
+                one["run_id"]: (one["inserted"], one["supersedes"])
+                for one in self.query("SELECT run_id, inserted, supersedes FROM headrace_runs")
+            },
         )
 
 
