@@ -147,7 +147,7 @@ def done(watch: Watch, reads: Sequence[Input], said: Said, *, quiet: bool, alert
 
 
 def _done(watch: Watch, read: Input, said: Said, *, quiet: bool, alerted: bool, ran: set[Key]) -> Words:
-    before, after = watch.pictures[0], watch.pictures[-1]
+    after = watch.pictures[-1]
     touched = watch.touched()
     # a poll that found nothing new refers to the rejects of an earlier run
     of_run = [one for one in after.rejects if one["run_id"] == said.run_id or not said.books]
@@ -155,13 +155,13 @@ def _done(watch: Watch, read: Input, said: Said, *, quiet: bool, alerted: bool, 
     nameless = {source for source, _, _ in read.rows} == {""}
     kept = {("" if nameless else one["source"], one["row_number"]) for one in of_run}
     wrong = _missing(watch, read, touched, kept)
-    wrong += _false(before, after, read, touched)
+    wrong += _false(watch, read, touched)
     wrong += _unkept(read, after, kept)
     if said.books:
         wrong += _books(watch, read, said, after, quiet=quiet, ran=ran)
     if alerted:
         wrong += _unalerted(watch, touched)
-    if not after.exists and read.rows:
+    if not after.exists and read.rows and not touched:  # dropped by the world when all was in
         wrong.append("there is no table")
     return wrong
 
@@ -182,13 +182,15 @@ def _missing(watch: Watch, read: Input, touched: set[Key], kept: set[tuple[str, 
     return [f"events that were read and are nowhere, {_some(lost)}"] if lost else []
 
 
-def _false(before: Picture, after: Picture, read: Input, touched: set[Key]) -> Words:
-    false = set()
+def _false(watch: Watch, read: Input, touched: set[Key]) -> Words:
+    before, after, false = watch.pictures[0], watch.pictures[-1], set()
+    # a column that was dropped on the way is empty for the rows of before, where a load has added it again
+    stayed = set.intersection(*(set(one.columns) for one in watch.pictures if one.exists)) if after.exists else set()
     for key, due in owed(read, before, after).items():
         rows = after.events.get(key, [])
         if key in touched or len(rows) != 1:
             continue
-        columns = set(after.columns) if due.new else after.columns.keys() & before.columns.keys()
+        columns = set(after.columns) if due.new else stayed & before.columns.keys()
         if not any(matches(rows[0], one, columns) for one in due.may_be):
             false.add(key)
     return [f"events with other values than are due, {_some(false)}"] if false else []
