@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from world.database import Key, Picture, norm
@@ -185,12 +186,13 @@ def _missing(watch: Watch, read: Input, touched: set[Key], kept: set[tuple[str, 
 def _false(watch: Watch, read: Input, touched: set[Key]) -> Words:
     before, after, false = watch.pictures[0], watch.pictures[-1], set()
     # a column that was dropped on the way is empty for the rows of before, where a load has added it again
-    stayed = set.intersection(*(set(one.columns) for one in watch.pictures if one.exists)) if after.exists else set()
+    pairs = list(pairwise(watch.pictures))
+    dropped = {name for early, late in pairs if late.exists for name in early.columns.keys() - late.columns.keys()}
     for key, due in owed(read, before, after).items():
         rows = after.events.get(key, [])
         if key in touched or len(rows) != 1:
             continue
-        columns = set(after.columns) if due.new else stayed & before.columns.keys()
+        columns = (set(after.columns) if due.new else after.columns.keys() & before.columns.keys()) - dropped
         if not any(matches(rows[0], one, columns) for one in due.may_be):
             false.add(key)
     return [f"events with other values than are due, {_some(false)}"] if false else []

@@ -94,7 +94,9 @@ def batch(world: World, *, pick: int, count: int, repeat: bool, **how: Any) -> O
         return _said(world.engine.ingest(list(rows), provider=how["provider"], stop=stop))
 
     contents: list[list[Any]] = [["", rows]]
-    return judged(world, how, work, lambda: [read_of(world, how, contents)], stop)
+    # an engine that was told no types makes a table that is gone with those of its rows, which are text
+    untyped = not world.engine_options["typed"] and not world.database.has(EVENTS)
+    return judged(world, how, work, lambda: [read_of(world, how, contents)], stop, refusable=untyped)
 
 
 def draw_batch(chance: random.Random) -> dict[str, Any]:
