@@ -44,7 +44,7 @@ EVIDENCE := tests/faults tests/hostile tests/contract/test_upgrades.py tests/equ
 reliability: $(VENV)/test.stamp ## try every fault, and write docs/reliability.md (hours)
 	rm -f $(VENV)/evidence
 	HEADRACE_TEST_SCALE=full HEADRACE_EVIDENCE=$(CURDIR)/$(VENV)/evidence $(PYTEST) $(SHARED) --timeout 7200 $(EVIDENCE); \
-	$(BIN)/python tests/support/evidence.py $(VENV)/evidence docs/reliability.md
+	cd tests && ../$(BIN)/python -m support.evidence ../$(VENV)/evidence ../docs/reliability.md
 
 check: $(VENV)/check.stamp ## lint, types, import rules, and what the wheel holds
 	$(BIN)/ruff check .

@@ -1,8 +1,8 @@
 """What fault tests have tried and found, as lines of JSON, and the table of ``docs/reliability.md`` made of them.
 
 Each test records what it found before it judges it. With ``HEADRACE_EVIDENCE`` set to a file, records are kept there;
-``python tests/support/evidence.py FILE PAGE`` writes them into the page, between its two markers. Nobody types the
-table.
+``python -m support.evidence FILE PAGE``, in ``tests/``, writes them into the page, between its two markers. Nobody
+types the table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What histories have tried and found: acts, pairs of acts, rules judged, refusals in their own words, violations.
 
 `Tally` sums histories. With ``HEADRACE_EVIDENCE`` set to a file, `keep_world` adds a line of JSON to it, and
-`tests/support/evidence.py` writes `page` into ``docs/reliability.md``.
+`support.evidence` writes `page` into ``docs/reliability.md``.
 """
 
 from __future__ import annotations
