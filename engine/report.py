@@ -17,13 +17,14 @@ SHOWN = 3  # columns in a line
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The books of one run, in rows, and how it ran.
+    """The books of one load, in rows, and how it ran.
 
     ``read = inserted + duplicate_in_input + duplicate_in_store + rejected`` holds, or the run has failed. A resumed run
     reports the whole input, with the part that an earlier process committed; `slices_skipped` says how many slices that
-    was, `chunks_skipped` how many whole chunks. `alerts` counts the alerts of its new events, and of revised events if
-    a rule asks for them. `revised` is not part of the sum: it counts the duplicates with another payload than the row
-    that they repeat, if revisions are not ignored.
+    was, `chunks_skipped` how many whole chunks. If a run was given up and another run loaded the input (see `notes`),
+    the books are the sum: events that the first run inserted are `inserted`. `alerts` counts the alerts of its new
+    events, and of revised events if a rule asks for them. `revised` is not part of the sum: it counts the duplicates
+    with another payload than the row that they repeat, if revisions are not ignored.
 
     `lock_seconds` is the time that all workers together waited for locks, `skew` how many times its fair share the
     fullest partition had. `fell_back` says why the rest of a parallel run was sequential, `shadow` is the result of the

@@ -47,8 +47,10 @@ class Events(Protocol):
         """Every row's ID and receipt, in blocks of bounded size and no particular order. One statement."""
         ...
 
-    def rows(self, table: str, columns: pa.Schema, *, ids: Sequence[bytes] | None = None) -> Iterator[HeldRows]:
-        """Every row's ID, receipt and `columns` (some of `Tables.schema`), or those of the events `ids`: in blocks of
-        bounded size and no particular order. One statement.
+    def rows(
+        self, table: str, columns: pa.Schema, *, ids: Sequence[bytes] | None = None, limit: int | None = None
+    ) -> Iterator[HeldRows]:
+        """Every row's ID, receipt and `columns` (some of `Tables.schema`), or those of the events `ids`, or of `limit`
+        rows: in blocks of bounded size and no particular order. One statement.
         """
         ...

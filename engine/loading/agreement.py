@@ -31,7 +31,7 @@ from headrace.loading.contract_drift import (
     without_identity,
 )
 from headrace.loading.ownership import require_own_events
-from headrace.loading.unpinned_table import require_same_ids
+from headrace.loading.same_ids import SameIds
 from headrace.options.load import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type, key_check, logical_type
 from headrace.reading.inputs import Input
@@ -85,8 +85,12 @@ class Agreement:
         return needed <= own <= told and own <= set(identity if self.whole_row else self.schema.names)
 
 
-def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOptions) -> Agreement:
+def agree(
+    store: Store, table: str, inputs: Sequence[Input], options: LoadOptions, *, same_ids: SameIds | None = None
+) -> Agreement:
     """Settle schema and contract, and create or widen the table. A refused load changes nothing.
+
+    `same_ids` are the contracts that this process has found to be those of their tables' events.
 
     Raises `ContractError` if the stored contract differs from the options, `SchemaError` if types conflict.
     """
@@ -114,8 +118,8 @@ def agree(store: Store, table: str, inputs: Sequence[Input], options: LoadOption
     for names in {tuple(own.names): None for own in found if actual is not None}:
         store.tables.require_writable(table, names, whole=options.enrichment is None)
     wanted = _settle_contract(held, table, schema, options, filled)
-    if held is None and actual is not None:
-        require_same_ids(store, table, wanted, actual, options)
+    if actual is not None:
+        (same_ids or SameIds()).require(store, table, wanted, actual, options, stored=held is not None)
     whole_row = options.identity is None and identity_is_whole_row(wanted, actual)
     check_rules(options.alerts, schema, all_known=options.enrichment is None)
     for item, own in zip(sampled, found, strict=True):

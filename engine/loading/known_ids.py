@@ -112,8 +112,9 @@ class KnownIds:
         found[~found] = self._lookup.held(ids[~found])
         return found
 
-    def confirm(self, ids: NDArray[np.uint8], times_us: NDArray[np.int64] | None, now: datetime) -> None:
-        """Query which of the `believed` IDs the store still holds; the others then count as new.
+    def confirm(self, ids: NDArray[np.uint8], times_us: NDArray[np.int64] | None, now: datetime) -> bool:
+        """Query which of the `believed` IDs the store still holds; the others then count as new. Return whether all
+        of them are known to be there.
 
         If that would query a large part of the snapshot, the snapshot is fetched anew instead, for `times_us`.
         """
@@ -121,11 +122,12 @@ class KnownIds:
         if self._asked > MOST_ASKED and self._asked > len(self._snapshot) // SHARE_ASKED:
             self._renew()
             self.fetch(times_us, now)
-            return
+            return False
         gone = ids[~self._lookup.held(ids)]
         if len(gone):
             self._gone = self._gone or IdRuns(self._folder)
             self._gone.add(gone)
+        return not len(gone)
 
     def _renew(self) -> None:
         self._snapshot.close()

@@ -36,7 +36,8 @@ from headrace.loading.run_request import asked_text, left_unfinished
 from headrace.options.load import LoadOptions
 from headrace.options.shape import SEQUENTIAL, Shape
 from headrace.reading.inputs import Input, ReadOptions
-from headrace.storage.records import Receipt, RunRecord
+from headrace.report import Report
+from headrace.storage.records import Counts, Receipt, RunRecord
 from headrace.storage.store import Store
 from headrace.version import __version__
 
@@ -65,17 +66,39 @@ class OpenRun:
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """A run that this process gives up, and why. `before` is the number of runs given up before it."""
+    """A run that this process gives up, and why. `before` is the number of runs given up before it; `counts` and
+    `alerts` are what all of them committed in this process.
+    """
 
     going: OpenRun
     because: str
-    before: int = 0
+    before: int
+    counts: Counts
+    alerts: int
 
     @classmethod
-    def by(cls, going: OpenRun, error: HeadraceError, earlier: Superseded | None) -> Self:
+    def by(cls, store: Store, going: OpenRun, error: HeadraceError, earlier: Superseded | None) -> Self:
         """Given up because of `error`, after `earlier`."""
         because = f"superseded: {error.where}: {error.what}"
-        return cls(going, because, 0 if earlier is None else earlier.before + 1)
+        known = {receipt.receipt_id for receipt in going.receipts.values()}
+        own = [receipt for receipt in store.ledger.receipts(going.run_id) if receipt.receipt_id not in known]
+        counts, alerts = sum((receipt.counts for receipt in own), Counts()), sum(receipt.alerts for receipt in own)
+        if earlier is None:
+            return cls(going, because, 0, counts, alerts)
+        return cls(going, because, earlier.before + 1, earlier.counts + counts, earlier.alerts + alerts)
+
+    def added_to(self, report: Report) -> Report:
+        """The `report` of the run that does the work again, as the report of the whole command: an event that this
+        command inserted counts as inserted, though the second run met it in the store.
+        """
+        again = min(self.counts.inserted, report.duplicate_in_store)
+        return replace(
+            report,
+            inserted=report.inserted + again,
+            duplicate_in_store=report.duplicate_in_store - again,
+            revised=report.revised + self.counts.revised,
+            alerts=report.alerts + self.alerts,
+        )
 
     def __str__(self) -> str:
         return f"run {self.going.run_id} is {self.because}; a new run loads the input from its beginning"

@@ -4,9 +4,7 @@
     columns,  new, or going    source   event IDs,   first seen?     one for    rows,      the ledger's sums
     contract  on where a       yields   rejects      in snapshot?    each       alerts,    must equal this
               killed one       chunks                                partition  receipt    run's own
-              stopped
-              ───────────────────────── coordinator ──────────────────────────────────────────────────────
-                                        workers                                 workers
+              stopped             (workers)                                         (workers)
 
 Sequential mode is one partition on inline workers: a chunk is read and prepared in a thread, one is decided, one is
 committed in a thread. In parallel mode the same orders go to a pool, and the next micro-batch is prepared while this
@@ -95,7 +93,7 @@ def ingest(
         while True:
             workers, shape = session.workers(decision, options), shape_for(decision, options)
             with stages.stage("agree"):
-                agreement = agree(store, table, inputs, options)
+                agreement = agree(store, table, inputs, options, same_ids=session.same_ids)
                 going = open_run(store, agreement, inputs, options, shape, workers.count, given_up=given_up)
             notes += going.notes
             run = _Run(store, agreement, going, options, session, decision, progress, stop, stages=stages)
@@ -108,14 +106,14 @@ def ingest(
                     run.end_with(error, time.monotonic() - began)
                     if not isinstance(error, StaleReceiptsError) or going.job is None:
                         raise
-                    given_up = Superseded.by(going, error, given_up)
+                    given_up = Superseded.by(store, going, error, given_up)
                     notes += (str(given_up),)
                     log.warning("%s", given_up)
                     stages.tell()
                     stages.listener.failed(error)
                 else:
                     stages.listener.ended(report := replace(report, notes=notes))
-                    return report
+                    return report if given_up is None else given_up.added_to(report)
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +345,11 @@ class _Run:
         if len(believed := batch.believed()):
             self._drain()
             with self._stages.stage("snapshot", rows=len(believed)):
-                self._known.confirm(believed, times, self._going.started)
+                if not self._known.confirm(believed, times, self._going.started):
+                    # some are gone under their IDs: they may not be in the table under others
+                    agreed, checked = self._agreement, self._session.same_ids
+                    checked.forget()
+                    checked.require(self._store, agreed.table, agreed.contract, agreed.schema, self._options)
 
     def _prove(self, batch: MicroBatch, done: Sequence[Receipt]) -> None:
         """That what an earlier process has committed is in the table: nothing is skipped on a receipt's word alone."""

@@ -23,6 +23,7 @@ from headrace.execution.workers import InlineWorkers, Workers
 from headrace.loading.agreement import Agreement
 from headrace.loading.duplicates import LookUps
 from headrace.loading.known_ids import KnownIds
+from headrace.loading.same_ids import SameIds
 from headrace.options.flag import Decision
 from headrace.options.load import LoadOptions, ParallelOptions
 from headrace.options.shape import SEQUENTIAL, Shape, parallel_shape
@@ -56,6 +57,7 @@ class Session:
         self._pool: PooledWorkers | None = None
         self._pool_open = ExitStack()
         self.look_ups = LookUps()
+        self.same_ids = SameIds()
         self._known: tuple[tuple[object, ...], KnownIds] | None = None
 
     def __enter__(self) -> Self:
@@ -121,7 +123,7 @@ class Session:
         if self._known is not None and self._known[0] == about and not agreement.created:
             self._known[1].begin_again(in_doubt=not self._one_command)
             return self._known[1]
-        self.forget()
+        self._drop_known()
         known = KnownIds(
             self._store,
             agreement.table,
@@ -145,7 +147,11 @@ class Session:
         return len(known.seen), ids[~among(ids, known.refused)].tobytes()
 
     def forget(self) -> None:
-        """Drop the known IDs."""
+        """Drop what earlier runs have found in the tables: the known IDs, and whose contract made them."""
+        self.same_ids.forget()
+        self._drop_known()
+
+    def _drop_known(self) -> None:
         if self._known is not None:
             self._known[1].close()
             self._known = None

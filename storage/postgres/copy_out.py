@@ -37,8 +37,8 @@ _FIRST_DAY = 10_957  # PostgreSQL's days and microseconds begin in the year 2000
 _FIRST_US = _FIRST_DAY * 86_400_000_000
 
 
-def copy_out(table: str, columns: pa.Schema, ids: Sequence[bytes] | None) -> sql.Composed:
-    """The statement for `columns` of all rows of `table`, or of those with `ids`."""
+def copy_out(table: str, columns: pa.Schema, ids: Sequence[bytes] | None, limit: int | None) -> sql.Composed:
+    """The statement for `columns` of all rows of `table`, or of those with `ids`, or of `limit` rows."""
     fields = [sql.Identifier(EVENT_ID), sql.SQL("{}::bigint").format(sql.Identifier(RECEIPT))]
     fields += [_selected(column) for column in columns]
     # rows that were there before the column was added have no ID
@@ -46,7 +46,8 @@ def copy_out(table: str, columns: pa.Schema, ids: Sequence[bytes] | None) -> sql
     if ids is not None:
         listed = sql.Literal([UUID(bytes=one) for one in ids])
         where = sql.SQL(" WHERE {} = ANY({}::uuid[])").format(sql.Identifier(EVENT_ID), listed)
-    rows = sql.SQL("SELECT {} FROM {}{}").format(sql.SQL(", ").join(fields), sql.Identifier(table), where)
+    most = sql.SQL("" if limit is None else " LIMIT {}").format(sql.Literal(limit))
+    rows = sql.SQL("SELECT {} FROM {}{}{}").format(sql.SQL(", ").join(fields), sql.Identifier(table), where, most)
     return sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(rows)
 
 

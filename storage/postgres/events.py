@@ -85,11 +85,13 @@ class PostgresEvents:
             rows = np.frombuffer(packed, dtype=[("id", "V16"), ("receipt", ">i8")])
             yield Holdings(rows["id"].tobytes(), rows["receipt"].astype(np.int64))
 
-    def rows(self, table: str, columns: pa.Schema, *, ids: Sequence[bytes] | None = None) -> Iterator[HeldRows]:
-        """Every row's ID, receipt and `columns`, or those of the events `ids`, by COPY."""
+    def rows(
+        self, table: str, columns: pa.Schema, *, ids: Sequence[bytes] | None = None, limit: int | None = None
+    ) -> Iterator[HeldRows]:
+        """Every row's ID, receipt and `columns`, or those of the events `ids`, or of `limit` rows, by COPY."""
         with self._database.reading() as connection:
             cursor = driver_of(connection).cursor()
-            statement = copy_out(table, columns, ids)
+            statement = copy_out(table, columns, ids, limit)
             self._database.say(statement.as_string(cursor))
             with cursor.copy(statement) as copy:
                 yield from copied_rows(copy, columns)

@@ -115,11 +115,13 @@ class SqliteEvents:
                 ids, receipts = zip(*block, strict=True)
                 yield Holdings(b"".join(ids), np.array(receipts, dtype=np.int64))
 
-    def rows(self, table: str, columns: pa.Schema, *, ids: Sequence[bytes] | None = None) -> Iterator[HeldRows]:
-        """Every row's ID, receipt and `columns`, or those of the events `ids`."""
+    def rows(
+        self, table: str, columns: pa.Schema, *, ids: Sequence[bytes] | None = None, limit: int | None = None
+    ) -> Iterator[HeldRows]:
+        """Every row's ID, receipt and `columns`, or those of the events `ids`, or of `limit` rows."""
         names = [EVENT_ID, RECEIPT, *columns.names]
         events = sa.table(table, *map(sa.column, names))
-        found = sa.select(*events.c).where(events.c[EVENT_ID].is_not(None))
+        found = sa.select(*events.c).where(events.c[EVENT_ID].is_not(None)).limit(limit)
         with self._database.reading() as connection:
             for part in [None] if ids is None else in_blocks(ids):
                 asked = found if part is None else found.where(events.c[EVENT_ID].in_(part))

@@ -85,8 +85,8 @@ class Picture:
     states: Counter[str] = field(default_factory=Counter)
     """How many alerts are in each state."""
     contract: str | None = None
-    runs: dict[str, tuple[int, str | None]] = field(default_factory=dict)
-    """Of each run how many events it inserted, as the ledger has it, and the run that it does again."""
+    runs: frozenset[str] = frozenset()
+    """The IDs of the runs in the ledger."""
 
     def count(self) -> int:
         """Rows of events."""
@@ -172,10 +172,7 @@ class Database:
             alerts,
             Counter(one["state"] for one in raised),
             pinned[0]["contract"] if pinned else None,
-            {
-                one["run_id"]: (one["inserted"], one["supersedes"])
-                for one in self.query("SELECT run_id, inserted, supersedes FROM headrace_runs")
-            },
+            frozenset(one["run_id"] for one in self.query("SELECT run_id FROM headrace_runs")),
         )
 
 

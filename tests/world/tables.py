@@ -59,6 +59,17 @@ def insert_others(world: World, *, pick: int) -> None:
     )
 
 
+@act("tables", weight=1, hinders=True)
+def change_ids(world: World) -> None:
+    """Every row under an ID that no contract gives it. What a warm engine brings after it is told by no row."""
+    _table(world)
+    if world.engine is not None or world.service is not None or world.watch is not None:
+        raise Blocked("a process is at work that has looked at the IDs")
+    world.database.run(
+        f"UPDATE {EVENTS} SET event_id = {'gen_random_uuid()' if _is_postgres(world) else 'randomblob(16)'}"
+    )
+
+
 # Tables ---------------------------------------------------------------------------------------------------------
 
 

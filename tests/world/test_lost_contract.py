@@ -86,3 +86,57 @@ def test_another_provider_s_events_are_asked_about(store_url: str) -> None:
     with pytest.raises(UsageError, match="usgs"):
         load(store_url, id=["k"])
     assert load(store_url, id=["k"], provider="usgs").duplicate_in_store == len(ROWS)
+
+
+# The stored contract is a belief as well ----------------------------------------------------------------------
+
+RESTORED = {
+    "another contract": "UPDATE headrace_contracts "
+    """SET contract = REPLACE(contract, '["k","integer"]', '["v","float"]')""",
+    "IDs changed by hand": "UPDATE ev SET event_id = {other}",
+}
+
+
+def changed(url: str, what: str) -> None:
+    other = "gen_random_uuid()" if url.startswith("postgresql") else "randomblob(16)"
+    make(url, RESTORED[what].format(other=other))
+
+
+@pytest.mark.parametrize("what", RESTORED)
+@pytest.mark.parametrize("first", [{"id": ["k"]}, {"id": ["k"], "time": "at"}, {"id": ["k"], "scope": "global"}])
+def test_a_contract_that_gives_the_events_other_ids_is_refused(
+    store_url: str, what: str, first: dict[str, Any]
+) -> None:
+    load(store_url, **first)
+    changed(store_url, what)
+    before = look(store_url, "SELECT contract FROM headrace_contracts")
+    with pytest.raises(ContractError, match="come in a second time") as raised:
+        load(store_url)
+    assert raised.value.hint
+    assert look(store_url, "SELECT contract FROM headrace_contracts") == before
+    assert count(store_url) == len(ROWS)
+
+
+@pytest.mark.parametrize("what", RESTORED)
+def test_a_warm_engine_refuses_as_well(store_url: str, what: str) -> None:
+    with package.Engine(to=store_url, table="ev", id=["k"]) as engine:
+        engine.ingest(ROWS)
+        engine.ingest(ROWS)
+        changed(store_url, what)
+        with pytest.raises(ContractError):
+            engine.ingest(ROWS)
+    assert count(store_url) == len(ROWS)
+
+
+def test_rows_without_identity_do_not_tell_that_the_contract_is_another(store_url: str) -> None:
+    blank = [{"k": None, "v": float(i)} for i in range(5)]
+    load(store_url, [*blank, {"k": 1, "v": 0.5}], id=["k"], missing_id="keep-whole-row")
+    make(store_url, "DELETE FROM ev WHERE k = 1")
+    report = load(store_url, [*blank, {"k": 1, "v": 0.5}], id=["k"], missing_id="keep-whole-row")
+    assert (report.inserted, report.duplicate_in_store) == (1, 5)
+
+
+def test_some_rows_with_their_ids_are_enough(store_url: str) -> None:
+    load(store_url, id=["k"])
+    make(store_url, "UPDATE ev SET k = k + 100 WHERE k < 7")
+    assert load(store_url).duplicate_in_store == len(ROWS)
