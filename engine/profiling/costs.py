@@ -12,7 +12,7 @@ What a stage waits for counts like what it computes: both keep the one who does 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headrace.observability.stages import StageTotal
 from headrace.storage.spans import Span
@@ -56,6 +56,14 @@ class Costs:
     def worker(self) -> float:
         """What a row costs a worker."""
         return self.prepare + self.carry
+
+    def with_workers(self, workers: int, alone: Costs) -> Costs:
+        """These costs of a run with `workers`, corrected by those of the sequential run `alone`. Where its workers had
+        but a chunk each, they were all new to it: then what they do costs what it cost sequentially.
+        """
+        if self.chunks < 2 * workers:
+            return replace(alone, reader=self.reader, decider=self.decider)
+        return replace(self, processor=alone.processor, agree=alone.agree)
 
 
 def totals_of(spans: Iterable[Span]) -> dict[str, StageTotal]:

@@ -2,8 +2,8 @@
 
     the unique key is there      a row of the table, inserted once more, is refused
     the IDs are deterministic    the sample in other chunks, and rows read back from the store, give them again
-    the CPU is the bottleneck    from the run's stages      (`headrace.profiling.profile`)
-    the tables are the same      from both runs' digests    (`headrace.profiling.profile`)
+    the CPU is the bottleneck    the stages of the sequential run
+    the tables are the same      both runs' digests and books
 
 Three must hold for parallel mode to be safe to advise; the third says whether it can pay.
 """
@@ -18,17 +18,23 @@ from numpy.typing import NDArray
 
 from headrace.checking.rereading import columns_of, identified
 from headrace.events.prepare import prepare
+from headrace.loading.agreement import stored_contract
 from headrace.options.load import LoadOptions, hash_key
 from headrace.partitioning.contract import Contract
+from headrace.profiling.real_table import RealTable
 from headrace.profiling.sample import Sample
+from headrace.profiling.trials import Trialled
 from headrace.reading.inputs import ReadOptions, open_inputs
+from headrace.storage import open_store
 from headrace.storage.records import EVENT_ID, PROVIDER, RESERVED_COLUMNS
 from headrace.storage.store import Store
 from headrace.storage.trial.evidence import refuses_again, some_rows
+from headrace.storage.trial.place import Trial
 
-__all__ = ["Criterion", "examine_ids", "examine_key"]
+__all__ = ["Criterion", "examine_processor", "examine_tables", "examine_trial"]
 
 ROWS_READ_BACK = 2_000
+MOSTLY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,40 @@ class Criterion:
         return f"{'yes' if self.holds else 'NO ':<3} {self.name}: {self.evidence}"
 
 
-def examine_key(url: str, table: str, *, exists: bool) -> Criterion:
+def examine_trial(place: Trial, real: RealTable, sample: Sample, options: LoadOptions) -> list[Criterion]:
+    """The two criteria that the trial's table shows once `sample` was loaded into it."""
+    with open_store(place.url) as store:
+        contract = stored_contract(store, real.name)
+        return [
+            _key(place.url, real.name, exists=real.exists),
+            _same_ids(store, real.name, contract, sample, options),
+        ]
+
+
+def examine_processor(sequential: Trialled, workers: int, bound: float) -> Criterion:
+    """Whether the sequential run spent its time on a core; `bound` is Amdahl's for `workers`."""
+    share = sequential.share_on_a_core
+    return Criterion(
+        "the CPU is the bottleneck, and its work can be shared",
+        share >= MOSTLY,
+        f"{share:.0%} of the stages' time is spent on a core; Amdahl's bound for {workers} workers is {bound:.2f}",
+    )
+
+
+def examine_tables(sequential: Trialled, parallel: Trialled, workers: int) -> Criterion:
+    """Whether both runs gave the same table and the same books."""
+    same = sequential.held == parallel.held and sequential.books == parallel.books
+    whole = sequential.held.whole
+    told = f"{whole.count:,} events, digest {whole.xor:032x}"[:60]
+    how = f"sequentially and with {workers} workers"
+    return Criterion(
+        "sequential and parallel give the same table",
+        same,
+        f"{how}: {told} and the same books" if same else f"{how} the digests or the books differ",
+    )
+
+
+def _key(url: str, table: str, *, exists: bool) -> Criterion:
     """Whether the database itself refuses an event that the table holds."""
     which = "a copy of the table with its keys" if exists else "the table as a first load makes it"
     refused = refuses_again(url, table)
@@ -56,7 +95,7 @@ def examine_key(url: str, table: str, *, exists: bool) -> Criterion:
     return Criterion("the database resolves duplicates", refused is not False, told)
 
 
-def examine_ids(store: Store, table: str, contract: Contract, sample: Sample, options: LoadOptions) -> Criterion:
+def _same_ids(store: Store, table: str, contract: Contract, sample: Sample, options: LoadOptions) -> Criterion:
     """Whether the sample's IDs are the same cut into other chunks, and made again from what the store holds."""
     rows = options.read.chunk_rows
     cut = [_ids(store, table, contract, sample, options, size) for size in (rows, max(1, rows * 2 // 5 + 1))]

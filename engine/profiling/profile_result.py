@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from headrace.observability.chunk_costs import chunkwise
-from headrace.observability.recorder import Recorder
-from headrace.profiling.costs import Costs, Group, round_trips, totals_of
+from headrace.profiling.costs import Costs, round_trips, split
 from headrace.profiling.criteria import Criterion
 from headrace.profiling.model import WORTH, Advice, Machine, Prediction
-from headrace.profiling.usage import Usage
-from headrace.report import Report
+from headrace.profiling.trials import Trialled
 from headrace.storage.trial.gauge import Gauged, Server
 
-__all__ = ["Checked", "Profile", "Trialled"]
+__all__ = ["Checked", "Profile"]
 
 _MIB = 1 << 20
 MUCH = 0.25  # of the cores
@@ -22,46 +20,6 @@ SHOWN_WAITS = 3
 SHOWN_STATEMENTS = 4
 KEPT_STATEMENTS = 20
 STATEMENT_WIDTH = 80
-
-
-@dataclass(frozen=True, slots=True)
-class Trialled:
-    """A run in a trial: its report, what was recorded and metered, and the server's view. `on_cores` are the seconds on
-    cores of this process and the server between the run's agreement and its end.
-    """
-
-    report: Report
-    recorded: Recorder
-    usage: Usage
-    server: Server
-    on_cores: float
-
-    @property
-    def start(self) -> float:
-        """Seconds until a worker began to work, 0 where none did."""
-        home = next((span.worker.partition("/")[0] for span in self.recorded.spans if span.stage == "agree"), "")
-        first = [span.started for span in self.recorded.spans if span.worker.partition("/")[0] != home]
-        if not first:
-            return 0.0
-        # the pool is made before the run has a clock of its own: counted back from the end
-        ended = max(span.started + span.seconds for span in self.recorded.spans)
-        return max(0.0, self.report.seconds - (ended - min(first)) - self.costs_agree)
-
-    @property
-    def costs_agree(self) -> float:
-        """Seconds of the agreement."""
-        return sum(span.seconds for span in self.recorded.spans if span.stage == "agree")
-
-    def others(self, cores: int) -> float:
-        """The number of the machine's cores that other processes kept busy meanwhile."""
-        own = self.usage.cpu_seconds + (self.server.cpu_seconds or 0.0)
-        used = own / self.usage.seconds if self.usage.seconds else 0.0
-        return min(float(cores), max(0.0, self.usage.machine_cpu * cores - used))
-
-    @property
-    def peak_bytes(self) -> int | None:
-        """The most memory that coordinator and workers had together, ``None`` where that is not known."""
-        return max((one.coordinator + one.workers for one in self.recorded.memory), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +46,6 @@ class Profile:
     parallel: Trialled
     gauged: Gauged
     machine: Machine
-    groups: Sequence[Group]
     costs: Costs
     criteria: Sequence[Criterion]
     verdict: Advice
@@ -165,7 +122,7 @@ class Profile:
             *(
                 f"    {one.name:<14} {one.seconds:>8.3f} {one.on_a_core:>10.3f} {one.waiting:>9.3f} "
                 f"{one.seconds / max(report.read, 1) * 1e6:>8.2f}"
-                for one in self.groups
+                for one in split(self.sequential.totals)
             ),
             f"  this process {usage.cpu:.0%} of a core; the machine's {self.machine.cores} cores "
             f"{usage.machine_cpu:.0%} busy, {usage.machine_io_wait:.1%} waiting for disks"
@@ -201,7 +158,7 @@ class Profile:
     def _server_lines(self, server: Server) -> list[str]:
         if self.gauged.writers == 1:
             return ["  one writer at a time (SQLite): commits are not shared"]
-        trips, seconds = round_trips(totals_of(self.sequential.recorded.spans)), self.gauged.round_trip
+        trips, seconds = round_trips(self.sequential.totals), self.gauged.round_trip
         told = [f"round trip {seconds * 1000:.2f} ms, about {trips} round trips take {trips * seconds:.2f} s"]
         if self.gauged.copied:
             told.append(f"COPY over two connections {self.gauged.scaling:.2f} times as fast as over one")
@@ -233,14 +190,12 @@ class Profile:
             "rows": verdict.rows,
             "sample": self.sequential.report.to_dict(),
             "sample_parallel": self.parallel.report.to_dict(),
-            "stages": [asdict(one) for one in self.groups],
+            "stages": [asdict(one) for one in split(self.sequential.totals)],
             "process": asdict(self.sequential.usage),
             "peak_bytes": self.sequential.peak_bytes,
             "server": {
                 "waits": dict(server.waits),
-                "round_trips": 0
-                if self.gauged.writers == 1
-                else round_trips(totals_of(self.sequential.recorded.spans)),
+                "round_trips": 0 if self.gauged.writers == 1 else round_trips(self.sequential.totals),
                 "cpu_seconds": server.cpu_seconds,
                 "wal_bytes": server.wal_bytes,
                 "statements": None
