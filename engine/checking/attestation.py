@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.checking.audit import ReceiptDifference
-from headrace.checking.verify import audited, settled
+from headrace.checking.audit import Audit, ReceiptDifference
 from headrace.checking.verify_result import Verification
 from headrace.errors import UsageError
 from headrace.partitioning.contract import Contract
@@ -165,9 +164,9 @@ def compare(store: Store, stated: Attestation, verification: Verification | None
     and their events too.
     """
     with scratch_folder() as folder, TaggedIds(folder, "table") as held:
-        audit = audited(store, stated.table, held, None)
+        audit = Audit.of(store, stated.table, held, None)
         now = _held_under(stated.receipts, held)
-        differences = _of_then(stated, settled(store, audit, held))
+        differences = _of_then(stated, audit.settled(store, held))
     checks = [_check("rows under the statement's receipts", stated.digests["receipted"], now)]
     if verification is not None:
         checks += [

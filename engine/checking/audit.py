@@ -18,18 +18,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.partitioning.identity import id_text
-from headrace.storage.digest import NOTHING, Digest, DigestPart
+from headrace.partitioning.id_buckets import BUCKETS, TaggedIds
+from headrace.partitioning.identity import id_text, ids_from_packed
+from headrace.storage.digest import NOTHING, PARTS, Digest, DigestPart
 from headrace.storage.records import NO_RECEIPT, Address, LedgerEntry
 from headrace.storage.store import Store
 
 __all__ = ["Audit", "ReceiptDifference", "chunks_of", "named_chunks"]
 
 Mask = NDArray[np.bool_]
+Tagged = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[Any] | None]
+"""IDs with their receipts, and what is kept beside them."""
 _EMPTY = DigestPart()
 
 
@@ -57,10 +61,6 @@ class ReceiptDifference:
             self.chunks
         )
 
-    def at(self, chunks: tuple[Address, ...]) -> ReceiptDifference:
-        """The same difference, with the chunks of the receipt."""
-        return replace(self, chunks=chunks)
-
     def to_dict(self) -> dict[str, object]:
         """Plain data, for JSON."""
         return {
@@ -83,6 +83,20 @@ class Audit:
 
     `before` are the ledger's entries read before the table, `after` those read afterwards.
     """
+
+    @classmethod
+    def of(
+        cls, store: Store, table: str, held: TaggedIds, inputs_key: str | None, rows: Iterable[Tagged] | None = None
+    ) -> Audit:
+        """The audit of `table`, whose rows are put into `held` under their receipts; `rows` reads them."""
+        before = list(store.ledger.entries(table))
+        blocks = ((ids_from_packed(block.ids), block.receipts, None) for block in store.events.holdings(table))
+        for ids, receipts, more in blocks if rows is None else rows:
+            held.add(ids, receipts, more)
+        audit = cls(before, store.ledger.entries(table), inputs_key)
+        for number in range(BUCKETS):
+            audit.see(*held.bucket(number))
+        return audit
 
     def __init__(self, before: Iterable[LedgerEntry], after: Iterable[LedgerEntry], inputs_key: str | None) -> None:
         old = np.array([entry.receipt_id for entry in before], dtype=np.int64)
@@ -135,6 +149,12 @@ class Audit:
         if not all(digest is not None for digest in self._digests):
             return np.empty(0, dtype=np.int64)  # what has no digest is compared by its count
         return np.array(self.ledger.differing(self.table), dtype=np.int64)
+
+    def settled(self, store: Store, held: TaggedIds) -> list[ReceiptDifference]:
+        """The receipts that do not hold the events they brought, with their chunks; `held` as `of` has filled it."""
+        of_a_part = BUCKETS // PARTS
+        again = (held.bucket(int(part) * of_a_part + number) for part in self.suspects() for number in range(of_a_part))
+        return [replace(one, chunks=chunks_of(store, one.receipt_id)) for one in self.differences(again)]
 
     def differences(self, again: Iterable[tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> list[ReceiptDifference]:
         """The judged receipts that differ. `again` gives all rows of the suspected parts once more, with receipts."""

@@ -54,11 +54,14 @@ class Places:
     def __init__(self, inputs: Sequence[Input]) -> None:
         self._inputs = {item.name: item for item in inputs}
         self._chunks: list[Address] = []
+        self._numbers: dict[Address, int] = {}
 
     def tags(self, prepared: Prepared) -> NDArray[np.int64]:
-        """A number for each event of the chunk, ascending in input order. Shape (rows,)."""
-        chunk = len(self._chunks) << _ROW_BITS
-        self._chunks.append(prepared.address)
+        """A number for each event of the chunk, ascending in input order, and the same in each pass. Shape (rows,)."""
+        if prepared.address not in self._numbers:
+            self._numbers[prepared.address] = len(self._chunks)
+            self._chunks.append(prepared.address)
+        chunk = self._numbers[prepared.address] << _ROW_BITS
         if prepared.rows is None:
             return np.full(len(prepared.ids), chunk | _UNKNOWN, dtype=np.int64)
         return prepared.rows - prepared.address.first_row + chunk

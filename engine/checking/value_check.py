@@ -10,16 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.checking.provenance import Provenance
-from headrace.checking.rereading import columns_of, identified
-from headrace.checking.row_addresses import Places
+from headrace.checking.rereading import Rereading, columns_of
 from headrace.checking.row_values import OwnColumns, RowValues, Side
 from headrace.checking.suspects import Suspect, Suspects
 from headrace.checking.value_findings import ValueFinding, Values, ValuesOfAKind
-from headrace.events.prepare import Prepared
-from headrace.options.load import LoadOptions
-from headrace.partitioning.contract import Contract
 from headrace.partitioning.identity import id_text
-from headrace.reading.inputs import Input
 from headrace.storage.held import HeldColumn
 from headrace.storage.store import Store
 
@@ -29,24 +24,19 @@ Columns = dict[str, HeldColumn]
 
 
 class ValueCheck:
-    """The values of `inputs` and of `table`, compared in up to three passes over both; the first is enough where all
+    """The values of the inputs and of `table`, compared in up to three passes over both; the first is enough where all
     of them agree.
     """
 
-    def __init__(
-        self, store: Store, inputs: Sequence[Input], table: str, contract: Contract, options: LoadOptions
-    ) -> None:
+    def __init__(self, store: Store, table: str, read: Rereading) -> None:
         self._store = store
-        self._inputs = inputs
         self._table = table
-        self._contract = contract
-        self._options = options
-        self._provenance = Provenance(store, table, inputs, options.version_column)
+        self._read = read
+        self._provenance = Provenance(store, table, read.inputs, read.options.version_column)
         schema = columns_of(store, table)
         version = self._provenance.version if self._provenance.version in schema.names else None
         self._own = OwnColumns(schema)
         self._side = Side(store, table, schema, version)
-        self._places = Places(inputs)
         self._rows = RowValues(self._own, self._side, newest=self._provenance.newest)
         self.of_read = self._rows.of_read
         self.read = self._rows.read
@@ -80,7 +70,7 @@ class ValueCheck:
         return values
 
     def _look_again(self, suspects: Suspects) -> None:
-        for number, item, prepared, tags in self._again():
+        for number, item, prepared, tags in self._read.chunks():
             suspects.read(number, item, prepared, tags)
         for rows in self._store.events.rows(self._table, self._own.compared):
             suspects.held(rows)
@@ -91,7 +81,7 @@ class ValueCheck:
             return []
         came = self._in_inputs(first)
         held = self._in_table([suspect.event_id for suspect in first])
-        places = self._places.with_lines([self._places.of(suspect.tag) for suspect in first])
+        places = self._read.places.with_lines([self._read.places.of(suspect.tag) for suspect in first])
         none: Columns = {}
         return [
             ValueFinding(
@@ -108,7 +98,7 @@ class ValueCheck:
         suspects = {(suspect.tag, suspect.event_id): suspect for suspect in first}
         numbers = np.array([suspect.tag for suspect in first], dtype=np.int64)
         values: dict[Suspect, Columns] = {}
-        for _, item, prepared, tags in self._again():
+        for _, item, prepared, tags in self._read.chunks():
             rows = prepared.events.open()
             for at in np.flatnonzero(np.isin(tags, numbers)).tolist():
                 suspect = suspects.get((int(tags[at]), prepared.ids[at].tobytes()))
@@ -136,10 +126,3 @@ class ValueCheck:
             for name, (of_input, of_table) in both.items()
             if prints[0][name][0] != prints[1][name][0]
         }
-
-    def _again(self) -> Iterator[tuple[int, Input, Prepared, NDArray[np.int64]]]:
-        """The inputs once more, chunk by chunk: the input's number, it, its events, and the numbers of their places."""
-        self._places = Places(self._inputs)
-        for number, item in enumerate(self._inputs):
-            for prepared in identified(self._store, self._table, self._contract, [item], self._options):
-                yield number, item, prepared, self._places.tags(prepared)
