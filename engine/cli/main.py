@@ -9,21 +9,15 @@ answer at once.
 
 from __future__ import annotations
 
-import atexit
-import gc
-import os
-import sys
-from contextlib import suppress
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from headrace.cli.alerts_options import alerts_app
-from headrace.cli.allocators import keep_little
 from headrace.cli.options import Config, Inputs, MaybeInputs, command, leave
+from headrace.cli.process import run_in_own_process
 from headrace.cli.rejects_options import rejects_app
 from headrace.cli.runs_options import runs_app
-from headrace.errors import HeadraceError
 from headrace.options.choices import Output, ProgressStyle
 from headrace.version import __version__
 
@@ -37,11 +31,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-
-_SWITCH_SECONDS = 0.0005
-# Looking for garbage among what imports make takes 50 ms of every start; reference counts free nearly all there is.
-_RARELY = (50_000, 20, 100)
 
 
 @command(app, "load", example="load 'quakes/*.csv' --table quakes --id id --time time --to postgresql://db/geo")
@@ -118,9 +107,9 @@ def profile(
     parallel mode.
     """
     if history:
-        from headrace.cli.history import history as past_loads
+        from headrace.cli import profile
 
-        leave(past_loads(told["to"], config, inputs or [], told["output"]))
+        leave(profile.history(told["to"], config, inputs or [], told["output"]))
         return
     from headrace.cli import profile
     from headrace.execution.fork_server import send_ahead
@@ -228,39 +217,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-def main() -> None:
-    """The entry point ``headrace``: runs a command, turns errors into messages and exit codes, ends this process."""
-    # A thread that waits for the interpreter while another hashes gets it after this long, by default 5 ms. A fresh
-    # load of 1 M rows takes up to a tenth less; the process is ours, so we may set it.
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    gc.set_threshold(*_RARELY)
-    keep_little()
-    _end(_run())
-
-
-def _run() -> int:
-    try:
-        app()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except HeadraceError as error:
-        print(f"headrace: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # the reader of our output went away (`headrace runs list | head`): that is no failure of ours
-        return 0
-    return 0
-
-
-def _end(code: int) -> NoReturn:
-    """End without taking apart what was imported, which takes Python 0.2 s; all that was opened is closed by now."""
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(BrokenPipeError):
-            stream.flush()
-    os._exit(code)
+def main() -> NoReturn:
+    """The entry point ``headrace``."""
+    run_in_own_process(app)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from support.polling import rounds
 from support.program import Headrace
 
-from headrace.cli.history import history
+from headrace.cli.profile import history
 from headrace.errors import UsageError
 from headrace.polling.checkup import examine_settings
 from headrace.storage import open_store
