@@ -17,7 +17,6 @@ choose, rename, compute and filter, and an aggregate or an ORDER BY sees one chu
 from __future__ import annotations
 
 import uuid
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
@@ -36,21 +35,17 @@ from headrace.reading.csv_reader import CsvReader
 from headrace.reading.fetch.spool import Spooled
 from headrace.reading.files import Located, locate_inputs, locate_spooled
 from headrace.reading.json_reader import JsonReader
-from headrace.reading.reader import Block, Hint, RawLine, Reader, cut, require_few
+from headrace.reading.reader import Block, RawLine, Reader, cut
+from headrace.reading.sampled_blocks import SampledBlocks
 from headrace.reading.selection import Select
 from headrace.reading.typed_blocks import TypedBlock, TypedBlocks, joined
-from headrace.reading.types.cast import Caster, canonical_type, connect, plain
-from headrace.reading.types.cast_sql import logical_name
-from headrace.reading.types.inference import SampledColumn, infer
+from headrace.reading.types.cast import Caster, connect
 from headrace.storage.records import Address
 
 if TYPE_CHECKING:
     import duckdb
 
 __all__ = ["Input", "ReadOptions", "open_inputs"]
-
-_SAMPLE_ROWS = 200_000
-_SAMPLE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +181,7 @@ def _reader(located: Located, options: ReadOptions) -> Reader:
 
 
 class _Source:
-    """An `Input`: a reader, a connection that casts, and a sample that decides the types."""
+    """An `Input`: a reader whose first blocks decide the types, a connection that casts, and a select."""
 
     def __init__(self, name: str, fingerprint: str, size: int | None, reader: Reader, options: ReadOptions) -> None:
         self.name = name
@@ -200,12 +195,8 @@ class _Source:
         self._caster = Caster(lambda: self._connection, options.timezone, name)
         self._parts = TypedBlocks(reader, self._caster, name)
         self._select = Select(lambda: self._connection, name)
-        self._sample: list[Block] | None = None
-        self._rest: Iterator[Block] | None = None
-        self._all_sampled = False
-        self._hints: dict[str, Hint] | None = None
+        self._blocks = SampledBlocks(reader, self._caster, name, take_one=not options.types)
         self._inferred: dict[tuple[object, ...], pa.Schema] = {}
-        self._share = _Share()
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -215,7 +206,7 @@ class _Source:
     @property
     def share_read(self) -> float:
         """By the rows of the chunks that were given: pieces are larger, and read ahead."""
-        return self._share.given
+        return self._blocks.share.given
 
     @property
     def count(self) -> int | None:
@@ -225,17 +216,17 @@ class _Source:
     def columns(self) -> list[str]:
         """The names after ``select``."""
         if self._options.select is None:
-            return list(self._known_hints())
+            return list(self._blocks.hints())
         return list(self.infer(self._options).names)
 
     def is_empty(self) -> bool:
         """Whether the sample is the whole input, and nothing of it is left after ``select``."""
-        pieces = self._first_pieces()
-        if not self._all_sampled or not any(piece.span for piece in pieces):
-            return self._all_sampled
+        pieces = self._blocks.sample()
+        if not self._blocks.all_sampled or not any(piece.span for piece in pieces):
+            return self._blocks.all_sampled
         if self._options.select is None:
             return False
-        own = self._own_schema(self._options)
+        own = self._blocks.schema(self._options.types, selected=True)
         chunks = self._typed_chunks(iter(pieces), own, self._options)
         return not any(one.rejects or self._select.leaves(one.table, self._options.select) for one in chunks)
 
@@ -247,22 +238,21 @@ class _Source:
         return self._inferred[asked]
 
     def _infer(self, options: ReadOptions) -> pa.Schema:
-        schema = self._own_schema(options)
+        schema = self._blocks.schema(options.types, selected=options.select is not None)
         if options.select is None:
             return schema
-        first = takewhile(_is_piece, cut(iter(self._first_pieces()), options.chunk_rows, options.chunk_bytes))
+        first = takewhile(_is_piece, cut(iter(self._blocks.sample()), options.chunk_rows, options.chunk_bytes))
         parts = [self._parts.part(piece, schema) for piece in first if piece is not None]
         table = joined(parts).table if parts else schema.empty_table()
-        selected = self._select.columns(table, options.select)
-        return pa.schema([pa.field(column.name, _selected_type(column.type)) for column in selected])
+        return self._select.canonical(table, options.select)
 
     def chunks(self, schema: pa.Schema, options: ReadOptions) -> Iterator[Chunk]:
         """The whole input."""
-        own = None if options.select is None else self._own_schema(options)
-        self._known_hints()
+        own = None if options.select is None else self._blocks.schema(options.types, selected=True)
+        self._blocks.hints()
         late = own is None or options.select is None or self._takes_all(own, options.select)
-        for typed in self._typed_chunks(self._pieces(), schema if own is None else own, options, late=late):
-            self._share.give(typed.first_row + typed.span)
+        for typed in self._typed_chunks(self._blocks.all(), schema if own is None else own, options, late=late):
+            self._blocks.share.give(typed.first_row + typed.span)
             yield self._chunk(typed, schema, options.select)
 
     def _takes_all(self, own: pa.Schema, select: str) -> bool:
@@ -296,88 +286,6 @@ class _Source:
         failed = self._parts.failed(typed, failing)
         return Chunk(address, _one_batch(table), None, [*typed.rejects, *failed, *refused])
 
-    def _own_schema(self, options: ReadOptions) -> pa.Schema:
-        """The input's own columns, before any select. Raises `ConfigurationError` for an override of no column."""
-        hints = self._known_hints()
-        unknown = sorted(set(options.types) - set(hints)) if options.select is not None and hints else []
-        if unknown:
-            raise ConfigurationError(
-                f"--type names the column {unknown[0]!r}, which the input does not have",
-                where=self.name,
-                hint=f"its columns are {', '.join(hints)}",
-            )
-        # how many digits a decimal has is told from its text
-        wanted = None if "decimal" in options.types.values() else pa.schema([])
-        pieces = [self._reader.tabulate(piece, list(hints), wanted=wanted) for piece in self._first_pieces()]
-        columns = [
-            SampledColumn(
-                name,
-                [plain(piece.table.column(name)) for piece in pieces if name in piece.table.column_names],
-                hint,
-                options.types.get(name),
-            )
-            for name, hint in hints.items()
-        ]
-        return pa.schema(list(zip(hints, infer(self._caster, columns), strict=True)))
-
-    def _known_hints(self) -> dict[str, Hint]:
-        if self._hints is None:
-            self._hints = self._reader.hints(self._first_pieces())
-            require_few(len(self._hints), self.name)
-        return self._hints
-
-    def _first_pieces(self) -> list[Block]:
-        """The sample: 16 MB or 200,000 rows, whichever is more, or one piece where types are declared; read once."""
-        if self._sample is None:
-            self._rest = self._share.noted(self._reader)
-            self._sample = []
-            rows = size = 0
-            while rows < _SAMPLE_ROWS or size < _SAMPLE_BYTES:
-                piece = next(self._rest, None)
-                if piece is None:
-                    self._all_sampled = True
-                    break
-                self._sample.append(piece)
-                if self._reader.declared and not self._options.types:
-                    break
-                rows, size = rows + piece.span, size + piece.table.nbytes
-        return self._sample
-
-    def _pieces(self) -> Iterator[Block]:
-        """All pieces; what the sample has taken is not read again, and not kept once it was given."""
-        sample, rest = self._sample or [], self._rest
-        self._sample, self._rest = None, None
-        if rest is None:
-            yield from self._share.noted(self._reader)
-            return
-        while sample:
-            yield sample.pop(0)
-        yield from rest
-
-
-class _Share:
-    """How much of an input was given as chunks, 0 to 1: within a piece in proportion to its rows."""
-
-    def __init__(self) -> None:
-        self.given = 0.0
-        self._ends: deque[tuple[int, float]] = deque()  # of pieces: their last row, and the share up to it
-        self._before = (0, 0.0)
-
-    def noted(self, reader: Reader) -> Iterator[Block]:
-        """The reader's pieces from the first one on."""
-        self.given, self._before = 0.0, (0, 0.0)
-        self._ends.clear()
-        for piece in reader.pieces():
-            self._ends.append((piece.first_row + piece.span, reader.share))
-            yield piece
-
-    def give(self, row: int) -> None:
-        """All rows before `row` are given."""
-        while self._ends and self._ends[0][0] <= row:
-            self._before = self._ends.popleft()
-        (first, share), (end, whole) = self._before, self._ends[0] if self._ends else self._before
-        self.given = share + (whole - share) * (row - first) / (end - first) if end > first else share
-
 
 def _is_piece(piece: Block | None) -> bool:
     return piece is not None
@@ -390,7 +298,3 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
         if batches
         else pa.RecordBatch.from_arrays([pa.array([], field.type) for field in table.schema], schema=table.schema)
     )
-
-
-def _selected_type(kind: pa.DataType) -> pa.DataType:
-    return canonical_type(logical_name(kind), kind.scale if pa.types.is_decimal(kind) else 0)

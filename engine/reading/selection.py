@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.errors import ConfigurationError
-from headrace.reading.types.cast import BadValue
+from headrace.reading.types.cast import BadValue, canonical_type
+from headrace.reading.types.cast_sql import logical_name
 
 if TYPE_CHECKING:
     import duckdb
@@ -67,6 +68,18 @@ class Select:
             return self._run(table, select).schema
         except duckdb.Error:
             return self.over(table.slice(0, 0), select)[0].schema
+
+    def canonical(self, table: pa.Table, select: str) -> pa.Schema:
+        """The same columns, in canonical types."""
+        return pa.schema(
+            [
+                (
+                    one.name,
+                    canonical_type(logical_name(one.type), one.type.scale if pa.types.is_decimal(one.type) else 0),
+                )
+                for one in self.columns(table, select)
+            ]
+        )
 
     def leaves(self, table: pa.Table, select: str) -> bool:
         """Whether `select` leaves anything of `table`: a row to load or a row to reject."""

@@ -36,8 +36,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.reading.json_scanner._BLOCK", 1 << 13)
     monkeypatch.setattr("headrace.reading.json_reader._PIECE_ROWS", 500)
     monkeypatch.setattr("headrace.reading.columnar._BATCH_ROWS", 500)
-    monkeypatch.setattr("headrace.reading.inputs._SAMPLE_ROWS", 100)
-    monkeypatch.setattr("headrace.reading.inputs._SAMPLE_BYTES", 1)
+    monkeypatch.setattr("headrace.reading.sampled_blocks._SAMPLE_ROWS", 100)
+    monkeypatch.setattr("headrace.reading.sampled_blocks._SAMPLE_BYTES", 1)
 
 
 def old_rows(count: int = ROWS) -> pa.Table:

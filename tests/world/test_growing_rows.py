@@ -14,7 +14,7 @@ from support.program import Headrace
 import headrace as library
 from headrace.errors import ContractError
 from headrace.partitioning.contract import Contract
-from headrace.reading import inputs
+from headrace.reading import sampled_blocks
 
 pytestmark = pytest.mark.either_store
 
@@ -106,8 +106,8 @@ def write(folder: Path, name: str, content: list[dict[str, object]]) -> str:
 def test_a_late_member_is_a_reject_that_no_replay_makes_a_duplicate(
     files: Headrace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inputs, "_SAMPLE_ROWS", 10)
-    monkeypatch.setattr(inputs, "_SAMPLE_BYTES", 1 << 20)
+    monkeypatch.setattr(sampled_blocks, "_SAMPLE_ROWS", 10)
+    monkeypatch.setattr(sampled_blocks, "_SAMPLE_BYTES", 1 << 20)
     texts = [f"{number} {'x' * (64 << 10)}" for number in range(160)]
     lines = [{"a": text} for text in texts] + [{"a": texts[7], "b": 1}]
     report = library.load(files.folder / write(files.folder, "late.jsonl", lines), to=files.url, table="t")

@@ -266,8 +266,8 @@ LATE = [{"a": 0, "b": "x"}] * 6 + [{"a": 1, "b": "x", "late": n} for n in (1, 2)
 def test_a_column_that_comes_up_behind_the_sample_costs_its_rows_and_not_its_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, select: str | None, refused: int
 ) -> None:
-    monkeypatch.setattr("headrace.reading.inputs._SAMPLE_ROWS", 3)
-    monkeypatch.setattr("headrace.reading.inputs._SAMPLE_BYTES", 0)
+    monkeypatch.setattr("headrace.reading.sampled_blocks._SAMPLE_ROWS", 3)
+    monkeypatch.setattr("headrace.reading.sampled_blocks._SAMPLE_BYTES", 0)
     monkeypatch.setattr("headrace.reading.json_reader._BLOCK", 40)
     monkeypatch.setattr("headrace.reading.json_reader._PIECE_ROWS", 3)
     monkeypatch.setattr("headrace.reading.dicts._BATCH_ROWS", 3)

@@ -201,8 +201,8 @@ def test_a_plain_file_is_read_by_arrow_and_one_that_is_not_gives_up_soon(
     assert len(tried) > 50
     tried.clear()
     sample = path.read_text()
-    monkeypatch.setattr("headrace.reading.inputs._SAMPLE_ROWS", 100)
-    monkeypatch.setattr("headrace.reading.inputs._SAMPLE_BYTES", 1000)
+    monkeypatch.setattr("headrace.reading.sampled_blocks._SAMPLE_ROWS", 100)
+    monkeypatch.setattr("headrace.reading.sampled_blocks._SAMPLE_BYTES", 1000)
     path.write_text(sample + sample.replace('"a": ', '"a": 0.5, "x": '))
     read(path, ReadOptions())
     assert tried.count(False) == 3
