@@ -40,12 +40,14 @@ class Collected:
 def collecting(
     providers: Sequence[Provider], known: Mapping[str, Validators], folder: Path, downloads: int, stop: Event
 ) -> Iterator[Iterator[tuple[Provider, Collected]]]:
-    """Yield each of `providers` with its delivery, in order. After leaving, no further delivery is begun."""
+    """Yield each of `providers` with its delivery, in order; `known` are the validators of the last one, where they
+    count. After leaving, no further delivery is begun.
+    """
     pool = ThreadPoolExecutor(downloads, thread_name_prefix="headrace-download")
 
     def timed(provider: Provider) -> tuple[Delivery, float]:
         began = monotonic()
-        return collect(provider, known[provider.name], folder, stop), monotonic() - began
+        return collect(provider, known.get(provider.name, Validators()), folder, stop), monotonic() - began
 
     def begin(provider: Provider) -> Collected:
         if provider.source.kind == "url":

@@ -24,28 +24,20 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from headrace.errors import ConfigurationError, HeadraceError, Interrupted
-from headrace.loading.agreement import in_stored_timezone
-from headrace.loading.ownership import warn_of_renaming
-from headrace.loading.run import ingest
 from headrace.loading.session import Session
 from headrace.observability.observers import tell_of_outbox
 from headrace.observability.progress import Progress
 from headrace.polling.claims import Claims, new_holder
 from headrace.polling.collecting import Collected, collecting
 from headrace.polling.config_file import Provider, Settings
-from headrace.polling.load_tally import LoadTally
-from headrace.polling.poll import Loaded, Poll, Round, after_delivery, after_failure, not_polled
+from headrace.polling.delivery_loads import DeliveryLoads
+from headrace.polling.poll import Poll, Round, after_delivery, after_failure, not_polled
 from headrace.polling.schedule import horizon, is_due
-from headrace.polling.sources import Delivery
-from headrace.polling.unchanged import believed, versions
-from headrace.reading.fetch.http import Validators
-from headrace.reading.inputs import open_inputs
-from headrace.reading.not_data import require_header
-from headrace.report import Report
+from headrace.polling.unchanged import known_validators
 from headrace.runtime.reopening import Renewed
 from headrace.runtime.scratch import scratch_folder
 from headrace.storage import open_store
-from headrace.storage.providers import MOST, ProviderState, Witness
+from headrace.storage.providers import ProviderState
 
 __all__ = ["Clock", "Service", "SystemClock", "serve"]
 
@@ -135,7 +127,6 @@ class Service:
         self._holder = holder or new_holder()
         self._open = ExitStack()
         self._pruned: datetime | None = None
-        self._told: set[str] = set()
         self._providers = _chosen(settings, wanted.names)
 
     def __enter__(self) -> Self:
@@ -145,6 +136,8 @@ class Service:
             self._session = opened.enter_context(
                 Session(self._store, self._settings.parallel, keep=True, one_command=True)
             )
+            names = [one.name for one in self._settings.providers]
+            self._loads = DeliveryLoads(self._store, self._session, names, self._wanted.progress, self._stop)
             self._open = opened.pop_all()
         return self
 
@@ -215,8 +208,7 @@ class Service:
     def _polled(
         self, chosen: Sequence[Provider], states: dict[str, ProviderState], now: datetime, claims: Claims
     ) -> Iterator[tuple[Poll, ProviderState]]:
-        trusted = frozenset[str]() if self._wanted.reread else believed(self._store, chosen, states)
-        known = {one.name: _said(states[one.name]) if one.name in trusted else Validators() for one in chosen}
+        known = {} if self._wanted.reread else known_validators(self._store, chosen, states)
         with (
             scratch_folder() as folder,
             collecting(chosen, known, folder, self._settings.downloads, self._stop) as all_,
@@ -239,7 +231,7 @@ class Service:
         began = monotonic()
         try:
             delivery = collected.result()
-            loaded = None if delivery.unchanged else self._load(provider, state, delivery, folder)
+            loaded = None if delivery.unchanged else self._loads.load(provider, delivery, folder, first=not state.loads)
         except Interrupted:
             raise
         except Exception as error:  # whatever a provider's code raises is that provider's failure alone
@@ -248,66 +240,6 @@ class Service:
             return after_failure(provider, state, error, now)
         seconds = monotonic() - began + collected.seconds
         return after_delivery(provider, state, delivery, loaded, now, seconds)
-
-    def _load(self, provider: Provider, state: ProviderState, delivery: Delivery, folder: Path) -> Loaded | None:
-        """Load a delivery; ``None`` if there is no event in it, and then neither snapshot nor table is touched."""
-        options = provider.options
-        try:
-            if not delivery.again:
-                options = in_stored_timezone(self._store, provider.table, options)
-            items = open_inputs(delivery.inputs, options.read, folder) if delivery.inputs else []
-            if all(item.is_empty() for item in items):
-                for item in items:
-                    require_header(item.columns(), [*(options.identity or ()), *_named(options.time)], item.name)
-                return None
-            settled = in_stored_timezone(self._store, provider.table, options)
-            if settled.read.timezone != options.read.timezone:
-                items = open_inputs(delivery.inputs, settled.read, folder)
-            if not state.loads and provider.name not in self._told:
-                self._told.add(provider.name)
-                warn_of_renaming(self._store, provider.table, provider.name, [p.name for p in self._settings.providers])
-            with LoadTally() as tally:
-                report = ingest(
-                    self._store,
-                    items,
-                    provider.table,
-                    settled,
-                    progress=self._wanted.progress,
-                    stop=self._stop,
-                    session=self._session,
-                    listener=tally,
-                )
-            if report.duplicates_differing:
-                most = 2 * report.duplicates_differing >= report.duplicates_compared
-                log.log(logging.WARNING if most else logging.INFO, "%s: %s", provider.name, report.other_values())
-            return Loaded(report, tally, self._witness(provider, report))
-        finally:
-            delivery.discard()
-
-    def _witness(self, provider: Provider, report: Report) -> Witness | None:
-        """What the next poll asks for, should the delivery be the same: the events that were met and not refused.
-
-        It does not follow what the table holds now: events that were deleted during the load would be forgotten.
-        """
-        found = self._session.met(MOST)
-        if found is None:
-            return None
-        met, ids = found
-        try:
-            newest = versions(self._store, provider, ids)
-        except HeadraceError as error:  # what was loaded is loaded: the next poll reads it once more
-            log.debug("no witnesses could be kept for %s: %s", provider.name, error)
-            return None
-        return Witness(provider.name, report.run_id, provider.table, met, ids, newest)
-
-
-def _said(state: ProviderState) -> Validators:
-    """What the last delivery that was taken in said about itself."""
-    return Validators(state.etag, state.last_modified, state.content)
-
-
-def _named(column: str | None) -> tuple[str, ...]:
-    return () if column is None else (column,)
 
 
 def _chosen(settings: Settings, names: Collection[str]) -> list[Provider]:

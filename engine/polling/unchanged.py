@@ -18,28 +18,50 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 from xxhash import xxh3_128_hexdigest
 
-from headrace.errors import RetryableStoreError, StoreError
+from headrace.errors import HeadraceError, RetryableStoreError, StoreError
 from headrace.polling.config_file import Provider
 from headrace.polling.sources import describe
+from headrace.reading.fetch.http import Validators
 from headrace.storage.held import HeldRows
 from headrace.storage.providers import ProviderState, Witness
 from headrace.storage.store import Store
 
-__all__ = ["believed", "versions"]
+__all__ = ["known_validators", "witness"]
 
 log = logging.getLogger("headrace.run")
 ID_BYTES = 16
 
 
-def believed(store: Store, providers: Sequence[Provider], states: Mapping[str, ProviderState]) -> frozenset[str]:
-    """The names of those of `providers` whose last delivery need not be read again while it is the same.
+def known_validators(
+    store: Store, providers: Sequence[Provider], states: Mapping[str, ProviderState]
+) -> dict[str, Validators]:
+    """What the last deliveries said about themselves, of those of `providers` whose delivery need not be read again
+    while it is the same.
 
     Raises `RetryableStoreError` where the database cannot be asked.
     """
     alike = [one for one in providers if _has_word(one, states[one.name])]
     # of a delivery without events nothing can be missing
     loaded = {one.name: one for one in alike if not states[one.name].empty_polls}
-    return frozenset(one.name for one in alike) - (loaded.keys() - _held(store, loaded, states))
+    believed = {one.name for one in alike} - (loaded.keys() - _held(store, loaded, states))
+    said = {name: states[name] for name in believed}
+    return {name: Validators(one.etag, one.last_modified, one.content) for name, one in said.items()}
+
+
+def witness(store: Store, provider: Provider, run_id: str, met: tuple[int, bytes] | None) -> Witness | None:
+    """What the next poll asks for, should the delivery be the same: the events that were `met` (their number, and the
+    packed IDs of some of them) and not refused; ``None`` where that is not known.
+
+    It does not follow what the table holds now: events that were deleted during the load would be forgotten.
+    """
+    if met is None:
+        return None
+    number, ids = met
+    try:
+        return Witness(provider.name, run_id, provider.table, number, ids, _versions(store, provider, ids))
+    except HeadraceError as error:  # what was loaded is loaded: the next poll reads it once more
+        log.debug("no witnesses could be kept for %s: %s", provider.name, error)
+        return None
 
 
 def _has_word(provider: Provider, state: ProviderState) -> bool:
@@ -48,7 +70,7 @@ def _has_word(provider: Provider, state: ProviderState) -> bool:
     return said is not None and state.description == describe(provider)
 
 
-def versions(store: Store, provider: Provider, ids: bytes) -> str | None:
+def _versions(store: Store, provider: Provider, ids: bytes) -> str | None:
     """A digest of the versions that the table has of the events `ids`, for a provider whose rows take newer ones.
 
     A table of an older day has the events, and not the newest versions of them.
@@ -83,11 +105,11 @@ def _held(store: Store, loaded: Mapping[str, Provider], states: Mapping[str, Pro
     found = store.providers.witnesses(loaded)
     asked: defaultdict[str, list[Witness]] = defaultdict(list)
     for name, provider in loaded.items():
-        witness = found.get(name)
-        if witness is None or (witness.run_id, witness.table) != (states[name].run_id, provider.table):
+        kept = found.get(name)
+        if kept is None or (kept.run_id, kept.table) != (states[name].run_id, provider.table):
             continue
-        if witness.versions is None or witness.versions == versions(store, provider, witness.ids):
-            asked[provider.table].append(witness)
+        if kept.versions is None or kept.versions == _versions(store, provider, kept.ids):
+            asked[provider.table].append(kept)
     return frozenset(name for table, some in asked.items() for name in _complete(store, table, some))
 
 

@@ -16,8 +16,8 @@ from support.polling import Rounds, hear, rounds
 
 from headrace.errors import StoreError
 from headrace.loading.session import Session
+from headrace.polling.delivery_loads import DeliveryLoads
 from headrace.polling.poll import Round
-from headrace.polling.service import Service
 from headrace.polling.sources import Delivery
 from headrace.reading import inputs
 from headrace.storage import open_store
@@ -153,13 +153,13 @@ def test_negative_control_the_statements_are_more_without(
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Delivery]:
     """The deliveries that were opened to be parsed."""
     opened: list[Delivery] = []
-    original = Service._load
+    original = DeliveryLoads.load
 
-    def load(self: Service, provider: Any, state: Any, delivery: Delivery, folder: Path) -> Any:
+    def load(self: DeliveryLoads, provider: Any, delivery: Delivery, folder: Path, *, first: bool) -> Any:
         opened.append(delivery)
-        return original(self, provider, state, delivery, folder)
+        return original(self, provider, delivery, folder, first=first)
 
-    monkeypatch.setattr(Service, "_load", load)
+    monkeypatch.setattr(DeliveryLoads, "load", load)
     return opened
 
 

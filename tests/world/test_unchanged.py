@@ -15,7 +15,7 @@ from support.program import Headrace
 
 from headrace.observability.observers import observing
 from headrace.observability.stages import Silent
-from headrace.polling import service, unchanged
+from headrace.polling import delivery_loads, unchanged
 from headrace.polling.config_file import read_settings
 from headrace.polling.sources import describe
 from headrace.storage import open_store, providers
@@ -269,7 +269,7 @@ def test_a_delivery_without_events_is_believed_without_a_question(
 def test_of_many_events_some_bear_witness(
     store_url: str, tmp_path: Path, feeds: Feeds, headrace: Headrace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "MOST", 100)
+    monkeypatch.setattr(delivery_loads, "MOST", 100)
     feed = Feed("etag", tmp_path, feeds)
     feed.offer(3_000)
     with opened(feed, store_url) as go, open_store(store_url) as store:  # type: ignore[attr-defined]

@@ -78,6 +78,35 @@ def test_no_module_is_longer_than_400_lines() -> None:
     assert {str(path.relative_to(ROOT)): lines for path, lines in long.items() if lines > 400} == {}
 
 
+# Their own change splits them; then the names go from here.
+IMPORT_TOO_MUCH = {"engine/loading/run.py", "engine/loading/session.py"}
+
+
+def ours(text: str) -> set[str]:
+    """Our modules that a module of this text imports, at its top or inside a function."""
+    every, found = set(modules()), set[str]()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            named = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (named & every) | ({node.module} if named - every else set())
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.startswith("headrace.")}
+
+
+def test_no_module_imports_more_than_15_modules_of_ours() -> None:
+    counts = {str(path.relative_to(ROOT)): len(ours(path.read_text())) for path in sources()}
+    assert {path: count for path, count in counts.items() if count > 15 and path not in IMPORT_TOO_MUCH} == {}
+
+
+def test_control_an_import_is_counted_wherever_it_stands() -> None:
+    names = [name for name in modules() if name.count(".") > 1][:16]
+    planted = [f"from {parent} import {last}" for parent, _, last in (name.rpartition(".") for name in names[:14])]
+    planted += ["import pyarrow", "from typing import TYPE_CHECKING", "if TYPE_CHECKING:", f"    import {names[14]}"]
+    planted += [f"def late():\n    from {names[15]} import __all__"]
+    assert ours("\n".join(planted)) == set(names)
+
+
 def test_no_two_classes_share_a_name() -> None:
     homes: dict[str, list[str]] = {}
     for path in sources():
