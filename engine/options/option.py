@@ -2,7 +2,7 @@
 
     Option ──► command line: a flag with its metavar, help, default and group       (`headrace.cli.options`)
           ├──► headrace.toml: `check` says whether a value fits, or what would       (`headrace.polling.config_file`)
-          ├──► JSON schema: `schema`                                                (`headrace.polling.config_keys`)
+          ├──► docs/headrace.schema.json: `schema`
           ├──► Python: the keyword of that name, read by `parsed`                   (`headrace.options.load`)
           └──► the tables of docs/reference.md
 

@@ -1,19 +1,17 @@
 """Every key that ``headrace.toml`` may have: the options of a load, and the keys that only this file knows.
 
 headrace.options.declared ──┐
-keys of this module ────────┴──► tables ──► `json_schema`, for editors and other programs
-                                      └──► the check of a file, in `headrace.polling.config_file`
+keys of this module ────────┴──► tables ──► the check of a file, in `headrace.polling.config_file`
+                                      └──► docs/headrace.schema.json, for editors and other programs
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from headrace.options.declared import COMMAND, LOAD
 from headrace.options.option import COUNT, FLAG, FUNCTION, SIZE, SPAN, TABLE, TEXTS_BY_NAME, Option
 from headrace.reading.choices import SILENT_SECONDS
 
-__all__ = ["ALERT", "FETCH", "PACE", "PARALLEL", "PROVIDER", "RUN", "SOURCES", "TOP", "json_schema"]
+__all__ = ["ALERT", "FETCH", "PACE", "PARALLEL", "PROVIDER", "RUN", "SOURCES", "TOP"]
 
 
 def _options(table: str) -> dict[str, Option]:
@@ -90,36 +88,3 @@ TOP: dict[str, Option] = {
     ),
     "providers": Option(help="A table for each provider: [providers.NAME].", kind=TABLE, example={}),
 }
-
-
-def json_schema() -> dict[str, object]:
-    """The form of ``headrace.toml`` as a JSON schema (draft 2020-12)."""
-    alert = _object(ALERT) | {
-        "required": ["name"],
-        "oneOf": [{"required": [way]} for way in ("where", "function")],
-    }
-    source = {"oneOf": [{"required": [way]} for way in SOURCES]}
-    properties: dict[str, object] = {name: key.schema for name, key in TOP.items()}
-    properties["run"] = _object(RUN)
-    properties["parallel"] = _object(PARALLEL)
-    properties["defaults"] = _object({name: key for name, key in PROVIDER.items() if name not in SOURCES})
-    properties["providers"] = {
-        "type": "object",
-        "propertyNames": {"minLength": 1},
-        "additionalProperties": _object(PROVIDER) | source,
-    }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "headrace.toml",
-        "description": "Providers, and where their events go.",
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": False,
-        "required": ["providers"],
-        "$defs": {"alert": alert},
-    }
-
-
-def _object(keys: Mapping[str, Option]) -> dict[str, object]:
-    properties = {name: key.schema for name, key in keys.items()}
-    return {"type": "object", "properties": properties, "additionalProperties": False}

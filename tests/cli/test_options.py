@@ -36,9 +36,8 @@ from pathlib import Path
 import headrace
 from headrace.options.load import options_of
 from headrace.polling.config_file import read_settings
-from headrace.polling.config_keys import json_schema
 sys.path.insert(0, sys.argv[1])
-from support.option_tables import in_the_reference
+from support.option_tables import in_the_reference, json_schema
 
 def refused(what):
     try:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from headrace.options.declared import COMMAND, GROUPS, LOAD
 from headrace.options.option import FLAG, Option
-from headrace.polling.config_keys import ALERT, PROVIDER, RUN, json_schema
+from headrace.polling.config_keys import ALERT, PARALLEL, PROVIDER, RUN, SOURCES, TOP
 
-__all__ = ["in_the_reference", "published"]
+__all__ = ["in_the_reference", "json_schema", "published"]
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -67,6 +67,39 @@ def _flag(name: str, option: Option) -> str:
 def _keys(title: str, keys: Mapping[str, Option]) -> str:
     rows = [f"| `{name}` | {key.without} | {key.help} |" for name, key in keys.items()]
     return "\n".join([f"| `{title}` | default | meaning |", "|---|---|---|", *rows])
+
+
+def json_schema() -> dict[str, object]:
+    """The form of ``headrace.toml`` as a JSON schema (draft 2020-12)."""
+    alert = _object(ALERT) | {
+        "required": ["name"],
+        "oneOf": [{"required": [way]} for way in ("where", "function")],
+    }
+    source = {"oneOf": [{"required": [way]} for way in SOURCES]}
+    properties: dict[str, object] = {name: key.schema for name, key in TOP.items()}
+    properties["run"] = _object(RUN)
+    properties["parallel"] = _object(PARALLEL)
+    properties["defaults"] = _object({name: key for name, key in PROVIDER.items() if name not in SOURCES})
+    properties["providers"] = {
+        "type": "object",
+        "propertyNames": {"minLength": 1},
+        "additionalProperties": _object(PROVIDER) | source,
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "headrace.toml",
+        "description": "Providers, and where their events go.",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "required": ["providers"],
+        "$defs": {"alert": alert},
+    }
+
+
+def _object(keys: Mapping[str, Option]) -> dict[str, object]:
+    properties = {name: key.schema for name, key in keys.items()}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 if __name__ == "__main__":
