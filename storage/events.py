@@ -19,7 +19,6 @@ class Events(Protocol):
 
     def commit(self, piece: Slice) -> Committed:
         """Commit one slice as the transaction contract of `headrace.storage.sql.commit` says."""
-        ...
 
     def fetch_ids(
         self, table: str, where: IdRange | TimeRange | None = None, *, limit: int | None = None
@@ -28,24 +27,20 @@ class Events(Protocol):
 
         One statement. `limit` bounds the number of IDs.
         """
-        ...
 
     def held(self, table: str, ids: bytes) -> Iterator[bytes]:
         """The packed `ids` (without duplicates) that `table` holds now, packed, in any order.
 
         One statement for each 10,000 IDs, through the key: the cost does not depend on the size of the table.
         """
-        ...
 
     def id_sum(self, table: str, ranges: Sequence[IdRange | None]) -> IdSum | None:
         """The sum of the IDs that `table` holds in `ranges` (disjoint; ``None`` is all of it), by the database itself;
         ``None`` where it cannot. One statement.
         """
-        ...
 
     def holdings(self, table: str) -> Iterator[Holdings]:
         """Every row's ID and receipt, in blocks of bounded size and no particular order. One statement."""
-        ...
 
     def rows(
         self, table: str, columns: pa.Schema, *, ids: Sequence[bytes] | None = None, limit: int | None = None
@@ -53,4 +48,3 @@ class Events(Protocol):
         """Every row's ID, receipt and `columns` (some of `Tables.schema`), or those of the events `ids`, or of `limit`
         rows: in blocks of bounded size and no particular order. One statement.
         """
-        ...

@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from headrace.errors import ConfigurationError, LockTimeoutError, StoreError
 
-__all__ = ["LOCK_PARTITIONS", "Locks", "RedisLocks", "lock_keys", "lock_timed_out", "stripes_of"]
+__all__ = ["LOCK_PARTITIONS", "RedisLocks", "lock_keys", "lock_timed_out", "stripes_of"]
 
 LOCK_PARTITIONS = 64
 SECONDS_BETWEEN_TRIES = 0.05
@@ -67,23 +67,6 @@ def lock_timed_out(what: str, seconds: float, where: str | None) -> LockTimeoutE
         where=where,
         hint="run the same command again to resume, or wait longer with --lock-timeout",
     )
-
-
-class Locks(Protocol):
-    """Locks outside the database, held around a commit; those inside it are
-    `headrace.storage.records.Slice.locks`.
-    """
-
-    def hold(self, keys: Sequence[int], timeout: float, *, where: str | None = None) -> AbstractContextManager[float]:
-        """Take the locks of all `keys`, ascending, and hold them until the context ends; yields the seconds waited.
-
-        Raises `LockTimeoutError` at `where` if not all locks are granted within `timeout` seconds.
-        """
-        ...
-
-    def close(self) -> None:
-        """Release every connection. Idempotent."""
-        ...
 
 
 class RedisLocks:

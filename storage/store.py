@@ -13,7 +13,6 @@ Every method of a part raises `headrace.errors.StoreError` (final) or `Retryable
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Self
 
 from headrace.storage.events import Events
@@ -45,9 +44,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property

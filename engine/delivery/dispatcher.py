@@ -58,13 +58,11 @@ class Sink(Protocol):
     @property
     def at_once(self) -> int:
         """The number of alerts that it takes at a time."""
-        ...
 
     def send(self, alerts: Sequence[StoredAlert]) -> Sequence[Sent]:
         """Send alerts, at most `at_once`; return one answer for each, in order. An error that it raises ends
         the delivery.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
@@ -102,9 +101,7 @@ class PooledWorkers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._crew is not None:  # an executor that was given belongs to who gave it
             with self._crew.leaving():
                 self._executor.shutdown(cancel_futures=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 import pyarrow as pa
@@ -34,7 +33,6 @@ class Task(Protocol[Result_co]):
 
     def result(self) -> Result_co:
         """Wait for the work and return its result. Raises the work's error."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +52,22 @@ class Workers(Protocol):
     @property
     def count(self) -> int:
         """The number of orders that they carry out at a time."""
-        ...
 
     @property
     def fell_back(self) -> str | None:
         """The reason why this process does the rest, ``None`` while all is well."""
-        ...
 
     def health(self) -> PoolHealth:
         """The workers' health."""
-        ...
 
     def pack(self, batch: pa.RecordBatch) -> Parcel:
         """`batch` as a parcel that the workers can open."""
-        ...
 
     def prepare(self, order: PrepareOrder) -> Task[Prepared]:
         """Order a chunk's rows to be identified."""
-        ...
 
     def commit(self, order: CommitOrder) -> Task[Committed]:
         """Order a slice to be committed."""
-        ...
 
 
 class _Done(Generic[Result]):
@@ -104,9 +96,7 @@ class InlineWorkers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._gatherer.shutdown()
         self._writer.shutdown()
 

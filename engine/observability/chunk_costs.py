@@ -72,12 +72,7 @@ class ChunkCosts:
         """Merge a neighbour into this one."""
         self.chunks += other.chunks
         for name, total in other.stages.items():
-            own = self.stages.setdefault(name, StageTotal())
-            own.spans += total.spans
-            own.seconds += total.seconds
-            own.cpu_seconds += total.cpu_seconds
-            own.rows += total.rows
-            own.size += total.size
+            self.stages.setdefault(name, StageTotal()).take(total)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""

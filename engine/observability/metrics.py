@@ -84,15 +84,12 @@ class Meters(Protocol):
 
     def add(self, what: Instrument, amount: float, labels: Mapping[str, str]) -> None:
         """Move a counter up."""
-        ...
 
     def set(self, what: Instrument, value: float, labels: Mapping[str, str]) -> None:
         """Set a gauge."""
-        ...
 
     def record(self, what: Instrument, value: float, labels: Mapping[str, str]) -> None:
         """Add a value to a histogram."""
-        ...
 
 
 def statement_of(stage: str) -> str | None:

@@ -45,11 +45,9 @@ class Onlooker(Protocol):
 
     def attempted(self, alert: StoredAlert, outcome: Literal["delivered", "later", "dead"]) -> None:
         """Called when an alert was sent and its outcome is recorded."""
-        ...
 
     def outbox(self, undelivered: Mapping[AlertState, int]) -> None:
         """Called with the numbers of pending and of dead alerts."""
-        ...
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from typing import Any
 
 from headrace.observability.chunk_costs import together
 from headrace.observability.recorder import Recorder
+from headrace.observability.stages import totals_of
 from headrace.storage.spans import Span
 
 __all__ = ["page_data", "page_text", "write_page"]
@@ -221,14 +222,9 @@ def _together(points: Sequence[list[int]]) -> list[int]:
 
 
 def _by_stage(spans: Iterable[Span]) -> list[tuple[object, ...]]:
-    sums: dict[str, list[float]] = {}
-    for span in spans:
-        total = sums.setdefault(span.stage, [0, 0.0, 0.0, 0])
-        for at, more in enumerate((1, span.seconds, span.cpu_seconds, span.rows)):
-            total[at] += more
     return [
-        (stage, int(total[0]), round(total[1], 3), round(total[2], 3), int(total[3]))
-        for stage, total in sorted(sums.items())
+        (stage, total.spans, round(total.seconds, 3), round(total.cpu_seconds, 3), total.rows)
+        for stage, total in sorted(totals_of(spans).items())
     ]
 
 

@@ -25,11 +25,9 @@ class Progress(Protocol):
 
     def over(self, inputs: Sequence[Input]) -> AbstractContextManager[None]:
         """Enter before the first chunk, leave after the last."""
-        ...
 
     def advance(self, counts: Counts, chunks: int = 1) -> None:
         """Count committed chunks."""
-        ...
 
 
 class Quiet:

@@ -35,7 +35,7 @@ from headrace.report import Report
 from headrace.storage.records import Address, Committed, Slice
 from headrace.storage.spans import Span, Stage, Stopwatch
 
-__all__ = ["Listener", "PoolHealth", "RunFacts", "Silent", "StageTotal", "Stages"]
+__all__ = ["Listener", "PoolHealth", "RunFacts", "Silent", "StageTotal", "Stages", "totals_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +74,28 @@ class Listener(Protocol):
 
     def began(self, run: RunFacts) -> None:
         """Called when the run has its row in the ledger."""
-        ...
 
     def measured(self, spans: Sequence[Span]) -> None:
         """Called with finished stages."""
-        ...
 
     def committed(self, piece: Slice, done: Committed) -> None:
         """Called when a slice is committed (``done.already_done``: it was before). `piece` has its address, not
         its events.
         """
-        ...
 
     def reached(self, newest_us: int) -> None:
         """Called when all slices of a micro-batch are committed; `newest_us` is its newest event time, in microseconds
         since 1970 UTC.
         """
-        ...
 
     def pool(self, health: PoolHealth) -> None:
         """Called with the workers' health, after each micro-batch."""
-        ...
 
     def ended(self, report: Report) -> None:
         """Called when the run is done, and its books balance."""
-        ...
 
     def failed(self, error: BaseException) -> None:
         """Called when the run failed or was interrupted."""
-        ...
 
 
 class Silent:
@@ -147,6 +140,22 @@ class StageTotal:
         self.cpu_seconds += span.cpu_seconds
         self.rows += span.rows
         self.size += span.size
+
+    def take(self, other: StageTotal) -> None:
+        """Count the spans of `other`."""
+        self.spans += other.spans
+        self.seconds += other.seconds
+        self.cpu_seconds += other.cpu_seconds
+        self.rows += other.rows
+        self.size += other.size
+
+
+def totals_of(spans: Iterable[Span]) -> dict[str, StageTotal]:
+    """The sums by stage."""
+    totals: dict[str, StageTotal] = {}
+    for span in spans:
+        totals.setdefault(span.stage, StageTotal()).add(span)
+    return totals
 
 
 class Stages:

@@ -13,7 +13,6 @@ import socket
 import time
 from collections.abc import Collection
 from threading import Event, Lock, Thread
-from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
@@ -48,9 +47,7 @@ class Claims:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
 

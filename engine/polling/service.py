@@ -50,11 +50,9 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """The time, aware, UTC."""
-        ...
 
     def wait(self, seconds: float, stop: Event) -> None:
         """Let `seconds` pass, or less if `stop` is set."""
-        ...
 
 
 class SystemClock:

@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from headrace.observability.stages import StageTotal
+from headrace.observability.stages import StageTotal, totals_of
 from headrace.storage.spans import Span
 
-__all__ = ["Costs", "Group", "costs_from", "costs_of", "round_trips", "split", "totals_of"]
+__all__ = ["Costs", "Group", "costs_from", "costs_of", "round_trips", "split"]
 
 READER = ("read", "spool")
 DECIDER = ("decide", "snapshot")
@@ -66,14 +66,6 @@ class Costs:
         return replace(self, processor=alone.processor, agree=alone.agree)
 
 
-def totals_of(spans: Iterable[Span]) -> dict[str, StageTotal]:
-    """The sums by stage."""
-    totals: dict[str, StageTotal] = {}
-    for span in spans:
-        totals.setdefault(span.stage, StageTotal()).add(span)
-    return totals
-
-
 def costs_of(
     spans: Sequence[Span], *, rows: int, round_trip: float, processor: float, one_writer: bool = False
 ) -> Costs:
@@ -84,7 +76,9 @@ def costs_of(
     """
     totals, warm = totals_of(spans), totals_of(_warm(spans))
     # what the spans would take if all were warm
-    sums = {name: (one.spans, warm[name].seconds / warm[name].spans * one.spans) for name, one in totals.items()}
+    sums = {
+        name: StageTotal(one.spans, warm[name].seconds / warm[name].spans * one.spans) for name, one in totals.items()
+    }
     once = sum(
         one.cpu_seconds - warm[name].cpu_seconds / warm[name].spans * one.spans
         for name, one in totals.items()
@@ -95,15 +89,15 @@ def costs_of(
 
 
 def costs_from(
-    sums: Mapping[str, tuple[int, float]], *, rows: int, round_trip: float, processor: float, one_writer: bool = False
+    sums: Mapping[str, StageTotal], *, rows: int, round_trip: float, processor: float, one_writer: bool = False
 ) -> Costs:
-    """The same from the sums by stage: how many spans, and their seconds."""
+    """The same from the sums by stage, of which the numbers of spans and the seconds count."""
 
     def seconds(*names: str) -> float:
-        return sum(sums[name][1] for name in names if name in sums)
+        return sum(sums[name].seconds for name in names if name in sums)
 
     def spans(*names: str) -> int:
-        return sum(sums[name][0] for name in names if name in sums)
+        return sum(sums[name].spans for name in names if name in sums)
 
     commits = spans("commit")
     each = seconds(*FOR_EACH_COMMIT) / commits if commits else 0.0

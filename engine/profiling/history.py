@@ -19,7 +19,7 @@ from typing import Any
 
 from headrace.loading.intake import FIRST_ROWS
 from headrace.observability.stages import StageTotal
-from headrace.profiling.costs import Costs, Group, costs_from, split
+from headrace.profiling.costs import Costs, costs_from, split
 from headrace.profiling.model import (
     CANDIDATES,
     WORTH,
@@ -132,9 +132,11 @@ class History:
             f"{sum(one.cpu_seconds for one in recent) / wall:.0%} of a core; "
             f"the machine {fmean(one.machine_cpu for one in recent):.0%} busy"
         )
-        groups = sorted(_groups(recent), key=lambda one: -one.seconds)[:SHOWN_STAGES]
-        every = sum(one.seconds for one in _groups(recent)) or 1.0
-        lines.append("  time spent on: " + ", ".join(f"{one.name} {one.seconds / every:.0%}" for one in groups))
+        groups = sorted(split(_totals(recent)), key=lambda one: -one.seconds)
+        every = sum(one.seconds for one in groups) or 1.0
+        lines.append(
+            "  time spent on: " + ", ".join(f"{one.name} {one.seconds / every:.0%}" for one in groups[:SHOWN_STAGES])
+        )
         return "\n".join([*lines, f"  {self.advice}"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -200,13 +202,8 @@ class _View:
 
     @classmethod
     def of(cls, loads: Sequence[PastLoad], place: Site) -> _View:
-        sums: dict[str, tuple[int, float]] = {}
-        for load in loads:
-            for name, (spans, wall, _) in load.stages.items():
-                before = sums.get(name, (0, 0.0))
-                sums[name] = (before[0] + spans, before[1] + wall)
         rows, one_writer = sum(load.read for load in loads), place.writers == 1
-        costs = costs_from(sums, rows=rows, round_trip=place.round_trip, processor=0.0, one_writer=one_writer)
+        costs = costs_from(_totals(loads), rows=rows, round_trip=place.round_trip, processor=0.0, one_writer=one_writer)
         # what the database does it does on cores too: here, if it is on this machine; SQLite's is in the process's own
         served = costs.database * rows if place.database_here and not one_writer else 0.0
         used = sum(load.cpu_seconds for load in loads) + served
@@ -290,11 +287,9 @@ def _speed(loads: Sequence[PastLoad]) -> float:
     return sum(one.read for one in loads) / seconds if seconds else 0.0
 
 
-def _groups(loads: Sequence[PastLoad]) -> list[Group]:
+def _totals(loads: Sequence[PastLoad]) -> dict[str, StageTotal]:
     totals: dict[str, StageTotal] = {}
     for load in loads:
-        for name, (spans, wall, cpu) in load.stages.items():
-            total = totals.setdefault(name, StageTotal())
-            total.spans, total.seconds = total.spans + spans, total.seconds + wall
-            total.cpu_seconds += cpu
-    return split(totals)
+        for name, stage in load.stages.items():
+            totals.setdefault(name, StageTotal()).take(StageTotal(*stage))
+    return totals

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from headrace.loading.agreement import in_stored_timezone
 from headrace.loading.run import ingest
 from headrace.observability.recorder import Recorder
-from headrace.observability.stages import RunFacts, StageTotal
+from headrace.observability.stages import RunFacts, StageTotal, totals_of
 from headrace.options.load import LoadOptions
-from headrace.profiling.costs import Costs, costs_of, totals_of
+from headrace.profiling.costs import Costs, costs_of
 from headrace.profiling.real_table import RealTable
 from headrace.profiling.sample import Sample
 from headrace.profiling.usage import Meter, Usage

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 import psutil
@@ -48,9 +47,7 @@ class Meter:
         self._began = self._look()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         before, now = self._began, self._look()
         passed = [after - earlier for earlier, after in zip(before.machine, now.machine, strict=True)]
         every, idle, waiting = passed
@@ -65,12 +62,11 @@ class Meter:
 
     def _look(self) -> _Look:
         times = psutil.cpu_times()
-        own = self._process.cpu_times()
         read, written = self._bytes()
         # guest time is in user time already
         every = sum(getattr(times, name) for name in times._fields if not name.startswith("guest"))
         machine = (every, times.idle, getattr(times, "iowait", 0.0))
-        return _Look(time.monotonic(), own.user + own.system, machine, read, written)
+        return _Look(time.monotonic(), time.process_time(), machine, read, written)
 
     def _bytes(self) -> tuple[int | None, int | None]:
         try:

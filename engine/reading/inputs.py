@@ -75,52 +75,41 @@ class Input(Protocol):
     @property
     def name(self) -> str:
         """The name that the user knows, without credentials; unique among the inputs opened together."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """Equal exactly when the content is the same, as far as can be told without reading it."""
-        ...
 
     @property
     def size(self) -> int | None:
         """The size in bytes, if it is known."""
-        ...
 
     @property
     def durable(self) -> bool:
         """Whether a later process can read the same rows again, so that a run can be resumed."""
-        ...
 
     @property
     def share_read(self) -> float:
         """The share of the input that was read so far, 0 to 1; 0 if it cannot be known."""
-        ...
 
     @property
     def count(self) -> int | None:
         """The number of rows before ``select``, ``None`` if only reading tells."""
-        ...
 
     def infer(self, options: ReadOptions) -> pa.Schema:
         """The columns after ``select`` in canonical types, inferred from a sample."""
-        ...
 
     def chunks(self, schema: pa.Schema, options: ReadOptions) -> Iterator[Chunk]:
         """The whole input in `schema`: columns that it lacks are null, columns that `schema` lacks are dropped."""
-        ...
 
     def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
         """The line (1-based) and raw text of rows, if the format has lines."""
-        ...
 
     def columns(self) -> list[str]:
         """The names of the columns after ``select``."""
-        ...
 
     def is_empty(self) -> bool:
         """Whether there is no row to load and no row to reject: decided by the sample, so ``False`` when in doubt."""
-        ...
 
 
 def open_inputs(inputs: Sequence[object], options: ReadOptions, spool: Path | None) -> list[Input]:

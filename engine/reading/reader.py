@@ -78,25 +78,20 @@ class Reader(Protocol):
     @property
     def declared(self) -> bool:
         """Whether the columns and their types are known without reading rows."""
-        ...
 
     @property
     def share(self) -> float:
         """The share of the input in the pieces so far, 0 to 1; 0 if it cannot be known."""
-        ...
 
     @property
     def count(self) -> int | None:
         """The number of rows, ``None`` if only reading tells."""
-        ...
 
     def hints(self, sample: Sequence[Block]) -> dict[str, Hint]:
         """The columns in order, as far as the first pieces show them, and what their types may be."""
-        ...
 
     def pieces(self) -> Iterator[Block]:
         """The whole input. Raises `InputError` where it cannot be read further."""
-        ...
 
     def tabulate(
         self, piece: Block, names: Sequence[str], *, late: bool = False, wanted: pa.Schema | None = None
@@ -108,11 +103,9 @@ class Reader(Protocol):
 
         With `late`, also with the columns that neither `names` nor the sample of `hints` has.
         """
-        ...
 
     def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
         """The lines and texts of rows, if the format has lines."""
-        ...
 
 
 def cut(

@@ -40,11 +40,9 @@ class Parcel(Protocol):
 
     def open(self) -> pa.RecordBatch:
         """The batch. Raises `SpoolUnseen` if the spool cannot be read."""
-        ...
 
     def discard(self) -> None:
         """Release its memory or file; batches opened before stay valid."""
-        ...
 
 
 Pack = Callable[[pa.RecordBatch], Parcel]

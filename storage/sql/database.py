@@ -47,35 +47,27 @@ class SqlDialect(Protocol):
 
     def now(self) -> Any:
         """The server's clock, as a value or an SQL expression that goes into a timestamp column."""
-        ...
 
     def later(self, seconds: float) -> Any:
         """The server's clock in `seconds`, likewise."""
-        ...
 
     def moment(self, moment: datetime) -> datetime | str:
         """`moment` as a timestamp column keeps it."""
-        ...
 
     def event_id(self, event_id: bytes) -> Any:
         """A packed ID as a value to compare a column of IDs with."""
-        ...
 
     def insert(self, table: sa.Table) -> Any:
         """An INSERT that can have an ON CONFLICT."""
-        ...
 
     def exclusive(self, connection: sa.Connection) -> None:
         """Keep other processes from changing tables until the transaction of `connection` ends."""
-        ...
 
     def has_index(self, connection: sa.Connection, name: str) -> bool:
         """Whether a new index cannot have this name."""
-        ...
 
     def describe(self, connection: sa.Connection, url: str) -> dict[str, str]:
         """Facts for ``headrace doctor``: server version, clock, durability settings."""
-        ...
 
 
 class Database:

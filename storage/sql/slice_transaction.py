@@ -47,31 +47,24 @@ class SliceTransaction(Protocol):
         """Keep the table as it is until the transaction ends, insert the `receipt`, take the slice's locks, and learn
         what the table is like now.
         """
-        ...
 
     def write_events(self, receipt_id: int) -> Written:
         """Write the slice's events under their receipt."""
-        ...
 
     def put_repeats_aside(self, aside: Aside) -> sa.TableClause:
         """Make a temporary table with the rows of `aside`, its columns of the types that the event table has."""
-        ...
 
     def insert_alerts(self, alerts: pa.RecordBatch) -> int:
         """Insert rows of ``headrace_alerts`` whose keys are not there yet; returns how many those were."""
-        ...
 
     def insert_rejects(self, rows: Sequence[dict[str, Any]]) -> None:
         """Insert rows of ``headrace_rejects``."""
-        ...
 
     def prove(self, written: Written, receipt_id: int) -> None:
         """Raise `StoreError` unless the table has every event of the slice as it was sent."""
-        ...
 
     def complete(self, books: sa.Update) -> None:
         """Write the receipt's books, and COMMIT."""
-        ...
 
 
 Begin: TypeAlias = Callable[[Slice, Stopwatch], AbstractContextManager[SliceTransaction]]

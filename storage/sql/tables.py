@@ -36,19 +36,15 @@ class Catalogue(Protocol):
 
         Raises `SchemaError` as `Tables.schema` does.
         """
-        ...
 
     def require_names(self, table: str, columns: Sequence[str]) -> None:
         """Raise `SchemaError` unless the database can have these columns beside each other, under these names."""
-        ...
 
     def stored_forms(self, connection: sa.Connection, table: str) -> StoredForms:
         """What the table's own types make of the canonical values that are written into it."""
-        ...
 
     def row_form(self, connection: sa.Connection, table: str) -> RowForm:
         """How a whole row of `table` is fetched and told."""
-        ...
 
 
 class Tables:

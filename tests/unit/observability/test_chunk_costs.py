@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.observability.chunk_costs import chunkwise, together
-from headrace.profiling.costs import totals_of
+from headrace.observability.stages import totals_of
 from headrace.storage.spans import Span
 
 STAGES = ("agree", "read", "prepare", "decide", "commit", "commit.copy", "commit.encode", "wait.chunk")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.profiling.costs import Costs, costs_of, round_trips, totals_of
+from headrace.observability.stages import totals_of
+from headrace.profiling.costs import Costs, costs_of, round_trips
 from headrace.profiling.model import (
     CANDIDATES,
     Advice,
