@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from headrace.events.prepare import latest, moment_of
+from headrace.execution.workers import Workers
+from headrace.loading.duplicates import DuplicateSample
 from headrace.loading.micro_batch import MicroBatch
-from headrace.options.shape import SEQUENTIAL, Shape
+from headrace.loading.run_context import RunContext
+from headrace.loading.shadow import Shadow
+from headrace.options.shape import SEQUENTIAL
 from headrace.report import Report
 from headrace.storage.records import Committed, Counts, Receipt
 
-__all__ = ["Books", "Ran"]
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """The circumstances of a run: the fields of `headrace.report.Report` that have these names."""
-
-    run_id: str
-    database: str
-    table: str
-    provider: str
-    shape: Shape
-    workers: int
-    fell_back: str | None
-    shadow: str | None
-    snapshot_ids: int
+__all__ = ["Books"]
 
 
 class Books:
@@ -69,21 +56,27 @@ class Books:
         self._chunks_skipped += chunks if skipped else 0
 
     def report(
-        self, ran: Ran, seconds: float, stages: Mapping[str, float], proved: int | None, sample: Mapping[str, Any]
+        self,
+        run: RunContext,
+        workers: Workers,
+        seconds: float,
+        proved: int | None,
+        snapshot_ids: int,
+        shadow: Shadow | None,
+        sample: DuplicateSample,
     ) -> Report:
-        """The report; `seconds` is wall time, `stages` the seconds by stage, `sample` the result of comparing
-        duplicates (`headrace.loading.duplicates`).
-        """
+        """The report of `run`, which began with these `workers`; `seconds` is wall time."""
+        shape = run.going.shape
         busiest, every = max(self._partition_rows), sum(self._partition_rows)
         return Report(
-            run_id=ran.run_id,
-            database=ran.database,
-            table=ran.table,
-            provider=ran.provider,
-            mode="sequential" if ran.shape == SEQUENTIAL else "parallel",
-            strategy=ran.shape.strategy,
-            workers=ran.workers,
-            partitions=ran.shape.partitions,
+            run_id=run.going.run_id,
+            database=run.store.url,
+            table=run.agreement.table,
+            provider=run.options.provider,
+            mode="sequential" if shape == SEQUENTIAL else "parallel",
+            strategy=shape.strategy,
+            workers=workers.count,
+            partitions=shape.partitions,
             chunks=self.chunks,
             chunks_skipped=self._chunks_skipped,
             slices_skipped=self._slices_skipped,
@@ -94,16 +87,16 @@ class Books:
             rejected=self.counts.rejected,
             revised=self.counts.revised,
             alerts=self._alerts,
-            snapshot_ids=ran.snapshot_ids,
+            snapshot_ids=snapshot_ids,
             retries=self._retries,
             lock_seconds=self._lock_seconds,
             skew=busiest * len(self._partition_rows) / every if every else 1.0,
-            fell_back=ran.fell_back,
-            shadow=ran.shadow,
+            fell_back=workers.fell_back,
+            shadow=None if shadow is None else str(shadow),
             seconds=seconds,
-            stages=stages,
+            stages=run.stages.seconds(),
             newest_event=moment_of(self._newest_us),
             newest_event_us=self._newest_us,
             proved=proved,
-            **sample,
+            **sample.told(),
         )

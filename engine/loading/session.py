@@ -6,18 +6,11 @@ the existing IDs known.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from pathlib import Path
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from headrace.errors import ConfigurationError
-from headrace.execution.cluster import connected
-from headrace.execution.crew import ProcessCrew
+from headrace.execution.opening import opened_pool
 from headrace.execution.pool import PooledWorkers
 from headrace.execution.workers import InlineWorkers, Workers
 from headrace.loading.agreement import Agreement
@@ -26,17 +19,11 @@ from headrace.loading.known_ids import KnownIds
 from headrace.loading.same_ids import SameIds
 from headrace.options.flag import Decision
 from headrace.options.load import LoadOptions, ParallelOptions
-from headrace.options.shape import SEQUENTIAL, Shape, parallel_shape
 from headrace.partitioning.dedup import among
-from headrace.partitioning.folders import private_folder
 from headrace.runtime.scratch import restore, scratch_folder
-from headrace.runtime.worker_logs import worker_logging
-from headrace.storage.sqlite.file_place import in_memory
 from headrace.storage.store import Store
 
-__all__ = ["Session", "possible", "shape_for"]
-
-log = logging.getLogger("headrace.session")
+__all__ = ["Session"]
 
 
 class Session:
@@ -96,16 +83,7 @@ class Session:
         if self._pool is not None and self._pool.fell_back is None:
             return self._pool
         self._pool_open.close()
-        spool = self.folder / "spool"
-        private_folder(spool)
-        self._pool = self._pool_open.enter_context(
-            PooledWorkers(
-                self._pool_open.enter_context(_source(self._parallel, self.folder)),
-                count=self._parallel.workers,
-                spool=spool,
-                inline=self.inline,
-            )
-        )
+        self._pool = self._pool_open.enter_context(opened_pool(self._parallel, self.folder, self.inline))
         return self._pool
 
     def dismiss(self) -> None:
@@ -155,44 +133,3 @@ class Session:
         if self._known is not None:
             self._known[1].close()
             self._known = None
-
-
-def possible(decision: Decision, store: Store) -> Decision:
-    """The decision, if workers can use the database; a flag that requests the impossible is ignored."""
-    if decision.mode == "sequential" or not in_memory(store.url):
-        return decision
-    if decision.source == "argument":
-        raise ConfigurationError(
-            "workers of parallel mode cannot use a database in this process's memory",
-            where=store.url,
-            hint="--mode sequential, or a file: sqlite:///events.db",
-        )
-    log.warning("the database is in this process's memory, where no worker can use it: the load is sequential")
-    return replace(decision, mode="sequential")
-
-
-def shape_for(decision: Decision, options: LoadOptions) -> Shape:
-    """How a new run cuts its input."""
-    if decision.mode == "sequential":
-        return SEQUENTIAL
-    how = options.parallel
-    return parallel_shape(
-        how.strategy,
-        workers=how.workers,
-        partitions=how.partitions,
-        chunk_rows=options.read.chunk_rows,
-        memory=how.memory,
-    )
-
-
-@contextmanager
-def _source(parallel: ParallelOptions, folder: Path) -> Iterator[ProcessCrew | Executor]:
-    """Where the workers come from: the built-in crew with its logs, a given executor, or a cluster's."""
-    if isinstance(parallel.executor, Executor):
-        yield parallel.executor
-    elif parallel.executor is not None:
-        with connected(parallel.executor) as executor:
-            yield executor
-    else:
-        with worker_logging() as channel:
-            yield ProcessCrew(parallel.workers, folder, task_timeout=parallel.task_timeout, channel=channel)

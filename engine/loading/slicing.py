@@ -33,21 +33,22 @@ class Slicing:
 
     going: OpenRun
     options: LoadOptions
+    replayed: Mapping[int, StoredReject]
+    """Rejects by the number of the row that replays them: the slice that carries the row settles its reject."""
     _matched: set[tuple[str, int, int]] = field(default_factory=set)
 
-    def partitions(self, batch: MicroBatch) -> list[int]:
-        """The partitions that have rows. A batch without any row still leaves a receipt, for the rows that were
-        read.
-        """
-        every = range(self.going.shape.partitions)
-        return [one for one in every if batch.rows(one) or batch.rejects(one)] or [0]
-
-    def receipt(self, batch: MicroBatch, partition: int) -> Receipt | None:
-        """What an earlier process of this run left, if it committed the slice.
+    def receipts(self, batch: MicroBatch) -> dict[int, Receipt | None]:
+        """The partitions that have rows, each with the receipt of an earlier process of this run, if that committed
+        the slice. A batch without any row still leaves a receipt, for the rows that were read.
 
         Raises `StaleReceiptsError` if that slice had another content: the file has changed, or the select
         returns its rows in no fixed order, or new columns of the table have changed the slices.
         """
+        every = range(self.going.shape.partitions)
+        filled = [partition for partition in every if batch.rows(partition) or batch.rejects(partition)] or [0]
+        return {partition: self._receipt(batch, partition) for partition in filled}
+
+    def _receipt(self, batch: MicroBatch, partition: int) -> Receipt | None:
         address = batch.address
         key = (address.source, address.first_row, partition)
         receipt = self.going.receipts.get(key)
@@ -70,10 +71,8 @@ class Slicing:
                 hint=NO_RESUME,
             )
 
-    def order(
-        self, batch: MicroBatch, partition: int, agreement: Agreement, replayed: Mapping[int, StoredReject]
-    ) -> CommitOrder:
-        """The order that commits one partition of `batch`, and with it marks the rejects `replayed` as settled."""
+    def order(self, batch: MicroBatch, partition: int, agreement: Agreement) -> CommitOrder:
+        """The order that commits one partition of `batch`, and with it settles the rejects that its rows replay."""
         shape, options = self.going.shape, self.options
         locked = shape.strategy == "locked"
         existing = shape.existing
@@ -89,7 +88,7 @@ class Slicing:
             existing="conflict" if existing == "snapshot" and not batch.certain else existing,
             counts=batch.counts(partition),
             rejects=batch.rejects(partition),
-            replayed=replayed,
+            replayed={number: self.replayed[number] for number in (batch.numbers(partition) if self.replayed else ())},
             locks=lock_keys(agreement.table, partition, shape.partitions) if locked else (),
             lock_timeout=options.parallel.lock_timeout,
         )

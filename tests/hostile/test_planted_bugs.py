@@ -83,10 +83,10 @@ BUGS = [
     ),
     Bug(
         "a swallowed broken pool",
-        "loading/run.py",
-        "            committed = task.result()\n",
-        "            try:\n                committed = task.result()\n"
-        "            except HeadraceError:\n                continue\n",
+        "loading/commits.py",
+        "                committed = task.result()\n",
+        "                try:\n                    committed = task.result()\n"
+        "                except HeadraceError:\n                    continue\n",
         "crash/test_worker_failure.py::test_the_users_exception_comes_back_with_its_traceback_and_addresses",
         "parallel",
     ),
@@ -185,7 +185,9 @@ def test_a_planted_bug_is_caught(bug: Bug, tmp_path: Path) -> None:
     path = folder / "headrace" / bug.file
     source = path.read_text()
     assert source.count(bug.old) == 1, f"{bug.file} no longer has {bug.old!r} once: bring the bug up to date"
-    path.write_text(source.replace(bug.old, bug.new))
+    planted = source.replace(bug.old, bug.new)
+    compile(planted, bug.file, "exec")  # a bug, not a module that cannot be imported
+    path.write_text(planted)
     done = run_suite(folder, bug)
     caught = done.returncode == 1 and "failed" in done.stdout
     keep(Record(f"planted bug: {bug.name}", "in the source", bug.test, 1, 0, 0, int(not caught), SEED, 0))

@@ -22,7 +22,9 @@ from typing import Any
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from headrace.cli import load
-from headrace.loading import run
+from headrace.loading.commits import Commits
+from headrace.loading.coordinator import Coordinator
+from headrace.loading.micro_batch import MicroBatch
 from headrace.partitioning.snapshot import Snapshot
 from headrace.reading import inputs
 from headrace.runtime import parcel, scratch
@@ -86,15 +88,15 @@ def install() -> None:
     around(Ledger, "start_run", "run")
     around(Ledger, "reopen_run", "reopen")
     around(Snapshot, "extend", "snapshot")
-    around(run._Run, "_dispatch", "dispatch")
-    around(run._Run, "_land", "land")
+    around(Coordinator, "_dispatch", "dispatch")
+    around(Commits, "_land", "land")
     for transaction in (PostgresTransaction, SqliteTransaction):
         around(transaction, "claim", "receipt")
     around(commit, "raise_alerts", "alerts")
     around(commit, "keep_rejects", "rejects")
     around(Ledger, "finish_run", "books")
     around(scratch, "_drop", "cleanup")
-    around(run.MicroBatch, "discard", "discard")
+    around(MicroBatch, "discard", "discard")
     around(SQLiteDialect_pysqlite, "do_commit", "COMMIT")
     # in PostgreSQL a slice's COMMIT goes out with its books, and SQLAlchemy finds nothing left to commit
     around(PostgresTransaction, "complete", "COMMIT")
