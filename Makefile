@@ -7,8 +7,8 @@ SOURCES := pyproject.toml $(shell find engine partitioning storage -type f -not 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # the data of tests/real is read in place, from beside the checkout
 PYTEST := $(BIN)/pytest
-# each process begins with its own half of the tests, so that what a module sets up is mostly set up once
-SHARED := -n 2 --dist worksteal
+# half of a test's time is waiting: twice as many processes as two cores; each begins with its own share of the tests
+SHARED := -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-lowest constraints reliability check bench bench-setup bench-all format clean
@@ -19,7 +19,7 @@ help: ## say what there is to make
 demo: $(VENV)/demo.stamp ## load a summer of real flights twice over, and verify that no flight is in the table twice
 	$(BIN)/headrace demo
 
-test: $(VENV)/test.stamp ## run the tests (slow suites run a tenth)
+test: $(VENV)/test.stamp ## run the tests (a part: one in five minutes)
 	$(PYTEST) $(SHARED)
 
 test-all: $(VENV)/test.stamp ## run the tests, slow suites whole

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from hypothesis import settings
 from psycopg import sql
-from support import either_store
+from support import chosen_tests
 from support.program import Headrace
 
 from headrace.execution import fork_server
@@ -29,7 +29,7 @@ settings.load_profile("headrace")
 # pandas, which Arrow imports where it is installed.
 fork_server._PRELOADED.append("pandas")
 forkserver.set_forkserver_preload(fork_server._PRELOADED[1:])
-pytest_collection_modifyitems = either_store.pytest_collection_modifyitems
+pytest_collection_modifyitems = chosen_tests.pytest_collection_modifyitems
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +77,7 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'headrace.db'}"
 
 
-@pytest.fixture(params=either_store.STORES)
+@pytest.fixture(params=chosen_tests.STORES)
 def store_url(request: pytest.FixtureRequest) -> str:
     """Both databases in turn."""
     url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")

@@ -367,7 +367,6 @@ def test_a_column_that_was_dropped_is_a_difference(world: World) -> None:
     assert (found.place.row, found.columns) == (None, {"v": ("3.5", "0.0")})
 
 
-@pytest.mark.either_store
 def test_values_that_come_up_late_in_json_are_compared(world: World) -> None:
     first = world.write("a.jsonl", '{"k": 1, "late": "x"}\n')
     world.load(first.name)

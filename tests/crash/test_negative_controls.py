@@ -176,6 +176,7 @@ def copy(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_suite_is_green_on_an_unedited_copy(copy: Path) -> None:
     done = run_suite(copy, *sorted({control.test for control in CONTROLS}))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -21,7 +21,6 @@ from headrace.execution import crew
 WITHIN = 60  # seconds; two are promised, and machines may be busy
 KEYS = 300
 ROWS = 400
-pytestmark = pytest.mark.either_store
 OPTIONS: Any = {"table": "t", "id": ["key"], "types": {"key": "integer"}, "chunk_rows": 20}
 
 

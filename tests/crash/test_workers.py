@@ -38,7 +38,7 @@ def events(tmp_path: Path) -> Path:
 # At random ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.either_store
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["partitioned", "upsert", "locked"])
 def test_workers_struck_at_random_lose_nothing_and_leave_nothing(
     store_url: str, headrace: Headrace, tmp_path: Path, scratch: Path, prefix: str, impatient: None, strategy: Any
@@ -96,6 +96,7 @@ def test_parents_killed_at_random_take_everything_along(
 # At the wrong moment ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_workers_that_are_all_stopped_go_with_their_parent(
     sqlite_url: str, tmp_path: Path, events: Path, scratch: Path, prefix: str
 ) -> None:

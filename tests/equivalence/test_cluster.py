@@ -152,6 +152,7 @@ def test_a_dask_cluster_gives_the_same_table(
     assert UNSEEN not in caplog.text
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_a_cluster(postgres: Headrace, events: list[Path], cluster: Cluster) -> None:
     expected = load(postgres.url, "s", events, mode="sequential")
     how = ["--mode", "parallel", "--executor", cluster.address, "--workers", 2, "--output", "json"]
@@ -186,6 +187,7 @@ def test_no_secret_shows_on_the_cluster(
     assert re.search(r"\brun-[0-9a-f-]{36}\b", told)  # the cluster does log each task, by a name that says nothing
 
 
+@pytest.mark.slow
 def test_workers_on_another_machine_get_rows_as_bytes(
     postgres: Headrace, events: list[Path], far_cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -226,6 +228,7 @@ def loading_while_blocked(
         yield expected, loading
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["partitioned", "upsert"][: scaled(2, default=1)])
 def test_a_dask_worker_killed_in_a_transaction_changes_nothing(
     postgres: Headrace, events: list[Path], tmp_path_factory: pytest.TempPathFactory, strategy: str
@@ -238,6 +241,7 @@ def test_a_dask_worker_killed_in_a_transaction_changes_nothing(
         check_same(postgres, loading.result(), expected)
 
 
+@pytest.mark.slow
 def test_a_scheduler_killed_on_the_way_is_done_without(
     postgres: Headrace, events: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -258,6 +262,7 @@ def waiting_for(blocker: psycopg.Connection[Any]) -> int:
     return int(found)
 
 
+@pytest.mark.slow
 def test_an_executor_of_the_users_own_cluster_is_left_open(postgres: Headrace, events: list[Path]) -> None:
     expected = load(postgres.url, "s", events, mode="sequential")
     with (
@@ -283,6 +288,7 @@ def everything(headrace: Headrace) -> dict[str, list[tuple[Any, ...]]]:
     return {name: sorted(headrace.query(f'SELECT * FROM "{name}"'), key=repr) for name in names}  # noqa: S608
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_is_not_there_is_an_error_and_nothing_is_changed(
     postgres: Headrace, events: list[Path]
 ) -> None:

@@ -46,7 +46,6 @@ def same(found: Any, given: Any) -> bool:
     return bool(found == given)
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("on_error", ["fail", "reject"])
 @pytest.mark.parametrize("chunk_rows", [1, 10, 1000])
 @pytest.mark.parametrize("case", VALUES)
@@ -80,7 +79,6 @@ def columns(headrace: Headrace) -> list[str]:
     return [] if schema is None else schema.names
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("mode", ["sequential", "parallel"])
 def test_the_first_events_settle_the_type_in_either_mode(headrace: Headrace, mode: str) -> None:
     named: dict[str, Any] = {"enrich": giving(VALUES["floats, then integers"]), "chunk_rows": 10, "mode": mode}

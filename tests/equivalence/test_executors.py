@@ -79,7 +79,6 @@ def executors() -> Iterator[dict[str, Executor]]:
         }
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("kind", ["serial", "threads", "processes", "far", "mixed"])
 def test_any_executor_gives_the_same_table(

@@ -18,6 +18,7 @@ from headrace.observability.narrator import Narrator, Thresholds
 from headrace.observability.observers import observing
 
 
+@pytest.mark.slow
 def test_json_logs_say_run_provider_chunk_and_partition(store_url: str, tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("key\n" + "\n".join(map(str, range(2_000))) + "\n")

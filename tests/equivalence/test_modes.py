@@ -32,7 +32,7 @@ from headrace.reading.inputs import ReadOptions, open_inputs
 from headrace.report import Report
 from headrace.storage import open_store
 
-EXAMPLES = 500 if os.environ.get("HEADRACE_TEST_SCALE") == "full" else 20
+EXAMPLES = 500 if os.environ.get("HEADRACE_TEST_SCALE") == "full" else 6
 KEYS = st.integers(0, 60).map(str) | st.sampled_from(["oops", "", "1.5", "7.0"])
 MOMENTS = st.sampled_from(["2024-05-01T00:00:00Z", "2024-05-01T00:00:00.0005Z", "1969-12-31T23:59:59Z", "soon", ""])
 ROWS = st.lists(st.tuples(KEYS, MOMENTS, st.text('ab\u00e9,"\n', max_size=3)), min_size=1, max_size=80)
@@ -206,7 +206,7 @@ def data() -> Path:
     return real_data()
 
 
-@pytest.mark.either_store
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["partitioned", "upsert", "locked"])
 def test_real_events_give_the_same_table_in_every_shape(
     store_url: str, data: Path, headrace: Headrace, strategy: StrategyName

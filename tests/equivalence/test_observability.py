@@ -178,6 +178,7 @@ def test_an_observer_that_fails_is_left_out_and_the_run_goes_on(
     assert "no observer today" in caplog.text
 
 
+@pytest.mark.slow
 def test_opentelemetry_is_spoken_to_as_soon_as_the_process_has_imported_it(tmp_path: Path) -> None:
     script = tmp_path / "user.py"
     script.write_text(

@@ -23,8 +23,6 @@ from headrace.errors import Interrupted, WorkerError
 from headrace.observability.stages import Silent
 from headrace.options.load import options_of
 
-pytestmark = pytest.mark.either_store
-
 
 def with_number(events: pa.RecordBatch) -> pa.RecordBatch:
     return events.append_column("m", pa.array([int(text) for text in events["v"].to_pylist()], pa.int64()))

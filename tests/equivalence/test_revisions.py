@@ -291,7 +291,6 @@ def collide(contract: object, encoded: Any, key: object) -> bytes:
     )
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_thousand_collisions_of_the_digest_are_not_lost_in_silence(
@@ -333,7 +332,7 @@ def test_a_thousand_collisions_of_the_digest_are_not_lost_in_silence(
     assert all(reason.startswith("another event has the same ID: key was '") for (reason,) in reasons)
 
 
-@pytest.mark.either_store
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["report", "update"])
 def test_killed_before_any_statement_and_resumed_the_revisions_are_the_same(
     store_url: str,

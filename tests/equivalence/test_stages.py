@@ -71,7 +71,6 @@ def loaded(url: str, **named: Any) -> Iterator[tuple[Report, Heard]]:
             yield report, heard
 
 
-@pytest.mark.either_store
 def test_the_spans_of_a_run_sum_up_to_its_report(store_url: str, mode: str) -> None:
     for report, heard in loaded(store_url, **MODES[mode]):
         seconds: dict[str, float] = defaultdict(float)
@@ -88,7 +87,6 @@ def test_the_spans_of_a_run_sum_up_to_its_report(store_url: str, mode: str) -> N
         assert heard.run.run_id == report.run_id
 
 
-@pytest.mark.either_store
 def test_every_slice_is_measured_where_it_was_done(store_url: str, mode: str) -> None:
     for report, heard in loaded(store_url, **MODES[mode]):
         commits = [span for span in heard.spans if span.stage == "commit"]
@@ -100,7 +98,6 @@ def test_every_slice_is_measured_where_it_was_done(store_url: str, mode: str) ->
         assert all(span.size > 0 for span in commits if span.rows)
 
 
-@pytest.mark.either_store
 def test_every_stage_but_the_runs_own_says_whose_chunk_it_worked_on(store_url: str, mode: str) -> None:
     of_the_run = {"agree", "snapshot"}
     for report, heard in loaded(store_url, **MODES[mode]):

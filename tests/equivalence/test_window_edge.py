@@ -45,6 +45,7 @@ def events(now: datetime) -> list[dict[str, object]]:
 
 
 # by default the layout that cannot fetch late events, in one way; all in the whole suite
+@pytest.mark.slow
 @pytest.mark.parametrize("way", list(WAYS)[: scaled(4)])
 @pytest.mark.parametrize("layout", ["hash", "time"][: scaled(2)])
 def test_no_clock_of_the_client_makes_a_duplicate(store_url: str, headrace: Headrace, layout: str, way: str) -> None:

@@ -90,6 +90,7 @@ def test_parents_killed_at_random_moments(loads: Loads, seed: int, way: str) -> 
         left -= kills
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("rows", [100_000 if WHOLE else 10_000])
 @pytest.mark.parametrize(
@@ -115,6 +116,7 @@ def test_stopped_at_random_moments(loads: Loads, seed: int, way: str) -> None:
         loads.judge(" then ".join(number.name for number in signals), 1, took)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_an_sqlite_file_that_grows_from_kill_to_kill_stays_whole(
     nursery: Nursery, sqlite_url: str, tmp_path: Path, scratch: Path, seed: int

@@ -112,6 +112,7 @@ def striking(proxy: Proxy, trouble: Trouble, times: int, chance: random.Random) 
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trouble", "whole"), [("reset", 200), ("black hole", 20)])
 def test_connections_that_end_without_a_word_are_replaced(
     proxy: Proxy, postgres_url: str, tmp_path: Path, seed: int, trouble: Trouble, whole: int
@@ -126,6 +127,7 @@ def test_connections_that_end_without_a_word_are_replaced(
     judge(headrace, oracle, trouble, "at random", proxy.struck)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["delay", "dribble"])
 def test_a_slow_network_only_takes_longer(
     proxy: Proxy, postgres_url: str, tmp_path: Path, seed: int, trouble: Trouble
@@ -154,6 +156,7 @@ def waiting(url: str) -> Iterator[threading.Event]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_server_that_does_not_even_refuse_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:

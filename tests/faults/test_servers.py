@@ -138,6 +138,7 @@ class Full:
         self.oracle.check_ledger(headrace)
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_an_sqlite_file_is_named_and_the_load_resumes(
     nursery: Nursery, tmp_path: Path, scratch: Path, seed: int
 ) -> None:
@@ -155,6 +156,7 @@ def test_a_full_disk_under_an_sqlite_file_is_named_and_the_load_resumes(
         full.judge(url, "SQLite file", "sqlite, sequential")
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_spool_is_named_and_the_load_resumes(
     nursery: Nursery, tmp_path: Path, sqlite_url: str, seed: int
 ) -> None:
@@ -170,6 +172,7 @@ def test_a_full_disk_under_the_spool_is_named_and_the_load_resumes(
         full.judge(sqlite_url, "spool", "sqlite, partitioned")
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_postgres_is_named_and_the_load_resumes(
     nursery: Nursery, postgres_server: str, tmp_path: Path, scratch: Path, seed: int
 ) -> None:
@@ -199,6 +202,7 @@ def held(server: OwnPostgres) -> tuple[int, int]:
     return int(locks), int(idle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_load_passes_through_a_pooler_in_transaction_mode(
     server: OwnPostgres, nursery: Nursery, tmp_path: Path, scratch: Path, seed: int, way: str
@@ -238,6 +242,7 @@ where = "n % 2 = 0"
 """
 
 
+@pytest.mark.slow
 def test_polls_revisions_rejects_and_delivery_pass_through_a_pooler_in_transaction_mode(
     server: OwnPostgres, tmp_path: Path, seed: int
 ) -> None:
@@ -270,6 +275,7 @@ def test_polls_revisions_rejects_and_delivery_pass_through_a_pooler_in_transacti
     assert left == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_trial_that_a_pooler_would_lead_into_the_real_tables_is_refused(
     server: OwnPostgres, tmp_path: Path, ignored: bool

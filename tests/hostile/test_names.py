@@ -110,7 +110,7 @@ def test_no_name_is_executed(store_url: str, database: sa.Engine) -> None:
     print("seed", SEED)
     chosen = names()
     assert len({name.lower() for name in chosen}) == 300
-    # whole, all of them on each store; otherwise a tenth on the two together
+    # whole, all of them on each store; otherwise a part on the two together
     count = 300 if scaled(10) == 10 else scaled(300) // 2
     tried = random.Random(f"{SEED} {store_url.partition(':')[0]}").sample(chosen, count)
     loaded = []

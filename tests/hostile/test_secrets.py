@@ -125,6 +125,7 @@ def enrich(events):
 """
 
 
+@pytest.mark.slow
 def test_what_the_configuration_holds_shows_nowhere(secretive: Headrace) -> None:
     """Passwords of the database and of feeds, written into ``headrace.toml``: workers, logs, failures, tables."""
     folder = secretive.folder

@@ -228,6 +228,7 @@ def test_a_day_in_each_flag_state(flag: str, sqlite_url: str, tmp_path: Path, mo
     assert min(day.outcomes[one] for one in ("loaded", "empty", "unchanged", "failed", "not due")) > 0, day.outcomes
 
 
+@pytest.mark.slow
 def test_a_day_with_a_flag_flip_in_the_middle(
     postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,7 +41,6 @@ def check_once(headrace: Headrace, keys: set[int]) -> None:
     assert headrace.query(by_receipt) == headrace.query(said)
 
 
-@pytest.mark.either_store
 def test_overlapping_polls_in_several_processes_raise_each_alert_once(headrace: Headrace) -> None:
     seed = random.randrange(10**6)
     chance = random.Random(seed)

@@ -111,6 +111,7 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(archive.extract("flights.csv", folder))
 
 
+@pytest.mark.slow
 def test_flights_shuffled_in_other_chunks_are_the_same_events(
     headrace: Headrace, flights: Path, tmp_path: Path
 ) -> None:

@@ -22,10 +22,10 @@ WITHIN = 2400.0 if os.environ.get("HEADRACE_TEST_SCALE") == "full" else 240.0  #
 
 
 def scaled(whole: int, *, least: int = 1, default: int | None = None) -> int:
-    """How often a slow test repeats: all of `whole` in ``make test-all``; otherwise `default`, or else a tenth."""
+    """How often a slow test repeats: all of `whole` in ``make test-all``, otherwise `default` or a twenty-fifth."""
     if os.environ.get("HEADRACE_TEST_SCALE") == "full":
         return whole
-    return max(least, whole // 10) if default is None else default
+    return max(least, whole // 25) if default is None else default
 
 
 @dataclass

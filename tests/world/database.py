@@ -259,9 +259,11 @@ class Postgres(Database):
         return {one["name"]: one["type"].lower() for one in found}
 
     def end_connections(self) -> None:
-        """End every session of Headrace's user in this database."""
+        """End every session of Headrace's user in this database, and wait for the ends: a session that ends within a
+        statement of the next command would be a hindrance.
+        """
         self.command(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
             f"WHERE usename = '{USER}' AND datname = current_database() AND pid <> pg_backend_pid()"
         )
 

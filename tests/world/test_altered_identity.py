@@ -16,7 +16,6 @@ from headrace.partitioning.contract import Contract
 from headrace.reading.chunk import Chunk
 from headrace.storage.records import Address
 
-pytestmark = pytest.mark.either_store
 FIVE = "k,v\n" + "".join(f"{number},x{number}\n" for number in range(1, 6))
 DAYS = "k,v\n" + "".join(f"2024-01-0{number},x{number}\n" for number in range(1, 6))
 # in PostgreSQL, in SQLite (as declared)

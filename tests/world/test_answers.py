@@ -66,7 +66,6 @@ def no_data() -> list[tuple[str, Answer]]:
     ]
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("more", ['id = ["k"]\n', ""], ids=["id", "whole row"])
 def test_a_page_or_a_message_is_a_failure_and_neither_quiet_nor_events(
     tmp_path: Path, store_url: str, feeds: Feeds, more: str
@@ -125,7 +124,6 @@ TYPES: dict[str, LogicalType] = {"k": "integer", "v": "float"}
 WHOLE = {"csv": CSV, "tsv": CSV.replace(b",", b"\t"), "jsonl": b'{"k": 1, "v": 12.34}\n{"k": 2, "v": 12.34}\n'}
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("name", WHOLE)
 def test_an_answer_that_ends_with_its_connection_gives_no_cut_record(
     tmp_path: Path, store_url: str, feeds: Feeds, name: str

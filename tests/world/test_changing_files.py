@@ -212,7 +212,6 @@ def most_held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return int(request.param)
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("change", [replaced, rewritten, removed], ids=lambda change: change.__name__)
 def test_a_load_whose_last_file_changes_before_its_turn_swaps_no_values(
     tmp_path: Path, store_url: str, change: Callable[[Path], None], most_held: int
@@ -272,7 +271,6 @@ def test_a_reject_is_looked_up_in_the_file_that_was_read(tmp_path: Path, sqlite_
 # A last record that may be cut ----------------------------------------------------------------------------------
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
 def test_a_last_line_without_an_end_is_not_loaded_while_somebody_writes_it(
     headrace: Headrace, tmp_path: Path, kind: str

@@ -16,8 +16,6 @@ from headrace.errors import ContractError
 from headrace.partitioning.contract import Contract
 from headrace.reading import sampled_blocks
 
-pytestmark = pytest.mark.either_store
-
 
 @pytest.fixture
 def files(headrace: Headrace) -> Headrace:

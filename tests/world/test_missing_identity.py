@@ -15,7 +15,6 @@ from support.program import Headrace
 
 import headrace as library
 
-pytestmark = pytest.mark.either_store
 SEED = 20261130
 QUAKES, BLANK = 3_809, 227  # a tenth of the 38,094 earthquakes of which 2,272 had no EventID
 COLUMNS = ("EventID", "time", "mag", "place")

@@ -16,7 +16,6 @@ import headrace as library
 from headrace.observability import prometheus
 from headrace.observability.observers import observing
 
-pytestmark = pytest.mark.either_store
 # a station's name makes no observation
 STATIONS, READINGS = 50, 3_000
 NARROW = [{"station": number % STATIONS, "v": number, "unit": "°C"} for number in range(READINGS)]

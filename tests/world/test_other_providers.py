@@ -11,7 +11,6 @@ from support.program import Headrace
 import headrace as library
 from headrace.errors import UsageError
 
-pytestmark = pytest.mark.either_store
 ROWS = "id,v\n" + "".join(f"{number},x{number}\n" for number in range(1, 31))
 
 

@@ -86,7 +86,6 @@ def test_what_goes_while_a_load_is_under_way_is_brought_again(
     assert report.inserted + report.duplicate_in_store == ROWS
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_is_proven(store_url: str, headrace: Headrace, tmp_path: Path, way: str) -> None:
     events = written(tmp_path / "b.csv", range(ROWS))

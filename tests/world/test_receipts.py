@@ -109,7 +109,6 @@ def test_a_resumed_load_brings_back_what_is_gone_and_says_so(
     assert "superseded" in headrace.query("SELECT error FROM headrace_runs WHERE status = 'failed'")[0][0]
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("strategy_name", ["partitioned", "upsert", "locked"])
 @pytest.mark.parametrize("resumed", [SEQUENTIAL, PARALLEL], ids=["sequentially", "in parallel"])
 def test_every_strategy_proves_what_it_skips(
@@ -122,7 +121,6 @@ def test_every_strategy_proves_what_it_skips(
     check_whole(headrace)
 
 
-@pytest.mark.either_store
 def test_a_run_is_resumed_where_only_some_slices_of_each_chunk_were_committed(
     store_url: str, headrace: Headrace, events: Path
 ) -> None:
@@ -172,7 +170,6 @@ def test_an_older_ledger_over_a_newer_table_counts_what_is_in(store_url: str, he
     check_whole(headrace)
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("way", [SEQUENTIAL, PARALLEL], ids=["sequential", "parallel"])
 def test_rows_that_come_in_no_fixed_order_are_loaded_by_a_new_run(
     store_url: str, headrace: Headrace, events: Path, way: dict[str, Any]
@@ -205,7 +202,6 @@ def test_processes_that_share_a_run_whose_rows_have_no_order_both_end_well(
     check_whole(headrace)
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("first_is_lost", [False, True], ids=["all receipts", "the first are missing"])
 def test_a_table_that_was_widened_meanwhile_cuts_other_slices(
     store_url: str, headrace: Headrace, events: Path, monkeypatch: pytest.MonkeyPatch, *, first_is_lost: bool

@@ -100,7 +100,6 @@ def slow(events):
 """
 
 
-@pytest.mark.either_store
 def test_a_replay_killed_between_two_slices_is_done_by_the_next(rejected: Headrace) -> None:
     (rejected.folder / "slow.py").write_text(SLOW)
     words = ["rejects", "replay", "--table", "t", "--set", "v=5"]
@@ -123,7 +122,6 @@ def test_a_replay_killed_between_two_slices_is_done_by_the_next(rejected: Headra
     assert states(rejected) == {"replayed": ROWS}
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("value", ["5", "worse"])
 def test_a_replay_that_dies_before_any_statement_loses_no_row(rejected: Headrace, value: str) -> None:
     for statement in range(1, 60, 2):
@@ -173,7 +171,6 @@ def test_a_reject_that_is_settled_already_is_not_loaded_again(rejected: Headrace
     assert last.counts.inserted == len(in_table(rejected)) == ROWS - 10
 
 
-@pytest.mark.either_store
 def test_rows_that_come_in_several_chunks_are_settled_with_their_own(headrace: Headrace) -> None:
     """Bytes beside text: each change of a column's type begins a chunk."""
     values = [b"\xff", b"\xfe", "text", "more", b"\xfd"]

@@ -52,7 +52,6 @@ def locks(folder: Path) -> None:
 CLEANERS = [whole, files, locks]
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("clean", CLEANERS, ids=lambda clean: clean.__name__)
 @pytest.mark.parametrize("mode", ["sequential", "parallel"])
 def test_an_engine_goes_on_when_its_temporary_folder_was_cleaned(
@@ -74,7 +73,6 @@ def test_an_engine_goes_on_when_its_temporary_folder_was_cleaned(
     assert not list(temporary.glob("headrace-*")), "what was made again is removed at the end"
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("clean", CLEANERS, ids=lambda clean: clean.__name__)
 @pytest.mark.parametrize("mode", ["sequential", "parallel"])
 def test_a_load_whose_temporary_folder_is_cleaned_loses_nothing(

@@ -112,7 +112,6 @@ def forgotten(headrace: Headrace) -> None:
 ACTS = [emptied, truncated, dropped, one_deleted, swapped, restored, one_replaced, forgotten]
 
 
-@pytest.mark.either_store
 @pytest.mark.parametrize("act", ACTS)
 def test_what_is_gone_from_the_table_is_loaded_again(
     feed: Feed, headrace: Headrace, act: Callable[[Headrace], None]

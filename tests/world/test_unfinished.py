@@ -77,7 +77,6 @@ def test_a_run_that_was_killed_shows_what_it_did_and_that_nobody_works_at_it(
         (["--chunk-rows", 20, "--alert", "low=value = 'v1'"], "alerts was not said"),
     ],
 )
-@pytest.mark.either_store
 def test_the_same_inputs_told_otherwise_name_the_run_that_is_left(
     store_url: str, headrace: Headrace, events: Path, told: list[Any], difference: str
 ) -> None:
