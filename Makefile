@@ -11,7 +11,7 @@ PYTEST := $(BIN)/pytest
 SHARED := -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest constraints reliability check bench bench-setup bench-all format clean
+.PHONY: help demo test test-all test-lowest test-newest coverage constraints reliability check bench bench-setup bench-all format clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,12 +25,25 @@ test: $(VENV)/test.stamp ## run the tests (a part: one in five minutes)
 test-all: $(VENV)/test.stamp ## run the tests, slow suites whole
 	HEADRACE_TEST_SCALE=full $(PYTEST) $(SHARED)
 
-# TESTS=tests/cli tries a part
+# TESTS=tests/cli tries a part. uv finds the versions where pip tries for hours.
 test-lowest: ## run the tests with the lowest versions of the libraries that pyproject.toml allows
-	@mkdir -p .venv-lowest
-	@$(or $(PYTHON),python3) tests/support/floors.py > .venv-lowest/constraints.txt
-	@PIP_CONSTRAINT=$(CURDIR)/.venv-lowest/constraints.txt $(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/test.stamp
+	@$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/bin/python
+	@.venv-lowest/bin/python -m pip --disable-pip-version-check --quiet install uv
+	@.venv-lowest/bin/python tests/support/floors.py > .venv-lowest/constraints.txt
+	@.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --reinstall-package headrace \
+	  --constraint .venv-lowest/constraints.txt '.[test]'
 	.venv-lowest/bin/pytest $(SHARED) $(TESTS)
+
+NEWEST = $(shell for p in python3.15 python3.14 $$(ls -d $$(pyenv root 2>/dev/null)/versions/3.1[2-9]*/bin/python3 2>/dev/null \
+	| sort -rV) python3.13 python3.12; do $$p --version > /dev/null 2>&1 && echo $$p && break; done)
+test-newest: ## run the tests under the newest Python that is installed
+	$(MAKE) --no-print-directory PYTHON=$(or $(NEWEST),$(PYTHON)) VENV=.venv-newest test
+
+coverage: $(VENV)/test.stamp ## run the tests and write which lines and branches ran, by room, into docs/coverage.md
+	@rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest $(SHARED)
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage json --quiet -o $(VENV)/coverage.json
+	$(BIN)/python tests/support/coverage_by_room.py $(VENV)/coverage.json > docs/coverage.md
 
 constraints: $(VENV)/test.stamp ## write down which versions the tests run with, into constraints.txt
 	@(echo "# What the tests were last run with: $$($(BIN)/python --version), $$(uname -sm). pip install -c constraints.txt headrace"; \
