@@ -11,7 +11,7 @@ PYTEST := $(BIN)/pytest
 SHARED := -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-lowest test-newest coverage constraints reliability check bench bench-setup bench-all format clean
+.PHONY: help demo test test-cases test-all test-lowest test-newest coverage constraints reliability check bench bench-setup bench-all format clean
 
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: $(VENV)/demo.stamp ## load a summer of real flights twice over, and verify
 
 test: $(VENV)/test.stamp ## run the tests (a part: one in five minutes)
 	$(PYTEST) $(SHARED)
+
+test-cases: $(VENV)/test.stamp ## run every case of the tests, slow ones too (half an hour)
+	HEADRACE_TEST_SCALE=cases $(PYTEST) $(SHARED)
 
 test-all: $(VENV)/test.stamp ## run the tests, slow suites whole
 	HEADRACE_TEST_SCALE=full $(PYTEST) $(SHARED)
@@ -36,8 +39,8 @@ test-lowest: ## run the tests with the lowest versions of the libraries that pyp
 
 NEWEST = $(shell for p in python3.15 python3.14 $$(ls -d $$(pyenv root 2>/dev/null)/versions/3.1[2-9]*/bin/python3 2>/dev/null \
 	| sort -rV) python3.13 python3.12; do $$p --version > /dev/null 2>&1 && echo $$p && break; done)
-test-newest: ## run the tests under the newest Python that is installed
-	$(MAKE) --no-print-directory PYTHON=$(or $(NEWEST),$(PYTHON)) VENV=.venv-newest test
+test-newest: ## run every case of the tests under the newest Python that is installed
+	$(MAKE) --no-print-directory PYTHON=$(or $(NEWEST),$(PYTHON)) VENV=.venv-newest test-cases
 
 coverage: $(VENV)/test.stamp ## run the tests and write which lines and branches ran, by room, into docs/coverage.md
 	@rm -f .coverage .coverage.*

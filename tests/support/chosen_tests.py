@@ -2,11 +2,11 @@
 
     marked `slow`                    only in ``make test-all``: ten seconds and more for a case
     in the folders of `WHOLE`        every case
-    elsewhere                        of a test's cases the few that differ in the most parameters
+    elsewhere                        one case of each test
 
-So each test of each guarantee runs at each commit, on both databases where it has them, and each value of few
-parameters; every combination runs in ``make test-all``. A test begins with another case than the test above it. Another
-name changes nothing.
+Each test of each guarantee runs at each commit. The tests of a file take turns: a test runs the case behind that of the
+test above it, so that both databases are met. Another name changes nothing. ``make test-cases`` runs every case, and
+``make test-all`` repeats what repeats as often as it should.
 """
 
 from __future__ import annotations
@@ -17,18 +17,16 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["CASES", "STORES", "pytest_collection_modifyitems"]
+__all__ = ["STORES", "pytest_collection_modifyitems"]
 
 STORES = ("sqlite", "postgresql")
 WHOLE = ("contract", "golden", "unit")
-CASES = 2
-Parameters = dict[str, str]
 
 
 @pytest.hookimpl(tryfirst=True)  # all cases are counted, also those that -k leaves out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the other cases. Who names a test gets what is named."""
-    if os.environ.get("HEADRACE_TEST_SCALE") == "full" or any("::" in word for word in config.args):
+    if os.environ.get("HEADRACE_TEST_SCALE") in ("cases", "full") or any("::" in word for word in config.args):
         return
     tests: dict[Path, dict[int, list[pytest.Item]]] = defaultdict(lambda: defaultdict(list))
     for item in items:
@@ -37,25 +35,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for path, by_line in tests.items():
         whole = any(parent.name in WHOLE for parent in path.parents)
         for turn, (_, cases) in enumerate(sorted(by_line.items())):
-            chosen = range(len(cases)) if whole else spread([_parameters(case) for case in cases], turn, CASES)
-            kept.update(cases[at] for at in chosen if cases[at].get_closest_marker("slow") is None)
+            chosen = cases if whole else [_in_turn(cases, turn)]
+            kept.update(case for case in chosen if case.get_closest_marker("slow") is None)
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
 
 
-def spread(cases: list[Parameters], turn: int, most: int) -> list[int]:
-    """The positions of at most `most` of a test's `cases`, which differ in as many parameters as can be."""
-    chosen = [turn % len(cases)]
-    while len(chosen) < min(most, len(cases)):
-        left = [at for at in range(len(cases)) if at not in chosen]
-        chosen.append(max(left, key=lambda at: sum(_differences(cases[at], cases[other]) for other in chosen)))
-    return sorted(chosen)
-
-
-def _differences(one: Parameters, other: Parameters) -> int:
-    return sum(one[name] != other.get(name) for name in one)
-
-
-def _parameters(item: pytest.Item) -> Parameters:
-    """The values of the case's parameters, in a form that can always be compared."""
-    return {name: repr(value) for name, value in item.callspec.params.items()} if hasattr(item, "callspec") else {}
+def _in_turn(cases: list[pytest.Item], turn: int) -> pytest.Item:
+    """The case of the test that is number `turn` in its file: each turn another database, then another case of it."""
+    stores: dict[object, list[pytest.Item]] = defaultdict(list)
+    for case in cases:
+        stores[case.callspec.params.get("store_url") if hasattr(case, "callspec") else None].append(case)
+    of_store = list(stores.values())[turn % len(stores)]
+    return of_store[turn // len(stores) % len(of_store)]
