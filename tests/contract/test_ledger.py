@@ -195,6 +195,7 @@ def test_rejects_are_chosen_by_table_run_ids_state_and_number(store: Store) -> N
     assert found(state=None, ids=[ids[1], ids[4], 10**9]) == [ids[1], ids[4]]
 
 
+@pytest.mark.slow
 def test_more_rejects_than_a_statement_takes_parameters_are_found_and_settled(store: Store) -> None:
     many = 70_000  # PostgreSQL takes 65,535 parameters, SQLite 32,766
     prepared(store)

@@ -246,6 +246,7 @@ def test_a_url_that_cannot_be_one_is_refused_without_being_shown(url: str) -> No
 # Dead letters ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_fails_too_often_is_dead_and_can_be_retried_or_discarded(
     headrace: Headrace, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

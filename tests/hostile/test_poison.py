@@ -15,7 +15,7 @@ import pytest
 from support.evidence import Record, keep
 from support.program import Headrace, scaled
 
-ROWS = scaled(1_000_000)
+ROWS = scaled(1_000_000, default=10_000)
 EVERY = 10_000
 LONGEST = 4 << 20
 AT = "2024-02-29T12:00:00Z"

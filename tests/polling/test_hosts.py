@@ -82,6 +82,7 @@ def test_two_hosts_never_poll_one_provider_at_a_time(headrace: Headrace) -> None
         assert outcome(headrace.run("run", "--force", "--output", "json").stdout) == "unchanged"
 
 
+@pytest.mark.slow
 def test_the_claim_of_a_killed_host_lapses_and_that_of_a_living_one_does_not(headrace: Headrace) -> None:
     with feeds_server() as feeds:
         text(headrace, feeds, lease="5s")

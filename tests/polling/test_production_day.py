@@ -216,6 +216,7 @@ def hours() -> int:
     return scaled(24, least=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["off", "shadow", "canary:50", "on"])
 def test_a_day_in_each_flag_state(flag: str, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seed = int(os.environ.get("HEADRACE_TEST_SEED", "20260301"))

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.evidence import keep_pairs
+from support.program import scaled
 
 from headrace.events.prepare import prepare
 from headrace.partitioning.contract import Contract, LogicalType, arrow_type
@@ -317,7 +318,7 @@ def test_an_instant_has_one_id_in_every_offset(tmp_path: Path) -> None:
     instants: list[datetime] = []
     ids: Ids = []
 
-    @settings(max_examples=60)
+    @settings(max_examples=scaled(60, default=15))
     @given(st.lists(st.tuples(MOMENTS, st.integers(-14 * 60, 14 * 60)), min_size=1, max_size=12))
     def check(moments: list[tuple[datetime, int]]) -> None:
         aware = [(moment.replace(tzinfo=UTC), minutes) for moment, minutes in moments]

@@ -97,7 +97,7 @@ def test_a_line_end_within_a_value_arrives_whole_at_the_real_border(tmp_path: Pa
     assert read(path, 100_000) == (rows, [])
 
 
-@settings(max_examples=scaled(120, default=30), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(120, default=15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(VALUE, VALUE), min_size=1, max_size=12),
     end=st.sampled_from(ENDS),
@@ -124,7 +124,7 @@ def test_csv_is_read_as_the_csv_module_reads_it(
     assert all(len(written([rows[row]], end)) - len(written([], end)) > block for row in too_long if row is not None)
 
 
-@settings(max_examples=scaled(40, default=15), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(40, default=8), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(VALUE, VALUE), min_size=1, max_size=8),
     shape=st.sampled_from(["jsonl", "json", "geojson"]),

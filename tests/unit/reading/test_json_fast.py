@@ -107,7 +107,9 @@ def files(draw: st.DrawFn) -> str:
     return draw(st.sampled_from(["\n", "\r\n"])).join(lines) + draw(st.sampled_from(["", "\n"]))
 
 
-@settings(max_examples=scaled(500), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=scaled(500, default=8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(text=files(), first=st.integers(1, 12), block=st.integers(16, 400))
 def test_a_file_reads_the_same_with_and_without_arrows_parser(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, first: int, block: int
@@ -119,7 +121,9 @@ def test_a_file_reads_the_same_with_and_without_arrows_parser(
     assert read(path, ReadOptions()) == without_arrow(path, ReadOptions())
 
 
-@settings(max_examples=scaled(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=scaled(300, default=5), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     text=files(),
     kinds=st.lists(st.sampled_from(["integer", "float", "string", "timestamp", "bool", "decimal"]), min_size=5),

@@ -48,7 +48,7 @@ def inferred(values: list[str | None], zone: str) -> Any:
     return infer(CASTERS[zone], [column])
 
 
-@settings(max_examples=scaled(1_000, default=250), deadline=None)
+@settings(max_examples=scaled(1_000, default=100), deadline=None)
 @given(texts(), st.sampled_from(sorted(CASTERS)))
 @example(["0001-01-01", "0000-01-01"], "UTC")
 @example(["1234567890123456"], "UTC")
