@@ -27,8 +27,7 @@ from headrace.events.alert_rule import AlertRule, alert_key, name_bytes, version
 from headrace.events.choices import OnError
 from headrace.events.enrich import guarded, halved, load_function
 from headrace.partitioning.contract import logical_type
-from headrace.reading.types.cast import connect
-from headrace.reading.types.cast_sql import identifier, literal
+from headrace.reading.sql import connect, identifier, literal
 from headrace.storage.outbox import ALERT_COLUMNS
 from headrace.storage.records import EVENT_ID, PROVIDER
 
@@ -232,7 +231,7 @@ class _Relation:
 
     def check(self, rule: AlertRule, *, grammar_only: bool = False) -> None:
         """Raise `ConfigurationError` unless the rule is a predicate over these columns. Nothing is evaluated."""
-        import duckdb  # noqa: PLC0415 - as in `casting.connect`
+        import duckdb  # noqa: PLC0415 - as in `headrace.reading.sql`
 
         try:
             self._connection.sql(f"SELECT 1 FROM events WHERE ({rule.where}\n)")  # noqa: S608 - the user's own rule
@@ -255,7 +254,7 @@ class _Relation:
         """The rows for which the predicate holds, and the rows on which it fails; ``None`` if DuckDB cannot
         tell row by row.
         """
-        import duckdb  # noqa: PLC0415 - as in `casting.connect`
+        import duckdb  # noqa: PLC0415 - as in `headrace.reading.sql`
 
         attempt = f"SELECT TRY(CAST(coalesce(({rule.where}\n), false) AS TINYINT)) FROM events"  # noqa: S608 - as below
         try:

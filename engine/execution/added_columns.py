@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from headrace.errors import SchemaError
 from headrace.events.alert_judge import own_connection
+from headrace.reading.types.arrow_types import logical_name
 from headrace.reading.types.cast import Caster
-from headrace.reading.types.cast_sql import logical_name
 from headrace.storage.records import RESERVED_COLUMNS
 from headrace.storage.sql.limits import beyond
 from headrace.storage.store import Store
@@ -106,7 +106,7 @@ def _cast(
             continue
         schema = pa.schema([(name, kind)])
         try:
-            table, bad = Caster(own_connection(), "UTC", where).cast(pa.table({name: column}), schema)
+            table, bad = Caster(own_connection, "UTC", where).cast(pa.table({name: column}), schema)
             columns[name] = table.column(0).combine_chunks()
             reasons = {one.index: one.reason for one in bad}
         except SchemaError:

@@ -21,7 +21,7 @@ from headrace.reading.dicts import batches_of_dicts, hint_of
 from headrace.reading.reader import Block, Hint, RawLine
 from headrace.reading.steady_files import Steady
 from headrace.reading.text_stream import readable
-from headrace.reading.types.cast_sql import is_text
+from headrace.reading.types.arrow_types import is_text
 from headrace.reading.types.value_text import as_text
 from headrace.storage.rejects import Reject
 

@@ -38,8 +38,8 @@ from headrace.reading.json_reader import JsonReader
 from headrace.reading.reader import Block, RawLine, Reader, cut
 from headrace.reading.sampled_blocks import SampledBlocks
 from headrace.reading.selection import Select
+from headrace.reading.sql import connect
 from headrace.reading.typed_blocks import TypedBlock, TypedBlocks, joined
-from headrace.reading.types.cast import Caster, connect
 from headrace.storage.records import Address
 
 if TYPE_CHECKING:
@@ -165,8 +165,7 @@ def _reader(located: Located, options: ReadOptions) -> Reader:
             shape = "features"
         case "json":
             shape = "values"
-    connection = cache(partial(connect, options.threads, options.timezone))
-    return JsonReader(file, name, shape, Caster(connection, options.timezone, name))
+    return JsonReader(file, name, shape, cache(partial(connect, options.threads, options.timezone)))
 
 
 class _Source:
@@ -181,10 +180,9 @@ class _Source:
         self._options = options
         if options.timezone != "UTC":
             self._connection  # noqa: B018 - whether there is such a zone is said now
-        self._caster = Caster(lambda: self._connection, options.timezone, name)
-        self._parts = TypedBlocks(reader, self._caster, name)
+        self._parts = TypedBlocks(reader, name, lambda: self._connection, options.timezone)
         self._select = Select(lambda: self._connection, name)
-        self._blocks = SampledBlocks(reader, self._caster, name, take_one=not options.types)
+        self._blocks = SampledBlocks(reader, self._parts.caster, name, take_one=not options.types)
         self._inferred: dict[tuple[object, ...], pa.Schema] = {}
 
     @cached_property

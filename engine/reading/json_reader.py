@@ -31,10 +31,9 @@ from headrace.reading.json_scanner import elements
 from headrace.reading.locator import Locator
 from headrace.reading.not_data import require_no_markup
 from headrace.reading.reader import Block, Hint, RawLine, require_few
+from headrace.reading.sql import Connect, evaluate, literal
 from headrace.reading.steady_files import Steady
 from headrace.reading.text_stream import ESCAPED, LONGEST, FileProgress, Utf8, open_text, readable, unescape
-from headrace.reading.types.cast import Caster
-from headrace.reading.types.cast_sql import literal
 from headrace.storage.rejects import Reject
 
 __all__ = ["JsonReader"]
@@ -67,13 +66,13 @@ class JsonReader:
 
     declared = False
 
-    def __init__(self, file: Steady, name: str, shape: str, caster: Caster) -> None:
+    def __init__(self, file: Steady, name: str, shape: str, connect: Connect) -> None:
         self._file = file
         self._name = name
         self._progress = FileProgress()
         self.share = 0.0
         self._shape = shape
-        self._caster = caster
+        self._connect = connect
         self._locator = Locator(file, self._places)
         self._sampled: set[str] = set()
         self._sampled_rows = 0
@@ -95,7 +94,7 @@ class JsonReader:
         texts = [piece.table.column(_JSON) for piece in pieces]
         column = pa.chunked_array([chunk for text in texts for chunk in text.chunks], pa.string())
         names = self._names(column)
-        (kinds,) = self._caster.evaluate([column], [f"CAST(json_type(c0, {self._paths(names)}) AS VARCHAR[])"])
+        (kinds,) = self._evaluated(column, [f"CAST(json_type(c0, {self._paths(names)}) AS VARCHAR[])"])
         seen = [set(pc.unique(pc.list_element(kinds, number)).to_pylist()) for number in range(len(names))]
         return {name: frozenset(kind - {None, "NULL"}) for name, kind in zip(names, seen, strict=True)}
 
@@ -191,7 +190,7 @@ class JsonReader:
         return types or None
 
     def _tabulated(self, piece: Block, names: Sequence[str]) -> Block:
-        import duckdb  # noqa: PLC0415 - as in `casting.connect`
+        import duckdb  # noqa: PLC0415 - as in `headrace.reading.sql`
 
         try:
             found = self._members(piece.table.column(_JSON), names)
@@ -216,7 +215,7 @@ class JsonReader:
         members = {name: f"{taken}[{number + 1}]" for number, name in enumerate(names)}
         for number, name in enumerate(beside, start=len(names)):
             members[name] = f"coalesce({members[name]}, {taken}[{number + 1}])"
-        return self._caster.evaluate([text], list(members.values()))
+        return self._evaluated(text, list(members.values()))
 
     def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
         """A second pass over the file, which continues from the last row while rows ascend."""
@@ -236,16 +235,19 @@ class JsonReader:
         while block := list(islice(found, _PIECE_ROWS)):
             yield np.array([line for line, _ in block], np.int64), pa.array([text for _, text in block], pa.string())
 
+    def _evaluated(self, column: pa.ChunkedArray, expressions: Sequence[str]) -> list[pa.ChunkedArray]:
+        return evaluate(self._connect(), column, expressions)
+
     def _names(self, column: pa.ChunkedArray) -> list[str]:
         inside = ", '/properties'" if self._shape == "features" else ""
-        (keys,) = self._caster.evaluate([column], [f"json_keys(c0{inside})"])
+        (keys,) = self._evaluated(column, [f"json_keys(c0{inside})"])
         names = dict.fromkeys(pc.unique(keys.combine_chunks().flatten()).to_pylist() if len(keys) else [])
         if self._shape == "features" and len(keys):
             names |= dict.fromkeys(name for name in _BESIDE if self._has(column, name))
         return list(names)
 
     def _has(self, column: pa.ChunkedArray, name: str) -> bool:
-        (found,) = self._caster.evaluate([column], [f"json_exists(c0, '/{name}')"])
+        (found,) = self._evaluated(column, [f"json_exists(c0, '/{name}')"])
         return bool(pc.any(found).as_py())
 
     def _paths(self, names: Sequence[str], beside: Sequence[str] = ()) -> str:
@@ -257,14 +259,14 @@ class JsonReader:
 
     def _objects(self, piece: Block) -> Block:
         """`piece` with only JSON objects, the rest moved to its rejects."""
-        (kinds,) = self._caster.evaluate(
-            [piece.table.column(_JSON)], ["coalesce(CASE WHEN json_valid(c0) THEN json_type(c0) END, '')"]
+        (kinds,) = self._evaluated(
+            piece.table.column(_JSON), ["coalesce(CASE WHEN json_valid(c0) THEN json_type(c0) END, '')"]
         )
         bad = pc.not_equal(kinds, "OBJECT").to_numpy()
         piece = self._without(piece, bad, "this is not a JSON object") if bad.any() else piece
         if self._shape != "features" or not piece.table.num_rows:
             return piece
-        (features,) = self._caster.evaluate([piece.table.column(_JSON)], [_IS_FEATURE])
+        (features,) = self._evaluated(piece.table.column(_JSON), [_IS_FEATURE])
         bad = pc.invert(features).to_numpy()
         return self._without(piece, bad, _NO_FEATURE) if bad.any() else piece
 

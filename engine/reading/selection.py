@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.errors import ConfigurationError
-from headrace.reading.types.cast import BadValue, canonical_type
-from headrace.reading.types.cast_sql import logical_name
+from headrace.reading.types.arrow_types import canonical_type, logical_name
+from headrace.reading.types.cast import BadValue
 
 if TYPE_CHECKING:
     import duckdb
@@ -42,7 +42,7 @@ class Select:
 
         Raises `ConfigurationError` for a select that is wrong.
         """
-        import duckdb  # noqa: PLC0415 - as in `casting.connect`
+        import duckdb  # noqa: PLC0415 - as in `headrace.reading.sql`
 
         try:
             return self._run(table, select), []
@@ -62,7 +62,7 @@ class Select:
 
     def columns(self, table: pa.Table, select: str) -> pa.Schema:
         """The columns of what `select` makes of `table`: those of no rows, where it fails on some."""
-        import duckdb  # noqa: PLC0415 - as in `casting.connect`
+        import duckdb  # noqa: PLC0415 - as in `headrace.reading.sql`
 
         try:
             return self._run(table, select).schema
@@ -83,7 +83,7 @@ class Select:
 
     def leaves(self, table: pa.Table, select: str) -> bool:
         """Whether `select` leaves anything of `table`: a row to load or a row to reject."""
-        import duckdb  # noqa: PLC0415 - as in `casting.connect`
+        import duckdb  # noqa: PLC0415 - as in `headrace.reading.sql`
 
         try:
             return bool(self._run(table, select).num_rows)

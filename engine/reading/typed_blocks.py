@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headrace.reading.reader import Block, RawLine, Reader
+from headrace.reading.sql import Connect
 from headrace.reading.types.cast import BadValue, Caster
 from headrace.reading.types.value_text import kept
 from headrace.storage.rejects import Reject
@@ -39,11 +40,11 @@ class TypedBlock(NamedTuple):
 
 
 class TypedBlocks:
-    """Makes parts of what `reader` reads from the input `name`."""
+    """Makes parts of what `reader` reads from the input `name`; `connect` and `timezone` are those of its `Caster`."""
 
-    def __init__(self, reader: Reader, caster: Caster, name: str) -> None:
+    def __init__(self, reader: Reader, name: str, connect: Connect, timezone: str) -> None:
         self._reader = reader
-        self._caster = caster
+        self.caster = Caster(connect, timezone, name)
         self._name = name
 
     def part(self, piece: Block, schema: pa.Schema, *, late: bool = False) -> TypedBlock:
@@ -64,7 +65,7 @@ class TypedBlocks:
         self, piece: Block, schema: pa.Schema, *, late: bool, wanted: pa.Schema | None
     ) -> tuple[Block, pa.Table, list[BadValue]]:
         read = self._reader.tabulate(piece, schema.names, late=late, wanted=wanted)
-        table, bad = self._caster.cast(read.table, schema)
+        table, bad = self.caster.cast(read.table, schema)
         if bad and read.plain:  # a reject shows its values as the input has them
             return self._cast(piece, schema, late=late, wanted=None)
         return read, table, bad
@@ -98,7 +99,7 @@ class TypedBlocks:
 
     def selected(self, table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[Reject]]:
         """The select's rows in `schema`. Their rejects have no row number: the select may drop and make rows."""
-        cast, bad = self._caster.cast(table, schema)
+        cast, bad = self.caster.cast(table, schema)
         rejects = [
             Reject(self._name, None, None, value.column, value.reason, record, record, "prepare")
             for value, record in zip(bad, _records(table, bad), strict=True)

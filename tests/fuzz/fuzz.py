@@ -31,7 +31,7 @@ with atheris.instrument_imports(include=["headrace"]):
     from headrace.partitioning.encoding import encode
     from headrace.reading import csv_reader, csv_records, inputs, json_reader, json_scanner, text_stream
     from headrace.reading.inputs import ReadOptions, open_inputs
-    from headrace.reading.types.cast import connect
+    from headrace.reading.sql import connect
 
 import pyarrow as pa
 import reference

@@ -1,6 +1,8 @@
 """The one cast layer: the columns of any input become columns in canonical types, value by value and strictly.
 
-    table of text or typed columns ──► one SELECT of DuckDB expressions ──► canonical columns + the bad values
+    text ─► text_cast ───┐
+                         ├─► canonical columns + the bad values
+    types ─► typed_cast ─┘
 
 A cast never loses anything in silence: a value that has no exact counterpart becomes null in the output and is
 reported as bad with the reason, and the caller makes a reject of its row. What each type accepts as text (surrounding
@@ -16,31 +18,33 @@ white space is ignored, and blank text is null, except for string and bytes):
 
 Typed columns (Parquet, Arrow) follow the same rule by value: 313.0 is an integer, 305.5 is not. Two types that have no
 sensible cast at all (a list to integer, a bool to date) raise `SchemaError` instead.
+
+Two things DuckDB defines, for it has what Arrow lacks: the instants of local times in a named zone (its own table of
+zones, the same on every machine), and the JSON text of nested values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.errors import ConfigurationError, InputError, SchemaError
-from headrace.partitioning.contract import LogicalType, arrow_type
-from headrace.reading.types.cast_arrow import quick_cast
-from headrace.reading.types.cast_sql import Cast, is_text, literal, logical_name
+from headrace.errors import InputError, SchemaError
+from headrace.reading.sql import Connect, evaluate, literal
+from headrace.reading.types.arrow_types import is_text, logical_name
+from headrace.reading.types.text_cast import from_text
+from headrace.reading.types.typed_cast import from_typed
 from headrace.reading.types.value_text import as_text, reason
+from headrace.reading.types.values import only
 
-if TYPE_CHECKING:
-    import duckdb
+__all__ = ["BadValue", "Caster", "plain"]
 
-__all__ = ["BadValue", "Caster", "canonical_type", "connect"]
-
-_MEMORY_LIMIT = "1GB"
 _MOST_DIGITS = 38
+_LAST_LOCAL = 9_223_371_900_000_000_000  # microseconds: the year 294246
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,53 +56,16 @@ class BadValue:
     reason: str
 
 
-def connect(threads: int, timezone: str) -> duckdb.DuckDBPyConnection:
-    """A private in-memory DuckDB that downloads nothing and sees no Python variables.
-
-    Raises `ConfigurationError` if `timezone` is not a known IANA name.
-    """
-    import duckdb  # noqa: PLC0415 - 45 MiB and 40 ms that loads of plain columns do without
-
-    connection = duckdb.connect(
-        config={
-            "threads": str(max(1, threads)),
-            "memory_limit": _MEMORY_LIMIT,
-            "autoinstall_known_extensions": "false",
-            "python_enable_replacements": "false",
-        }
-    )
-    try:
-        connection.execute(f"SET TimeZone = {literal(timezone)}")
-    except duckdb.Error:
-        connection.close()
-        raise ConfigurationError(f"the time zone {timezone!r} is not known", hint="for example Europe/Berlin") from None
-    return connection
-
-
-def canonical_type(name: LogicalType, scale: int = 9) -> pa.DataType:
-    """The Arrow type that carries the logical type; `scale` matters to decimal alone."""
-    return pa.decimal128(38, scale) if name == "decimal" else arrow_type(name)
-
-
 class Caster:
-    """Casts tables to canonical schemas on one DuckDB connection; `timezone` is the zone of times without one.
+    """Casts tables to canonical schemas; `timezone` is the zone of times without one.
 
-    `connection` may also be a function that opens it at first use: plain columns are cast without it.
+    `connect` opens a DuckDB connection, for the few columns that need it.
     """
 
-    def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection | Callable[[], duckdb.DuckDBPyConnection],
-        timezone: str,
-        source: str,
-    ) -> None:
-        self._given = connection
-        self.timezone = timezone
+    def __init__(self, connect: Connect, timezone: str, source: str) -> None:
+        self._connect = connect
         self._source = source
-
-    @property
-    def _connection(self) -> duckdb.DuckDBPyConnection:
-        return self._given() if callable(self._given) else self._given
+        self._in_zone = None if timezone == "UTC" else partial(_instants, connect, timezone)
 
     def cast(self, table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[BadValue]]:
         """`table` with the columns of `schema`, in its types, and the first bad value of every row that has one.
@@ -108,32 +75,34 @@ class Caster:
         """
         present = [field for field in schema if field.name in table.column_names]
         found = {field.name: plain(table.column(field.name)) for field in present}
-        # a column that has its type already, or is written plainly, goes round DuckDB
-        tried = {field.name: self._quickly(found[field.name], field.type) for field in present}
-        quick = {name: column for name, column in tried.items() if column is not None}
-        strange = [field for field in present if field.name not in quick]
-        expressions = [
-            self.expression(f"c{number}", found[field.name].type, field.type, field.name)
-            for number, field in enumerate(strange)
-        ]
-        results = self._by_duckdb([found[field.name] for field in strange], expressions)
-        cast = quick | {field.name: result for field, result in zip(strange, results, strict=True)}
-        columns = [
-            cast[field.name].cast(field.type) if field.name in cast else pa.nulls(table.num_rows, field.type)
-            for field in schema
-        ]
+        cast = {field.name: self.column(found[field.name], field.type, field.name) for field in present}
+        columns = [cast[field.name] if field.name in cast else pa.nulls(table.num_rows, field.type) for field in schema]
         return pa.Table.from_arrays(columns, schema=schema), _bad_values(schema, found, cast)
 
-    def _quickly(self, column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray | None:
-        return column if column.type.equals(wanted) else quick_cast(column, wanted, self.timezone)
+    def column(self, column: pa.ChunkedArray, wanted: pa.DataType, name: str) -> pa.ChunkedArray:
+        """A `plain` column as `wanted`, null where a value is bad. Raises `SchemaError` naming the column `name`."""
+        if column.type.equals(wanted):
+            return column
+        if is_text(column.type):
+            return from_text(column, wanted, self._in_zone)
+        cast = from_typed(column, wanted, self._in_zone)
+        if cast is None and pa.types.is_string(wanted):
+            return self._described(column)
+        if cast is None:
+            raise SchemaError(
+                f"column {name!r} has the type {column.type}, which cannot become {logical_name(wanted)}",
+                where=self._source,
+                hint=f"convert it in --select, or load it as text with --type {name}=string",
+            )
+        return cast
 
-    def _by_duckdb(self, columns: list[pa.ChunkedArray], expressions: list[str]) -> list[pa.ChunkedArray]:
-        if not expressions:
-            return []
-        import duckdb  # noqa: PLC0415 - as in `connect`
+    def _described(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Nested values as JSON, and what else has no type of Headrace's as text: DuckDB defines both."""
+        import duckdb  # noqa: PLC0415 - as in `headrace.reading.sql`
 
+        text = "to_json(c0)" if pa.types.is_nested(column.type) else "c0"
         try:
-            return self.evaluate(columns, expressions)
+            return evaluate(self._connect(), column, [f"CAST({text} AS VARCHAR)"])[0]
         except duckdb.InvalidInputException as error:  # such as a map that has a key twice
             raise InputError(
                 f"a column's values cannot be read ({str(error).splitlines()[0]})",
@@ -141,36 +110,32 @@ class Caster:
                 hint="give the column in another form, such as JSON text, or leave it out",
             ) from error
 
-    def expression(self, column: str, found: pa.DataType, wanted: pa.DataType, name: str) -> str:
-        """The SQL that casts `column` of Arrow type `found` to `wanted`. Raises `SchemaError` naming `name`."""
-        sql = Cast(column, found, wanted, self.timezone).sql
-        if sql is None:
-            raise SchemaError(
-                f"column {name!r} has the type {found}, which cannot become {logical_name(wanted)}",
-                where=self._source,
-                hint=f"convert it in --select, or load it as text with --type {name}=string",
-            )
-        return sql
 
-    def evaluate(self, columns: list[pa.ChunkedArray], expressions: list[str]) -> list[pa.ChunkedArray]:
-        """`expressions` over `columns`, which they call ``c0``, ``c1``, …; one result column for each, in row order."""
-        if not expressions:
-            return []
-        # positions, not names: DuckDB's names do not tell upper from lower case
-        batch = pa.table(
-            [_physical(column) for column in columns], names=[f"c{number}" for number in range(len(columns))]
-        )
-        self._connection.register("batch", batch)
-        try:
-            sql = ", ".join(f"{sql} AS r{number}" for number, sql in enumerate(expressions))
-            result: pa.Table = self._connection.sql(f"SELECT {sql} FROM batch").to_arrow_table()  # noqa: S608 built here, from quoted parts
-        finally:
-            self._connection.unregister("batch")
-        return list(result.columns)
+def _instants(connect: Connect, timezone: str, micros: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The microseconds of local times as those of their instants, by DuckDB's table of time zones.
+
+    Where clocks are set back and a time comes twice, it is the earlier; one that they skip is null.
+    """
+    naive, zone = "make_timestamp(c0)", literal(timezone)
+    later = f"timezone({zone}, {naive})"
+    # clocks are set back by an hour, at Lord Howe by half an hour
+    candidates = [f"{later} - INTERVAL {minutes} MINUTE" for minutes in (60, 30, 0)]
+    tests = " ".join(f"WHEN timezone({zone}, {sql}) = {naive} THEN {sql}" for sql in candidates)
+    # at the ends of DuckDB's calendar there is no room for an offset
+    within = pc.and_(pc.less(micros, _LAST_LOCAL), pc.greater(micros, -_LAST_LOCAL))
+    return evaluate(connect(), only(within, micros), [f"epoch_us(CASE {tests} END)"])[0]
+
+
+_SIMPLER: list[tuple[Callable[[pa.DataType], bool], pa.DataType]] = [
+    (pa.types.is_float16, pa.float32()),
+    (pa.types.is_date64, pa.timestamp("ms")),
+    (pa.types.is_string_view, pa.large_string()),
+    (pa.types.is_binary_view, pa.large_binary()),
+]
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """`column` without the encodings and types that DuckDB does not take: dictionaries, long decimals, half floats."""
+    """`column` without encodings, and without types that another stands for: views, half floats, long decimals."""
     types, kind = pa.types, column.type
     if types.is_dictionary(kind):
         return plain(_looked_up(column))
@@ -180,16 +145,16 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.string())
     if types.is_decimal(kind):
         return _plain_decimals(column)
-    simpler = pa.float32() if types.is_float16(kind) else pa.timestamp("ms") if types.is_date64(kind) else kind
+    simpler = next((simpler for matches, simpler in _SIMPLER if matches(kind)), kind)
     return column if simpler.equals(kind) else column.cast(simpler)
 
 
 def _plain_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Decimals as DuckDB has them: 38 digits at most, and none left out in front of the point. Others become text."""
+    """Decimals of 128 bits, none of their digits left out in front of the point. Those that are longer become text."""
     kind = column.type
-    if kind.scale < 0 and kind.precision - kind.scale <= _MOST_DIGITS:
-        return column.cast(pa.decimal128(kind.precision - kind.scale, 0))
-    return column.cast(pa.string()) if kind.scale < 0 or pa.types.is_decimal256(kind) else column
+    digits = kind.precision - min(kind.scale, 0)
+    fits = digits <= _MOST_DIGITS and not pa.types.is_decimal256(kind)
+    return column.cast(pa.decimal128(digits, max(kind.scale, 0)) if fits else pa.string())
 
 
 def _looked_up(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -197,13 +162,6 @@ def _looked_up(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type.value_type
     kind = pa.large_string() if pa.types.is_string_view(kind) else kind
     return pa.chunked_array([chunk.dictionary.cast(kind).take(chunk.indices) for chunk in column.chunks], kind)
-
-
-def _physical(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Timestamps and durations as their integers: DuckDB has no nanoseconds in them, and would round those away."""
-    return (
-        column.cast(pa.int64()) if pa.types.is_timestamp(column.type) or pa.types.is_duration(column.type) else column
-    )
 
 
 def _bad_values(

@@ -15,22 +15,20 @@ import pyarrow.compute as pc
 
 from headrace.partitioning.contract import LogicalType
 from headrace.reading.reader import Hint
-from headrace.reading.types.cast import Caster, canonical_type
-from headrace.reading.types.cast_arrow import FALSE_NUMBER, quick_verdict
-from headrace.reading.types.cast_sql import is_text, literal, logical_name
+from headrace.reading.types.arrow_types import canonical_type, is_text, logical_name
+from headrace.reading.types.cast import Caster
 
 __all__ = ["SampledColumn", "infer"]
 
-_FIRST_ROWS = 1_000
+# rows that are looked at before all are: a few refute most candidates
+_A_FEW, _FIRST_ROWS = 10, 1_000
 _LEAST_SCALE = 9
 _MOST_SCALE = 18
-# braces are doubled: the tests go through str.format for the column's name
-_FALSE_NUMBER = literal(FALSE_NUMBER.replace("{", "{{").replace("}", "}}"))
-_NO_INTEGER = literal(r"\s*([+-]?0[0-9]+|\+[0-9]{{7,}})\s*")
-_TESTS: dict[LogicalType, str] = {
-    "bool": "lower(trim({c})) IN ('true', 'false')",
-    "integer": f"NOT (contains({{c}}, '.') OR contains(lower({{c}}), 'e') OR regexp_full_match({{c}}, {_NO_INTEGER}))",
-    "float": f"NOT regexp_full_match({{c}}, {_FALSE_NUMBER})",
+_BOOL = "^ *(true|false) *$"
+# texts that a cast would take, and that are left as they are: digits that name something (an account, a telephone)
+_NOT_MEANT: dict[LogicalType, str] = {
+    "integer": r"[.eE]|^\s*([+-]?0[0-9]+|\+[0-9]{7,})\s*$",
+    "float": r"^\s*([+-]?(0[0-9].*|[0-9]{16,})|\+[0-9]{7,})\s*$",
 }
 
 
@@ -47,7 +45,8 @@ class SampledColumn:
 def infer(caster: Caster, columns: Sequence[SampledColumn]) -> list[pa.DataType]:
     """The canonical type of each column."""
     undecided = {number: _Text.of(column) for number, column in enumerate(columns) if _must_be_tried(column)}
-    _try_candidates(caster, [text for text in undecided.values() if len(text.values)])
+    for text in undecided.values():
+        _decide(caster, text)
     return [undecided[number].type if number in undecided else _said(column) for number, column in enumerate(columns)]
 
 
@@ -76,7 +75,6 @@ def _said(column: SampledColumn) -> pa.DataType:
 class _Text:
     """A text column whose type is sought: its values that are not blank, and the candidates not yet refuted."""
 
-    name: str
     values: pa.ChunkedArray
     candidates: Sequence[LogicalType]
 
@@ -89,53 +87,31 @@ class _Text:
             values = values.filter(pc.invert(blank))
         hint: Sequence[LogicalType] = column.hint or ()
         candidates = [kind for kind in hint if kind != "string"] if len(values) else []
-        return cls(column.name, values, candidates)
+        return cls(values, candidates)
 
     @property
     def type(self) -> pa.DataType:
         return canonical_type(self.candidates[0], 0) if self.candidates else pa.string()
 
 
-def _try_candidates(caster: Caster, texts: Sequence[_Text]) -> None:
-    """Drop candidates from the front of each column's list until the first one holds for all of its values.
-
-    All columns at a time, over the first thousand values, which refute most candidates, then over all.
-    """
-    for rows in (_FIRST_ROWS, None):
-        pending = [text for text in texts if text.candidates]
-        while pending:
-            holds = _all_hold(caster, pending, rows)
-            pending = [text for text, held in zip(pending, holds, strict=True) if not held]
-            for text in pending:
-                text.candidates = text.candidates[1:]
-            pending = [text for text in pending if text.candidates]
+def _decide(caster: Caster, text: _Text) -> None:
+    """Drop candidates from the front of the list until the first one holds for all values."""
+    for rows in (_A_FEW, _FIRST_ROWS, len(text.values)):
+        values = text.values.slice(0, rows)
+        few = len(values) == _A_FEW < len(text.values)
+        while text.candidates and not _holds(caster, text.candidates[0], values, few=few):
+            text.candidates = text.candidates[1:]
 
 
-def _all_hold(caster: Caster, texts: Sequence[_Text], rows: int | None) -> list[bool]:
-    """For each column, whether its first candidate holds for its first `rows` values (``None``: all)."""
-    parts = [text.values.slice(0, rows) for text in texts]
-    said = [quick_verdict(part, text.candidates[0], caster.timezone) for text, part in zip(texts, parts, strict=True)]
-    unclear = [number for number, one in enumerate(said) if one is None]
-    looked_at = iter(_looked_at(caster, [texts[number] for number in unclear], [parts[number] for number in unclear]))
-    return [next(looked_at) if one is None else one for one in said]
-
-
-def _looked_at(caster: Caster, texts: Sequence[_Text], parts: Sequence[pa.ChunkedArray]) -> list[bool]:
-    """The same by the cast layer, in one query."""
-    longest = max((len(part) for part in parts), default=0)
-    # blanks were left out, so the columns differ in length: nulls at the end say nothing against a candidate
-    padded = [pa.chunked_array([*part.chunks, pa.nulls(longest - len(part), pa.string())]) for part in parts]
-    tests = [_test(caster, f"c{number}", text) for number, text in enumerate(texts)]
-    return [bool(result[0].as_py()) for result in caster.evaluate(padded, tests)]
-
-
-def _test(caster: Caster, column: str, text: _Text) -> str:
-    kind = text.candidates[0]
-    cast = caster.expression(column, pa.string(), canonical_type(kind, 0), text.name)
-    test = f"({cast}) IS NOT NULL" + (f" AND {_TESTS[kind].format(c=column)}" if kind in _TESTS else "")
-    every = f"bool_and({column} IS NULL OR ({test}))"
+def _holds(caster: Caster, kind: LogicalType, values: pa.ChunkedArray, *, few: bool) -> bool:
+    """Whether `values`, texts that are not blank, are all meant as `kind`."""
+    if kind == "bool":
+        return pc.all(pc.match_substring_regex(pc.ascii_lower(values), _BOOL)).as_py() is True
+    cast = caster.column(values, canonical_type(kind, 0), "")
+    if cast.null_count or (kind in _NOT_MEANT and pc.any(pc.match_substring_regex(values, _NOT_MEANT[kind])).as_py()):
+        return False
     # nan and inf alone are words: a float column has a number in it
-    return f"{every} AND bool_or(isfinite(try_cast({column} AS DOUBLE)))" if kind == "float" else every
+    return kind != "float" or few or pc.any(pc.is_finite(cast)).as_py() is True
 
 
 def _of_typed(kinds: list[pa.DataType]) -> pa.DataType:

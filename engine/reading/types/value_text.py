@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.partitioning.contract import LogicalType
-from headrace.reading.types.cast_sql import is_bytes
+from headrace.reading.types.arrow_types import is_bytes
 from headrace.storage.moments import date_text, moment_text
 
 __all__ = ["as_text", "kept", "reason", "restored", "text_of"]

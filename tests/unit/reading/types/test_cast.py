@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache, partial
 
 import pyarrow as pa
 import pytest
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 
 from headrace.errors import ConfigurationError, SchemaError
 from headrace.partitioning.contract import LogicalType
-from headrace.reading.types.cast import Caster, canonical_type, connect
+from headrace.reading.sql import connect
+from headrace.reading.types.arrow_types import canonical_type
+from headrace.reading.types.cast import Caster
 
-CASTERS = {zone: Caster(connect(1, zone), zone, "x") for zone in ("UTC", "Europe/Berlin")}
+CASTERS = {zone: Caster(cache(partial(connect, 1, zone)), zone, "x") for zone in ("UTC", "Europe/Berlin")}
 NUMERIC = st.text("0123456789+-.eE_xnaif ", max_size=12)
 
 
