@@ -123,6 +123,11 @@ class Receipt:
     spans: tuple[Address, ...] = ()
     alerts: int = 0
 
+    @property
+    def chunks(self) -> tuple[Address, ...]:
+        """All its chunks."""
+        return self.spans or (self.address,)
+
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:

@@ -198,4 +198,4 @@ class Audit:
 def chunks_of(store: Store, receipt_id: int) -> tuple[Address, ...]:
     """The chunks of a receipt; none if the ledger does not have the receipt."""
     receipt = store.ledger.receipt(receipt_id)
-    return () if receipt is None else (receipt.spans or (receipt.address,))
+    return () if receipt is None else receipt.chunks

@@ -64,7 +64,7 @@ class Explanation:
             "first_row": receipt and receipt.address.first_row,
             "rows": receipt and receipt.address.rows,
             "partition": receipt and receipt.partition,
-            "chunks": receipt and [str(chunk) for chunk in receipt.spans or [receipt.address]],
+            "chunks": receipt and [str(chunk) for chunk in receipt.chunks],
             "receipt": receipt and receipt.receipt_id,
             "committed_at": receipt and receipt.committed_at.isoformat(),
             "run_id": run and run.run_id,
@@ -250,7 +250,7 @@ def _brought(origin: Origin) -> list[str]:
     receipt, run = origin.receipt, origin.run
     if receipt is None:
         return ["no receipt: this row was not loaded by Headrace"]
-    chunks = receipt.spans or (receipt.address,)
+    chunks = receipt.chunks
     lines = [f"brought by {chunks[0]}" if len(chunks) == 1 else "brought by one of these chunks:"]
     lines += [f"  {chunk}" for chunk in chunks if len(chunks) > 1]
     lines.append(f"  committed {receipt.committed_at.isoformat()} under receipt {receipt.receipt_id}")
@@ -270,8 +270,8 @@ def _when(reading: Reading) -> str:
 def _counted(reading: Reading) -> str:
     if reading.receipt is None:
         return ""
-    counts, chunks = reading.receipt.counts, reading.receipt.spans or (reading.receipt.address,)
-    return f"{counts.duplicate_in_input + counts.duplicate_in_store:,} duplicates in {chunks[0]}"
+    counts = reading.receipt.counts
+    return f"{counts.duplicate_in_input + counts.duplicate_in_store:,} duplicates in {reading.receipt.chunks[0]}"
 
 
 def _reading_object(reading: Reading) -> dict[str, Any]:
@@ -281,7 +281,7 @@ def _reading_object(reading: Reading) -> dict[str, Any]:
         "run_status": reading.run.status,
         "receipt": receipt and receipt.receipt_id,
         "committed_at": receipt and receipt.committed_at.isoformat(),
-        "chunks": receipt and [str(chunk) for chunk in receipt.spans or [receipt.address]],
+        "chunks": receipt and [str(chunk) for chunk in receipt.chunks],
     }
 
 

@@ -130,13 +130,9 @@ def _readings(
                 covering = [
                     receipt
                     for receipt in store.ledger.receipts(run.run_id)
-                    if _covers(receipt, here) and _is_partition(receipt, run, event_id)
+                    if any(_spans(chunk, here) for chunk in receipt.chunks) and _is_partition(receipt, run, event_id)
                 ]
                 yield Reading(run, covering[0] if covering else None)
-
-
-def _covers(receipt: Receipt, place: RowAddress) -> bool:
-    return any(_spans(chunk, place) for chunk in receipt.spans or (receipt.address,))
 
 
 def _spans(chunk: Address, place: RowAddress) -> bool:

@@ -80,7 +80,7 @@ class Provenance:
         return np.isin(receipts, np.array(sorted(self._unordered), dtype=np.int64))
 
     def _inputs_of(self, receipt: Receipt, run: RunRecord) -> tuple[int, ...]:
-        sources = {chunk.source for chunk in receipt.spans or (receipt.address,)}
+        sources = {chunk.source for chunk in receipt.chunks}
         described = (source for source in json.loads(run.inputs) if source.get("name") in sources)
         return tuple({number for source in described for number in self._numbers(source)})
 

@@ -353,7 +353,8 @@ def _guard(terms: _Terms) -> None:
     if not _is_heir(terms.folder):
         os._exit(1)  # the heir cleans up: if each ended the others, none might be left to do it
     # one that is stopped cannot notice for itself
-    for pid in _pids(terms.folder):
+    for pulse in terms.folder.glob("pulse-*"):
+        pid = int(pulse.name.removeprefix("pulse-"))
         if pid != os.getpid():
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -368,12 +369,3 @@ def _is_heir(folder: Path) -> bool:
     except OSError:  # there is one already, or it has removed the folder
         return False
     return True
-
-
-def _pids(folder: Path) -> list[int]:
-    """The workers that have shown a pulse."""
-    return [_pid(path) for path in folder.glob("pulse-*")]
-
-
-def _pid(pulse: Path) -> int:
-    return int(pulse.name.removeprefix("pulse-"))

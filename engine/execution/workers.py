@@ -24,7 +24,6 @@ from headrace.storage.store import Store
 
 __all__ = ["Done", "InlineWorkers", "Task", "Workers"]
 
-Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
 
@@ -70,14 +69,6 @@ class Workers(Protocol):
         """Order a slice to be committed."""
 
 
-class _Done(Generic[Result]):
-    def __init__(self, value: Result) -> None:
-        self._value = value
-
-    def result(self) -> Result:
-        return self._value
-
-
 class InlineWorkers:
     """The run's own process, over `store`: a thread commits while the next chunk is prepared.
 
@@ -110,7 +101,7 @@ class InlineWorkers:
 
     def prepare(self, order: PrepareOrder) -> Task[Prepared]:
         """At once, in the calling thread."""
-        return _Done(identify(order))
+        return Done(identify(order))
 
     def commit(self, order: CommitOrder) -> Task[Committed]:
         """In the one thread that speaks to the store."""

@@ -122,7 +122,7 @@ def _warn_once(text: str) -> None:
     log.warning("%s", text)
 
 
-class _Audience:
+class _Audience(Listener):
     """Passes on what a run tells, first to its own listener."""
 
     def __init__(self, own: Listener, observers: Sequence[Observer]) -> None:

@@ -27,7 +27,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from headrace.options.flag import Decision
 from headrace.reading.chunk import Chunk
@@ -66,8 +65,8 @@ class RunFacts:
     started: float
 
 
-class Listener(Protocol):
-    """The calls of a run to its listener: `began` first, `ended` or `failed` last, each once.
+class Listener:
+    """The calls of a run to its listener, each ignored here: `began` first, `ended` or `failed` last, each once.
 
     All calls come from the thread that called `ingest`. An error in a listener fails the run.
     """
@@ -98,29 +97,8 @@ class Listener(Protocol):
         """Called when the run failed or was interrupted."""
 
 
-class Silent:
-    """A listener that ignores all calls; also the base of a listener that needs only some calls."""
-
-    def began(self, run: RunFacts) -> None:
-        """Ignore the call."""
-
-    def measured(self, spans: Sequence[Span]) -> None:
-        """Ignore the call."""
-
-    def committed(self, piece: Slice, done: Committed) -> None:
-        """Ignore the call."""
-
-    def reached(self, newest_us: int) -> None:
-        """Ignore the call."""
-
-    def pool(self, health: PoolHealth) -> None:
-        """Ignore the call."""
-
-    def ended(self, report: Report) -> None:
-        """Ignore the call."""
-
-    def failed(self, error: BaseException) -> None:
-        """Ignore the call."""
+class Silent(Listener):
+    """Nobody listens, or the listener needs only some calls."""
 
 
 @dataclass(slots=True)

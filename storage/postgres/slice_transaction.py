@@ -44,22 +44,21 @@ from headrace.storage.postgres.written_slice import FRESH, astray, carrying, med
 from headrace.storage.records import EVENT_ID, RECEIPT, Slice
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sql.database import Database
-from headrace.storage.sql.facts import Facts, fitted, gone, parted, require_columns, require_fit
+from headrace.storage.sql.facts import fitted, gone, parted, require_columns, require_fit
 from headrace.storage.sql.revise import Aside
 from headrace.storage.sql.schema import ALERTS, REJECTS
-from headrace.storage.sql.slice_transaction import Claimed, Written
+from headrace.storage.sql.slice_transaction import NO_FACTS, Claimed, SliceTransaction, Written
 
 __all__ = ["PostgresTransaction"]
 
 LONGEST_TIMEOUT = 2**31 - 1  # milliseconds, as lock_timeout takes them
 ASIDE = sql.Identifier("pg_temp", "headrace_slice")
-NO_FACTS = Facts({})
 SAVEPOINT = Statement(sql.SQL("SAVEPOINT headrace_events"))
 TO_SAVEPOINT = Statement(sql.SQL("ROLLBACK TO SAVEPOINT headrace_events"))
 
 
-class PostgresTransaction:
-    """A `headrace.storage.sql.slice_transaction.SliceTransaction`."""
+class PostgresTransaction(SliceTransaction):
+    """The transaction of a slice in PostgreSQL, which BEGINs with the claim."""
 
     def __init__(
         self,
@@ -69,11 +68,7 @@ class PostgresTransaction:
         database: Database,
         catalogue: PostgresCatalogue,
     ) -> None:
-        self.connection = connection
-        self.piece = piece
-        self.watch = watch
-        self.facts = NO_FACTS
-        self.where = f"{database.url}, table {piece.table}"
+        super().__init__(connection, piece, watch, database)
         self._database = database
         self._catalogue = catalogue
         self._driver = driver_of(connection)

@@ -17,18 +17,18 @@ from headrace.storage.postgres.written_slice import meddled
 from headrace.storage.records import EVENT_ID, PROVIDER, RECEIPT, Slice
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sql.database import Database
-from headrace.storage.sql.facts import Facts, fitted, parted, require_columns
+from headrace.storage.sql.facts import fitted, parted, require_columns
 from headrace.storage.sql.numbers import NumberTakenError
 from headrace.storage.sql.revise import Aside
 from headrace.storage.sql.schema import ALERTS, REJECTS
-from headrace.storage.sql.slice_transaction import Claimed, Written
+from headrace.storage.sql.slice_transaction import NO_FACTS, Claimed, SliceTransaction, Written
 from headrace.storage.sqlite.catalogue import SqliteCatalogue
 
 __all__ = ["SqliteTransaction"]
 
 
-class SqliteTransaction:
-    """A `headrace.storage.sql.slice_transaction.SliceTransaction`. BEGIN has `waited` for the file's lock."""
+class SqliteTransaction(SliceTransaction):
+    """The transaction of a slice in SQLite. BEGIN has `waited` for the file's lock."""
 
     def __init__(
         self,
@@ -39,11 +39,7 @@ class SqliteTransaction:
         catalogue: SqliteCatalogue,
         waited: float,
     ) -> None:
-        self.connection = connection
-        self.piece = piece
-        self.watch = watch
-        self.facts = Facts({})
-        self.where = f"{database.url}, table {piece.table}"
+        super().__init__(connection, piece, watch, database)
         self._dialect = database.dialect
         self._catalogue = catalogue
         self._waited = waited
@@ -86,7 +82,7 @@ class SqliteTransaction:
         insert = sa.insert(REJECTS).values(created_at=self._dialect.now())
         kept = self.connection.execute(insert, rows).rowcount
         if kept != len(rows):
-            raise meddled(f"of {len(rows):,} rows sent to {REJECTS.name} it took {kept:,}", self.where, Facts({}))
+            raise meddled(f"of {len(rows):,} rows sent to {REJECTS.name} it took {kept:,}", self.where, NO_FACTS)
 
     def put_repeats_aside(self, aside: Aside) -> sa.TableClause:
         """A temporary table with the rows of `aside`."""
