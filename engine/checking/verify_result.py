@@ -58,6 +58,13 @@ class InputRead:
     rejected: int
 
 
+_FIGURES = (
+    *("read", "rejected", "expected", "repeated", "stored"),
+    *("missing", "unexpected", "duplicated", "unreceipted"),
+)
+_NAMED = ("missing_sample", "unexpected_sample", "duplicated_sample", "ledger_differences")
+
+
 @dataclass(slots=True)
 class Verification:
     """The result of a verification.
@@ -113,19 +120,8 @@ class Verification:
             "compared": "IDs" if self.values is None else "IDs and values",
             "table": self.table,
             "provider": self.provider,
-            "read": self.read,
-            "rejected": self.rejected,
-            "expected": self.expected,
-            "repeated": self.repeated,
-            "stored": self.stored,
-            "missing": self.missing,
-            "unexpected": self.unexpected,
-            "duplicated": self.duplicated,
-            "unreceipted": self.unreceipted,
-            "missing_sample": [one.to_dict() for one in self.missing_sample],
-            "unexpected_sample": [one.to_dict() for one in self.unexpected_sample],
-            "duplicated_sample": [one.to_dict() for one in self.duplicated_sample],
-            "ledger_differences": [one.to_dict() for one in self.ledger_differences],
+            **{name: getattr(self, name) for name in _FIGURES},
+            **{name: [one.to_dict() for one in getattr(self, name)] for name in _NAMED},
             "other_providers": dict(self.others),
             "values": self.values and self.values.to_dict(),
             "digests": {name: digest.to_list() for name, digest in self.digests().items()},

@@ -116,7 +116,7 @@ def profile(
 
     if told["executor"] is None:
         send_ahead()
-    leave(profile.profile(inputs or [], profile.How(sample, told["workers"], in_place, check), told))
+    leave(profile.profile(inputs or [], told, rows=sample, in_place=in_place, check=check))
 
 
 @command(app, "verify", example="verify 'quakes/*.csv' --table quakes --to postgresql://db/geo")
@@ -156,8 +156,7 @@ def verify(
 
     if version_column is not None:
         told |= {"revisions": "update", "version_column": version_column}
-    files = verify.StatementFiles(receipt, against)
-    leave(verify.verify(inputs or [], files, told, limit=limit, values=values))
+    leave(verify.verify(inputs or [], told, limit=limit, values=values, receipt=receipt, against=against))
 
 
 @command(app, "explain", example="explain 0c97a3b5-3e1f-8a3c-9b1d-2f6f0f2b7c11 --table quakes")

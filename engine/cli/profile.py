@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +22,10 @@ from headrace.profiling.site import histories_in
 from headrace.runtime.interrupt import stopping
 from headrace.runtime.scratch import sweep
 
-__all__ = ["How", "history", "profile"]
+__all__ = ["history", "profile"]
 
 
-@dataclass(frozen=True, slots=True)
-class How:
-    """How a profile is made: rows of the sample (0: all), the workers to consider (``None``: any), where, and whether
-    its prediction is checked.
-    """
-
-    rows: int
-    workers: int | None
-    in_place: bool
-    check: bool
-
-
-def profile(inputs: Sequence[str], how: How, told: Mapping[str, Any]) -> int:
+def profile(inputs: Sequence[str], told: Mapping[str, Any], *, rows: int, in_place: bool, check: bool) -> int:
     """``headrace profile``. 4 if both ways did not give the same table. Raises `UsageError` without inputs."""
     if not inputs:
         raise UsageError("there is nothing to profile", hint="name the inputs, or --history for what was loaded")
@@ -49,10 +36,10 @@ def profile(inputs: Sequence[str], how: How, told: Mapping[str, Any]) -> int:
         result = profile_inputs(
             load_options,
             inputs,
-            rows=how.rows,
-            workers=how.workers,
-            in_place=how.in_place,
-            check=how.check,
+            rows=rows,
+            workers=told["workers"],
+            in_place=in_place,
+            check=check,
         )
     if trace is not None:
         write_trace(Path(trace), result.sequential.recorded)
@@ -62,9 +49,7 @@ def profile(inputs: Sequence[str], how: How, told: Mapping[str, Any]) -> int:
         if recorded.facts is not None:
             recorded.facts = replace(recorded.facts, database=result.database)  # not the trial's
         write_page(Path(page), recorded, beside=result.parallel.recorded)
-    print(
-        json.dumps(result.to_dict(), ensure_ascii=False, default=str) if told["output"] == "json" else result.to_text()
-    )
+    show(told["output"], result.to_dict, result.to_text)
     return 0 if result.trustworthy else 4
 
 

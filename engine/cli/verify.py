@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,23 @@ from headrace.loading.database import open_existing
 from headrace.observability.progress import progress_for
 from headrace.options.load import LoadOptions
 
-__all__ = ["StatementFiles", "verify"]
+__all__ = ["verify"]
 
 DIFFERENCE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class StatementFiles:
-    """Where a verification's statement is written to, and the one that it is compared with."""
-
-    receipt: str | None = None
-    against: str | None = None
-
-
-def verify(inputs: Sequence[str], files: StatementFiles, told: Mapping[str, Any], *, limit: int, values: bool) -> int:
-    """``headrace verify``."""
+def verify(
+    inputs: Sequence[str],
+    told: Mapping[str, Any],
+    *,
+    limit: int,
+    values: bool,
+    receipt: str | None,
+    against: str | None,
+) -> int:
+    """``headrace verify``. A statement is written to `receipt`; the one in `against` is compared with the table."""
     load_options, output = options(told), told["output"]
-    stated = None if files.against is None else read_statement(Path(files.against))
+    stated = None if against is None else read_statement(Path(against))
     if stated is not None:
         load_options = replace(load_options, table=load_options.table or stated.table)
         _require_same_table(load_options, stated)
@@ -43,8 +43,8 @@ def verify(inputs: Sequence[str], files: StatementFiles, told: Mapping[str, Any]
     with opened(load_options, inputs, existing=True) as (store, table, items, settled):
         progress = progress_for(told["progress"])
         verification = verify_inputs(store, items, table, settled, progress=progress, limit=limit, values=values)
-        if files.receipt is not None:
-            write_statement(Path(files.receipt), verification, stored_contract(store, table), store.url)
+        if receipt is not None:
+            write_statement(Path(receipt), verification, stored_contract(store, table), store.url)
         result = verification if stated is None else compare(store, stated, verification)
     show(output, result.to_dict, result.to_text)
     return 0 if result.ok else DIFFERENCE

@@ -38,6 +38,7 @@ __all__ = [
     "DEFAULT_PROVIDER",
     "LoadOptions",
     "ParallelOptions",
+    "cores",
     "database_url",
     "hash_key",
     "options_of",
@@ -59,7 +60,8 @@ LEAST_MEMORY = 16 << 20
 _SUFFIXES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".geojson", ".parquet", ".pq", ".gz", ".zst"}
 
 
-def _cores() -> int:
+def cores() -> int:
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -74,7 +76,7 @@ class ParallelOptions:
     """
 
     strategy: StrategyName = USUAL["strategy"]
-    workers: int = field(default_factory=_cores)
+    workers: int = field(default_factory=cores)
     partitions: int | None = None
     memory: int = USUAL["memory"]
     lock_timeout: float = USUAL["lock_timeout"]

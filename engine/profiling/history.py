@@ -22,11 +22,9 @@ from headrace.observability.stages import StageTotal
 from headrace.profiling.costs import Costs, costs_from, split
 from headrace.profiling.model import (
     CANDIDATES,
-    WORTH,
     Advice,
     Machine,
     Prediction,
-    because,
     best_workers,
     busiest,
     parallel_seconds,
@@ -252,17 +250,7 @@ class _View:
         expected = (low + high) / 2
         sequential = Prediction(0, alone, alone / (1 + MARGIN), alone * (1 + MARGIN), busiest(costs))
         candidate = Prediction(workers, expected, low / (1 + MARGIN), high * (1 + MARGIN), bound)
-        parallel = alone / expected >= WORTH
-        return Advice(
-            rows,
-            sequential,
-            candidate,
-            parallel,
-            alone / expected,
-            alone / candidate.high,
-            alone / candidate.low,
-            because(costs, sequential, candidate, parallel=parallel),
-        )
+        return Advice.of(costs, rows, (sequential, candidate), alone / candidate.high, alone / candidate.low)
 
     def _beside(self) -> float:
         """What a load takes that no stage accounts for, and that it would take in parallel mode too."""

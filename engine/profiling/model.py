@@ -13,7 +13,7 @@ range of its own; the speed-up is a quotient of both, and its range includes bot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, hypot
 
 from headrace.profiling.costs import Costs
@@ -25,7 +25,6 @@ __all__ = [
     "Machine",
     "Prediction",
     "amdahl",
-    "because",
     "best_workers",
     "busiest",
     "connections_gain",
@@ -175,6 +174,17 @@ class Advice:
     because: str
     amdahl: Mapping[int, float] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, costs: Costs, rows: int, both: tuple[Prediction, Prediction], low: float, high: float) -> Advice:
+        """The advice that follows from `both` predictions, of sequential and of parallel mode; the speed-up is expected
+        to be between `low` and `high`.
+        """
+        sequential, candidate = both
+        speedup = sequential.seconds / candidate.seconds if candidate.seconds > 0 else 1.0
+        parallel = speedup >= WORTH
+        why = _because(costs, sequential, candidate, parallel=parallel)
+        return cls(rows, sequential, candidate, parallel, speedup, low, high, why)
+
     def advice(self, strategy: str) -> str:
         """The recommendation in a sentence."""
         how = f"{self.speedup:.2f} times as fast ({self.speedup_low:.2f} to {self.speedup_high:.2f})"
@@ -212,19 +222,8 @@ def judge(
     candidate = Prediction(workers, expected, expected / (1 + margin), expected * (1 + margin), bound)
     speedup = alone / expected if expected > 0 else 1.0
     both = hypot(margin, alone_margin)
-    low, high = speedup / (1 + both), speedup * (1 + both)
-    parallel = speedup >= WORTH
-    return Advice(
-        rows,
-        sequential,
-        candidate,
-        parallel,
-        speedup,
-        low,
-        high,
-        because(costs, sequential, candidate, parallel=parallel),
-        {one: amdahl(costs, one) for one in CANDIDATES},
-    )
+    found = Advice.of(costs, rows, (sequential, candidate), speedup / (1 + both), speedup * (1 + both))
+    return replace(found, amdahl={one: amdahl(costs, one) for one in CANDIDATES})
 
 
 def _margin(seconds: float) -> float:
@@ -238,7 +237,7 @@ def busiest(costs: Costs) -> str:
     return max(each, key=lambda name: each[name])
 
 
-def because(costs: Costs, sequential: Prediction, candidate: Prediction, *, parallel: bool) -> str:
+def _because(costs: Costs, sequential: Prediction, candidate: Prediction, *, parallel: bool) -> str:
     """The reason for the advice, in a clause."""
     if parallel:
         whole = costs.reader + costs.decider + costs.worker

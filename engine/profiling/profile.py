@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from headrace.execution.fork_server import await_ready
 from headrace.loading.intake import first_rows
-from headrace.options.load import LoadOptions, table_from_inputs
+from headrace.options.load import LoadOptions, cores, table_from_inputs
 from headrace.options.shape import SEQUENTIAL
 from headrace.profiling.criteria import Criterion, examine_processor, examine_tables, examine_trial
 from headrace.profiling.model import CANDIDATES, Machine, best_workers, judge
@@ -24,7 +24,6 @@ from headrace.profiling.profile_result import Checked, Profile
 from headrace.profiling.real_table import RealTable
 from headrace.profiling.sample import Sample
 from headrace.profiling.trials import Trialled, Trials
-from headrace.profiling.usage import cores
 from headrace.reading.inputs import open_inputs
 from headrace.runtime.scratch import scratch_folder
 from headrace.storage import safe_url

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from headrace.errors import ConfigurationError
 from headrace.execution.crew import ProcessCrew
+from headrace.options.load import cores
 from headrace.profiling.history import History, Site, histories
-from headrace.profiling.usage import cores
 from headrace.runtime.scratch import scratch_folder
 from headrace.storage.store import Store
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from typing import Self
 
 import psutil
 
-__all__ = ["Meter", "Usage", "cores"]
+__all__ = ["Meter", "Usage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +29,6 @@ class Usage:
     def cpu(self) -> float:
         """Cores that the process kept busy: 1.0 is one whole core."""
         return self.cpu_seconds / self.seconds if self.seconds else 0.0
-
-
-def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Meter:
