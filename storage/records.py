@@ -46,6 +46,7 @@ __all__ = [
     "Slice",
     "StatementHook",
     "TimeRange",
+    "array_of_ids",
 ]
 
 EVENT_ID = "event_id"
@@ -102,6 +103,11 @@ class Counts:
             self.rejected + other.rejected,
             self.revised + other.revised,
         )
+
+    @property
+    def books(self) -> tuple[int, int, int, int, int]:
+        """The five figures that must balance."""
+        return (self.read, self.inserted, self.duplicate_in_input, self.duplicate_in_store, self.rejected)
 
     @property
     def balanced(self) -> bool:
@@ -322,3 +328,8 @@ class Holdings(NamedTuple):
 
     ids: bytes
     receipts: NDArray[np.int64]
+
+
+def array_of_ids(packed: bytes) -> pa.FixedSizeBinaryArray:
+    """Packed event IDs as an Arrow array, which views them."""
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(packed) // 16, [None, pa.py_buffer(packed)])

@@ -196,20 +196,10 @@ def _outcomes(recorded: Recorder, *, by_time: bool) -> list[list[int]]:
     points: list[list[int]] = []
     read = 0
     for batch in recorded.batches:
-        counts = batch.counts
-        read += counts.read
+        read += batch.counts.read
         at = batch.newest_us if by_time else read
         if at is not None:
-            points.append(
-                [
-                    at,
-                    counts.read,
-                    counts.inserted,
-                    counts.duplicate_in_input,
-                    counts.duplicate_in_store,
-                    counts.rejected,
-                ]
-            )
+            points.append([at, *batch.counts.books])
     points = [_together(list(some)) for _, some in groupby(sorted(points), key=itemgetter(0))]
     step = -(-len(points) // MOST_MARKS) or 1
     gathered = [points[start : start + step] for start in range(0, len(points), step)]

@@ -72,7 +72,7 @@ def examine_processor(sequential: Trialled, workers: int, bound: float) -> Crite
 
 def examine_tables(sequential: Trialled, parallel: Trialled, workers: int) -> Criterion:
     """Whether both runs gave the same table and the same books."""
-    same = sequential.held == parallel.held and sequential.books == parallel.books
+    same = sequential.held == parallel.held and sequential.report.counts.books == parallel.report.counts.books
     whole = sequential.held.whole
     told = f"{whole.count:,} events, digest {whole.xor:032x}"[:60]
     how = f"sequentially and with {workers} workers"

@@ -23,7 +23,6 @@ from headrace.profiling.usage import Meter, Usage
 from headrace.report import Report
 from headrace.storage import open_store
 from headrace.storage.digest import NOTHING, Digest
-from headrace.storage.records import Counts
 from headrace.storage.trial.gauge import Gauged, Server
 from headrace.storage.trial.place import Trial, trial
 
@@ -77,11 +76,6 @@ class Trialled:
         whole = [total for name, total in self.totals.items() if "." not in name]
         wall = sum(total.seconds for total in whole)
         return min(wall, sum(total.cpu_seconds for total in whole)) / wall if wall else 0.0
-
-    @property
-    def books(self) -> Counts:
-        """The five figures that must be equal in both modes."""
-        return replace(self.report.counts, revised=0)
 
     @property
     def peak_bytes(self) -> int | None:

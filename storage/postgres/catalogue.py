@@ -72,24 +72,24 @@ _NAMED = (
 
 _UTC = pa.timestamp("us", tz="UTC")
 _TEXT = (pa.string(), pa.string())
-# canonical type and the type on the wire, by the number that the type has in every PostgreSQL
-_TYPES: dict[int, tuple[pa.DataType | None, pa.DataType]] = {
-    16: (pa.bool_(), pa.bool_()),
-    17: (pa.binary(), pa.binary()),
-    18: _TEXT,
-    19: _TEXT,
-    20: (pa.int64(), pa.int64()),
-    21: (pa.int64(), pa.int16()),
-    23: (pa.int64(), pa.int32()),
-    25: _TEXT,
-    700: (pa.float64(), pa.float32()),
-    701: (pa.float64(), pa.float64()),
-    1042: _TEXT,
-    1043: _TEXT,
-    1082: (pa.date32(), pa.date32()),
-    1114: (_UTC, _UTC),
-    1184: (_UTC, _UTC),
-    2950: (None, pa.binary(16)),
+# name, canonical type and the type on the wire, by the number that the type has in every PostgreSQL
+_TYPES: dict[int, tuple[str, pa.DataType | None, pa.DataType]] = {
+    16: ("boolean", pa.bool_(), pa.bool_()),
+    17: ("bytea", pa.binary(), pa.binary()),
+    18: ('"char"', *_TEXT),
+    19: ("name", *_TEXT),
+    20: ("bigint", pa.int64(), pa.int64()),
+    21: ("smallint", pa.int64(), pa.int16()),
+    23: ("integer", pa.int64(), pa.int32()),
+    25: ("text", *_TEXT),
+    700: ("real", pa.float64(), pa.float32()),
+    701: ("double precision", pa.float64(), pa.float64()),
+    1042: ("character", *_TEXT),
+    1043: ("character varying", *_TEXT),
+    1082: ("date", pa.date32(), pa.date32()),
+    1114: ("timestamp", _UTC, _UTC),
+    1184: ("timestamp with time zone", _UTC, _UTC),
+    2950: ("uuid", None, pa.binary(16)),
 }
 _NUMERIC = 1700
 _DEFAULT_SCALE = 9
@@ -301,10 +301,10 @@ def _column(row: tuple[Any, ...], named: dict[int, _Named]) -> Column:
     if oid in named:
         said, text = named[oid].said, named[oid].text
         typmod = named[oid].typmod if named[oid].oid != oid else typmod
-        arrow, wire = _TEXT if text else _types(named[oid].oid, typmod)
+        arrow, wire = _TEXT if text else _types(named[oid].oid, typmod)[1:]
         limit = limit_of(named[oid].oid, typmod, said, named[oid].labels)
     else:
-        (arrow, wire), said = _types(oid, typmod), _SAID.get(oid, "numeric")
+        said, arrow, wire = _types(oid, typmod)
         limit = limit_of(oid, typmod, said)
     if arrow is None and name != EVENT_ID:
         wire = None  # a uuid is for event IDs alone
@@ -322,32 +322,13 @@ def _column(row: tuple[Any, ...], named: dict[int, _Named]) -> Column:
     )
 
 
-_SAID = {
-    16: "boolean",
-    17: "bytea",
-    18: '"char"',
-    19: "name",
-    20: "bigint",
-    21: "smallint",
-    23: "integer",
-    25: "text",
-    700: "real",
-    701: "double precision",
-    1042: "character",
-    1043: "character varying",
-    1082: "date",
-    1114: "timestamp",
-    1184: "timestamp with time zone",
-    2950: "uuid",
-}
-
-
-def _types(oid: int, typmod: int) -> tuple[pa.DataType | None, pa.DataType | None]:
+def _types(oid: int, typmod: int) -> tuple[str, pa.DataType | None, pa.DataType | None]:
+    """The type's name, its canonical type and the type on the wire."""
     if oid != _NUMERIC:
-        return _TYPES.get(oid, (None, None))
+        return _TYPES.get(oid, ("numeric", None, None))
     # precision in the upper half, behind a header of four bytes; the scale has eleven bits, of which one is its sign
     scale = _DEFAULT_SCALE if typmod < 0 else (((typmod - 4) & 0x7FF) ^ 0x400) - 0x400
     if scale < 0:  # it would round away whole digits
-        return None, None
+        return "numeric", None, None
     decimal = pa.decimal128(38, scale)
-    return decimal, decimal
+    return "numeric", decimal, decimal

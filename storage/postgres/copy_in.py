@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import psycopg
 import pyarrow as pa
 from pgpq import ArrowToPostgresBinaryEncoder
 from psycopg import sql
+
+from headrace.storage.postgres.one_message import Driver, Say
 
 __all__ = ["copy_in", "copy_rows_in", "names_of"]
 
 # Rows encoded at once: the server works on one block while the next is encoded. Measured from 1,024 to 16,384, all
 # within the noise of COPYing bytes encoded beforehand; small blocks also bound memory and let other threads run.
 ROWS_PER_BLOCK = 4_096
-Driver = psycopg.Connection[tuple[Any, ...]]
-Say = Callable[[str], None]
 
 
 def copy_in(driver: Driver, table: sql.Identifier, events: pa.RecordBatch, say: Say) -> int:

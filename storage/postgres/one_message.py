@@ -23,7 +23,7 @@ from psycopg import sql
 
 from headrace.errors import StoreError
 
-__all__ = ["BEGIN", "COMMIT", "Cursor", "Driver", "Rows", "Statement", "alone", "driver_of", "plain", "together"]
+__all__ = ["BEGIN", "COMMIT", "Cursor", "Driver", "Rows", "Say", "Statement", "alone", "driver_of", "plain", "together"]
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 Driver = psycopg.Connection[tuple[Any, ...]]

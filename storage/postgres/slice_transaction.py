@@ -41,7 +41,7 @@ from headrace.storage.postgres.one_message import (
     together,
 )
 from headrace.storage.postgres.written_slice import FRESH, astray, carrying, meddled, sent_ids
-from headrace.storage.records import EVENT_ID, RECEIPT, Slice
+from headrace.storage.records import EVENT_ID, RECEIPT, Slice, array_of_ids
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sql.database import Database
 from headrace.storage.sql.facts import fitted, gone, parted, require_columns, require_fit
@@ -187,8 +187,7 @@ class PostgresTransaction(SliceTransaction):
         held = sql.SQL("SELECT coalesce(string_agg(uuid_send(event_id), ''), '') FROM {} JOIN {} USING (event_id)")
         with self.watch.stage("commit.query", rows=events.num_rows):
             (packed,) = self._ask(Statement(held.format(ASIDE, sql.Identifier(self.piece.table)))).fetchone() or (b"",)
-        present = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(packed) // 16, [None, pa.py_buffer(packed)])
-        return events.filter(pc.invert(pc.is_in(ids.column(0), value_set=present))) if packed else events
+        return events.filter(pc.invert(pc.is_in(ids.column(0), value_set=array_of_ids(packed)))) if packed else events
 
     def _copied_safely(self, parts: Sequence[pa.RecordBatch]) -> bytes | None:
         """The safe path. Returns the packed IDs that went in, ``None`` for all."""

@@ -18,7 +18,7 @@ from psycopg import sql
 
 from headrace.errors import StoreError
 from headrace.storage.postgres.one_message import Statement
-from headrace.storage.records import EVENT_ID, PROVIDER, RECEIPT
+from headrace.storage.records import EVENT_ID, PROVIDER, RECEIPT, array_of_ids
 from headrace.storage.sql.facts import Facts
 
 __all__ = ["FRESH", "astray", "carrying", "meddled", "sent_ids"]
@@ -41,7 +41,7 @@ def sent_ids(events: pa.RecordBatch, inserted: bytes | None) -> tuple[pa.RecordB
     ids = events.column(EVENT_ID)
     if inserted is None:
         return pa.RecordBatch.from_pydict({EVENT_ID: ids, FRESH: pa.array(np.ones(len(ids), bool))}), 0
-    packed = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(inserted) // 16, [None, pa.py_buffer(inserted)])
+    packed = array_of_ids(inserted)
     fresh = pc.is_in(ids, value_set=packed)
     strange = len(packed) - (pc.sum(fresh).as_py() or 0)
     return pa.RecordBatch.from_pydict({EVENT_ID: ids, FRESH: fresh}), strange

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from headrace.errors import StoreError
 from headrace.storage.beliefs import LONGEST_WAIT, furthest
 from headrace.storage.outbox import ALERT_COLUMNS, AlertState, Attempt, PrunedState, StoredAlert
-from headrace.storage.records import EVENT_ID, Slice
+from headrace.storage.records import EVENT_ID, Slice, array_of_ids
 from headrace.storage.sql.database import Database, in_blocks
 from headrace.storage.sql.ledger_rows import moment, storable
 from headrace.storage.sql.schema import ALERTS
@@ -239,8 +239,7 @@ def _of_inserted(piece: Slice, inserted: bytes | None) -> pa.RecordBatch | None:
     alerts = piece.alerts
     if alerts is None or not piece.events.num_rows or inserted is None:
         return alerts if piece.events.num_rows else None
-    ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(inserted) // 16, [None, pa.py_buffer(inserted)])
-    return alerts.filter(pc.is_in(alerts.column(EVENT_ID), value_set=ids))
+    return alerts.filter(pc.is_in(alerts.column(EVENT_ID), value_set=array_of_ids(inserted)))
 
 
 def _chosen(select: sa.Select[Any], states: Sequence[str], table: str | None, rules: Sequence[str]) -> sa.Select[Any]:

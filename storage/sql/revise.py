@@ -28,7 +28,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from headrace.storage.postgres.written_slice import meddled
-from headrace.storage.records import EVENT_ID, PROVIDER, RESERVED_COLUMNS, DifferingRow, Repeats, Slice
+from headrace.storage.records import EVENT_ID, PROVIDER, RESERVED_COLUMNS, DifferingRow, Repeats, Slice, array_of_ids
 from headrace.storage.sql.facts import Facts
 from headrace.storage.value_text import asked, differing, sortable, told
 
@@ -73,10 +73,7 @@ def candidates(piece: Slice, repeats: Repeats, inserted: bytes | None) -> Aside:
     positions = np.arange(count, count + repeats.rows.num_rows)
     parts = [repeats.rows]
     if inserted is not None:
-        packed = pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(16), len(inserted) // 16, [None, pa.py_buffer(inserted)]
-        )
-        refused = pc.invert(pc.is_in(events.column(EVENT_ID), value_set=packed))
+        refused = pc.invert(pc.is_in(events.column(EVENT_ID), value_set=array_of_ids(inserted)))
         parts = [events.filter(refused), *parts]
         positions = np.concatenate([np.flatnonzero(refused.to_numpy(zero_copy_only=False)), positions])
     tables = [pa.Table.from_batches([part]) for part in parts if part.num_rows]

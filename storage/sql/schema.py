@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -254,8 +254,8 @@ class _Declared(UserDefinedType[Any]):
 
 def event_table(name: str, schema: pa.Schema, dialect: str) -> sa.Table:
     """The table for events of `schema` (canonical types), with the three columns that Headrace adds."""
-    column_type, identifier = _TYPES[dialect]
-    data = [sa.Column(field.name, column_type(field.type), nullable=True) for field in schema]
+    identifier = sa.Uuid() if dialect == "postgresql" else _Declared("BLOB")
+    data = [sa.Column(field.name, _column_type(field.type, dialect), nullable=True) for field in schema]
     return sa.Table(
         name,
         sa.MetaData(),
@@ -267,57 +267,40 @@ def event_table(name: str, schema: pa.Schema, dialect: str) -> sa.Table:
     )
 
 
-def _postgres_type(arrow: pa.DataType) -> TypeEngine[Any]:
-    types: dict[str, TypeEngine[Any]] = {
-        "bool": sa.Boolean(),
-        "integer": sa.BigInteger(),
-        "float": sa.Double(),
-        "timestamp": sa.TIMESTAMP(timezone=True),
-        "date": sa.Date(),
-        "string": sa.Text(),
-        "bytes": postgresql.BYTEA(),
-    }
+def _column_type(arrow: pa.DataType, dialect: str) -> TypeEngine[Any] | type[TypeEngine[Any]]:
     name = kind(arrow)
-    return sa.Numeric(38, arrow.scale) if name == "decimal" else types[name]
-
-
-def _sqlite_type(arrow: pa.DataType) -> TypeEngine[Any]:
-    name = kind(arrow)
-    return _Declared(f"DECIMAL_TEXT({arrow.scale})" if name == "decimal" else _SQLITE_NAMES[name])
-
-
-_SQLITE_NAMES = {
-    "bool": "BOOLEAN",
-    "integer": "BIGINT",
-    "float": "DOUBLE",
-    "timestamp": "TIMESTAMP",
-    "date": "DATE",
-    "string": "TEXT",
-    "bytes": "BLOB",
-}
-_TYPES: dict[str, tuple[Callable[[pa.DataType], TypeEngine[Any]], TypeEngine[Any]]] = {
-    "postgresql": (_postgres_type, sa.Uuid()),
-    "sqlite": (_sqlite_type, _Declared("BLOB")),
-}
+    if name == "decimal":
+        return sa.Numeric(38, arrow.scale) if dialect == "postgresql" else _Declared(f"DECIMAL_TEXT({arrow.scale})")
+    return _KINDS[name].postgres if dialect == "postgresql" else _Declared(_KINDS[name].sqlite)
 
 
 def kind(arrow: pa.DataType) -> str:
     """The name that users see for a canonical Arrow type. Raises `SchemaError` for any other type."""
-    for name, is_kind in _KINDS.items():
-        if is_kind(arrow):
+    for name, one in _KINDS.items():
+        if one.holds(arrow):
             return name
     raise SchemaError(f"no column type for {arrow}", hint="convert it with --select, for example to text")
 
 
-_KINDS: dict[str, Callable[[pa.DataType], bool]] = {
-    "bool": pa.types.is_boolean,
-    "integer": pa.types.is_integer,
-    "float": pa.types.is_floating,
-    "timestamp": pa.types.is_timestamp,
-    "date": pa.types.is_date,
-    "decimal": pa.types.is_decimal,
-    "string": lambda arrow: pa.types.is_string(arrow) or pa.types.is_large_string(arrow),
-    "bytes": lambda arrow: pa.types.is_binary(arrow) or pa.types.is_large_binary(arrow),
+class _Kind(NamedTuple):
+    """Whether an Arrow type is of this kind, and the types of its columns; those of a decimal have its scale."""
+
+    holds: Callable[[pa.DataType], bool]
+    postgres: TypeEngine[Any] | type[TypeEngine[Any]]
+    sqlite: str
+
+
+_KINDS = {
+    "bool": _Kind(pa.types.is_boolean, sa.Boolean, "BOOLEAN"),
+    "integer": _Kind(pa.types.is_integer, sa.BigInteger, "BIGINT"),
+    "float": _Kind(pa.types.is_floating, sa.Double, "DOUBLE"),
+    "timestamp": _Kind(pa.types.is_timestamp, sa.TIMESTAMP(timezone=True), "TIMESTAMP"),
+    "date": _Kind(pa.types.is_date, sa.Date, "DATE"),
+    "decimal": _Kind(pa.types.is_decimal, sa.Numeric, "DECIMAL_TEXT"),
+    "string": _Kind(lambda arrow: pa.types.is_string(arrow) or pa.types.is_large_string(arrow), sa.Text, "TEXT"),
+    "bytes": _Kind(
+        lambda arrow: pa.types.is_binary(arrow) or pa.types.is_large_binary(arrow), postgresql.BYTEA, "BLOB"
+    ),
 }
 _UTC = pa.timestamp("us", tz="UTC")
 
