@@ -80,7 +80,7 @@ CONTROLS = [
         (
             (
                 "storage/sql/outbox.py",
-                "    return alerts.filter(pc.is_in(alerts.column(EVENT_ID), value_set=ids))",
+                "    return alerts.filter(pc.is_in(alerts.column(EVENT_ID), value_set=array_of_ids(inserted)))",
                 "    return alerts",
             ),
         ),
@@ -114,7 +114,7 @@ CONTROLS = [
     ),
     Control(
         "the comparison of verify asleep",
-        (("checking/verify.py", "(times_stored == 0)]", "(times_stored < 0)]"),),
+        (("checking/id_differences.py", "(times_stored == 0)]", "(times_stored < 0)]"),),
         "cli/test_proof.py::test_lost_events_are_found_and_addressed_with_source_row_and_line",
     ),
     Control(
