@@ -115,8 +115,8 @@ BUGS = [
     Bug(
         "text hashed as it comes, not in NFC",
         "partitioning/encoding.py",
-        "if ascii_only is not False else",
-        "if ascii_only is not None else",
+        'else unicodedata.normalize("NFC", text) for text',
+        "else text for text",
         "unit/events/test_canonical_forms.py::test_ids_differ_exactly_where_meanings_do",
         "string",
     ),
