@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import pyarrow as pa
 import pytest
@@ -34,7 +35,7 @@ def alter(database: Headrace, column: str, to: tuple[str, str], *, was: str, tab
         using = f"{column}::text::{to[0]}"
         database.query(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {to[0]} USING {using}")
         return
-    with sqlite3.connect(database.url.removeprefix("sqlite:///")) as file:
+    with closing(sqlite3.connect(database.url.removeprefix("sqlite:///"))) as file, file:
         file.execute("PRAGMA writable_schema = 1")
         file.execute(
             "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = ?",

@@ -7,6 +7,7 @@ import io
 import json
 import random
 import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -128,7 +129,7 @@ def test_a_column_that_tells_whole_rows_apart_keeps_its_type(headrace: Headrace)
     if headrace.url.startswith("postgresql"):
         headrace.query("ALTER TABLE t ALTER COLUMN v TYPE text")
     else:
-        with sqlite3.connect(headrace.url.removeprefix("sqlite:///")) as file:
+        with closing(sqlite3.connect(headrace.url.removeprefix("sqlite:///"))) as file, file:
             file.execute("PRAGMA writable_schema = 1")
             file.execute("UPDATE sqlite_master SET sql = replace(sql, 'v BIGINT', 'v TEXT') WHERE name = 't'")
     assert "t, column v" in headrace.run("load", "in.csv", "--table", "t", expect=2).stderr

@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def keys(file: Path) -> list[int]:
-    with sqlite3.connect(file) as connection:
+    with closing(sqlite3.connect(file)) as connection, connection:
         found = [k for (k,) in connection.execute("SELECT k FROM ev ORDER BY k")]
     connection.close()
     return found
@@ -141,7 +142,7 @@ def removed(file: Path) -> None:
 
 
 def copied(file: Path, to: Path) -> None:
-    with sqlite3.connect(file) as source, sqlite3.connect(to) as copy:
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(to)) as copy, copy:
         source.backup(copy)
     copy.close()
     source.close()
