@@ -19,8 +19,8 @@ help: ## say what there is to make
 demo: $(VENV)/demo.stamp ## load a summer of real flights twice over, and verify that no flight is in the table twice
 	$(BIN)/headrace demo
 
-test: $(VENV)/test.stamp ## run the tests (a part: one in five minutes)
-	$(PYTEST) $(SHARED)
+test: $(VENV)/test.stamp ## run the tests (each in one case, slow ones not: five minutes)
+	$(PYTEST) $(SHARED) $(TESTS)
 
 test-cases: $(VENV)/test.stamp ## run every case of the tests, slow ones too (half an hour)
 	HEADRACE_TEST_SCALE=cases $(PYTEST) $(SHARED)
@@ -28,7 +28,7 @@ test-cases: $(VENV)/test.stamp ## run every case of the tests, slow ones too (ha
 test-all: $(VENV)/test.stamp ## run the tests, slow suites whole
 	HEADRACE_TEST_SCALE=full $(PYTEST) $(SHARED)
 
-# TESTS=tests/cli tries a part. uv finds the versions where pip tries for hours.
+# TESTS=tests/cli tries a part, here as in make test. uv finds the versions where pip tries for hours.
 test-lowest: ## run the tests with the lowest versions of the libraries that pyproject.toml allows
 	@$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/bin/python
 	@.venv-lowest/bin/python -m pip --disable-pip-version-check --quiet install uv
@@ -39,8 +39,8 @@ test-lowest: ## run the tests with the lowest versions of the libraries that pyp
 
 NEWEST = $(shell for p in python3.15 python3.14 $$(ls -d $$(pyenv root 2>/dev/null)/versions/3.1[2-9]*/bin/python3 2>/dev/null \
 	| sort -rV) python3.13 python3.12; do $$p --version > /dev/null 2>&1 && echo $$p && break; done)
-test-newest: ## run every case of the tests under the newest Python that is installed
-	$(MAKE) --no-print-directory PYTHON=$(or $(NEWEST),$(PYTHON)) VENV=.venv-newest test-cases
+test-newest: ## run the tests under the newest Python that is installed
+	$(MAKE) --no-print-directory PYTHON=$(or $(NEWEST),$(PYTHON)) VENV=.venv-newest test
 
 coverage: $(VENV)/test.stamp ## run the tests and write which lines and branches ran, by room, into docs/coverage.md
 	@rm -f .coverage .coverage.*
