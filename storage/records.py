@@ -117,7 +117,9 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One row of the ledger: a chunk or, where `spans` names them, several; whole or only its `partition`."""
+    """One row of the ledger: a chunk, whole or only its `partition`. Early versions committed several chunks together:
+    `spans` names them.
+    """
 
     receipt_id: int
     run_id: str
@@ -204,8 +206,8 @@ class Repeats:
     `rows`, in input order, have data columns, ``event_id`` and ``provider``; an ID may stand there several times.
     `identity` are the columns that make an event the same event. The newest by the column `version` takes the table's
     row, in all of the data columns `columns` (null where it has none); with ``None`` nothing is changed, and every
-    revision is kept aside. `own` are the sets of columns that are compared; `groups` says which of them counts for each
-    event and each row, shape (events + rows,). `reject` makes the row that is kept aside.
+    revision is kept aside. `own` are the columns that the slice's input has: these are compared. `reject` makes the row
+    that is kept aside.
 
     `alerts` (`headrace.storage.outbox.REVISION_COLUMNS`) are what each event and each row raises if it takes the
     table's row, ``None`` where no rule asks for revisions.
@@ -215,8 +217,7 @@ class Repeats:
     identity: Sequence[str]
     version: str | None
     columns: Sequence[str]
-    own: Sequence[Sequence[str]]
-    groups: NDArray[np.int64]
+    own: Sequence[str]
     reject: Callable[[DifferingRow], Reject]
     alerts: pa.RecordBatch | None = None
 
@@ -233,12 +234,9 @@ class Slice:
     All of them must be kept yet; they are marked in the same transaction, and what is rejected again gets their places.
 
     `locks` are signed 64-bit keys (`headrace.storage.locks.lock_keys`), each waited for `lock_timeout` seconds at most.
-    `partition` is the one that the events belong to, 0 where there is only one. A slice that gathers several chunks (a
-    micro-batch) names them in `spans`; its `address` is the first chunk's source and first row with all their rows.
+    `partition` is the one that the events belong to, 0 where there is only one.
     `alerts` (`headrace.storage.outbox.ALERT_COLUMNS`) are what its events raise if they are new.
     `repeats` are its rows that are no new events, ``None`` where revisions are not looked at.
-    `lacking` tells of columns that some of the slice's inputs do not have which events come from those: there such a
-    column is left to the database, if it fills it.
     """
 
     run_id: str
@@ -252,12 +250,10 @@ class Slice:
     rejects: Sequence[Reject] = ()
     replayed: Mapping[int, StoredReject] = field(default_factory=dict)
     partition: int = 0
-    spans: Sequence[Address] = ()
     locks: Sequence[int] = ()
     lock_timeout: float = 0.0
     alerts: pa.RecordBatch | None = None
     repeats: Repeats | None = None
-    lacking: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

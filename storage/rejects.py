@@ -8,7 +8,7 @@ A reject is written in the transaction of its slice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -40,6 +40,11 @@ class Reject:
     stage: RejectStage = "read"
     differs: str | None = None
     replaces: int | None = None
+
+    def behind(self, rows: int, lines: int) -> Reject:
+        """The same row `rows` rows and `lines` lines further on in the input."""
+        row = None if self.row is None else self.row + rows
+        return replace(self, row=row, line=None if self.line is None else self.line + lines)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from support.emptied import emptied
 from support.program import Headrace
 
 from headrace.execution import fork_server
+from headrace.reading import ranges
 from headrace.storage import open_store
 from headrace.storage.store import Store
 
@@ -31,6 +32,12 @@ settings.load_profile("headrace")
 fork_server._PRELOADED.append("pandas")
 forkserver.set_forkserver_preload(fork_server._PRELOADED[1:])
 pytest_collection_modifyitems = chosen_tests.pytest_collection_modifyitems
+
+
+@pytest.fixture(autouse=True)
+def small_files_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of parallel mode read ranges of every file that can be cut, though a test's are small."""
+    monkeypatch.setattr(ranges, "SMALLEST", 0)
 
 
 @pytest.fixture(scope="session")

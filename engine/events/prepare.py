@@ -11,8 +11,8 @@ Whole columns at a time; the only per-row step is the hash call inside `headrace
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -40,7 +40,7 @@ from headrace.storage.rejects import Reject
 from headrace.storage.spans import Span
 from headrace.storage.sql.limits import Limits, beyond
 
-__all__ = ["Prepared", "latest", "moment_of", "prepare"]
+__all__ = ["Prepared", "moment_of", "numbers_of", "prepare"]
 
 Mask = NDArray[np.bool_]
 # days since 1970: the first of the year -4712, a month after PostgreSQL's calendar begins, and the last of 32767
@@ -53,15 +53,15 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Prepared:
     """The identified events of one chunk in input order.
 
-    `events` are the rows that can be identified, `identity` their IDs and times, `rows` their 0-based numbers in the
-    input (``None`` if a select was applied). `digest` identifies the content, so that a resumed run notices changes;
-    `spans` are the times of its stages.
+    `events` are the rows that can be identified. `identity` has their IDs, their times, and their numbers within the
+    chunk unless each row of the chunk is there; with a select, rows are not `numbered`. `digest` identifies the
+    content, so that a resumed run notices changes; `spans` are the times of its stages.
     """
 
     address: Address
     events: Parcel
     identity: Parcel
-    rows: NDArray[np.int64] | None
+    numbered: bool
     rejects: list[Reject]
     read: int
     digest: str
@@ -77,6 +77,21 @@ class Prepared:
         """The event times in microseconds since 1970 UTC, ``None`` without a time column."""
         identity = self.identity.open()
         return identity.column("time_us").to_numpy() if "time_us" in identity.schema.names else None
+
+    @property
+    def rows(self) -> NDArray[np.int64] | None:
+        """The 0-based numbers in the input of the rows, ``None`` if a select was applied."""
+        return numbers_of(self.identity.open(), self.address) if self.numbered else None
+
+    def behind(self, rows: int, lines: int) -> Prepared:
+        """The same chunk `rows` rows and `lines` lines further on in the input."""
+        address = replace(self.address, first_row=self.address.first_row + rows)
+        return replace(self, address=address, rejects=[reject.behind(rows, lines) for reject in self.rejects])
+
+    def discard(self) -> None:
+        """Give back the chunk's rows."""
+        self.events.discard()
+        self.identity.discard()
 
 
 def prepare(
@@ -95,24 +110,29 @@ def prepare(
     ids = event_ids(contract, columns, times, provider, key)
     if contract.others:
         _tell_by_whole_row(ids, events, contract, provider, key)
-    identity = {"id": ids_to_arrow(ids), **({} if times is None else {"time_us": pa.array(times_us(times))})}
+    identity = {"id": ids_to_arrow(ids)}
+    if times is not None:
+        identity["time_us"] = pa.array(times_us(times))
+    if rows is not None and len(rows) != chunk.address.rows:
+        identity["row"] = pa.array(rows - chunk.address.first_row)
     every = sorted([*chunk.rejects, *rejects], key=lambda reject: reject.row or 0)
     return Prepared(
         address=chunk.address,
         events=MemoryParcel(events),
         identity=MemoryParcel(pa.RecordBatch.from_pydict(identity)),
-        rows=rows,
+        numbered=rows is not None,
         rejects=every,
         read=len(ids) + len(every),
         digest=digest_of(ids),
     )
 
 
-def latest(us: int | None, chunks: Sequence[Prepared]) -> int | None:
-    """The latest event time of `chunks` and `us`, in microseconds since 1970 UTC; ``None`` without a time column."""
-    times = [chunk.times_us for chunk in chunks]
-    known = [int(part.max()) for part in times if part is not None and len(part)]
-    return max([*known, *([] if us is None else [us])], default=None)
+def numbers_of(identity: pa.RecordBatch, address: Address) -> NDArray[np.int64]:
+    """The 0-based numbers in the input of the rows of a chunk at `address` that have this `identity`."""
+    if "row" not in identity.schema.names:
+        return np.arange(address.first_row, address.first_row + identity.num_rows, dtype=np.int64)
+    numbers: NDArray[np.int64] = identity.column("row").to_numpy() + address.first_row
+    return numbers
 
 
 def moment_of(us: int | None) -> datetime | None:

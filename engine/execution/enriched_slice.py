@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from headrace.events.alert_judge import judge
 from headrace.events.enrich import rejects_of
 from headrace.execution.enrichment import enriched
-from headrace.execution.gather_events import addresses, gathered
+from headrace.execution.gather_events import gathered
 from headrace.execution.orders import ChunkRows, CommitOrder
 from headrace.partitioning.dedup import among, groups, id_order
 from headrace.partitioning.identity import ids_from_arrow
@@ -60,19 +60,17 @@ def with_users_code(
     The order comes back with the rows that are the events now. The last are the packed IDs of the events of which every
     row of the slice failed.
     """
-    if order.enrichment is None and order.alerting is None:
+    if order.new is None or (order.enrichment is None and order.alerting is None):
         return order, piece, b""
-    tried = _try(order, order.pieces, piece.events, store, watch)
+    tried = _try(order, piece.events, store, watch)
     if not tried.reasons:
         return order, replace(piece, events=tried.events, alerts=tried.alerts), b""
-    return _Chances(order, store, watch).given(piece, tried)
+    return _Chances(order, store, watch).given(order.new, piece, tried)
 
 
-def _try(
-    order: CommitOrder, pieces: Sequence[ChunkRows], given: pa.RecordBatch, store: Store, watch: Stopwatch
-) -> _Tried:
-    """Enrich and judge the rows `given`, those of `pieces` sorted by ID. An ID may stand there several times."""
-    where = f"partition {order.slice.partition}, {addresses(pieces)}"
+def _try(order: CommitOrder, given: pa.RecordBatch, store: Store, watch: Stopwatch) -> _Tried:
+    """Enrich and judge the rows `given`, sorted by ID. An ID may stand there several times."""
+    where = f"partition {order.slice.partition}, {order.slice.address}"
     events, passed = given, np.ones(given.num_rows, dtype=np.bool_)
     reasons: dict[int, str] = {}
     without_value: Sequence[str] = ()
@@ -91,34 +89,6 @@ def _try(
     return _Tried(given, passed, judged.events, judged.alerts, judged.rows, reasons)
 
 
-class _SliceRows:
-    """The rows of pieces, one after the other in input order, with their IDs."""
-
-    def __init__(self, pieces: Sequence[ChunkRows]) -> None:
-        self.pieces = pieces
-        self._starts = np.cumsum([0, *(len(piece.rows) for piece in pieces)])
-        self.ids: Ids = np.concatenate([piece.ids for piece in pieces] or [np.empty((0, 16), np.uint8)])
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def some(self, at: NDArray[np.int64]) -> tuple[ChunkRows, ...]:
-        """The pieces with the rows `at` alone."""
-        mask = np.zeros(len(self), dtype=np.bool_)
-        mask[at] = True
-        each = [mask[start : start + len(piece.rows)] for start, piece in zip(self._starts, self.pieces, strict=False)]
-        return tuple(
-            replace(piece, rows=piece.rows[own]) for piece, own in zip(self.pieces, each, strict=True) if own.any()
-        )
-
-    def place(self, at: int) -> tuple[str, int | None]:
-        """The source and the row number of a row."""
-        which = int(np.searchsorted(self._starts, at, side="right")) - 1
-        piece = self.pieces[which]
-        number = None if piece.numbers is None else int(piece.numbers[piece.rows[at - self._starts[which]]])
-        return piece.address.source, number
-
-
 @dataclass
 class _Chances:
     """Goes on from rows that failed to the next rows of their events, until each event has one that passes, or no more.
@@ -133,47 +103,52 @@ class _Chances:
     alerts: list[pa.RecordBatch] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
 
-    def given(self, piece: Slice, tried: _Tried) -> tuple[CommitOrder, Slice, bytes]:
-        """What `with_users_code` returns; `tried` is the first round."""
-        rows, spare = _SliceRows(self.order.pieces), _SliceRows(self.order.spares)
-        won, _ = self._take(rows, np.arange(len(rows)), tried)
-        failed = _without(rows.ids, rows.ids[won])
-        pieces, most = rows.some(won), 1
-        taken, used = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        left = np.ones(len(spare), dtype=np.bool_)
-        while len(at := _next(spare.ids, left, failed, most)):
-            chosen = spare.some(at)
-            again = _try(self.order, chosen, gathered(chosen, piece.provider), self.store, self.watch)
-            won, lost = self._take(spare, at, again)
-            taken, used = np.concatenate([taken, won]), np.concatenate([used, won, lost])
-            failed, left[at], most = _without(failed, spare.ids[won]), False, 2 * most
+    def given(self, new: ChunkRows, piece: Slice, tried: _Tried) -> tuple[CommitOrder, Slice, bytes]:
+        """What `with_users_code` returns; `tried` is the first round, over the rows `new`."""
+        spares = self.order.spares
+        won, _ = self._take(new, tried)
+        failed = _without(new.ids, new.ids[won])
+        taken, used = [new.rows[won]], [np.zeros(0, dtype=np.int32)]
+        left, most = np.ones(0 if spares is None else len(spares), dtype=np.bool_), 1
+        while spares is not None and (chosen := spares.only(_next(spares.ids, left, failed, most))) is not None:
+            again = _try(self.order, gathered(chosen, piece.provider), self.store, self.watch)
+            won, lost = self._take(chosen, again)
+            taken.append(chosen.rows[won])
+            used += [chosen.rows[won], chosen.rows[lost]]
+            failed, left, most = _without(failed, chosen.ids[won]), left & ~np.isin(spares.rows, chosen.rows), 2 * most
+        events = np.sort(np.concatenate(taken))
+        order, no_repeat = self.order, np.concatenate(used)
+        repeats = None if order.repeats is None else order.repeats.only(~np.isin(order.repeats.rows, no_repeat))
+        order = replace(order, new=replace(new, rows=events) if len(events) else None, repeats=repeats)
         counts = replace(
             piece.counts,
             rejected=piece.counts.rejected + len(self.rejects),
-            duplicate_in_input=piece.counts.duplicate_in_input - len(used),
+            duplicate_in_input=piece.counts.duplicate_in_input - len(no_repeat),
         )
-        order = replace(
-            self.order,
-            pieces=(*pieces, *spare.some(taken)),
-            repeats=_less(self.order.repeats, spare.some(used)),
+        piece = replace(
+            piece,
+            events=_sorted_together(self.events),
+            alerts=_together(self.alerts),
+            rejects=[*piece.rejects, *self.rejects],
+            counts=counts,
         )
-        rejects = [*piece.rejects, *self.rejects]
-        events, alerts = _sorted_together(self.events), _together(self.alerts)
-        return order, replace(piece, events=events, alerts=alerts, rejects=rejects, counts=counts), failed.tobytes()
+        return order, piece, failed.tobytes()
 
-    def _take(
-        self, rows: _SliceRows, at: NDArray[np.int64], tried: _Tried
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Take what was made of the rows `at`; returns which of them are events now, and which are rejects."""
-        by_id = id_order(rows.ids[at])  # as they were gathered
-        won, lost = _first_to_pass(rows.ids[at][by_id], tried.passed)
+    def _take(self, chosen: ChunkRows, tried: _Tried) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Take what was made of the rows `chosen`; returns the positions in it of those that are events now, and of
+        those that are rejects.
+        """
+        by_id = id_order(chosen.ids)  # as they were gathered
+        won, lost = _first_to_pass(chosen.ids[by_id], tried.passed)
         among_events = won[tried.passed]
         self.events.append(tried.events.filter(pa.array(among_events)))
         if tried.alerts is not None:
             self.alerts.append(tried.alerts.filter(pa.array(among_events[tried.raising])))
-        failed = [(int(one), tried.reasons[int(one)]) for one in np.flatnonzero(lost)]
-        self.rejects += rejects_of(tried.given, failed, [rows.place(int(one)) for one in at[by_id][lost]])
-        return at[by_id][won], at[by_id][lost]
+        failed = [(int(at), tried.reasons[int(at)]) for at in np.flatnonzero(lost)]
+        numbers = chosen.numbers
+        rows = [None if numbers is None else int(numbers[at]) for at in by_id[lost]]
+        self.rejects += rejects_of(tried.given, failed, [(chosen.address.source, row) for row in rows])
+        return by_id[won], by_id[lost]
 
 
 def _first_to_pass(ids: Ids, passed: Mask) -> tuple[Mask, Mask]:
@@ -186,31 +161,22 @@ def _first_to_pass(ids: Ids, passed: Mask) -> tuple[Mask, Mask]:
     return passed & (so_far - before == 1), ~passed & (so_far - before == 0)
 
 
-def _next(ids: Ids, left: Mask, failed: Ids, most: int) -> NDArray[np.int64]:
-    """The next rows, at most so many of each, of the events that have `failed` so far."""
-    if not len(failed) or not len(ids):
-        return np.zeros(0, dtype=np.int64)
-    found = np.flatnonzero(left & among(ids, failed))
-    group, _ = groups(ids[found])
-    together = np.argsort(group, kind="stable")
-    sizes = np.bincount(group)
-    rank = np.empty(len(found), dtype=np.int64)
-    rank[together] = np.arange(len(found)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return found[rank < most]
+def _next(ids: Ids, left: Mask, failed: Ids, most: int) -> Mask:
+    """Which rows are the next, at most so many of each, of the events that have `failed` so far."""
+    chosen = np.zeros(len(ids), dtype=np.bool_)
+    found = np.flatnonzero(left & among(ids, failed)) if len(failed) else np.zeros(0, dtype=np.int64)
+    if len(found):
+        group, _ = groups(ids[found])
+        together = np.argsort(group, kind="stable")
+        sizes = np.bincount(group)
+        rank = np.empty(len(found), dtype=np.int64)
+        rank[together] = np.arange(len(found)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        chosen[found[rank < most]] = True
+    return chosen
 
 
 def _without(ids: Ids, others: Ids) -> Ids:
     return ids[~among(ids, others)] if len(ids) else ids
-
-
-def _less(pieces: Sequence[ChunkRows], others: Sequence[ChunkRows]) -> tuple[ChunkRows, ...]:
-    """The rows of `pieces` that are not among those of `others`."""
-    gone = {piece.address: piece.rows for piece in others}
-    left = [
-        replace(piece, rows=piece.rows[~np.isin(piece.rows, gone[piece.address])]) if piece.address in gone else piece
-        for piece in pieces
-    ]
-    return tuple(piece for piece in left if len(piece.rows))
 
 
 def _sorted_together(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

@@ -1,9 +1,9 @@
 """The rows of a slice that repeat known events, gathered for the comparison with the table if revisions are not
 ignored.
 
-    pieces of repeats ──► rows in input order ──► enriched and judged by the rules that ask ──► Slice.repeats
-                                                  for revisions, where the newest may have
-                                                  the table's row
+    repeats ──► rows in input order ──► enriched and judged by the rules that ask ──► Slice.repeats
+                                        for revisions, where the newest may have
+                                        the table's row
 
 Kept rows become rejects here, because only here the address of a row is known.
 """
@@ -47,7 +47,8 @@ def with_repeats(order: CommitOrder, revisions: Revisions, piece: Slice, store: 
 
     Raises `WorkerError` if the user's function or an alert rule fails and failures are not allowed.
     """
-    rows, places = _gathered(order.repeats, piece.provider), np.arange(sum(len(one.rows) for one in order.repeats))
+    count = 0 if order.repeats is None else len(order.repeats)
+    rows, places = _gathered(order.repeats, piece.provider), np.arange(count)
     where = f"{order}, rows whose IDs are already in the table"
     without_value: Sequence[str] = ()
     failed: list[tuple[int, str]] = []
@@ -69,7 +70,6 @@ def with_repeats(order: CommitOrder, revisions: Revisions, piece: Slice, store: 
         version=revisions.version,
         columns=revisions.columns,
         own=repeated.own,
-        groups=repeated.groups,
         reject=repeated.reject,
         alerts=alerts,
     )
@@ -78,16 +78,13 @@ def with_repeats(order: CommitOrder, revisions: Revisions, piece: Slice, store: 
     return replace(piece, repeats=repeats, rejects=rejects, counts=counts)
 
 
-def _gathered(pieces: Sequence[ChunkRows], provider: str) -> pa.RecordBatch:
-    """The rows of `pieces` in input order, with ID and provider added."""
-    if not pieces:
+def _gathered(repeats: ChunkRows | None, provider: str) -> pa.RecordBatch:
+    """The repeats in input order, with ID and provider added."""
+    if repeats is None:
         return pa.RecordBatch.from_pydict({})
-    tables = [pa.Table.from_batches([piece.events.open().take(pa.array(piece.rows))]) for piece in pieces]
-    whole = pa.concat_tables(tables, promote_options="default")
-    ids = ids_to_arrow(np.concatenate([piece.ids for piece in pieces]))
-    whole = whole.append_column(EVENT_ID, ids).append_column(PROVIDER, pa.repeat(provider, len(ids)))
-    batch: pa.RecordBatch = whole.combine_chunks().to_batches()[0]
-    return batch
+    rows = repeats.events.open().take(pa.array(repeats.rows))
+    added = {EVENT_ID: ids_to_arrow(np.ascontiguousarray(repeats.ids)), PROVIDER: pa.repeat(provider, len(repeats))}
+    return pa.RecordBatch.from_arrays([*rows.columns, *added.values()], names=[*rows.schema.names, *added])
 
 
 def _judged(asking: Alerting, rows: pa.RecordBatch, without_value: Sequence[str], where: str) -> Judged:
@@ -111,8 +108,8 @@ def _told(asking: Alerting, piece: Slice, judged: Judged) -> pa.RecordBatch:
 
 @dataclass(frozen=True)
 class _Standing:
-    """Where the events and the repeats of a slice stand in the input; `places` are the repeats' positions in their
-    pieces, one after the other.
+    """Where the events and the repeats of a slice stand in the input; `places` are the positions among the order's
+    repeats of those that are compared.
     """
 
     order: CommitOrder
@@ -121,18 +118,10 @@ class _Standing:
     places: NDArray[np.int64]
 
     @cached_property
-    def own(self) -> list[tuple[str, ...]]:
-        """The distinct sets of columns that the pieces brought themselves."""
-        return list(dict.fromkeys(map(_columns, (*self.order.pieces, *self.order.repeats)))) or [()]
-
-    @cached_property
-    def groups(self) -> NDArray[np.int64]:
-        """Which of `own` each event and each repeat has."""
-        count = self.events.num_rows + len(self.places)
-        if len(self.own) == 1:
-            return np.zeros(count, dtype=np.int64)
-        of_events, of_repeats = map(self._groups_of, (self.order.pieces, self.order.repeats))
-        return np.concatenate([of_events[self._events_in_pieces], of_repeats[self.places]])
+    def own(self) -> tuple[str, ...]:
+        """The columns that the chunk brought itself."""
+        chunk = self.order.new or self.order.repeats
+        return () if chunk is None else tuple(chunk.events.open().schema.names)
 
     def reject(self, difference: DifferingRow) -> Reject:
         """The row of `difference`, as it is kept aside."""
@@ -142,43 +131,32 @@ class _Standing:
         column = next(iter(difference.columns)) if len(difference.columns) == 1 else None
         differs = json.dumps(difference.columns, ensure_ascii=False)
         if difference.at < self.events.num_rows:
-            place = int(self._events_in_pieces[difference.at])
-            return _kept(self.order.pieces, place, column, reason, differs)
+            return _kept(self.order.new, int(self._events_in_new[difference.at]), column, reason, differs)
         place = int(self.places[difference.at - self.events.num_rows])
         return _kept(self.order.repeats, place, column, reason, differs)
 
     def failed(self, place: int, reason: str) -> Reject:
-        """The repeat at `place` in its pieces, for which the user's function failed."""
+        """The repeat at `place` among the order's, for which the user's function failed."""
         return _kept(self.order.repeats, place, None, reason, None)
 
     @cached_property
-    def _events_in_pieces(self) -> NDArray[np.int64]:
-        """The position of each event in its pieces, one after the other."""
-        if not self.events.num_rows:
+    def _events_in_new(self) -> NDArray[np.int64]:
+        """The position of each event among the order's new rows."""
+        if self.order.new is None:
             return np.zeros(0, dtype=np.int64)
-        every = ids_to_arrow(np.concatenate([piece.ids for piece in self.order.pieces]))
+        every = ids_to_arrow(np.ascontiguousarray(self.order.new.ids))
         found: NDArray[np.int64] = pc.index_in(self.events.column(EVENT_ID), value_set=every).to_numpy()
         return found
 
-    def _groups_of(self, pieces: Sequence[ChunkRows]) -> NDArray[np.int64]:
-        numbers = [self.own.index(_columns(piece)) for piece in pieces]
-        return np.repeat(np.array(numbers, dtype=np.int64), [len(piece.rows) for piece in pieces])
 
-
-def _columns(piece: ChunkRows) -> tuple[str, ...]:
-    return tuple(piece.events.open().schema.names)
-
-
-def _kept(pieces: Sequence[ChunkRows], place: int, column: str | None, reason: str, differs: str | None) -> Reject:
-    for piece in pieces:
-        if place < len(piece.rows):
-            break
-        place -= len(piece.rows)
-    at = int(piece.rows[place])
-    row = piece.events.open().slice(at, 1)
+def _kept(chosen: ChunkRows | None, place: int, column: str | None, reason: str, differs: str | None) -> Reject:
+    if chosen is None:
+        raise ValueError("the order has no such rows")
+    row = chosen.events.open().slice(int(chosen.rows[place]), 1)
     record = json.dumps({name: kept(row.column(name)[0]) for name in row.schema.names}, ensure_ascii=False)
-    number = None if piece.numbers is None else int(piece.numbers[at])
-    return Reject(piece.address.source, number, None, column, reason, record, record, "revision", differs)
+    numbers = chosen.numbers
+    number = None if numbers is None else int(numbers[place])
+    return Reject(chosen.address.source, number, None, column, reason, record, record, "revision", differs)
 
 
 def _shown(text: str | None) -> str:

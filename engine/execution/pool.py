@@ -27,11 +27,13 @@ import pyarrow as pa
 from headrace.errors import ConfigurationError, WorkerError
 from headrace.events.prepare import Prepared
 from headrace.execution.crew import InFile, Packed, ProcessCrew, run
-from headrace.execution.orders import ChunkRows, CommitOrder, PrepareOrder
+from headrace.execution.orders import ChunkRows, CommitOrder, PrepareOrder, RangeDone, RangeOrder
+from headrace.execution.range_task import read_range_apart
 from headrace.execution.tasks import TaskOutcome, commit, prepare_apart
 from headrace.execution.workers import InlineWorkers, Task
 from headrace.observability.stages import PoolHealth
 from headrace.partitioning.folders import private_folder
+from headrace.reading.steady_files import InputUnseen
 from headrace.runtime.parcel import Parcel, SpoolUnseen, Unchanged, pack_bytes, packer
 from headrace.storage.records import Committed
 
@@ -39,6 +41,7 @@ __all__ = ["PooledWorkers"]
 
 log = logging.getLogger("headrace.pool")
 Result = TypeVar("Result")
+Order = PrepareOrder | RangeOrder | CommitOrder
 LOOK_EVERY = 1.0  # seconds between looks at the workers' pulses
 _GUARD = (
     "the worker's output says why; a script must call Headrace under `if __name__ == '__main__':`, because each "
@@ -58,7 +61,7 @@ class _Given(Generic[Result]):
         self.inline = inline
         self.tries = 0
         self.future: Future[TaskOutcome[Result] | InFile[Result]] = Future()
-        self.order: PrepareOrder | CommitOrder
+        self.order: Order
         self._pool = pool
 
     def result(self) -> Result:
@@ -129,6 +132,10 @@ class PooledWorkers:
         """By any worker."""
         return _Home(self._give_out(_Given(self, prepare_apart, self._inline.prepare), order), order.chunk)
 
+    def read(self, order: RangeOrder) -> Task[RangeDone]:
+        """By any worker that can open the input, else by this process."""
+        return self._give_out(_Given(self, read_range_apart, self._inline.read), order)
+
     def commit(self, order: CommitOrder) -> Task[Committed]:
         """By any worker, over its own connection."""
         return self._give_out(_Given(self, commit, self._inline.commit), order)
@@ -153,11 +160,14 @@ class PooledWorkers:
                 if outcome.passing is None:
                     self._take_off(task)
                     return outcome.value()
+                if isinstance(outcome.passing, InputUnseen):
+                    self._take_off(task)
+                    return task.inline(task.order).result()
                 self._answer(task, future, outcome.passing)
 
     # Giving out -------------------------------------------------------------------------------------------------
 
-    def _give_out(self, task: _Given[Result], order: PrepareOrder | CommitOrder) -> Task[Result]:
+    def _give_out(self, task: _Given[Result], order: Order) -> Task[Result]:
         with self._lock:
             task.order = order
             self._outstanding.append(task)
@@ -181,9 +191,9 @@ class PooledWorkers:
     def _note_movement(self, *_: object) -> None:
         self._moved = time.monotonic()
 
-    def _addressed(self, order: PrepareOrder | CommitOrder) -> PrepareOrder | CommitOrder:
+    def _addressed(self, order: Order) -> Order:
         """The order as the workers can use it: with the spool, or with the rows themselves."""
-        if isinstance(order, PrepareOrder):
+        if not isinstance(order, CommitOrder):
             order = replace(order, spool=self._spool)
         return order if self._spool is not None else _by_value(order)
 
@@ -332,21 +342,26 @@ class _Home:
         return prepared
 
 
-def _by_value(order: PrepareOrder | CommitOrder) -> PrepareOrder | CommitOrder:
+def _by_value(order: Order) -> Order:
     """The order with its rows in it, for workers who do not see the spool."""
     if isinstance(order, PrepareOrder):
         return replace(order, chunk=pack_bytes(order.chunk.open()))
-    pieces, repeats, spares = (tuple(map(_carried, rows)) for rows in (order.pieces, order.repeats, order.spares))
-    return replace(order, pieces=pieces, repeats=repeats, spares=spares)
+    if isinstance(order, RangeOrder):
+        return order
+    return replace(order, new=_carried(order.new), repeats=_carried(order.repeats), spares=_carried(order.spares))
 
 
-def _carried(piece: ChunkRows) -> ChunkRows:
-    """The piece with its own rows alone, as bytes."""
-    rows = pa.array(piece.rows)
+def _carried(chosen: ChunkRows | None) -> ChunkRows | None:
+    """The chosen rows alone, as bytes."""
+    if chosen is None:
+        return None
+    rows, identity = pa.array(chosen.rows), chosen.identity.open()
+    if chosen.numbers is not None and "row" not in identity.schema.names:
+        identity = identity.append_column("row", pa.array(np.arange(chosen.of)))
     return replace(
-        piece,
-        events=pack_bytes(piece.events.open().take(rows)),
-        identity=pack_bytes(piece.identity.open().take(rows)),
+        chosen,
+        events=pack_bytes(chosen.events.open().take(rows)),
+        identity=pack_bytes(identity.take(rows)),
         rows=np.arange(len(rows), dtype=np.int32),
-        numbers=None if piece.numbers is None else piece.numbers[piece.rows],
+        of=len(rows),
     )

@@ -13,7 +13,7 @@ import logging
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -24,11 +24,11 @@ from headrace.errors import HeadraceError, WorkerError, no_room
 from headrace.events.alert_judge import Alerting, judge
 from headrace.events.prepare import Prepared, prepare
 from headrace.execution.enriched_slice import with_users_code
-from headrace.execution.gather_events import addresses, gathered, lacking
+from headrace.execution.gather_events import gathered
 from headrace.execution.gather_repeats import with_repeats
 from headrace.execution.orders import ChunkRows, CommitOrder, PrepareOrder
 from headrace.reading.chunk import Chunk
-from headrace.runtime.parcel import SpoolUnseen, Unchanged, packer
+from headrace.runtime.parcel import Unchanged, Unseen, packer
 from headrace.runtime.worker_logs import about, working_on
 from headrace.storage import open_store
 from headrace.storage.locks import RedisLocks
@@ -57,7 +57,7 @@ Result = TypeVar("Result")
 class TaskOutcome(Generic[Result]):
     """A result, or a failure.
 
-    `passing` failures say nothing about the order: the worker ran out of memory or cannot read the spool.
+    `passing` failures say nothing about the order: the worker ran out of memory, or cannot read the spool or the input.
     """
 
     result: Result | None = None
@@ -78,7 +78,7 @@ def attempt(work: Callable[[Order], Result], order: Order) -> TaskOutcome[Result
     """`work(order)` without raising errors, for a pool."""
     try:
         return TaskOutcome(work(order))
-    except SpoolUnseen as error:
+    except Unseen as error:
         return TaskOutcome(passing=error)
     except HeadraceError as error:
         trace = "".join([*traceback.format_exception(error), *getattr(error, "__notes__", [])])
@@ -144,10 +144,10 @@ def commit(order: CommitOrder) -> Committed:
 def gather(order: CommitOrder) -> Gathered:
     """The slice's events in the order of their IDs. Needs no store, so that it can be done before the slice's turn."""
     watch = _watch(order.slice.address, order.slice.partition)
-    if not order.pieces:
+    if order.new is None:
         return Gathered(order.slice.events, ())
     with watch.stage("gather") as stage:
-        events = gathered(order.pieces, order.slice.provider)
+        events = gathered(order.new, order.slice.provider)
         stage.rows, stage.size = events.num_rows, events.nbytes
     return Gathered(events, tuple(watch.spans))
 
@@ -166,9 +166,8 @@ def carry_out(order: CommitOrder, store: Store, ready: Gathered | None = None) -
 def _carried_out(order: CommitOrder, events: pa.RecordBatch, store: Store) -> Committed:
     piece, refused = replace(order.slice, events=events), b""
     watch = _watch(piece.address, piece.partition)
-    if order.pieces:
+    if order.new is not None:
         order, piece, refused = with_users_code(order, piece, store, watch)
-    piece = replace(piece, lacking=lacking(order.pieces, piece.events))
     if order.revisions is not None:
         with watch.stage("gather"):
             piece = with_repeats(order, order.revisions, piece, store)
@@ -186,11 +185,11 @@ def _written(order: CommitOrder, piece: Slice, store: Store, watch: Stopwatch) -
     return replace(committed, lock_seconds=committed.lock_seconds + waited)
 
 
-def alert_keys(alerting: Alerting | None, pieces: Sequence[ChunkRows], provider: str) -> frozenset[str]:
-    """The keys of the alerts that the events of `pieces` raise, as `carry_out` would raise them."""
-    if alerting is None or not any(len(piece.rows) for piece in pieces):
+def alert_keys(alerting: Alerting | None, new: ChunkRows | None, provider: str) -> frozenset[str]:
+    """The keys of the alerts that the events of `new` raise, as `carry_out` would raise them."""
+    if alerting is None or new is None:
         return frozenset()
-    alerts = judge(alerting, gathered(pieces, provider), (), addresses(pieces)).alerts
+    alerts = judge(alerting, gathered(new, provider), (), str(new.address)).alerts
     return frozenset() if alerts is None else frozenset(alerts.column("alert_key").to_pylist())
 
 

@@ -15,7 +15,8 @@ from typing import Generic, Protocol, Self, TypeVar
 import pyarrow as pa
 
 from headrace.events.prepare import Prepared
-from headrace.execution.orders import CommitOrder, PrepareOrder
+from headrace.execution.orders import CommitOrder, PrepareOrder, RangeDone, RangeOrder
+from headrace.execution.range_task import read_range
 from headrace.execution.tasks import carry_out, gather, identify
 from headrace.observability.stages import PoolHealth
 from headrace.runtime.parcel import MemoryParcel, Parcel
@@ -65,6 +66,9 @@ class Workers(Protocol):
     def prepare(self, order: PrepareOrder) -> Task[Prepared]:
         """Order a chunk's rows to be identified."""
 
+    def read(self, order: RangeOrder) -> Task[RangeDone]:
+        """Order a range to be read, and its rows to be identified."""
+
     def commit(self, order: CommitOrder) -> Task[Committed]:
         """Order a slice to be committed."""
 
@@ -102,6 +106,10 @@ class InlineWorkers:
     def prepare(self, order: PrepareOrder) -> Task[Prepared]:
         """At once, in the calling thread."""
         return Done(identify(order))
+
+    def read(self, order: RangeOrder) -> Task[RangeDone]:
+        """At once, in the calling thread."""
+        return Done(read_range(order))
 
     def commit(self, order: CommitOrder) -> Task[Committed]:
         """In the one thread that speaks to the store."""

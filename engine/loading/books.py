@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headrace.events.prepare import latest, moment_of
+from headrace.events.prepare import moment_of
 from headrace.execution.workers import Workers
 from headrace.loading.duplicates import DuplicateSample
-from headrace.loading.micro_batch import MicroBatch
+from headrace.loading.met_chunk import MetChunk
 from headrace.loading.run_context import RunContext
 from headrace.loading.shadow import Shadow
 from headrace.options.shape import SEQUENTIAL
@@ -18,7 +18,7 @@ __all__ = ["Books"]
 
 
 class Books:
-    """The sums of one run over its micro-batches. A counter moves only after the commit that it counts."""
+    """The sums of one run over its chunks. A counter moves only after the commit that it counts."""
 
     def __init__(self, partitions: int) -> None:
         self.counts = Counts()
@@ -28,11 +28,12 @@ class Books:
         self._partition_rows = [0] * partitions
         self._newest_us: int | None = None
 
-    def dispatched(self, batch: MicroBatch) -> None:
-        """Note the rows and the times of a dispatched micro-batch."""
-        self._newest_us = latest(self._newest_us, batch.chunks)
+    def dispatched(self, chunk: MetChunk) -> None:
+        """Note the rows and the times of a dispatched chunk."""
+        if (newest := chunk.newest_us) is not None:
+            self._newest_us = newest if self._newest_us is None else max(self._newest_us, newest)
         for partition in range(len(self._partition_rows)):
-            self._partition_rows[partition] += batch.rows(partition)
+            self._partition_rows[partition] += chunk.rows(partition)
 
     def skipped(self, receipts: Sequence[Receipt]) -> Counts:
         """Note the slices that an earlier process has committed; returns their counts, for `landed`."""
@@ -47,13 +48,13 @@ class Books:
         self._alerts += commit.alerts
         return commit.counts
 
-    def landed(self, counts: Counts, chunks: int, *, skipped: bool) -> None:
-        """Count a micro-batch of which every slice is committed; `skipped` if an earlier process committed all
+    def landed(self, counts: Counts, *, skipped: bool) -> None:
+        """Count a chunk of which every slice is committed; `skipped` if an earlier process committed all
         of them.
         """
         self.counts += counts
-        self.chunks += chunks
-        self._chunks_skipped += chunks if skipped else 0
+        self.chunks += 1
+        self._chunks_skipped += skipped
 
     def report(
         self,

@@ -1,6 +1,6 @@
 """From slices to books: the slices that are given out, until their commits have returned and are counted.
 
-orders ──► workers ──► in flight, micro-batch by micro-batch ──► landed: counted, proven, remembered, memory freed
+orders ──► workers ──► in flight, chunk by chunk ──► landed: counted, proven, remembered, memory freed
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headrace.loading.books import Books
 from headrace.loading.close_run import Confirmed
 from headrace.loading.intake import Intake
 from headrace.loading.known_ids import KnownIds
-from headrace.loading.micro_batch import MicroBatch
+from headrace.loading.met_chunk import MetChunk
 from headrace.loading.proof import Proof
 from headrace.loading.run_context import RunContext
 from headrace.storage.records import Committed, Receipt
@@ -27,10 +27,9 @@ __all__ = ["Commits"]
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
-    """A micro-batch whose slices are being committed, except those that an earlier process committed."""
+    """A chunk whose slices are being committed, except those that an earlier process committed."""
 
-    batch: MicroBatch
-    size: int
+    chunk: MetChunk
     slices: Sequence[tuple[CommitOrder, Task[Committed]]]
     done: Sequence[Receipt]
     skipped: bool
@@ -50,13 +49,13 @@ class Commits:
         self._in_flight: deque[_Flight] = deque()
         self._types_are_settled = False
 
-    def give(self, batch: MicroBatch, size: int, orders: Sequence[CommitOrder], done: Sequence[Receipt]) -> None:
-        """Give out the `orders` of a micro-batch of `size` bytes, of which the slices of `done` are committed; wait
-        for older micro-batches until there is room.
+    def give(self, chunk: MetChunk, orders: Sequence[CommitOrder], done: Sequence[Receipt]) -> None:
+        """Give out the `orders` of a chunk, of which the slices of `done` are committed; wait for older chunks until
+        there is room.
         """
         slices = [(order, self._given_out(order)) for order in orders]
-        self._in_flight.append(_Flight(batch, size, slices, done, skipped=not orders))
-        self.books.dispatched(batch)
+        self._in_flight.append(_Flight(chunk, slices, done, skipped=not orders))
+        self.books.dispatched(chunk)
         while len(self._in_flight) > self._most_in_flight():
             self._land()
 
@@ -75,7 +74,7 @@ class Commits:
     def _given_out(self, order: CommitOrder) -> Task[Committed]:
         """The first slice with events is waited for where they are enriched: it settles the new columns' types."""
         task = self.workers.commit(order)
-        if self._run.options.enrichment is None or self._types_are_settled or not order.pieces:
+        if self._run.options.enrichment is None or self._types_are_settled or order.new is None:
             return task
         self._types_are_settled = True
         return Done(task.result())
@@ -85,7 +84,7 @@ class Commits:
         return 1 if self.workers.count == 1 else max(1, -(-self.workers.count // self._run.going.shape.partitions))
 
     def _land(self) -> None:
-        """Wait for the oldest micro-batch in flight, and count it."""
+        """Wait for the oldest chunk in flight, and count it."""
         flight, stages = self._in_flight.popleft(), self._run.stages
         counts = self.books.skipped(flight.done)
         for order, task in flight.slices:
@@ -97,11 +96,11 @@ class Commits:
             stages.listener.committed(order.slice, committed)
             counts += self.books.committed(committed)
             self._known.refuse(committed.refused)
-            if self._run.session.keep and committed.counts.rejected == order.slice.counts.rejected:
-                for piece in order.pieces:
-                    self._known.remember(piece.ids)
-        stages.land(lambda: flight.batch.newest_us, self.workers.health)
-        flight.batch.discard()
-        self._intake.landed(flight.size)
-        self.books.landed(counts, len(flight.batch.chunks), skipped=flight.skipped)
-        self._run.progress.advance(counts, len(flight.batch.chunks))
+            keep = self._run.session.keep and committed.counts.rejected == order.slice.counts.rejected
+            if keep and order.new is not None:
+                self._known.remember(order.new.ids)
+        stages.land(lambda: flight.chunk.newest_us, self.workers.health)
+        flight.chunk.discard()
+        self._intake.landed(flight.chunk.prepared)
+        self.books.landed(counts, skipped=flight.skipped)
+        self._run.progress.advance(counts, 1)

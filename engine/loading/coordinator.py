@@ -18,7 +18,7 @@ from headrace.loading.close_run import close, record_failure
 from headrace.loading.commits import Commits
 from headrace.loading.decisions import Decisions
 from headrace.loading.intake import Intake
-from headrace.loading.micro_batch import MicroBatch
+from headrace.loading.met_chunk import MetChunk
 from headrace.loading.proof import Proof
 from headrace.loading.run_context import RunContext
 from headrace.loading.slicing import Slicing
@@ -77,15 +77,14 @@ class Coordinator:
 
     def _load(self, inputs: Sequence[Input]) -> None:
         run = self._run
-        with run.progress.over(inputs), closing(self._intake.micro_batches(inputs)) as batches:
+        with run.progress.over(inputs), closing(self._intake.prepared(inputs)) as prepared:
             try:
-                for chunks, size in batches:
+                for each in prepared:
                     self._go_on()
-                    rows = sum(chunk.read for chunk in chunks)
-                    with run.stages.stage("decide", rows=rows, about=chunks[0].address):
-                        batch = MicroBatch(chunks, self._known, run.going.shape.partitions)
-                        self._proof.meet(batch)
-                    self._dispatch(batch, size)
+                    with run.stages.stage("decide", rows=each.read, about=each.address):
+                        chunk = MetChunk(each, self._known, run.going.shape.partitions)
+                        self._proof.meet(chunk)
+                    self._dispatch(chunk)
             finally:
                 self._intake.close()
                 self._decisions.close()
@@ -93,13 +92,13 @@ class Coordinator:
         if self._commits.books.counts.revised:
             locate_revisions(run.store, run.going.run_id, inputs)
 
-    def _dispatch(self, batch: MicroBatch, size: int) -> None:
+    def _dispatch(self, chunk: MetChunk) -> None:
         """Decide which rows are new, and give out the slices that no receipt speaks of."""
-        receipts = self._slicing.receipts(batch)
-        self._decisions.decide(batch, receipts, self._commits)
+        receipts = self._slicing.receipts(chunk)
+        self._decisions.decide(chunk, receipts, self._commits)
         open_ = [partition for partition, receipt in receipts.items() if receipt is None]
-        orders = [self._slicing.order(batch, partition, self._run.agreement) for partition in open_]
-        self._commits.give(batch, size, orders, [receipt for receipt in receipts.values() if receipt is not None])
+        orders = [self._slicing.order(chunk, partition, self._run.agreement) for partition in open_]
+        self._commits.give(chunk, orders, [receipt for receipt in receipts.values() if receipt is not None])
 
     def _widen(self, item: Input) -> Agreement:
         """Give the table the columns of `item`, once everything before it is in."""
@@ -108,7 +107,7 @@ class Coordinator:
         return self._run.agreement
 
     def _go_on(self) -> None:
-        """Between two micro-batches: stop, or go on sequentially, if that was asked for."""
+        """Between two chunks: stop, or go on sequentially, if that was asked for."""
         run, commits, inline = self._run, self._commits, self._run.session.inline
         if run.stop.is_set():
             commits.drain()

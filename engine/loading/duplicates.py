@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from headrace.errors import HeadraceError
 from headrace.loading.agreement import Agreement
 from headrace.loading.known_ids import Mask
-from headrace.loading.micro_batch import MicroBatch
+from headrace.loading.met_chunk import MetChunk
 from headrace.partitioning.dedup import SortedIds, halves
 from headrace.partitioning.prints import prints_of_column
 from headrace.storage.held import HeldColumn
@@ -68,31 +68,32 @@ class DuplicateSample:
     columns: Counter[str] = field(default_factory=Counter)
 
     def look(
-        self, batch: MicroBatch, agreement: Agreement, provider: str, store: Store, drain: Callable[[], None]
+        self, chunk: MetChunk, agreement: Agreement, provider: str, store: Store, drain: Callable[[], None]
     ) -> None:
-        """Compare some duplicates of `batch`, events of `provider`; `drain` frees the store, once all batches
-        before are committed.
+        """Compare some duplicates of `chunk`, events of `provider`; `drain` frees the store, once all chunks before
+        are committed.
 
-        If the database decides which events exist (`batch` was not judged), a sample of all rows is looked up there.
+        If the database decides which events exist (`chunk` was not judged), a sample of all rows is looked up there.
         """
         identity = dict(agreement.contract.identity)
-        for chunk in batch.duplicates():
-            names = [name for name in chunk.events.schema.names if name not in identity]
-            if not names:
-                return
-            rows = _spread(np.flatnonzero(chunk.again), SAMPLED)
-            repeated = _repeated(chunk.sorted, chunk.ids, rows, chunk.first)
-            here = repeated >= 0
-            events = chunk.events.select(names)
-            if here.any():
-                self._compare(_taken(events, rows[here]), _taken(events, repeated[here]))
-            elsewhere = rows[~here]
-            if not batch.judged and not agreement.created:
-                elsewhere = np.concatenate([elsewhere, np.flatnonzero(chunk.first)])
-            if len(elsewhere) and self.look_ups.grant(agreement.table, provider):
-                drain()
-                some = _spread(elsewhere, LOOKED_UP)
-                self._look_up(store, agreement, _taken(events, some), [one.tobytes() for one in chunk.ids[some]])
+        if not chunk.has_duplicates:
+            return
+        events = chunk.events
+        events = events.select([name for name in events.schema.names if name not in identity])
+        if not events.num_columns:
+            return
+        rows = _spread(np.flatnonzero(~chunk.new), SAMPLED)
+        repeated = _repeated(chunk.sorted, chunk.ids, rows, chunk.first)
+        here = repeated >= 0
+        if here.any():
+            self._compare(_taken(events, rows[here]), _taken(events, repeated[here]))
+        elsewhere = rows[~here]
+        if not chunk.judged and not agreement.created:
+            elsewhere = np.concatenate([elsewhere, np.flatnonzero(chunk.first)])
+        if len(elsewhere) and self.look_ups.grant(agreement.table, provider):
+            drain()
+            some = _spread(elsewhere, LOOKED_UP)
+            self._look_up(store, agreement, _taken(events, some), [one.tobytes() for one in chunk.ids[some]])
 
     def told(self) -> dict[str, Any]:
         """What the report says of it."""

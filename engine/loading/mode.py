@@ -39,10 +39,6 @@ def shape_for(decision: Decision, options: LoadOptions) -> Shape:
     if decision.mode == "sequential":
         return SEQUENTIAL
     how = options.parallel
-    return parallel_shape(
-        how.strategy,
-        workers=how.workers,
-        partitions=how.partitions,
-        chunk_rows=options.read.chunk_rows,
-        memory=how.memory,
-    )
+    # an executor that was given may have its workers anywhere
+    ranges = how.executor is None
+    return parallel_shape(how.strategy, workers=how.workers, partitions=how.partitions, ranges=ranges)

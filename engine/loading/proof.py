@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from headrace.errors import StaleReceiptsError, VerificationError
 from headrace.loading.agreement import Agreement
 from headrace.loading.known_ids import KnownIds
-from headrace.loading.micro_batch import MicroBatch
+from headrace.loading.met_chunk import MetChunk
 from headrace.loading.open_run import OpenRun
 from headrace.observability.stages import Stages
 from headrace.partitioning.dedup import SortedIds, among
@@ -109,10 +109,10 @@ class Proof:
         self._wanted = wanted
         self._met = Met(self._timed) if wanted else None
 
-    def meet(self, batch: MicroBatch) -> None:
-        """Note the events that `batch` has for the first time."""
+    def meet(self, chunk: MetChunk) -> None:
+        """Note the events that `chunk` has for the first time."""
         if self._met is not None:
-            self._met.add(batch.first_ids())
+            self._met.add(chunk.first_ids())
 
     def hear(self, done: Committed) -> None:
         """Note that a slice is committed."""

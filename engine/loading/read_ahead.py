@@ -41,7 +41,7 @@ class Allowance:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._out = 0
+        self._out = 0.0
         self._waiting = 0
         self._closed = False
         self._changed = Condition()
@@ -59,7 +59,7 @@ class Allowance:
             self._waiting -= 1
             self._changed.notify_all()
 
-    def give_back(self, size: int) -> None:
+    def give_back(self, size: float) -> None:
         """Note that the consumer has released `size` bytes."""
         with self._changed:
             self._out -= size

@@ -350,6 +350,9 @@ class _Replayed:
     def is_empty(self) -> bool:
         return self.inner.is_empty()
 
+    def ranges(self, schema: pa.Schema, options: ReadOptions) -> None:
+        """None: the rows are in this process."""
+
     def locate(self, rows: Sequence[int]) -> dict[int, tuple[int | None, str | None]]:  # noqa: ARG002 - see above
         return {}
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from headrace.events.prepare import Prepared
 from headrace.execution.orders import ChunkRows, PrepareOrder
 from headrace.execution.workers import Task, Workers
 from headrace.loading.known_ids import KnownIds
-from headrace.loading.micro_batch import MicroBatch
+from headrace.loading.met_chunk import MetChunk
 from headrace.partitioning.dedup import first_occurrences
 from headrace.partitioning.identity import id_text
 from headrace.partitioning.partition import rows_by_partition
@@ -47,9 +47,9 @@ class _Verdict:
 
 
 class Shadow:
-    """The parallel computation over `workers` and `partitions`, with its own sets of IDs in `folder`.
+    """The parallel computation over `workers`, with a set of IDs for each of `partitions` in `folder`.
 
-    `judge_by` says what the events in some pieces raise, as alert keys.
+    `judge_by` says what the new rows of a chunk raise, as alert keys.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Shadow:
         known: KnownIds,
         partitions: int,
         folder: Path,
-        judge_by: Callable[[Sequence[ChunkRows]], frozenset[str]],
+        judge_by: Callable[[ChunkRows | None], frozenset[str]],
     ) -> None:
         self._known = known
         self._judge_by = judge_by
@@ -90,15 +90,16 @@ class Shadow:
         except Exception as error:  # noqa: BLE001 - likewise
             self._give_up(error)
 
-    def compare(self, batch: MicroBatch, *, judged: bool) -> None:
-        """Compare the workers' result for the batch's one chunk; `judged` is False for a skipped chunk."""
+    def compare(self, chunk: MetChunk, *, judged: bool) -> None:
+        """Compare the workers' result for the chunk; `judged` is False for a skipped chunk."""
         if self._failed:
             return
         try:
             prepared = self._tasks.popleft().result()
             theirs = self._decide(prepared, judged=judged)
-            ours = _Verdict(np.sort(_comparable(batch.new_ids())), batch.counts(0), self._judge_by(batch.pieces(0)))
-            self._report_difference(batch, ours, theirs)
+            new = np.sort(_comparable(chunk.ids[chunk.new]))
+            ours = _Verdict(new, chunk.counts(0), self._judge_by(chunk.new_rows(0)))
+            self._report_difference(chunk, ours, theirs)
             prepared.events.discard()
             prepared.identity.discard()
         except Exception as error:  # noqa: BLE001 - likewise
@@ -124,7 +125,10 @@ class Shadow:
             first_seen += len(first)
             fresh_rows = rows[~self._known.exist(first)] if judged else rows
             new.append(ids[fresh_rows])
-            alerts |= self._judge_by([ChunkRows(prepared.address, prepared.events, prepared.identity, fresh_rows)])
+            chosen = ChunkRows(
+                prepared.address, prepared.events, prepared.identity, fresh_rows, len(ids), numbered=prepared.numbered
+            )
+            alerts |= self._judge_by(chosen if len(fresh_rows) else None)
         fresh = np.concatenate(new)
         rejected = len(prepared.rejects)
         counts = Counts(
@@ -135,7 +139,7 @@ class Shadow:
         )
         return _Verdict(np.sort(_comparable(fresh)), counts, alerts)
 
-    def _report_difference(self, batch: MicroBatch, ours: _Verdict, theirs: _Verdict) -> None:
+    def _report_difference(self, chunk: MetChunk, ours: _Verdict, theirs: _Verdict) -> None:
         self.compared += 1
         strange = np.setxor1d(ours.new, theirs.new)
         alerts = sorted(ours.alerts ^ theirs.alerts)
@@ -145,7 +149,7 @@ class Shadow:
         log.error(
             "%s: the parallel result differs: %d IDs, for example %s; %d alerts, for example %s; "
             "sequential %s, parallel %s",
-            batch.address,
+            chunk.address,
             len(strange),
             ", ".join(id_text(one.tobytes()) for one in strange[:SAMPLE]) or "none",
             len(alerts),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from headrace.errors import StaleReceiptsError
 from headrace.loading.known_ids import KnownIds
-from headrace.loading.micro_batch import MicroBatch
+from headrace.loading.met_chunk import MetChunk
 from headrace.loading.open_run import OpenRun
 from headrace.loading.slicing import NO_RESUME
 from headrace.partitioning.identity import id_text
@@ -39,28 +39,28 @@ class SkippedSlices:
         self._store = store
         self._going = going
 
-    def require_there(self, batch: MicroBatch, receipts: Iterable[Receipt], known: KnownIds) -> Ids:
+    def require_there(self, chunk: MetChunk, receipts: Iterable[Receipt], known: KnownIds) -> Ids:
         """Prove that the events of `receipts` are in the table, except rejected events, whose IDs are returned, shape
         (rows, 16). Raises `StaleReceiptsError` if other events are missing.
         """
         speaking = list(receipts)
-        events = [batch.first_events(one.partition) for one in speaking]
+        events = [chunk.first_events(one.partition) for one in speaking]
         there = known.held(np.concatenate(events))
         rejected, start = [], 0
         for receipt, ids in zip(speaking, events, strict=True):
             absent = ids[~there[start : start + len(ids)]]
             start += len(ids)
             if len(absent):
-                self._require_rejected(batch, receipt, absent)
+                self._require_rejected(chunk, receipt, absent)
                 rejected.append(absent)
         return np.concatenate([np.empty((0, 16), dtype=np.uint8), *rejected])
 
-    def _require_rejected(self, batch: MicroBatch, receipt: Receipt, ids: Ids) -> None:
+    def _require_rejected(self, chunk: MetChunk, receipt: Receipt, ids: Ids) -> None:
         """Events with an ID may have been refused by the user's code: all their rows are rejects of the run then, and
         none is in the table.
         """
-        by_users_code = receipt.counts.rejected - batch.counts(receipt.partition).rejected
-        numbers = batch.numbers_of(receipt.partition, ids)
+        by_users_code = receipt.counts.rejected - chunk.counts(receipt.partition).rejected
+        numbers = chunk.numbers_of(receipt.partition, ids)
         if len(ids) <= by_users_code and self._are_rejects(receipt, len(ids), numbers):
             return
         shown = f"{len(ids):,} of its events are" if len(ids) > 1 else "one of its events is"

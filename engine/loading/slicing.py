@@ -1,4 +1,4 @@
-"""From micro-batch to slices: which partitions are committed, which of them an earlier process committed, and the
+"""From a chunk to its slices: which partitions are committed, which of them an earlier process committed, and the
 orders.
 """
 
@@ -14,7 +14,7 @@ from headrace.events.alert_judge import Alerting
 from headrace.events.revisions import revisions_for
 from headrace.execution.orders import CommitOrder
 from headrace.loading.agreement import Agreement
-from headrace.loading.micro_batch import MicroBatch
+from headrace.loading.met_chunk import MetChunk
 from headrace.loading.open_run import OpenRun
 from headrace.options.load import LoadOptions
 from headrace.storage.locks import lock_keys
@@ -29,7 +29,7 @@ NO_EVENTS = pa.RecordBatch.from_arrays([], names=[])
 
 @dataclass(frozen=True, slots=True)
 class Slicing:
-    """How the micro-batches of the run `going` are cut into slices."""
+    """How the chunks of the run `going` are cut into slices."""
 
     going: OpenRun
     options: LoadOptions
@@ -37,22 +37,22 @@ class Slicing:
     """Rejects by the number of the row that replays them: the slice that carries the row settles its reject."""
     _matched: set[tuple[str, int, int]] = field(default_factory=set)
 
-    def receipts(self, batch: MicroBatch) -> dict[int, Receipt | None]:
+    def receipts(self, chunk: MetChunk) -> dict[int, Receipt | None]:
         """The partitions that have rows, each with the receipt of an earlier process of this run, if that committed
-        the slice. A batch without any row still leaves a receipt, for the rows that were read.
+        the slice. A chunk without any row still leaves a receipt, for the rows that were read.
 
         Raises `StaleReceiptsError` if that slice had another content: the file has changed, or the select
         returns its rows in no fixed order, or new columns of the table have changed the slices.
         """
         every = range(self.going.shape.partitions)
-        filled = [partition for partition in every if batch.rows(partition) or batch.rejects(partition)] or [0]
-        return {partition: self._receipt(batch, partition) for partition in filled}
+        filled = [partition for partition in every if chunk.rows(partition) or chunk.rejects(partition)] or [0]
+        return {partition: self._receipt(chunk, partition) for partition in filled}
 
-    def _receipt(self, batch: MicroBatch, partition: int) -> Receipt | None:
-        address = batch.address
+    def _receipt(self, chunk: MetChunk, partition: int) -> Receipt | None:
+        address = chunk.address
         key = (address.source, address.first_row, partition)
         receipt = self.going.receipts.get(key)
-        if receipt is not None and receipt.digest != batch.digest(partition):
+        if receipt is not None and receipt.digest != chunk.digest(partition):
             raise StaleReceiptsError(
                 "the slice that begins there has other rows than when the run began", where=str(address), hint=NO_RESUME
             )
@@ -71,8 +71,8 @@ class Slicing:
                 hint=NO_RESUME,
             )
 
-    def order(self, batch: MicroBatch, partition: int, agreement: Agreement) -> CommitOrder:
-        """The order that commits one partition of `batch`, and with it settles the rejects that its rows replay."""
+    def order(self, chunk: MetChunk, partition: int, agreement: Agreement) -> CommitOrder:
+        """The order that commits one partition of `chunk`, and with it settles the rejects that its rows replay."""
         shape, options = self.going.shape, self.options
         locked = shape.strategy == "locked"
         existing = shape.existing
@@ -80,29 +80,28 @@ class Slicing:
             run_id=self.going.run_id,
             table=agreement.table,
             provider=options.provider,
-            address=batch.address,
-            spans=batch.spans,
+            address=chunk.address,
             partition=partition,
-            digest=batch.digest(partition),
+            digest=chunk.digest(partition),
             events=NO_EVENTS,
-            existing="conflict" if existing == "snapshot" and not batch.certain else existing,
-            counts=batch.counts(partition),
-            rejects=batch.rejects(partition),
-            replayed={number: self.replayed[number] for number in (batch.numbers(partition) if self.replayed else ())},
+            existing="conflict" if existing == "snapshot" and not chunk.certain else existing,
+            counts=chunk.counts(partition),
+            rejects=chunk.rejects(partition),
+            replayed={number: self.replayed[number] for number in (chunk.numbers(partition) if self.replayed else ())},
             locks=lock_keys(agreement.table, partition, shape.partitions) if locked else (),
             lock_timeout=options.parallel.lock_timeout,
         )
         revisions = revisions_for(options.revisions, options.version_column, agreement.schema, agreement.contract)
         return CommitOrder(
             piece,
-            batch.pieces(partition),
+            chunk.new_rows(partition),
             options.to,
             options.enrichment,
             options.parallel.locks if locked else None,
             alerting(options, agreement),
             revisions,
-            batch.repeats(partition) if revisions else (),
-            batch.spares(partition) if may_reject(options) else (),
+            chunk.repeats(partition) if revisions else None,
+            chunk.spares(partition) if may_reject(options) else None,
         )
 
 

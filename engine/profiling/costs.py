@@ -57,6 +57,10 @@ class Costs:
         """What a row costs a worker."""
         return self.prepare + self.carry
 
+    def read_by_workers(self) -> Costs:
+        """These costs where the workers read what the coordinator has read for a part of the input."""
+        return replace(self, reader=0.0, prepare=self.prepare + self.reader)
+
     def with_workers(self, workers: int, alone: Costs) -> Costs:
         """These costs of a run with `workers`, corrected by those of the sequential run `alone`. Where its workers had
         but a chunk each, they were all new to it: then what they do costs what it cost sequentially.

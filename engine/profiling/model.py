@@ -205,13 +205,16 @@ def judge(
     parallel_sample: float,
     workers: int,
     first_rows: int | None = None,
+    ranges: bool = False,
 ) -> Advice:
     """The verdict for `rows` rows: `costs` and `sequential_sample` are the sample's sequential run, `parallel_costs`
     and `parallel_sample` its run with `workers` workers. `first_rows` are those of the load's first chunk where
-    they are fewer than the sample's first chunk had.
+    they are fewer than the sample's first chunk had. With `ranges`, the load's workers read its inputs; the sample's
+    did not.
     """
     modelled, _ = parallel_seconds(parallel_costs, machine, parallel_costs.rows, workers, chunk_rows)
-    plain, bound = parallel_seconds(parallel_costs, machine, rows, workers, chunk_rows)
+    whole = parallel_costs.read_by_workers() if ranges else parallel_costs
+    plain, bound = parallel_seconds(whole, machine, rows, workers, chunk_rows)
     # what the model misses on the sample every run has once: libraries loaded by each worker, plans made, caches filled
     expected = max(parallel_sample + plain - modelled, parallel_sample)
     margin = max(_margin(expected), abs(parallel_sample - modelled) / expected / 2 if expected > 0 else 0.0)

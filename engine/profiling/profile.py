@@ -89,6 +89,7 @@ class _Profiling:
             parallel_sample=parallel.report.seconds - parallel.costs_agree + alone.agree,
             workers=workers,
             first_rows=first_rows(self._options.read, SEQUENTIAL),
+            ranges=self._options.parallel.executor is None and sample.has_ranges(self._options.read),
         )
         return Profile(
             table=self._real.name,

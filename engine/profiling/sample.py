@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from math import inf
 
 import pyarrow as pa
 
 from headrace.reading.chunk import Chunk
 from headrace.reading.inputs import Input, ReadOptions
+from headrace.reading.ranges import Ranges
 from headrace.reading.reader import RawLine
 
 __all__ = ["Sample"]
@@ -46,6 +48,10 @@ class Sample:
         if all(count is not None for count in counts):
             return sum(count or 0 for count in counts)
         return round(rows * sum(sizes) / read) if rows and read else None
+
+    def has_ranges(self, options: ReadOptions) -> bool:
+        """Whether the sample is a part of inputs which, in a load of all, workers read."""
+        return not self.is_everything and all(item.ranges(pa.schema([]), options) for item in self._items)
 
     def _share(self, item: Input) -> float:
         return self._seen[item.name][1] if item.name in self._seen else 0.0
@@ -106,6 +112,13 @@ class _Part:
                 yield chunk
                 if self._sample.full:
                     return
+
+    def ranges(self, schema: pa.Schema, options: ReadOptions) -> Ranges | None:
+        """The whole input's; none of a part, which must end with the same row in both modes."""
+        ranges = self._item.ranges(schema, options) if self._sample.is_everything else None
+        if ranges is not None and self._sample.begin(self._item):
+            ranges.heard = partial(self._sample.take, self._item)
+        return ranges
 
     def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
         return self._item.locate(rows)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from headrace.storage.records import Address
 from headrace.storage.rejects import Reject
 
-__all__ = ["Chunk"]
+__all__ = ["Chunk", "one_batch", "without_absent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +25,28 @@ class Chunk:
     batch: pa.RecordBatch
     rows: NDArray[np.int64] | None
     rejects: list[Reject]
+
+
+def without_absent(chunk: Chunk, own: Collection[str]) -> Chunk:
+    """The chunk without columns that its input does not have: what they hold is the database's to say.
+
+    One that came up behind the sample may have values all the same.
+    """
+    batch = chunk.batch
+    absent = [
+        field.name
+        for field, column in zip(batch.schema, batch.columns, strict=True)
+        if field.name not in own and column.null_count == batch.num_rows
+    ]
+    # a batch without columns has no rows
+    return replace(chunk, batch=batch.drop_columns(absent)) if 0 < len(absent) < batch.num_columns else chunk
+
+
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """The table's rows as one batch."""
+    batches = table.combine_chunks().to_batches()
+    return (
+        batches[0]
+        if batches
+        else pa.RecordBatch.from_arrays([pa.array([], field.type) for field in table.schema], schema=table.schema)
+    )

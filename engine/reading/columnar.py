@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 from headrace.errors import ConfigurationError, InputError
 from headrace.reading.dicts import batches_of_dicts, hint_of
 from headrace.reading.reader import Block, Hint, RawLine
-from headrace.reading.steady_files import Steady
+from headrace.reading.steady_files import Pass, Steady
 from headrace.reading.text_stream import readable
 from headrace.reading.types.arrow_types import is_text
 from headrace.reading.types.value_text import as_text
 from headrace.storage.rejects import Reject
 
-__all__ = ["ArrowReader", "ParquetReader"]
+__all__ = ["ArrowReader", "ParquetReader", "RowGroupReader"]
 
 _BATCH_ROWS = 16_384
 
@@ -92,21 +92,30 @@ class ParquetReader(_TypedReader):
     declared = True
 
     def __init__(self, file: Steady, name: str) -> None:
-        self._file = file
+        self.file = file
         self._name = name
-        with readable(name), file.opened() as source, pq.ParquetFile(pa.PythonFile(source, mode="r")) as parquet:
+        with readable(name), file.opened() as source, _parquet(source) as parquet:
             schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
             source.check()
         super().__init__(_distinct(schema, name))
         self._rows = rows
 
+    def ranges(self, most: int, first: int) -> Iterator[tuple[int, int, int, int]]:
+        """The file cut into at most `most` rows of one row group each, the first of `first` rows: the group, its rows
+        as a half-open interval, and their bytes.
+        """
+        with readable(self._name), self.file.opened() as source, _parquet(source) as parquet:
+            for group in range(parquet.num_row_groups):
+                facts, low = parquet.metadata.row_group(group), 0
+                rows = facts.num_rows
+                while low < rows:
+                    high = min(rows, low + first)
+                    yield group, low, high, facts.total_byte_size * (high - low) // rows
+                    low, first = high, most
+
     def pieces(self) -> Iterator[Block]:
         """The rows in the file's order."""
-        with (
-            readable(self._name),
-            self._file.opened() as source,
-            pq.ParquetFile(pa.PythonFile(source, mode="r"), pre_buffer=False) as parquet,
-        ):
+        with readable(self._name), self.file.opened() as source, _parquet(source) as parquet:
             last: Block | None = None
             for piece in self._count(numbered(parquet.iter_batches(batch_size=_BATCH_ROWS), self._name)):
                 if last is not None:
@@ -116,6 +125,52 @@ class ParquetReader(_TypedReader):
             source.check(last=True)
             if last is not None:
                 yield last
+
+
+class RowGroupReader(_TypedReader):
+    """Reads the rows `low` up to `high` of one row group of a Parquet file."""
+
+    declared = True
+
+    def __init__(self, source: Pass, name: str, group: int, low: int, high: int) -> None:
+        with readable(name):
+            self._parquet = _parquet(source)
+        super().__init__(_distinct(self._parquet.schema_arrow, name))
+        self._sampled = set(self._schema.names)
+        self._name = name
+        self._group = group
+        self._low = low
+        self._high = high
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """The bytes of the row group in the file, as a half-open interval."""
+        group = self._parquet.metadata.row_group(self._group)
+        columns = [group.column(number) for number in range(group.num_columns)]
+        starts = [min(filter(None, (one.dictionary_page_offset, one.data_page_offset))) for one in columns]
+        ends = [start + one.total_compressed_size for start, one in zip(starts, columns, strict=True)]
+        return min(starts), max(ends)
+
+    def pieces(self) -> Iterator[Block]:
+        """The rows in the file's order, counted from 0."""
+        with readable(self._name):
+            batches = self._parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=[self._group])
+            yield from numbered(_between(batches, self._low, self._high), self._name)
+
+
+def _between(batches: Iterator[pa.RecordBatch], low: int, high: int) -> Iterator[pa.RecordBatch]:
+    at = 0
+    for batch in batches:
+        first, end = max(low - at, 0), min(high - at, batch.num_rows)
+        if first < end:
+            yield batch.slice(first, end - first)
+        at += batch.num_rows
+        if at >= high:
+            return
+
+
+def _parquet(source: Pass) -> pq.ParquetFile:
+    return pq.ParquetFile(pa.PythonFile(source, mode="r"), pre_buffer=False)
 
 
 class ArrowReader(_TypedReader):

@@ -40,7 +40,7 @@ from headrace.reading.locator import Locator, csv_places
 from headrace.reading.not_data import require_no_markup
 from headrace.reading.reader import Block, Hint, RawLine, require_few
 from headrace.reading.steady_files import Steady
-from headrace.reading.text_stream import ESCAPED, TAIL, FileProgress, Utf8, open_text, readable, unescape
+from headrace.reading.text_stream import ESCAPED, TAIL, Excerpt, FileProgress, Utf8, open_text, readable, unescape
 from headrace.storage.rejects import Reject
 
 __all__ = ["CsvReader", "Dialect", "settle_dialect"]
@@ -74,18 +74,17 @@ def settle_dialect(sample: str, delimiter: str, *, whole: bool) -> Dialect:
 
 
 class CsvReader:
-    """Reads one CSV file. `name` is what rejects call it."""
+    """Reads one CSV file, or some of its records where its `dialect` is known. `name` is what rejects call it."""
 
     declared = False
 
-    def __init__(self, file: Steady, name: str, delimiter: str) -> None:
-        self._file = file
+    def __init__(self, file: Steady | Excerpt, name: str, delimiter: str, dialect: Dialect | None = None) -> None:
+        self.file = file
         self._name = name
         self._progress = FileProgress()
         self._paced: Paced | None = None
         self.share = 0.0
-        self.dialect = self._settle(delimiter)
-        dialect = self.dialect
+        self.dialect = dialect = dialect or self._settle(delimiter)
         places = partial(csv_places, name=name, delimiter=dialect.delimiter, header=dialect.header)
         self._locator = Locator(file, places)
 
@@ -111,7 +110,7 @@ class CsvReader:
     def _pieces(
         self, records: _Records, feed: Callable[[Utf8, _Records], Iterator[pa.RecordBatch]]
     ) -> Generator[Block, None, None]:
-        with open_text(self._file, self._progress) as text, readable(self._name):
+        with open_text(self.file, self._progress) as text, readable(self._name):
             last: Block | None = None
             share = self.share
             try:
@@ -179,7 +178,7 @@ class CsvReader:
         )
 
     def _settle(self, delimiter: str) -> Dialect:
-        with open_text(self._file) as text, readable(self._name):
+        with open_text(self.file) as text, readable(self._name):
             sample = b""
             while len(sample) < _SAMPLE and (block := text.read(_SAMPLE - len(sample))):
                 sample += block

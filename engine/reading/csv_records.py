@@ -15,15 +15,15 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
 from headrace.errors import InputError
-from headrace.reading.arrow_pacing import ReadOnly
+from headrace.reading.arrow_pacing import Readable, ReadOnly
 from headrace.reading.text_stream import LONGEST, Utf8
 
-__all__ = ["Careful", "records_of", "text_lines"]
+__all__ = ["Careful", "quoted_after", "records_of", "text_lines"]
 
 _BLOCK = 1 << 20
 
 
-def text_lines(stream: Utf8, name: str = "") -> Iterator[bytes]:
+def text_lines(stream: Readable, name: str = "") -> Iterator[bytes]:
     """The stream's physical lines with their ends (LF, CRLF or CR); the last line may have none.
 
     Raises `InputError` for a line longer than `LONGEST`, because it must not fill the memory.
@@ -51,7 +51,7 @@ def records_of(stream: Utf8, delimiter: str, name: str) -> Iterator[tuple[int, b
             begun = number
             if not line.strip(b"\r\n"):
                 continue
-        still = _quoted_after(line, opening, quoted, begins=not quoted)
+        still = quoted_after(line, opening, quoted, begins=not quoted)
         if quoted or still:
             held += line
             _require_short(len(held), name)
@@ -63,7 +63,7 @@ def records_of(stream: Utf8, delimiter: str, name: str) -> Iterator[tuple[int, b
         yield begun, bytes(held)
 
 
-def _quoted_after(line: bytes, opening: bytes, quoted: bool, *, begins: bool) -> bool:
+def quoted_after(line: bytes, opening: bytes, quoted: bool, *, begins: bool) -> bool:
     """Whether a quoted field is open behind `line`; `begins` says that a record begins with it."""
     at = 0
     if begins and line.startswith(b'"'):

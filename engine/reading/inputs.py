@@ -29,12 +29,12 @@ import pyarrow as pa
 from headrace.errors import ConfigurationError
 from headrace.partitioning.contract import LogicalType
 from headrace.reading.choices import CHUNK_ROWS
-from headrace.reading.chunk import Chunk
-from headrace.reading.columnar import ArrowReader, ParquetReader
-from headrace.reading.csv_reader import CsvReader
+from headrace.reading.chunk import Chunk, one_batch
+from headrace.reading.columnar import ArrowReader
 from headrace.reading.fetch.spool import Spooled
 from headrace.reading.files import Located, locate_inputs, locate_spooled
-from headrace.reading.json_reader import JsonReader
+from headrace.reading.formats import reader_of
+from headrace.reading.ranges import RangeReading, Ranges, ranges_of
 from headrace.reading.reader import Block, RawLine, Reader, cut
 from headrace.reading.sampled_blocks import SampledBlocks
 from headrace.reading.selection import Select
@@ -102,6 +102,9 @@ class Input(Protocol):
     def chunks(self, schema: pa.Schema, options: ReadOptions) -> Iterator[Chunk]:
         """The whole input in `schema`: columns that it lacks are null, columns that `schema` lacks are dropped."""
 
+    def ranges(self, schema: pa.Schema, options: ReadOptions) -> Ranges | None:
+        """The input in ranges that workers read, in `schema`; ``None`` if it must be read as a whole."""
+
     def locate(self, rows: Sequence[int]) -> dict[int, RawLine]:
         """The line (1-based) and raw text of rows, if the format has lines."""
 
@@ -147,35 +150,27 @@ class _UniqueNames:
 
 
 def _open_file(located: Located, options: ReadOptions) -> Input:
-    return _Source(located.name, located.fingerprint, located.size, _reader(located, options), options)
-
-
-def _reader(located: Located, options: ReadOptions) -> Reader:
-    file, name = located.file, located.name
-    match located.format:
-        case "csv":
-            return CsvReader(file, name, ",")
-        case "tsv":
-            return CsvReader(file, name, "\t")
-        case "parquet":
-            return ParquetReader(file, name)
-        case "jsonl":
-            shape = "lines"
-        case "geojson":
-            shape = "features"
-        case "json":
-            shape = "values"
-    return JsonReader(file, name, shape, cache(partial(connect, options.threads, options.timezone)))
+    reader = reader_of(located, cache(partial(connect, options.threads, options.timezone)))
+    return _Source(located.name, located.fingerprint, located.size, reader, options, located)
 
 
 class _Source:
     """An `Input`: a reader whose first blocks decide the types, a connection that casts, and a select."""
 
-    def __init__(self, name: str, fingerprint: str, size: int | None, reader: Reader, options: ReadOptions) -> None:
+    def __init__(
+        self,
+        name: str,
+        fingerprint: str,
+        size: int | None,
+        reader: Reader,
+        options: ReadOptions,
+        located: Located | None = None,
+    ) -> None:
         self.name = name
         self.fingerprint = fingerprint
         self.size = size
         self.durable = not isinstance(reader, ArrowReader)
+        self._located = located
         self._reader = reader
         self._options = options
         if options.timezone != "UTC":
@@ -184,6 +179,7 @@ class _Source:
         self._select = Select(lambda: self._connection, name)
         self._blocks = SampledBlocks(reader, self._parts.caster, name, take_one=not options.types)
         self._inferred: dict[tuple[object, ...], pa.Schema] = {}
+        self._ranges: Ranges | None = None
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -192,8 +188,8 @@ class _Source:
 
     @property
     def share_read(self) -> float:
-        """By the rows of the chunks that were given: pieces are larger, and read ahead."""
-        return self._blocks.share.given
+        """By the rows of the chunks that were given (pieces are larger, and read ahead), or by the ranges."""
+        return max(self._blocks.share.given, 0.0 if self._ranges is None else self._ranges.share)
 
     @property
     def count(self) -> int | None:
@@ -242,6 +238,23 @@ class _Source:
             self._blocks.share.give(typed.first_row + typed.span)
             yield self._chunk(typed, schema, options.select)
 
+    def ranges(self, schema: pa.Schema, options: ReadOptions) -> Ranges | None:
+        """Of an uncompressed file that is not too small, and is not selected from."""
+        if self._located is None or options.select is not None:
+            return None
+        how = RangeReading(
+            name=self.name,
+            schema=schema,
+            own=frozenset(self.columns()),
+            chunk_rows=options.chunk_rows,
+            timezone=self._options.timezone,
+            threads=self._options.threads,
+        )
+        self._ranges = ranges_of(self._reader, self._located.file, how)
+        if self._ranges is not None:
+            self._blocks.forget()
+        return self._ranges
+
     def _takes_all(self, own: pa.Schema, select: str) -> bool:
         """Whether `select` passes on columns that it does not name, as ``SELECT *`` does."""
         table = own.empty_table()
@@ -267,21 +280,12 @@ class _Source:
     def _chunk(self, typed: TypedBlock, schema: pa.Schema, select: str | None) -> Chunk:
         address = Address(self.name, typed.first_row, typed.span)
         if select is None:
-            return Chunk(address, _one_batch(typed.table), typed.rows, typed.rejects)
+            return Chunk(address, one_batch(typed.table), typed.rows, typed.rejects)
         selected, failing = self._select.over(typed.table, select)
         table, refused = self._parts.selected(selected, schema)
         failed = self._parts.failed(typed, failing)
-        return Chunk(address, _one_batch(table), None, [*typed.rejects, *failed, *refused])
+        return Chunk(address, one_batch(table), None, [*typed.rejects, *failed, *refused])
 
 
 def _is_piece(piece: Block | None) -> bool:
     return piece is not None
-
-
-def _one_batch(table: pa.Table) -> pa.RecordBatch:
-    batches = table.combine_chunks().to_batches()
-    return (
-        batches[0]
-        if batches
-        else pa.RecordBatch.from_arrays([pa.array([], field.type) for field in table.schema], schema=table.schema)
-    )

@@ -16,8 +16,8 @@ a value; its other members are left out. Other vendors' JSON with a member ``fea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -33,10 +33,10 @@ from headrace.reading.not_data import require_no_markup
 from headrace.reading.reader import Block, Hint, RawLine, require_few
 from headrace.reading.sql import Connect, evaluate, literal
 from headrace.reading.steady_files import Steady
-from headrace.reading.text_stream import ESCAPED, LONGEST, FileProgress, Utf8, open_text, readable, unescape
+from headrace.reading.text_stream import ESCAPED, LONGEST, Excerpt, FileProgress, Utf8, open_text, readable, unescape
 from headrace.storage.rejects import Reject
 
-__all__ = ["JsonReader"]
+__all__ = ["JsonReader", "Members"]
 
 _BLOCK = 4 << 20
 _LF = 10
@@ -61,22 +61,34 @@ _HINTS: dict[frozenset[str], Hint] = {
 _DOUBLES: Hint = ("float", "string")
 
 
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The members that the sample of a file has, and the types of the `plain` ones, if all are."""
+
+    sampled: frozenset[str]
+    plain: Mapping[str, pa.DataType]
+
+
 class JsonReader:
-    """Reads one JSON file of the given shape: ``lines``, ``values`` (an array, or one after another), ``features``."""
+    """Reads one JSON file of the given shape: ``lines``, ``values`` (an array, or one after another), ``features``; or
+    some of its lines where its `members` are known.
+    """
 
     declared = False
 
-    def __init__(self, file: Steady, name: str, shape: str, connect: Connect) -> None:
-        self._file = file
+    def __init__(
+        self, file: Steady | Excerpt, name: str, shape: str, connect: Connect, members: Members | None = None
+    ) -> None:
+        self.file = file
         self._name = name
         self._progress = FileProgress()
         self.share = 0.0
-        self._shape = shape
+        self.shape = shape
         self._connect = connect
         self._locator = Locator(file, self._places)
-        self._sampled: set[str] = set()
+        self._sampled: set[str] = set() if members is None else set(members.sampled)
         self._sampled_rows = 0
-        self._plain: dict[str, pa.DataType] = {}
+        self._plain: dict[str, pa.DataType] = {} if members is None else dict(members.plain)
         self._plain_chances = _CHANCES
         self._plain_sample: dict[int, pa.Table] = {}
 
@@ -86,6 +98,11 @@ class JsonReader:
         self._sampled = set(kinds)
         self._sampled_rows = sample[-1].first_row + sample[-1].span if sample else 0
         return {name: _hint(kind) for name, kind in kinds.items()}
+
+    @property
+    def members(self) -> Members:
+        """What `hints` has found."""
+        return Members(frozenset(self._sampled), self._plain)
 
     def _kinds(self, sample: Sequence[Block]) -> dict[str, frozenset[str]]:
         """The members of the sample's objects, and the kinds of their values that are not null."""
@@ -100,7 +117,7 @@ class JsonReader:
 
     def _plain_kinds(self, sample: Sequence[Block]) -> dict[str, frozenset[str]] | None:
         """The same where the first objects show it and all others are plain, which takes a third of the time."""
-        if self._shape == "features" or not sample or not sample[0].span:
+        if self.shape == "features" or not sample or not sample[0].span:
             return None
         kinds = self._kinds([sample[0].split(min(_FIRST_ROWS, sample[0].span))[0]])
         types = {name: kind for name, found in kinds.items() if (kind := plain_kind(found)) is not None}
@@ -128,7 +145,7 @@ class JsonReader:
 
     def pieces(self) -> Iterator[Block]:
         """The objects' texts in order, in one column."""
-        with open_text(self._file, self._progress) as text, readable(self._name):
+        with open_text(self.file, self._progress) as text, readable(self._name):
             last: Block | None = None
             first, share = 0, 0.0
             for lines, texts in self._blocks(text):
@@ -141,7 +158,7 @@ class JsonReader:
                 piece = Block(first, len(texts), pa.table({_JSON: texts}), rows, [], lines)
                 last = self._without_escaped(piece) if text.escaped else piece
                 first += len(texts)
-            text.finish(lines=self._shape == "lines")
+            text.finish(lines=self.shape == "lines")
             self.share = 1.0
             if last is not None:
                 yield last
@@ -205,12 +222,12 @@ class JsonReader:
 
     def _inside(self, names: Sequence[str], columns: Sequence[pa.ChunkedArray]) -> list[pa.ChunkedArray]:
         """The columns that only properties give: what is no feature may have a geometry, as in other vendors' JSON."""
-        beside = _BESIDE if self._shape == "features" else ()
+        beside = _BESIDE if self.shape == "features" else ()
         return [column for name, column in zip(names, columns, strict=True) if name not in beside]
 
     def _members(self, text: pa.ChunkedArray, names: Sequence[str]) -> list[pa.ChunkedArray]:
         # what a feature has beside its properties stands at the list's end
-        beside = [name for name in _BESIDE if name in names] if self._shape == "features" else []
+        beside = [name for name in _BESIDE if name in names] if self.shape == "features" else []
         taken = f"json_extract_string(c0, {self._paths(names, beside)})"
         members = {name: f"{taken}[{number + 1}]" for number, name in enumerate(names)}
         for number, name in enumerate(beside, start=len(names)):
@@ -228,10 +245,10 @@ class JsonReader:
 
     def _blocks(self, stream: Utf8) -> Iterator[tuple[NDArray[np.int64], pa.StringArray]]:
         """The texts of the objects and the lines (1-based) where they start."""
-        if self._shape == "lines":
+        if self.shape == "lines":
             yield from _line_blocks(stream, self._name)
             return
-        found = elements(stream, self._name, features=self._shape == "features")
+        found = elements(stream, self._name, features=self.shape == "features")
         while block := list(islice(found, _PIECE_ROWS)):
             yield np.array([line for line, _ in block], np.int64), pa.array([text for _, text in block], pa.string())
 
@@ -239,10 +256,10 @@ class JsonReader:
         return evaluate(self._connect(), column, expressions)
 
     def _names(self, column: pa.ChunkedArray) -> list[str]:
-        inside = ", '/properties'" if self._shape == "features" else ""
+        inside = ", '/properties'" if self.shape == "features" else ""
         (keys,) = self._evaluated(column, [f"json_keys(c0{inside})"])
         names = dict.fromkeys(pc.unique(keys.combine_chunks().flatten()).to_pylist() if len(keys) else [])
-        if self._shape == "features" and len(keys):
+        if self.shape == "features" and len(keys):
             names |= dict.fromkeys(name for name in _BESIDE if self._has(column, name))
         return list(names)
 
@@ -252,7 +269,7 @@ class JsonReader:
 
     def _paths(self, names: Sequence[str], beside: Sequence[str] = ()) -> str:
         """JSON pointers (RFC 6901) to the members, as an SQL list."""
-        inside = "/properties/" if self._shape == "features" else "/"
+        inside = "/properties/" if self.shape == "features" else "/"
         paths = [inside + name.replace("~", "~0").replace("/", "~1") for name in names]
         paths += [f"/{name}" for name in beside]
         return f"CAST([{', '.join(literal(path) for path in paths)}] AS VARCHAR[])"
@@ -264,7 +281,7 @@ class JsonReader:
         )
         bad = pc.not_equal(kinds, "OBJECT").to_numpy()
         piece = self._without(piece, bad, "this is not a JSON object") if bad.any() else piece
-        if self._shape != "features" or not piece.table.num_rows:
+        if self.shape != "features" or not piece.table.num_rows:
             return piece
         (features,) = self._evaluated(piece.table.column(_JSON), [_IS_FEATURE])
         bad = pc.invert(features).to_numpy()
@@ -320,7 +337,7 @@ def _line_blocks(stream: Utf8, name: str) -> Iterator[tuple[NDArray[np.int64], p
     """The lines that are not blank, a block of the file at a time. Here a line ends with LF alone, as NDJSON has it."""
     rest, first = b"", 1
     while block := stream.read(_BLOCK):
-        if first == 1 and not rest:
+        if stream.at_start and first == 1 and not rest:
             require_no_markup(block, name)
         text = rest + block
         end = text.rfind(b"\n") + 1

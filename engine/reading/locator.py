@@ -14,7 +14,7 @@ from headrace.errors import InputChangedError, InputError
 from headrace.reading.csv_records import records_of
 from headrace.reading.reader import RawLine
 from headrace.reading.steady_files import Steady
-from headrace.reading.text_stream import Utf8, open_text, unescape
+from headrace.reading.text_stream import Excerpt, Utf8, open_text, unescape
 
 __all__ = ["Locator", "csv_places"]
 
@@ -26,7 +26,7 @@ class Locator(threading.local):
     later.
     """
 
-    def __init__(self, file: Steady, places: Callable[[Utf8], Iterator[RawLine]]) -> None:
+    def __init__(self, file: Steady | Excerpt, places: Callable[[Utf8], Iterator[RawLine]]) -> None:
         self._file = file
         self._text: Utf8 | None = None
         self._places = places

@@ -84,6 +84,10 @@ class SampledBlocks:
                 rows, size = rows + piece.span, size + piece.table.nbytes
         return self._sample
 
+    def forget(self) -> None:
+        """Let go of what the sample has read: others read it again."""
+        self._sample = self._rest = None
+
     def all(self) -> Iterator[Block]:
         """All pieces; what the sample has taken is not read again, and not kept once it was given."""
         sample, rest = self._sample or [], self._rest

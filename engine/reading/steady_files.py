@@ -4,6 +4,9 @@
     facts         one                          hashed on the way                └ no: is what was read
                   descriptor                                                          still what is there?
 
+Other processes of this machine get the file to read from by its path, or by the descriptor that is held here, if
+another file has taken its place. They read ranges of it, whose digests come back (`RangesRead`).
+
 The facts (inode, size, times) are compared before a piece of the file is handed on. If the facts differ, the part that
 was read is read again, and reading continues if its content is the same. So the file may be touched, renamed, removed
 or appended to meanwhile; the next command reads the appended part. Any other change ends the command, before the last
@@ -16,19 +19,20 @@ import fcntl
 import os
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGURG
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import xxhash
 
 from headrace.errors import InputChangedError, InputError
 from headrace.reading.arrow_pacing import ReadOnly
+from headrace.runtime.parcel import Unseen
 
-__all__ = ["Pass", "Steady"]
+__all__ = ["InputUnseen", "Pass", "RangesRead", "Steady"]
 
 _EDGE = 1 << 16
 _BLOCK = 4 << 20
@@ -37,7 +41,13 @@ _QUIET = 1.0  # seconds without a change, for a file that ends within a line
 _AGAIN = "run the same command again"
 
 
-class _Facts(NamedTuple):
+class InputUnseen(Unseen):
+    """A worker cannot open the coordinator's file."""
+
+
+class FileFacts(NamedTuple):
+    """What tells a file and its state from others."""
+
     device: int
     inode: int
     size: int
@@ -45,7 +55,8 @@ class _Facts(NamedTuple):
     changed: int
 
     @classmethod
-    def of(cls, found: os.stat_result) -> _Facts:
+    def of(cls, found: os.stat_result) -> FileFacts:
+        """Those of a file or descriptor that was looked at."""
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
@@ -57,20 +68,26 @@ class Steady:
     """
 
     def __init__(self, path: Path, name: str, *, hold: bool = False, vouched: bool = True, ours: bool = False) -> None:
-        self.path = path
+        self.path = path.absolute()  # this process may change its directory
         self.name = name
         self.vouched = vouched
         self.ours = ours
         number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         closing = weakref.finalize(self, os.close, number)
-        self.facts = _Facts.of(os.fstat(number))
+        self.facts = FileFacts.of(os.fstat(number))
         if not ours and 0 <= time.time() - self.facts.changed / 1e9 < _TICK:
             time.sleep(_TICK)
-            self.facts = _Facts.of(os.fstat(number))
+            self.facts = FileFacts.of(os.fstat(number))
         self._edges = self.edges(number)
         self._held = number if hold else None
+        self._lender: tuple[int, int] | None = None
         if not hold:
             closing()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        lender = self._lender if self._held is None else (os.getpid(), self._held)
+        known = (self.path, self.name, self.vouched, self.ours, self.facts, self._edges, lender)
+        return _received, known
 
     @property
     def size(self) -> int:
@@ -89,6 +106,28 @@ class Steady:
         finally:
             os.close(number)
 
+    @contextmanager
+    def opened_for_range(self) -> Iterator[Pass]:
+        """The file, in whatever state it is by now: the coordinator judges that. Raises `InputUnseen`."""
+        if self._held is not None:
+            yield Pass(self, self._held, self.facts)
+            return
+        number = self._own_number()
+        try:
+            yield Pass(self, number, self.facts)
+        finally:
+            os.close(number)
+
+    def _own_number(self) -> int:
+        lent = [] if self._lender is None else [Path("/proc", str(self._lender[0]), "fd", str(self._lender[1]))]
+        for path in (self.path, *lent):
+            with suppress(OSError):
+                number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                if FileFacts.of(os.fstat(number))[:2] == self.facts[:2]:
+                    return number
+                os.close(number)
+        raise InputUnseen("a worker cannot open the file", where=self.name)
+
     def edges(self, number: int) -> bytes:
         """A digest of the file's beginning and end, as far as it went when it was looked at."""
         tail = max(0, self.size - _EDGE)
@@ -96,7 +135,7 @@ class Steady:
             os.pread(number, min(_EDGE, self.size), 0) + os.pread(number, self.size - tail, tail)
         )
 
-    def is_as_before(self, number: int, now: _Facts) -> bool:
+    def is_as_before(self, number: int, now: FileFacts) -> bool:
         """Whether the open file has the beginning and end that it had, and is no shorter."""
         return now.size >= self.size and self.edges(number) == self._edges
 
@@ -105,7 +144,7 @@ class Steady:
         return InputChangedError(what, where=self.name, hint=f"the rows read so far cannot be used: {_AGAIN}")
 
     def _pass(self, number: int) -> Pass:
-        now = _Facts.of(os.fstat(number))
+        now = FileFacts.of(os.fstat(number))
         if now[:2] != self.facts[:2]:
             raise self.changed("the file was replaced after this command had begun")
         # what is longer was appended to; of what is as long, and newer, nobody can tell
@@ -115,10 +154,54 @@ class Steady:
         return Pass(self, number, now)
 
 
+def _received(
+    path: Path, name: str, vouched: bool, ours: bool, facts: FileFacts, edges: bytes, lender: tuple[int, int] | None
+) -> Steady:
+    file = Steady.__new__(Steady)
+    file.path, file.name, file.vouched, file.ours, file.facts = path, name, vouched, ours, facts
+    file._edges, file._held, file._lender = edges, None, lender
+    return file
+
+
+class RangesRead:
+    """The ranges of `file` that were read so far, by whatever process: each with its digest, to be compared again when
+    the file's facts have changed.
+    """
+
+    def __init__(self, file: Steady) -> None:
+        self._file = file
+        self._seen = file.facts
+        self._read: list[tuple[int, int, bytes]] = []
+
+    def take(self, start: int, stop: int, digest: bytes, facts: FileFacts) -> None:
+        """Note a range that was read when the file had these `facts`. Raises `InputChangedError` if the file no longer
+        has the content that was read.
+        """
+        before, self._read = self._read, [*self._read, (start, stop, digest)]
+        if facts == self._seen:
+            return
+        same = facts.size != self._file.size or facts.modified == self._file.facts.modified
+        if not before and not same:
+            raise self._file.changed("the file changed after this command had begun")
+        with self._file.opened_for_range() as source:
+            self._seen = source.require_as_before(self._read)
+
+    def finish(self, *, lines: bool) -> None:
+        """At the end: the file has the content that was read; where `lines` count, the last is whole if it has no end.
+
+        Raises `InputChangedError`, or `InputError` for a line that may be cut.
+        """
+        with self._file.opened_for_range() as source:
+            if source.facts != self._seen:
+                source.require_as_before(self._read)
+            if lines and self._file.size and source.read_at(self._file.size - 1, self._file.size) not in (b"\n", b"\r"):
+                source.require_finished()
+
+
 class Pass(ReadOnly):
     """One reading of a `Steady` file: a file object, for one reader, in whatever thread."""
 
-    def __init__(self, file: Steady, number: int, facts: _Facts) -> None:
+    def __init__(self, file: Steady, number: int, facts: FileFacts) -> None:
         self._file = file
         self._number = number
         self._seen = facts
@@ -149,24 +232,53 @@ class Pass(ReadOnly):
         with self._lock:
             left = max(0, self._file.size - self._at)
             wanted = left if size < 0 else min(size, left)
-            block = os.pread(self._number, wanted, self._at)
-            while len(block) < wanted:
-                more = os.pread(self._number, wanted - len(block), self._at + len(block))
-                if not more:
-                    raise self._file.changed("the file was cut while it was read")
-                block += more
+            block = self.read_at(self._at, self._at + wanted)
             if self._at == self._hashed:
                 self._digest.update(block)
                 self._hashed += len(block)
             self._at += len(block)
             return block
 
+    @property
+    def facts(self) -> FileFacts:
+        """The file's facts at this moment."""
+        return FileFacts.of(os.fstat(self._number))
+
+    def read_at(self, start: int, stop: int) -> bytes:
+        """The bytes from `start` up to `stop`. Raises `InputChangedError` if the file has become shorter."""
+        block = os.pread(self._number, stop - start, start)
+        while len(block) < stop - start:
+            more = os.pread(self._number, stop - start - len(block), start + len(block))
+            if not more:
+                raise self._file.changed("the file was cut while it was read")
+            block += more
+        return block
+
+    def require_as_before(self, ranges: Sequence[tuple[int, int, bytes]]) -> FileFacts:
+        """Compare `ranges` with their digests; returns the facts with which they are the same. Raises
+        `InputChangedError`.
+        """
+        now = self.facts
+        same = self._file.is_as_before(self._number, now) and all(
+            self.digest_of(start, stop) == digest for start, stop, digest in ranges
+        )
+        if not same:
+            raise self._file.changed()
+        return now
+
+    def digest_of(self, start: int, stop: int) -> bytes:
+        """A digest of the bytes from `start` up to `stop`."""
+        digest = xxhash.xxh3_128()
+        for at in range(start, stop, _BLOCK):
+            digest.update(self.read_at(at, min(stop, at + _BLOCK)))
+        return digest.digest()
+
     def check(self, *, last: bool = False) -> None:
         """Check the file before a piece is handed on, and with `last` at its end.
 
         Raises `InputChangedError` if the file no longer has the content that was read.
         """
-        now = _Facts.of(os.fstat(self._number))
+        now = FileFacts.of(os.fstat(self._number))
         # one that is appended to all the time is looked at again when twice as much was read
         if now == self._seen or (not last and self._compared and self._hashed < 2 * self._compared):
             return
@@ -197,7 +309,7 @@ class Pass(ReadOnly):
         left = _QUIET - (time.time() - self._seen.modified / 1e9)
         if self._seen.size == self._file.size and 0 < left <= _QUIET:
             time.sleep(left)
-        now = _Facts.of(os.fstat(self._number))
+        now = FileFacts.of(os.fstat(self._number))
         return (now.size, now.modified) != (self._file.size, self._seen.modified) or _open_for_writing(self._number)
 
     def _prefix(self) -> bytes:

@@ -10,12 +10,14 @@ that character and refused, and the character gives the byte back (`unescape`).
 from __future__ import annotations
 
 import codecs
+import io
 import lzma
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import IO, Any, cast
 
 import pyarrow as pa
@@ -24,7 +26,18 @@ from headrace.errors import InputError
 from headrace.reading.arrow_pacing import Readable, ReadOnly
 from headrace.reading.steady_files import Pass, Steady
 
-__all__ = ["ESCAPED", "LONGEST", "TAIL", "FileProgress", "Utf8", "open_text", "readable", "unescape"]
+__all__ = [
+    "ESCAPED",
+    "LONGEST",
+    "TAIL",
+    "Excerpt",
+    "FileProgress",
+    "Utf8",
+    "is_compressed",
+    "open_text",
+    "readable",
+    "unescape",
+]
 
 _PLANE = 0x10FF00
 ESCAPED = f"[{chr(_PLANE + 0x80)}-{chr(_PLANE + 0xFF)}]"
@@ -89,9 +102,17 @@ class FileProgress:
         return 1.0 if self._file.closed or not self._size else min(1.0, self._file.tell() / self._size)
 
 
+def is_compressed(head: bytes) -> bool:
+    """Whether a file that begins with `head` is compressed: names lie."""
+    return any(head.startswith(magic) for magic in _MAGIC)
+
+
 @contextmanager
-def open_text(file: Steady, progress: FileProgress | None = None) -> Iterator[Utf8]:
+def open_text(file: Steady | Excerpt, progress: FileProgress | None = None) -> Iterator[Utf8]:
     """The decompressed bytes of `file` as text. A zip must hold exactly one file."""
+    if isinstance(file, Excerpt):
+        yield Utf8(io.BytesIO(file.text), at_start=file.at_start)
+        return
     with readable(file.name), file.opened() as source:
         (progress or FileProgress()).watch(source, file.size)
         start = source.peek(4)
@@ -123,18 +144,28 @@ def _open_zip(source: Pass, name: str) -> Iterator[Readable]:
             yield member
 
 
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """Whole records of an uncompressed text file, to be read in its place; `at_start` if they are its first."""
+
+    text: bytes
+    name: str
+    at_start: bool
+
+
 class Utf8(ReadOnly):
     """A stream of bytes that are always UTF-8: a file object to read from, without a byte order mark.
 
-    `escaped` says whether a byte had to be escaped so far, `tail` is the end of what was read.
+    `escaped` says whether a byte had to be escaped so far, `tail` is the end of what was read, `at_start` whether the
+    stream begins where its file does.
     """
 
-    def __init__(self, stream: Readable, source: Pass | None = None) -> None:
+    def __init__(self, stream: Readable, source: Pass | None = None, *, at_start: bool = True) -> None:
         self._stream = stream
         self._source = source
         self._ready = b""
         self._cut = b""
-        self._first = True
+        self._first = self.at_start = at_start
         self.escaped = False
         self.tail = b""
 

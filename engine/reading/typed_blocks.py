@@ -38,6 +38,12 @@ class TypedBlock(NamedTuple):
     rows: NDArray[np.int64]
     rejects: list[Reject]
 
+    def between(self, first: int, end: int) -> TypedBlock:
+        """The rows of the input from `first` up to `end`."""
+        low, high = np.searchsorted(self.rows, [first, end]).tolist()
+        rejects = [reject for reject in self.rejects if first <= (reject.row or 0) < end]
+        return TypedBlock(first, end - first, self.table.slice(low, high - low), self.rows[low:high], rejects)
+
 
 class TypedBlocks:
     """Makes parts of what `reader` reads from the input `name`; `connect` and `timezone` are those of its `Caster`."""

@@ -30,6 +30,7 @@ __all__ = [
     "Parcel",
     "SpoolUnseen",
     "Unchanged",
+    "Unseen",
     "pack_bytes",
     "packer",
 ]
@@ -48,7 +49,11 @@ class Parcel(Protocol):
 Pack = Callable[[pa.RecordBatch], Parcel]
 
 
-class SpoolUnseen(HeadraceError):  # noqa: N818 - a fact about the place, answered by sending bytes instead
+class Unseen(HeadraceError):  # noqa: N818 - a fact about the place, answered by doing the work elsewhere
+    """A worker cannot read a file that the coordinator has."""
+
+
+class SpoolUnseen(Unseen):
     """A worker cannot read the coordinator's spool folder. If the coordinator itself cannot read it, it was removed."""
 
     @classmethod

@@ -44,7 +44,7 @@ from headrace.storage.postgres.written_slice import FRESH, astray, carrying, med
 from headrace.storage.records import EVENT_ID, RECEIPT, Slice, array_of_ids
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sql.database import Database
-from headrace.storage.sql.facts import fitted, gone, parted, require_columns, require_fit
+from headrace.storage.sql.facts import fitted, gone, require_columns, require_fit
 from headrace.storage.sql.revise import Aside
 from headrace.storage.sql.schema import ALERTS, REJECTS
 from headrace.storage.sql.slice_transaction import NO_FACTS, Claimed, SliceTransaction, Written
@@ -145,40 +145,33 @@ class PostgresTransaction(SliceTransaction):
     def write_events(self, receipt_id: int) -> Written:
         """By the fast path, and by the safe path where the unique key refuses any, or is to decide."""
         with self.watch.stage("commit.encode", rows=self.piece.events.num_rows):
-            parts = self._on_the_wire(receipt_id)
+            events = self._on_the_wire(receipt_id)
         if self.facts.watchers:
             self._before = self._inserted()
         if self.piece.existing == "conflict":
-            return Written("safe", self._copied_safely(parts))
+            return Written("safe", self._copied_safely(events))
         if self.piece.existing == "query":
-            parts = [self._absent(part) for part in parts]
+            events = self._absent(events)
         try:
-            for part in parts:
-                if part.num_rows:
-                    self._copy(sql.Identifier(self.piece.table), part, "commit.copy")
+            if events.num_rows:
+                self._copy(sql.Identifier(self.piece.table), events, "commit.copy")
         except psycopg.errors.UniqueViolation:
             self._ask(TO_SAVEPOINT)
-            written = Written("safe", self._copied_safely([part for part in parts if part.num_rows]))
+            written = Written("safe", self._copied_safely(events))
         else:
             written = Written("fast", None)  # COMMIT releases the savepoint
-        if written.inserted is None and sum(part.num_rows for part in parts) < self.piece.events.num_rows:
-            return Written(written.path, b"".join(map(_packed_ids, parts)))
+        if written.inserted is None and events.num_rows < self.piece.events.num_rows:
+            return Written(written.path, _packed_ids(events))
         return written
 
-    def _on_the_wire(self, receipt_id: int) -> list[pa.RecordBatch]:
-        """The events with their receipt, each column as wide as the table's: binary COPY takes no other width.
-
-        Those of inputs that lack a column which the database fills are a part of their own, without it.
-        """
+    def _on_the_wire(self, receipt_id: int) -> pa.RecordBatch:
+        """The events with their receipt, each column as wide as the table's: binary COPY takes no other width."""
         given = self.piece.events
         receipts = pa.repeat(pa.scalar(receipt_id, pa.int64()), given.num_rows)
         events = pa.RecordBatch.from_arrays([*given.columns, receipts], names=[*given.schema.names, RECEIPT])
-        parts = []
-        for part in parted(events, self.piece.lacking, self.facts.filled):
-            wide = fitted(self.piece.table, self.facts, part)
-            require_columns(self.piece.table, self.facts, wide)
-            parts.append(pa.RecordBatch.from_pydict(wide))
-        return parts
+        wide = fitted(self.piece.table, self.facts, events)
+        require_columns(self.piece.table, self.facts, wide)
+        return pa.RecordBatch.from_pydict(wide)
 
     def _absent(self, events: pa.RecordBatch) -> pa.RecordBatch:
         """The events that the table does not hold."""
@@ -189,14 +182,10 @@ class PostgresTransaction(SliceTransaction):
             (packed,) = self._ask(Statement(held.format(ASIDE, sql.Identifier(self.piece.table)))).fetchone() or (b"",)
         return events.filter(pc.invert(pc.is_in(ids.column(0), value_set=array_of_ids(packed)))) if packed else events
 
-    def _copied_safely(self, parts: Sequence[pa.RecordBatch]) -> bytes | None:
+    def _copied_safely(self, events: pa.RecordBatch) -> bytes | None:
         """The safe path. Returns the packed IDs that went in, ``None`` for all."""
         if self.facts.watchers:
             self._before = self._inserted()  # what was rolled back to the savepoint counts
-        every = [self._copy_safely(part) for part in parts]
-        return None if sum(map(len, every)) == 16 * sum(part.num_rows for part in parts) else b"".join(every)
-
-    def _copy_safely(self, events: pa.RecordBatch) -> bytes:
         self._put_aside(self.piece.table, events)
         columns = names_of(events.schema.names)
         insert = sql.SQL(
@@ -207,7 +196,7 @@ class PostgresTransaction(SliceTransaction):
         with self.watch.stage("commit.conflict", rows=events.num_rows):
             into = insert.format(sql.Identifier(self.piece.table), columns, columns, ASIDE)
             (inserted,) = self._ask(Statement(into)).fetchone() or (b"",)
-        return bytes(inserted)
+        return None if len(inserted) == 16 * events.num_rows else bytes(inserted)
 
     def _inserted(self) -> int:
         """How many rows this transaction has put into the table, whoever of it did."""
@@ -238,17 +227,15 @@ class PostgresTransaction(SliceTransaction):
 
     def put_repeats_aside(self, aside: Aside) -> sa.TableClause:
         """A temporary table with the rows of `aside`."""
-        names, added = aside.rows.schema.names, [aside.at, aside.group]
-        data = [name for name in names if name not in added]
+        data = [name for name in aside.rows.schema.names if name != aside.at]
         held = fitted(self.piece.table, self.facts, aside.rows.select(data))
-        rows = pa.RecordBatch.from_pydict(held | {name: aside.rows.column(name) for name in added})
+        rows = pa.RecordBatch.from_pydict(held | {aside.at: aside.rows.column(aside.at)})
         create = sql.SQL(
-            "CREATE TEMPORARY TABLE headrace_repeats ON COMMIT DROP AS "
-            "SELECT {}, 0::bigint AS {}, 0::bigint AS {} FROM {} WITH NO DATA"
-        ).format(names_of(data), *map(sql.Identifier, added), sql.Identifier(self.piece.table))
+            "CREATE TEMPORARY TABLE headrace_repeats ON COMMIT DROP AS SELECT {}, 0::bigint AS {} FROM {} WITH NO DATA"
+        ).format(names_of(data), sql.Identifier(aside.at), sql.Identifier(self.piece.table))
         self._ask(Statement(create))
         self._copy(sql.Identifier("pg_temp", "headrace_repeats"), rows, "commit.aside")
-        return sa.table("headrace_repeats", *map(sa.column, names), schema="pg_temp")
+        return sa.table("headrace_repeats", *map(sa.column, [*data, aside.at]), schema="pg_temp")
 
     def insert_rejects(self, rows: Sequence[dict[str, Any]]) -> None:
         """By COPY: a bad column can reject a whole chunk, and INSERTs take ten times as long."""

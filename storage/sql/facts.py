@@ -10,20 +10,18 @@ Facts that were read earlier are a belief: a commit reads them again in its own 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from headrace.errors import SchemaError, StoreError
 from headrace.storage.postgres.column_widths import narrowed
 from headrace.storage.records import EVENT_ID, PROVIDER, RECEIPT, RESERVED_COLUMNS
 from headrace.storage.sql.limits import Limit
 
-__all__ = ["Column", "Facts", "Keyless", "Watcher", "fitted", "gone", "parted", "require_columns", "require_fit"]
+__all__ = ["Column", "Facts", "Keyless", "Watcher", "fitted", "gone", "require_columns", "require_fit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,24 +168,6 @@ def fitted(table: str, facts: Facts, rows: pa.RecordBatch) -> dict[str, pa.Array
         name: narrowed(column, facts.columns[name].wire, name, table)
         for name, column in zip(rows.schema.names, rows.columns, strict=True)
     }
-
-
-def parted(
-    rows: pa.RecordBatch, lacking: Mapping[str, NDArray[np.bool_]], filled: Collection[str]
-) -> list[pa.RecordBatch]:
-    """`rows` in parts of equal columns: what a row's own input is `lacking` and the database has `filled` is left out.
-
-    The order of the rows stays within a part.
-    """
-    names = [name for name in lacking if name in filled and name in rows.schema.names]
-    if not names:
-        return [rows]
-    masks = np.stack([lacking[name] for name in names], axis=1)
-    parts = []
-    for without in np.unique(masks, axis=0):
-        some = rows.filter(pa.array((masks == without).all(axis=1)))
-        parts.append(some.drop_columns([name for name, gone in zip(names, without, strict=True) if gone]))
-    return parts
 
 
 def gone(table: str) -> StoreError:

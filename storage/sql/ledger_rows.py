@@ -124,7 +124,6 @@ def receipt_values(piece: Slice, now: Any) -> dict[str, Any]:
         "first_row": piece.address.first_row,
         "row_count": piece.address.rows,
         "partition": piece.partition,
-        "spans": _spans_text(piece.spans),
         "digest": piece.digest,
         "committed_at": now,
     }
@@ -143,12 +142,6 @@ def receipt_of(row: Row) -> Receipt:
         spans=tuple(Address(*span) for span in json.loads(row["spans"] or "[]")),
         alerts=row["alerts"],
     )
-
-
-def _spans_text(spans: Sequence[Address]) -> str | None:
-    """The chunks of a micro-batch as JSON, a list of [source, first row, rows]."""
-    named = [[storable(span.source), span.first_row, span.rows] for span in spans]
-    return json.dumps(named, ensure_ascii=False) if named else None
 
 
 def reject_values(piece: Slice, reject: Reject, receipt_id: int) -> dict[str, Any]:

@@ -56,14 +56,13 @@ UNREVISED = Revised(0, ())
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """Rows with their position (column `at`) and group of compared columns (column `group`), for a temporary table.
+    """Rows with their position (column `at`), for a temporary table.
 
-    `lacking` are columns of the table that none of them has: they are null here.
+    `lacking` are columns of the table that their input does not have: they are null here.
     """
 
     rows: pa.RecordBatch
     at: str
-    group: str
     lacking: tuple[str, ...] = ()
 
 
@@ -78,16 +77,16 @@ def candidates(piece: Slice, repeats: Repeats, inserted: bytes | None) -> Aside:
         positions = np.concatenate([np.flatnonzero(refused.to_numpy(zero_copy_only=False)), positions])
     tables = [pa.Table.from_batches([part]) for part in parts if part.num_rows]
     if not tables:
-        return Aside(pa.RecordBatch.from_pydict({}), "", "")
-    # a column that one of the chunks lacks is null there
+        return Aside(pa.RecordBatch.from_pydict({}), "")
+    # a column that the user's function gives to new events alone is null in the others
     whole = pa.concat_tables(tables, promote_options="default").combine_chunks().to_batches()[0]
-    at, group = _unused("headrace_at", whole.schema.names), _unused("headrace_group", whole.schema.names)
-    # and one that all of them lack is null too: the table may have got it from another input meanwhile
+    at = _unused("headrace_at", whole.schema.names)
+    # and so is one that the table may have got from another input meanwhile
     lacking = [name for name in repeats.columns if name not in whole.schema.names]
     added = {name: pa.nulls(whole.num_rows) for name in lacking}
-    added |= {at: pa.array(positions), group: pa.array(repeats.groups[positions])}
+    added[at] = pa.array(positions)
     names = [*whole.schema.names, *added]
-    return Aside(pa.RecordBatch.from_arrays([*whole.columns, *added.values()], names=names), at, group, tuple(lacking))
+    return Aside(pa.RecordBatch.from_arrays([*whole.columns, *added.values()], names=names), at, tuple(lacking))
 
 
 def revise(
@@ -117,13 +116,12 @@ class _Comparison:
         self._aside = aside
         self._repeats = repeats
         names = dict.fromkeys([*repeats.columns, *aside.rows.schema.names])
-        self._data = [name for name in names if name not in (*RESERVED_COLUMNS, aside.at, aside.group)]
+        self._data = [name for name in names if name not in (*RESERVED_COLUMNS, aside.at)]
         self._kinds = {field.name: field.type for field in aside.rows.schema}
         self._kinds |= {one.name: one.arrow for one in facts.columns.values() if one.arrow is not None}
         self._held = sa.table(table, *map(sa.column, [*self._data, *RESERVED_COLUMNS]))
         self._came = place
-        own = {name for columns in repeats.own for name in columns}
-        self._compared = [name for name in self._data if name in own]
+        self._compared = [name for name in self._data if name in repeats.own]
         self._shown = [*self._compared, *(name for name in repeats.identity if name == PROVIDER)]
 
     def report(self) -> Revised:
@@ -134,7 +132,8 @@ class _Comparison:
     def update(self, version: str) -> Revised:
         """Let the newest have the table's row; keep aside what has no place there, or is neither newer nor older."""
         there = self._lock()
-        identity = self._differ(self._came, self._held, self._repeats.identity)
+        named = [name for name in self._repeats.identity if name in (*self._repeats.own, PROVIDER)]
+        identity = self._differ(self._came, self._held, named)
         strange = [one for one in self._outsiders(identity, "revision") if one.kind != "revision"]
         self._leave_out(strange)
         ranked = self._ranked(version)
@@ -242,15 +241,10 @@ class _Comparison:
 
     def _value(self, name: str) -> sa.ColumnElement[Any] | None:
         """What the table's column gets from the row that takes it, ``None`` where it stays as it is."""
-        came, own = self._came, self._repeats.own
+        came = self._came
         if name not in self._facts.filled:
             return came.c[name] if name in came.c else sa.null()
-        if name not in came.c or name in self._aside.lacking:
-            return None
-        having = [number for number, columns in enumerate(own) if name in columns]
-        if not having or len(having) == len(own):  # without any it is a column of the user's function
-            return came.c[name]
-        return sa.case((came.c[self._aside.group].in_(having), came.c[name]), else_=self._held.c[name])
+        return came.c[name] if name in came.c and name not in self._aside.lacking else None
 
     def _prove(self, written: sa.ColumnElement[bool], there: int) -> None:
         """Raise `StoreError` where a row that was to be written is as old as before, or is not there any more."""
@@ -267,31 +261,25 @@ class _Comparison:
             self._connection.execute(sa.delete(self._came).where(self._came.c[self._aside.at].in_(positions)))
 
     def _differ(self, came: Any, other: Any, names: Sequence[str]) -> sa.ColumnElement[bool]:
-        """Whether any of the columns that count for the row is not the same in both."""
+        """Whether any of the columns `names` is not the same in both."""
         dialect = self._connection.dialect.name
-        unlike = {name: differing(came.c[name], other.c[name], self._kinds[name], dialect) for name in names}
-        return sa.or_(sa.false(), *(self._counts(name) & unlike[name] for name in names))
-
-    def _counts(self, name: str) -> sa.ColumnElement[bool]:
-        own = [number for number, columns in enumerate(self._repeats.own) if name in columns or name == PROVIDER]
-        return sa.true() if len(own) == len(self._repeats.own) else self._came.c[self._aside.group].in_(own)
+        unlike = [differing(came.c[name], other.c[name], self._kinds[name], dialect) for name in names]
+        return sa.or_(sa.false(), *unlike)
 
     def _both(self, other: Any) -> list[sa.ColumnElement[Any]]:
-        """Position, group, then the compared columns of `other` and of what came."""
-        where = [self._came.c[self._aside.at], self._came.c[self._aside.group]]
+        """The position, then the compared columns of `other` and of the row that came."""
         dialect = self._connection.dialect.name
         both = [
             asked(table.c[name], self._kinds[name], dialect) for table in (other, self._came) for name in self._shown
         ]
-        return [*where, *(one.label(None) for one in both)]
+        return [self._came.c[self._aside.at], *(one.label(None) for one in both)]
 
     def _difference(self, values: Sequence[Any], otherwise: Any, *, absent: bool) -> DifferingRow:
-        at, group, *both = values
+        at, *both = values
         kinds = [self._kinds[name] for name in self._shown] * 2
         texts = [told(value, kind) for value, kind in zip(both, kinds, strict=True)]
         pairs = dict(zip(self._shown, zip(texts, texts[len(self._shown) :], strict=False), strict=True))
-        counting = {*self._repeats.own[group], PROVIDER}
-        columns = {name: pair for name, pair in pairs.items() if name in counting and pair[0] != pair[1]}
+        columns = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
         if absent:
             return DifferingRow(at, "absent", {name: pair for name, pair in columns.items() if name != PROVIDER})
         strange = any(_composed(columns[name]) for name in self._repeats.identity if name in columns)

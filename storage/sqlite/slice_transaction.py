@@ -17,7 +17,7 @@ from headrace.storage.postgres.written_slice import meddled
 from headrace.storage.records import EVENT_ID, PROVIDER, RECEIPT, Slice
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sql.database import Database
-from headrace.storage.sql.facts import fitted, parted, require_columns
+from headrace.storage.sql.facts import fitted, require_columns
 from headrace.storage.sql.numbers import NumberTakenError
 from headrace.storage.sql.revise import Aside
 from headrace.storage.sql.schema import ALERTS, REJECTS
@@ -57,18 +57,16 @@ class SqliteTransaction(SliceTransaction):
 
     def write_events(self, receipt_id: int) -> Written:
         """By INSERTs that leave out existing rows."""
-        piece, inserted = self.piece, 0
-        for part in parted(piece.events, piece.lacking, self.facts.filled):
-            inserted += self._insert_events(part, receipt_id)
+        piece, inserted = self.piece, self._insert_events(receipt_id)
         path: Any = "safe" if piece.existing == "conflict" else "fast"
         if inserted == piece.events.num_rows:
             return Written(path, None)
         with self.watch.stage("commit.query", rows=piece.events.num_rows):
             return Written(path, self._which(receipt_id, inserted))
 
-    def _insert_events(self, events: pa.RecordBatch, receipt_id: int) -> int:
+    def _insert_events(self, receipt_id: int) -> int:
         """Insert those that are not there. Returns how many SQLite says went in."""
-        table = self.piece.table
+        table, events = self.piece.table, self.piece.events
         with self.watch.stage("commit.encode", rows=events.num_rows):
             columns = fitted(table, self.facts, events)
             require_columns(table, self.facts, columns)
@@ -86,19 +84,19 @@ class SqliteTransaction(SliceTransaction):
 
     def put_repeats_aside(self, aside: Aside) -> sa.TableClause:
         """A temporary table with the rows of `aside`."""
-        table, connection, added = self.piece.table, self.connection, [aside.at, aside.group]
-        names = [*aside.rows.drop_columns(added).schema.names, *added]
-        place = sa.table("headrace_repeats", *map(sa.column, names), schema="temp")
-        target = sa.table(table, *(sa.column(name) for name in names if name not in added))
-        columns = [*target.c, *(sa.literal_column("0").label(name) for name in added)]
+        table, connection = self.piece.table, self.connection
+        data = aside.rows.drop_columns([aside.at])
+        place = sa.table("headrace_repeats", *map(sa.column, [*data.schema.names, aside.at]), schema="temp")
+        target = sa.table(table, *map(sa.column, data.schema.names))
+        columns = [*target.c, sa.literal_column("0").label(aside.at)]
         empty = sa.select(*columns).where(sa.false()).compile(connection, compile_kwargs={"literal_binds": True})
         connection.exec_driver_sql("DROP TABLE IF EXISTS temp.headrace_repeats")
         connection.exec_driver_sql(f"CREATE TEMP TABLE headrace_repeats AS {empty}")
         position = self.connection.dialect.identifier_preparer.quote(aside.at)
         # without it, joins by position take time in the square of the rows
         connection.exec_driver_sql(f"CREATE UNIQUE INDEX temp.headrace_repeats_at ON headrace_repeats ({position})")
-        held = fitted(table, self.facts, aside.rows.drop_columns(added))
-        columns = [*held.values(), *map(aside.rows.column, added)]
+        held = fitted(table, self.facts, data)
+        columns = [*held.values(), aside.rows.column(aside.at)]
         rows = list(zip(*map(_stored, columns), strict=True))
         connection.exec_driver_sql(str(sa.insert(place).compile(connection)), rows)
         return place

@@ -24,7 +24,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from headrace.cli import load
 from headrace.loading.commits import Commits
 from headrace.loading.coordinator import Coordinator
-from headrace.loading.micro_batch import MicroBatch
+from headrace.loading.met_chunk import MetChunk
 from headrace.partitioning.snapshot import Snapshot
 from headrace.reading import inputs
 from headrace.runtime import parcel, scratch
@@ -96,7 +96,7 @@ def install() -> None:
     around(commit, "keep_rejects", "rejects")
     around(Ledger, "finish_run", "books")
     around(scratch, "_drop", "cleanup")
-    around(MicroBatch, "discard", "discard")
+    around(MetChunk, "discard", "discard")
     around(SQLiteDialect_pysqlite, "do_commit", "COMMIT")
     # in PostgreSQL a slice's COMMIT goes out with its books, and SQLAlchemy finds nothing left to commit
     around(PostgresTransaction, "complete", "COMMIT")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
 from typing import Any
@@ -38,10 +38,10 @@ BROKEN = BrokenExecutor("its processes are gone")
 EVENTS = pa.RecordBatch.from_pydict({"key": [3, 1, 2]})
 
 
-def commit_order(number: int, *, enrich: bool = False, pieces: Sequence[ChunkRows] = ()) -> CommitOrder:
+def commit_order(number: int, *, enrich: bool = False, new: ChunkRows | None = None) -> CommitOrder:
     address = Address("events.csv", number, 1)
     piece = Slice("run", "t", "p", address, "digest", EVENTS.slice(0, 0), "snapshot", Counts(read=1))
-    return CommitOrder(piece, tuple(pieces), "sqlite://", Enrichment("pandas:f") if enrich else None)
+    return CommitOrder(piece, new, "sqlite://", Enrichment("pandas:f") if enrich else None)
 
 
 def prepare_order(chunk: Any) -> PrepareOrder:

@@ -145,7 +145,7 @@ def test_what_waits_in_a_given_executor_is_taken_back(tmp_path: Path, ends: str)
 
 def unseen(future: Future[Any], order: Any) -> None:
     """A worker elsewhere."""
-    parcels = [order.chunk] if isinstance(order, PrepareOrder) else [piece.events for piece in order.pieces]
+    parcels = [order.chunk] if isinstance(order, PrepareOrder) else [order.new and order.new.events]
     if any(isinstance(parcel, FileParcel) for parcel in parcels) or getattr(order, "spool", None):
         future.set_result(TaskOutcome(passing=SpoolUnseen("/nowhere")))
     else:
@@ -171,14 +171,14 @@ def test_a_slice_travels_with_its_own_rows_alone(tmp_path: Path) -> None:
     workers, _ = pooled(executor, tmp_path)
     ids = pa.array([bytes([n] * 16) for n in (30, 10, 20)], pa.binary(16))
     identity = workers.pack(pa.RecordBatch.from_pydict({"id": ids}))
-    rows, numbers = np.array([0, 2], dtype=np.int32), np.array([100, 101, 102])
-    piece = ChunkRows(Address("events.csv", 0, 3), workers.pack(EVENTS), identity, rows, numbers)
-    assert results(workers, 0, pieces=[piece]) == ["done 0"]
-    (carried,) = executor.given[-1].pieces
+    rows = np.array([0, 2], dtype=np.int32)
+    chosen = ChunkRows(Address("events.csv", 100, 3), workers.pack(EVENTS), identity, rows, 3, numbered=True)
+    assert results(workers, 0, new=chosen) == ["done 0"]
+    carried = executor.given[-1].new
     assert carried.events.open().to_pydict() == {"key": [3, 2]}
     assert carried.numbers.tolist() == [100, 102]
-    assert gathered([carried], "p") == gathered([piece], "p")
-    results(workers, 1, pieces=[piece])
+    assert gathered(carried, "p") == gathered(chosen, "p")
+    results(workers, 1, new=chosen)
     assert len(executor.given) == 3  # the second task was sent so at once
 
 
