@@ -28,7 +28,9 @@ def opened_pool(parallel: ParallelOptions, folder: Path, inline: InlineWorkers) 
     private_folder(spool)
     with (
         _source(parallel, folder) as source,
-        PooledWorkers(source, count=parallel.workers, spool=spool, inline=inline) as pool,
+        PooledWorkers(
+            source, count=parallel.workers, spool=spool, inline=inline, task_timeout=parallel.task_timeout
+        ) as pool,
     ):
         yield pool
 

@@ -43,6 +43,7 @@ log = logging.getLogger("headrace.pool")
 Result = TypeVar("Result")
 Order = PrepareOrder | RangeOrder | CommitOrder
 LOOK_EVERY = 1.0  # seconds between looks at the workers' pulses
+STANDSTILL = 10.0  # seconds without a result from a given executor, after which the log says so
 _GUARD = (
     "the worker's output says why; a script must call Headrace under `if __name__ == '__main__':`, because each "
     "worker imports it"
@@ -91,6 +92,7 @@ class PooledWorkers:
         self._inline = inline
         self._task_timeout = task_timeout
         self._moved = time.monotonic()
+        self._told_of_standstill = 0.0
         self._over = False
         self._spool: Path | None = spool
         self._folder = spool
@@ -190,6 +192,7 @@ class PooledWorkers:
 
     def _note_movement(self, *_: object) -> None:
         self._moved = time.monotonic()
+        self._told_of_standstill = 0.0
 
     def _addressed(self, order: Order) -> Order:
         """The order as the workers can use it: with the spool, or with the rows themselves."""
@@ -226,8 +229,12 @@ class PooledWorkers:
 
     def _look_after_the_workers(self, task: _Given[Any]) -> None:
         if self._crew is None:
-            if time.monotonic() - self._moved > self._task_timeout:
+            still = time.monotonic() - self._moved
+            if still > self._task_timeout:
                 self._give_up(task, f"the executor has done nothing for {self._task_timeout:g} s")
+            elif still > self._told_of_standstill + STANDSTILL:
+                self._told_of_standstill = still
+                log.warning("no task of %d has come back from the executor for %.0f s", len(self._outstanding), still)
             return
         for pid in self._crew.stalled():
             log.error("worker %d shows no sign of life: it is killed", pid)
@@ -242,7 +249,8 @@ class PooledWorkers:
             task.tries += 1
             self._failures += 1
             if self._crew is None:
-                self._give_up(task, f"the executor failed: {type(error).__name__}: {error}")
+                said = str(error) or "it was given up, as when a cluster's scheduler was restarted"
+                self._give_up(task, f"the executor failed: {type(error).__name__}: {said}")
                 return
             self._blame_the_late(self._crew)
             if self._failures > 1 and not self._crew.can_start():

@@ -80,7 +80,7 @@ class Commits:
         return Done(task.result())
 
     def _most_in_flight(self) -> int:
-        """Micro-batches: enough to keep all workers at it, and one being decided."""
+        """Chunkes: enough to keep all workers at it, and one being decided."""
         return 1 if self.workers.count == 1 else max(1, -(-self.workers.count // self._run.going.shape.partitions))
 
     def _land(self) -> None:

@@ -1,18 +1,18 @@
 """The main path of a chunk from an input to the table. Read this file first.
 
-    agree ──► open the run ──► read ──► prepare ──► micro-batch ──► slices ──► commit ──► close the books
-    columns,  new, or going    source   event IDs,   first seen?     one for    rows,      the ledger's sums
-    contract  on where a       yields   rejects      in snapshot?    each       alerts,    must equal this
-              killed one       chunks                                partition  receipt    run's own
-              stopped             (workers)                                         (workers)
+    agree ──► open the run ──► read ──► prepare ──► decide ──────────► slices ──► commit ──► close the books
+    columns,  new, or going    source   event IDs,  first seen?        one, or    rows,      the ledger's sums
+    contract  on where a       yields   rejects     in the snapshot?   by locked  alerts,    must equal this
+              killed one       chunks                                  partition  receipt    run's own
+              stopped                   (workers)                                 (workers)
 
-Sequential mode is one partition on inline workers: a chunk is read and prepared in a thread, one is decided, one is
-committed in a thread. In parallel mode the same orders go to a pool, and the next micro-batch is prepared while this
-one commits. Counters move only when a commit has returned.
+Sequential mode has inline workers: a chunk is read and prepared in a thread, another is decided, another is committed
+in a thread. In parallel mode the same orders go to a pool, whose workers also read the files that can be cut
+(`reading.ranges`). Counters move only when a commit has returned.
 
 This module opens a run and ends it; its `coordinator` takes the chunks through. Where a chunk passes, in order:
-`reading.inputs` (rows), `intake` (read ahead, gathered), `execution.tasks` and `events.prepare` (event IDs),
-`micro_batch`, `decisions` and `known_ids` (first seen? in the snapshot?), `slicing` (orders), `commits`,
+`reading.inputs` (rows), `intake` (read ahead, gathered), `execution.tasks`, `execution.range_task` and `events.prepare`
+(event IDs), `met_chunk`, `decisions` and `known_ids` (first seen? in the snapshot?), `slicing` (orders), `commits`,
 `execution.workers` and `execution.pool` (who carries them out), `execution.tasks` again (enrichment, alert rules),
 `storage.sql.commit` (the transaction), `books` and `close_run` (the sums).
 """

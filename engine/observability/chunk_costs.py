@@ -1,8 +1,7 @@
 """The costs of a run by chunk and stage, from its spans. Pure.
 
     read, spool, prepare                     the chunk's own
-    decide, gather, enrich, alerts, commit   its micro-batch's, told with the chunk that begins it; sequentially each
-                                             chunk is a micro-batch
+    decide, gather, enrich, alerts, commit   those of its slices
     agree, snapshot, wait.…                  no chunk's: the run's own
 
 The result is bounded, however long the run: if there are too many chunks, neighbours are merged.
@@ -131,14 +130,12 @@ def chunkwise(spans: Iterable[Span], most: int = MOST_CHUNKS) -> Chunkwise:
 
 
 def together(spans: Iterable[Span], most: int) -> Sequence[ChunkCosts]:
-    """The merged costs of each micro-batch's chunks, in at most `most` entries."""
+    """The merged costs of the chunks committed together, in at most `most` entries."""
     batches: list[ChunkCosts] = []
     room = 0
     for one in chunkwise(spans, sys.maxsize).chunks:
         rows = one.rows
-        if (
-            not batches or "decide" in one.stages or rows > room
-        ):  # a run that failed has chunks that no micro-batch took
+        if not batches or "decide" in one.stages or rows > room:  # a run that failed has chunks that no slice took
             room = one.stages["decide"].rows if "decide" in one.stages else 0
             batches.append(one)
         else:

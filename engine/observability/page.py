@@ -192,7 +192,7 @@ def _chunks(spans: Iterable[Span]) -> list[list[Any]]:
 
 
 def _outcomes(recorded: Recorder, *, by_time: bool) -> list[list[int]]:
-    """The books of each micro-batch at its newest event time or, without times, at the rows read by then."""
+    """The books of each chunk at its newest event time or, without times, at the rows read by then."""
     points: list[list[int]] = []
     read = 0
     for batch in recorded.batches:

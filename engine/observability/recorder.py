@@ -1,4 +1,4 @@
-"""The recording of a run: its spans, the books of each micro-batch, memory over time.
+"""The recording of a run: its spans, the books of each chunk, memory over time.
 
     ingest ──spans, slices, event times──► Recorder ──► page.py  one HTML page that works offline
     psutil, four times a second ─────────►          └─► trace.py a file for Perfetto
@@ -27,7 +27,7 @@ SECONDS_BETWEEN_SAMPLES = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A committed micro-batch: its address, its books, and its newest event time in microseconds since 1970 UTC
+    """A committed chunk: its address, its books, and its newest event time in microseconds since 1970 UTC
     (``None`` without a time column).
     """
 
@@ -85,14 +85,14 @@ class Recorder(Silent):
         self._processes |= {int(span.worker.partition("/")[0]) for span in spans}
 
     def committed(self, piece: Slice, done: Committed) -> None:
-        """Count a slice; a new address means that the micro-batch before it is complete."""
+        """Count a slice; a new address means that the chunk before it is complete."""
         if self._landing and self._landing[0][0].address != piece.address:
             self._land(None)
         self._landing.append((piece, done.counts))
         self.partition_rows[piece.partition] = self.partition_rows.get(piece.partition, 0) + done.counts.read
 
     def reached(self, newest_us: int) -> None:
-        """Close a micro-batch: the slices since the last call, up to this event time."""
+        """Close a chunk: the slices since the last call, up to this event time."""
         self._land(newest_us)
 
     def ended(self, report: Report) -> None:

@@ -83,12 +83,12 @@ class Listener:
         """
 
     def reached(self, newest_us: int) -> None:
-        """Called when all slices of a micro-batch are committed; `newest_us` is its newest event time, in microseconds
+        """Called when all slices of a chunk are committed; `newest_us` is its newest event time, in microseconds
         since 1970 UTC.
         """
 
     def pool(self, health: PoolHealth) -> None:
-        """Called with the workers' health, after each micro-batch."""
+        """Called with the workers' health, after each chunk."""
 
     def ended(self, report: Report) -> None:
         """Called when the run is done, and its books balance."""
@@ -153,7 +153,7 @@ class Stages:
         self._untold.extend(spans)
 
     def stage(self, name: str, *, rows: int = 0, about: Address | None = None) -> Stage:
-        """Measure a stage of the coordinator's own; `about` is the chunk, or the first one of the micro-batch, that it
+        """Measure a stage of the coordinator's own; `about` is the chunk, or the first one of several, that it
         works on, ``None`` if it concerns the whole run.
         """
         source, first_row = ("", 0) if about is None else (about.source, about.first_row)
@@ -180,7 +180,7 @@ class Stages:
             self.listener.measured(spans)
 
     def land(self, newest_us: Callable[[], int | None], health: Callable[[], PoolHealth]) -> None:
-        """Note that all slices of a micro-batch are committed. Determines its newest event time (microseconds since
+        """Note that all slices of a chunk are committed. Determines its newest event time (microseconds since
         1970 UTC) and the workers' health only if there is a listener.
         """
         self.tell()

@@ -210,8 +210,9 @@ class Named(TypedDict, total=False):
     ]
     partitions: Annotated[
         int | None,
-        Option(PARALLEL, LOADS, "parallel", otherwise="one for each worker; `locked`: at least 8", example=2),
-        "The number of partitions into which the hash of the ID splits the events. `locked` works best with 8 to 64.",
+        Option(PARALLEL, LOADS, "parallel", otherwise="one for each worker, at least 8", example=2),
+        "The partitions of the strategy `locked`: the hash of the ID splits each chunk's events into this number of "
+        "slices, each under its own lock. 8 to 64 work best.",
     ]
     memory: Annotated[
         str | int,

@@ -9,7 +9,7 @@ An explicit mode beats a flag service (OpenFeature), which beats the environment
 | ``canary``, ``canary:10``, ``canary:2.5`` | parallel for that percentage of the providers (10 unless said) |
 | ``on``, ``true``, ``1``, ``yes`` | parallel |
 
-`decide` keeps nothing between two calls, so a run that asks again at every micro-batch follows the flag as it moves.
+`decide` keeps nothing between two calls, so a run that asks again at every chunk follows the flag as it moves.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _SHARES = {
 _CANARY = re.compile(r"canary:(\d+(?:\.\d+)?)", re.ASCII)
 
 _log = logging.getLogger("headrace.flags")
-# Error codes of the flag service's present outage that the log has: one warning each, not one a micro-batch.
+# Error codes of the flag service's present outage that the log has: one warning each, not one a chunk.
 _reported: set[str] = set()
 
 

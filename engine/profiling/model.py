@@ -1,7 +1,7 @@
 """Whether parallel mode pays for this data and this database: a model of the pipeline, and advice. Pure.
 
     sequential   reader thread ─► decider ─► gatherer ─► committer    as long as the busiest, and what nothing hides
-    parallel     start ─► first micro-batch ─► max of ─► last slices
+    parallel     start ─► first chunks ─► max of      ─► last slices
                           what the reader takes · what the decider takes · what the workers take ÷ N ·
                           all seconds on cores ÷ the free cores · what the database takes ÷ its gain from N connections
 
@@ -122,7 +122,7 @@ def parallel_seconds(costs: Costs, machine: Machine, rows: int, workers: int, ch
     """The seconds that `rows` rows take with `workers` workers, and the bound that sets the pace."""
     batch = min(rows, workers * chunk_rows)
     batches = -(-rows // (workers * chunk_rows)) if rows else 0
-    # a last micro-batch has the round trips of a commit like any other, however small it is
+    # a last chunk has the round trips of a commit like any other, however small it is
     after_first = _bounds(costs, machine, rows - batch, max(0, batches - 1), workers)
     whole = _bounds(costs, machine, rows, batches, workers)
     bound = max(whole, key=lambda name: whole[name])
@@ -139,7 +139,7 @@ def parallel_seconds(costs: Costs, machine: Machine, rows: int, workers: int, ch
 
 
 def _bounds(costs: Costs, machine: Machine, rows: int, batches: int, workers: int) -> dict[str, float]:
-    """The seconds below which so many rows, in so many micro-batches, cannot come, by what sets them."""
+    """The seconds below which so many rows, in so many rounds of a chunk a worker, cannot come, by what sets them."""
     return {
         "reading": costs.reader * rows,
         "the coordinator": costs.decider * rows,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from support.executors import (
 from support.program import Headrace
 
 import headrace as package
+from headrace.execution import pool
 
 
 @pytest.fixture
@@ -171,3 +173,22 @@ def test_workers_that_outlive_a_run_outlive_the_loss_of_their_connections(
             )
         report = load(postgres_url, "p", events, mode="parallel", executor=executor)
     check_same(Headrace(postgres_url, tmp_path), report, expected)
+
+
+class Idle(Executor):
+    """All its workers are gone: no task ever comes back."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        return Future()
+
+
+@pytest.mark.timeout(120)
+def test_an_executor_from_which_nothing_comes_back_is_told_of_and_given_up(
+    headrace: Headrace, events: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pool, "STANDSTILL", 0.5)
+    report = load(headrace.url, "idle", events, mode="parallel", executor=Idle(), task_timeout=3)
+    alone = load(headrace.url, "alone", events, mode="sequential")
+    assert report.fell_back == "the executor has done nothing for 3 s"
+    assert "has come back from the executor for" in caplog.text
+    check_same(headrace, replace(report, fell_back=None), alone)
