@@ -31,7 +31,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     (folder / "a.csv").write_text("n,at,v\n" + "\n".join([*rows[:3_500], *rows[::7]]) + "\n")
     report = headrace.load(
         *("a.csv", "--table", HOSTILE, "--id", "n,at", "--time", "at", "--type", "v=float"),
-        *("--mode", "parallel", "--workers", "2", "--partitions", "4", "--chunk-rows", "500"),
+        *("--mode", "parallel", "--workers", "2", "--strategy", "locked", "--partitions", "4", "--chunk-rows", "500"),
         *("--report", "r.html", "--trace", "t.json"),
         expect=3,
     )
@@ -119,7 +119,7 @@ def test_the_page_of_a_profile_shows_both_runs_by_worker_and_by_chunk(profiled: 
     database = [one["waiting_for_database"] for one in found["chunks"]["sequential"]["chunks"]]
     assert [one[2] for one in data["chunks"]] == pytest.approx(database, abs=1e-6)
     assert [one[6] for one in data["chunks"]] == [1] * 9
-    assert [one[6] for one in beside["chunks"]] == [2, 2, 2, 2, 1]  # a micro-batch has a chunk for each worker
+    assert [one[6] for one in beside["chunks"]] == [1] * 9
     resources = Resources(page)
     assert (resources.found, resources.tables) == ([], 7)
     assert HOSTILE not in page
