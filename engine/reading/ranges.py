@@ -25,7 +25,7 @@ from headrace.reading.columnar import ParquetReader, RowGroupReader
 from headrace.reading.csv_reader import CsvReader, Dialect
 from headrace.reading.json_reader import JsonReader, Members
 from headrace.reading.reader import Reader, cut
-from headrace.reading.record_borders import next_line, record_end
+from headrace.reading.record_borders import count_lines, next_line, record_end
 from headrace.reading.sql import connect
 from headrace.reading.steady_files import FileFacts, Pass, RangesRead, Steady
 from headrace.reading.text_stream import Excerpt, is_compressed, readable
@@ -43,7 +43,7 @@ _HEAD = 1 << 18  # bytes, from which the length of a row is told
 _TYPED = 3  # times the bytes of a text are those of the text and of its typed rows
 _FULL = 0.9  # of a chunk's rows: ranges of text are cut by the mean length of a row
 FIRST_ROWS = 32_768  # of an input's first range, at most: nothing can be written while it is read and prepared
-GROUP_CHUNKS = 4  # of a row group that are read at once: whoever reads its second half decodes the first one too
+GROUP_CHUNKS = 8  # of a row group that are read at once: whoever reads its second half decodes the first one too
 
 
 class Range(NamedTuple):
@@ -129,7 +129,7 @@ class RangeReader:
             start + len(text),
             xxhash.xxh3_128_digest(text),
             0,
-            text.count(b"\n") + (0 if delimiter is None else text.count(b"\r") - text.count(b"\r\n")),
+            count_lines(text, carriage_returns=delimiter is not None),
             source.facts,
         )
         reader = self._text_reader(Excerpt(text, self.name, at_start=not start))

@@ -27,7 +27,7 @@ from headrace.errors import InputError
 from headrace.reading.csv_records import quoted_after, text_lines
 from headrace.reading.text_stream import LONGEST
 
-__all__ = ["ReadAt", "next_line", "record_end"]
+__all__ = ["ReadAt", "count_lines", "next_line", "record_end"]
 
 ReadAt = Callable[[int, int], bytes]
 """Reads the file's bytes from one offset up to another."""
@@ -49,7 +49,7 @@ def next_line(read: ReadAt, low: int, size: int) -> int:
     return size
 
 
-def record_end(read: ReadAt, start: int, high: int, size: int, delimiter: str | None, name: str) -> bytes:
+def record_end(read: ReadAt, start: int, high: int, size: int, delimiter: str | None, name: str) -> memoryview:
     """The file's bytes from `start`, where a record begins, up to the first record that begins at or after `high`.
 
     `delimiter` is that of a CSV file; ``None``: each line is a record. Raises `InputError` for a record longer than
@@ -57,10 +57,11 @@ def record_end(read: ReadAt, start: int, high: int, size: int, delimiter: str | 
     """
     behind, text = _LOOK, b""
     while True:
-        text += read(start + len(text), min(size, high + behind))
+        more = read(start + len(text), min(size, high + behind))
+        text = text + more if text else more
         border = _border(text, max(0, high - 1 - start), delimiter, name, whole=start + len(text) >= size)
         if border is not None:
-            return text[:border]
+            return memoryview(text)[:border]
         if behind > LONGEST:
             raise InputError(
                 f"a line or record has more than {LONGEST >> 20} MiB",
@@ -68,6 +69,16 @@ def record_end(read: ReadAt, start: int, high: int, size: int, delimiter: str | 
                 hint="look for a quote that opens and never closes, or for a file that is not text",
             )
         behind *= 4
+
+
+def count_lines(text: memoryview, *, carriage_returns: bool) -> int:
+    """The physical lines of whole records: their ends are LF, or with `carriage_returns` also CRLF and CR."""
+    numbers = np.frombuffer(text, dtype=np.uint8)
+    feeds = numbers == _LF
+    returns = numbers == _CR if carriage_returns else feeds[:0]
+    if not returns.any():
+        return int(feeds.sum())
+    return int(feeds.sum() + returns.sum() - (returns[:-1] & feeds[1:]).sum())
 
 
 def _border(text: bytes, least: int, delimiter: str | None, name: str, *, whole: bool) -> int | None:

@@ -10,7 +10,6 @@ that character and refused, and the character gives the byte back (`unescape`).
 from __future__ import annotations
 
 import codecs
-import io
 import lzma
 import re
 import zipfile
@@ -111,7 +110,7 @@ def is_compressed(head: bytes) -> bool:
 def open_text(file: Steady | Excerpt, progress: FileProgress | None = None) -> Iterator[Utf8]:
     """The decompressed bytes of `file` as text. A zip must hold exactly one file."""
     if isinstance(file, Excerpt):
-        yield Utf8(io.BytesIO(file.text), at_start=file.at_start)
+        yield Utf8(_Part(file.text), at_start=file.at_start)
         return
     with readable(file.name), file.opened() as source:
         (progress or FileProgress()).watch(source, file.size)
@@ -148,9 +147,23 @@ def _open_zip(source: Pass, name: str) -> Iterator[Readable]:
 class Excerpt:
     """Whole records of an uncompressed text file, to be read in its place; `at_start` if they are its first."""
 
-    text: bytes
+    text: memoryview
     name: str
     at_start: bool
+
+
+class _Part:
+    """Bytes to read, of which only what is read is copied."""
+
+    def __init__(self, text: memoryview) -> None:
+        self._text = text
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; ``b""`` at the end."""
+        block = bytes(self._text[self._at : self._at + size])
+        self._at += len(block)
+        return block
 
 
 class Utf8(ReadOnly):

@@ -116,7 +116,7 @@ def test_ranges_of_parquet_are_the_file(tmp_path: Path, group: int) -> None:
     path = tmp_path / "a.parquet"
     rows = [str(number) for number in range(50)]
     pq.write_table(pa.table({"a": rows, "b": rows[::-1]}), path, row_group_size=group)
-    assert assert_equal_to_the_whole(path) > 3
+    assert assert_equal_to_the_whole(path) >= 3
 
 
 def test_control_a_guess_inside_quotes_is_wrong_and_read_again(tmp_path: Path) -> None:
@@ -197,8 +197,8 @@ def test_borders_are_found_however_far_they_are() -> None:
     assert next_line(read, 2, len(text)) == 4
     assert next_line(read, 5, len(text)) == text.index(b"\n", 5) + 1
     record = record_end(read, 4, 10, len(text), ",", "a.csv")
-    assert record == text[4:-4]
-    assert record_end(read, 4, 10, len(text), None, "a.jsonl") == text[4 : text.index(b"\n", 5) + 1]
+    assert bytes(record) == text[4:-4]
+    assert bytes(record_end(read, 4, 10, len(text), None, "a.jsonl")) == text[4 : text.index(b"\n", 5) + 1]
 
 
 def test_ranges_may_be_read_in_any_order(tmp_path: Path) -> None:
