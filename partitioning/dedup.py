@@ -40,7 +40,7 @@ class SortedIds:
         return len(self.low)
 
     def where(self, mask: NDArray[np.bool_]) -> SortedIds:
-        """Those for which `mask`, in this order, holds."""
+        """The IDs for which `mask` holds; it has their order."""
         return SortedIds(self.low[mask], self.high[mask], self.rows[mask])
 
     def packed(self) -> NDArray[np.uint8]:

@@ -111,7 +111,7 @@ class Counts:
 
     @property
     def balanced(self) -> bool:
-        """Whether promise 3 holds for these counts."""
+        """Whether `read` is the sum of the other four."""
         return self.read == self.inserted + self.duplicate_in_input + self.duplicate_in_store + self.rejected
 
 
@@ -231,7 +231,8 @@ class Slice:
     sorted by ``event_id``. `counts.inserted` is 0 and `counts.rejected` the number of rejects: the store fills in what
     the database decides (inserted, and further duplicates in the store). `digest` identifies the chunk's content on
     resume. `replayed` are the rejects that this slice settles, by the number that each has as a row of the replay.
-    All of them must be kept yet; they are marked in the same transaction, and what is rejected again gets their places.
+    All of them must still be pending. They are marked as replayed in the same transaction; a row that is rejected again
+    takes the place of its reject.
 
     `locks` are signed 64-bit keys (`headrace.storage.locks.lock_keys`), each waited for `lock_timeout` seconds at most.
     `partition` is the one that the events belong to, 0 where there is only one.

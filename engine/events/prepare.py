@@ -204,7 +204,7 @@ def _objections(batch: pa.RecordBatch, contract: Contract, limits: Limits) -> It
 
 
 def _against_missing(batch: pa.RecordBatch, contract: Contract) -> Iterator[tuple[str | None, str, Mask]]:
-    """Rows without identity, or only those whose whole row tells nothing either, where that takes its place."""
+    """Rows without identity. Where the whole row stands for a missing identity, only empty rows are refused."""
     missing = blank(_identity(batch, contract))
     if missing is None:
         return

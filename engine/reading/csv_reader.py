@@ -262,7 +262,7 @@ class _Records:
         insort(self._refused, (number, why, text.decode().rstrip("\r\n")))
 
     def forget_ahead(self) -> None:
-        """Reading begins again behind the last good record: what was refused behind it will be met once more."""
+        """Forget the records refused after the last good one: they will be read again."""
         self._refused = [refused for refused in self._refused if refused[0] < self.next]
 
     def piece(self, batch: pa.RecordBatch, *, escaped: bool) -> Block:

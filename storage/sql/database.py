@@ -14,7 +14,6 @@ restart and recover: the rows of the slice are in memory, and giving up would co
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -27,13 +26,10 @@ from headrace.errors import ConnectionLostError, RetryableStoreError
 from headrace.storage.records import StatementHook
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sql.failures import translated
+from headrace.storage.sql.retry import Retries
 
-__all__ = ["READING", "SERVER_AWAY", "TRIES", "Database", "SqlDialect", "in_blocks", "in_packs"]
+__all__ = ["READING", "Database", "SqlDialect", "in_blocks", "in_packs"]
 
-TRIES = 6
-SERVER_AWAY = 30.0  # seconds, from the first failure of a transaction on
-FIRST_PAUSE = 0.05  # seconds, doubled with each try and jittered
-LONGEST_PAUSE = 2.0  # seconds, before jitter
 # PostgreSQL takes 65,535 parameters in a statement, SQLite 32,766 or what it was built with
 IDS_IN_A_STATEMENT = 10_000
 READING = "headrace_reading"  # the execution option that marks a transaction that only reads
@@ -125,23 +121,23 @@ class Database:
         `work` must be safe to run again after a COMMIT whose answer was lost.
         """
         where = self.url if table is None else f"{self.url}, table {table}"
-        patience = _Patience()
+        retries = Retries()
         while True:
             try:
                 with translated(where), begin() as begun:
                     value = work(begun)
             except RetryableStoreError as error:
-                if not patience.allows(error):
-                    error.add_note(f"given up after {patience.failures} tries")
+                if not retries.allows(error):
+                    error.add_note(f"given up after {retries.failures} tries")
                     raise
                 if isinstance(error, ConnectionLostError):
                     self._lost = True
                     # a session that began while the server was read-only may stay so
                     self.engine.dispose()
                 with (watch or Stopwatch()).stage("commit.pause"):
-                    time.sleep(patience.pause())
+                    time.sleep(retries.pause())
             else:
-                return value, patience.failures
+                return value, retries.failures
 
     def lost_since(self) -> bool:
         """Whether a connection was lost since the last call."""
@@ -158,30 +154,6 @@ class Database:
 
     def _before_execute(self, *event: Any) -> None:
         self.say(event[2])
-
-
-class _Patience:
-    """How long one transaction is tried again."""
-
-    def __init__(self) -> None:
-        self.failures = 0
-        self._conflicts = 0
-        self._away_since: float | None = None
-
-    def allows(self, error: RetryableStoreError) -> bool:
-        """Count a failure; returns whether to try again."""
-        self.failures += 1
-        if isinstance(error, ConnectionLostError):
-            self._away_since = self._away_since or time.monotonic()
-            return time.monotonic() - self._away_since < SERVER_AWAY
-        self._conflicts += 1
-        return self._conflicts < TRIES
-
-    def pause(self) -> float:
-        """Seconds until the next try."""
-        pause = min(FIRST_PAUSE * 2 ** (self.failures - 1), LONGEST_PAUSE)
-        # jitter keeps loaders that collided from colliding again; nothing secret hangs on it
-        return float(pause * random.uniform(0.5, 1.5))  # noqa: S311
 
 
 def in_blocks(ids: Sequence[K]) -> Sequence[Sequence[K]]:

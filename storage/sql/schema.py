@@ -48,7 +48,7 @@ LEDGER = sa.MetaData()
 _BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # only INTEGER becomes SQLite's own row number
 _MOMENT = sa.TIMESTAMP(timezone=True).with_variant(sa.Text(), "sqlite")
 
-SCHEMA = sa.Table(  # which releases have changed these tables; see headrace.storage.migrations
+SCHEMA = sa.Table(  # which releases have changed these tables; see headrace.storage.sql.migrations
     "headrace_schema",
     LEDGER,
     sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
@@ -119,7 +119,7 @@ RECEIPTS = sa.Table(
     sa.Column("alerts", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("committed_at", _MOMENT, nullable=False),
     sa.UniqueConstraint(*RECEIPT_KEY, name="headrace_receipts_once"),
-    sqlite_autoincrement=True,  # a number that was given is never given again; see headrace.storage.numbers
+    sqlite_autoincrement=True,  # a number that was given is never given again; see headrace.storage.sql.numbers
 )
 
 REJECTS = sa.Table(

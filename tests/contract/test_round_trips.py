@@ -132,7 +132,7 @@ AT_COMMIT = ("INSERT ON headrace_receipts", "DEFERRABLE INITIALLY DEFERRED")
 def test_a_commit_sent_with_a_statement_that_fails_commits_nothing(
     postgres_url: str, on: str, more: str, state: str, kind: type[StoreError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.storage.sql.database.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("headrace.storage.sql.retry.FIRST_PAUSE", 0.001)
     sent: list[str] = []
     with open_store(postgres_url, on_statement=sent.append) as store:
         prepared(store)

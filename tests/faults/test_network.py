@@ -21,7 +21,7 @@ import headrace as package
 from headrace import AlertRule
 from headrace.errors import ConnectionLostError, StoreError
 from headrace.storage import open_store
-from headrace.storage.sql import database as retries
+from headrace.storage.sql import retry as retries
 
 OPTIONS: Any = {
     "table": "t",

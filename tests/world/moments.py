@@ -21,7 +21,7 @@ from headrace import storage
 from headrace.execution import workers
 from headrace.loading import intake
 from headrace.reading import inputs
-from headrace.storage.sql import database as retries
+from headrace.storage.sql import retry as retries
 
 __all__ = ["Kind", "Moments", "listen", "wrong_clocks"]
 

@@ -20,7 +20,7 @@ from support.delivery import outbox
 from headrace.delivery.dispatcher import Dispatcher, Sent
 from headrace.errors import ConnectionLostError, RetryableStoreError, StoreError
 from headrace.storage import open_store
-from headrace.storage.sql import database as retries
+from headrace.storage.sql import retry as retries
 
 IDS = new_ids(20)
 

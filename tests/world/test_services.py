@@ -22,7 +22,7 @@ from headrace.loading.database import open_existing
 from headrace.polling.config_file import read_settings
 from headrace.polling.service import Wanted, serve
 from headrace.runtime.reopening import Renewed
-from headrace.storage.sql import database as retries
+from headrace.storage.sql import retry as retries
 
 WITHIN = 120.0  # seconds, for a machine under load; never what is tested
 
