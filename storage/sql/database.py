@@ -26,7 +26,7 @@ from headrace.errors import ConnectionLostError, RetryableStoreError
 from headrace.storage.records import StatementHook
 from headrace.storage.spans import Stopwatch
 from headrace.storage.sql.failures import translated
-from headrace.storage.sql.retry import Retries
+from headrace.storage.sql.retry import RetryPolicy
 
 __all__ = ["READING", "Database", "SqlDialect", "in_blocks", "in_packs"]
 
@@ -121,7 +121,7 @@ class Database:
         `work` must be safe to run again after a COMMIT whose answer was lost.
         """
         where = self.url if table is None else f"{self.url}, table {table}"
-        retries = Retries()
+        retries = RetryPolicy()
         while True:
             try:
                 with translated(where), begin() as begun:

@@ -7,7 +7,7 @@ import time
 
 from headrace.errors import ConnectionLostError, RetryableStoreError
 
-__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "SERVER_AWAY", "TRIES", "Retries"]
+__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "SERVER_AWAY", "TRIES", "RetryPolicy"]
 
 TRIES = 6
 SERVER_AWAY = 30.0  # seconds, from the first failure of a transaction on
@@ -15,7 +15,7 @@ FIRST_PAUSE = 0.05  # seconds, doubled with each try and jittered
 LONGEST_PAUSE = 2.0  # seconds, before jitter
 
 
-class Retries:
+class RetryPolicy:
     """The retries of one transaction: while the server is away by the time, after a conflict by the number."""
 
     def __init__(self) -> None:
