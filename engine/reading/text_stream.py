@@ -110,7 +110,7 @@ def is_compressed(head: bytes) -> bool:
 def open_text(file: Steady | Excerpt, progress: FileProgress | None = None) -> Iterator[Utf8]:
     """The decompressed bytes of `file` as text. A zip must hold exactly one file."""
     if isinstance(file, Excerpt):
-        yield Utf8(_Part(file.text), at_start=file.at_start)
+        yield Utf8(_ExcerptBytes(file.text), at_start=file.at_start)
         return
     with readable(file.name), file.opened() as source:
         (progress or FileProgress()).watch(source, file.size)
@@ -152,7 +152,7 @@ class Excerpt:
     at_start: bool
 
 
-class _Part:
+class _ExcerptBytes:
     """Bytes to read, of which only what is read is copied."""
 
     def __init__(self, text: memoryview) -> None:
