@@ -151,5 +151,9 @@ class Report:
     def _how(self) -> str:
         if self.mode == "sequential":
             return self.mode
-        text = f"{self.strategy}, {self.workers} workers, {self.partitions} partitions (skew {self.skew:.2f})"
-        return f"{text}, waited {self.lock_seconds:.2f} s for locks" if self.strategy == "locked" else text
+        text = f"{self.strategy}, {self.workers} workers"
+        if self.strategy != "locked":
+            return text
+        return (
+            f"{text}, {self.partitions} partitions (skew {self.skew:.2f}), waited {self.lock_seconds:.2f} s for locks"
+        )

@@ -364,7 +364,7 @@ def _carried(chosen: ChunkRows | None) -> ChunkRows | None:
     if chosen is None:
         return None
     rows, identity = pa.array(chosen.rows), chosen.identity.open()
-    if chosen.numbers is not None and "row" not in identity.schema.names:
+    if chosen.numbered and "row" not in identity.schema.names:
         identity = identity.append_column("row", pa.array(np.arange(chosen.of)))
     return replace(
         chosen,

@@ -26,7 +26,7 @@ from headrace.options.load import LoadOptions, hash_key
 from headrace.options.shape import SEQUENTIAL, Shape
 from headrace.reading.chunk import Chunk, without_absent
 from headrace.reading.inputs import Input, ReadOptions
-from headrace.reading.ranges import Range, Ranges
+from headrace.reading.ranges import FIRST_ROWS, Range, Ranges
 from headrace.storage.records import Address
 from headrace.storage.rejects import Reject
 
@@ -34,8 +34,6 @@ __all__ = ["FIRST_ROWS", "Intake", "first_rows"]
 
 # while the snapshot is fetched, this many chunks can be prepared
 CHUNKS_AHEAD = 3
-# of a sequential run's first chunk, at most: nothing can be written while that is read and prepared (decision 28)
-FIRST_ROWS = 32_768
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ The result is bounded, however long the run: if there are too many chunks, neigh
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from headrace.observability.stages import StageTotal
 from headrace.storage.spans import Span
 
-__all__ = ["MOST_CHUNKS", "ChunkCosts", "Chunkwise", "chunkwise", "together"]
+__all__ = ["MOST_CHUNKS", "ChunkCosts", "Chunkwise", "chunkwise"]
 
 MOST_CHUNKS = 1_000
 DIGITS = 6  # of a second
@@ -127,22 +126,6 @@ def chunkwise(spans: Iterable[Span], most: int = MOST_CHUNKS) -> Chunkwise:
     each = list(found.values())
     step = _step(each, most)
     return Chunkwise(len(each), step, [_merged(each[at : at + step]) for at in range(0, len(each), step)], besides)
-
-
-def together(spans: Iterable[Span], most: int) -> Sequence[ChunkCosts]:
-    """The merged costs of the chunks committed together, in at most `most` entries."""
-    batches: list[ChunkCosts] = []
-    room = 0
-    for one in chunkwise(spans, sys.maxsize).chunks:
-        rows = one.rows
-        if not batches or "decide" in one.stages or rows > room:  # a run that failed has chunks that no slice took
-            room = one.stages["decide"].rows if "decide" in one.stages else 0
-            batches.append(one)
-        else:
-            batches[-1].take(one)
-        room -= rows
-    step = _step(batches, most)
-    return [_merged(batches[at : at + step]) for at in range(0, len(batches), step)]
 
 
 def _step(each: Sequence[ChunkCosts], most: int) -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from headrace.observability.chunk_costs import together
+from headrace.observability.chunk_costs import chunkwise
 from headrace.observability.recorder import Recorder
 from headrace.observability.stages import totals_of
 from headrace.storage.spans import Span
@@ -174,7 +174,7 @@ def _drawn(span: Span, zero: float, lanes: Mapping[str, int], names: _Legend) ->
 
 
 def _chunks(spans: Iterable[Span]) -> list[list[Any]]:
-    """For the chunks that commit together, in input order: where they begin, seconds on a core, those waiting for the
+    """For the chunks, in input order: where they begin, seconds on a core, those waiting for the
     database, those waiting otherwise, rows, bytes, how many they are. Neighbours are merged where there are too many.
     """
     return [
@@ -187,7 +187,7 @@ def _chunks(spans: Iterable[Span]) -> list[list[Any]]:
             one.size,
             one.chunks,
         ]
-        for one in together(spans, MOST_MARKS)
+        for one in chunkwise(spans, MOST_MARKS).chunks
     ]
 
 
@@ -275,7 +275,7 @@ def _by_chunk(drawn: dict[str, Any], suffix: str) -> str:
 
 
 _OF_CHUNKS = (
-    "Seconds of all stages. A bar is as wide as the chunks that commit together, and as high as what each of them "
+    "Seconds of all stages. A bar is as wide as the chunks that it stands for, and as high as what each of them "
     "took. Waiting for the database has the network in it; waiting otherwise is for disks, for a free core or for a "
     "library's own threads."
 )

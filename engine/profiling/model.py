@@ -226,7 +226,8 @@ def judge(
     speedup = alone / expected if expected > 0 else 1.0
     both = hypot(margin, alone_margin)
     found = Advice.of(costs, rows, (sequential, candidate), speedup / (1 + both), speedup * (1 + both))
-    return replace(found, amdahl={one: amdahl(costs, one) for one in CANDIDATES})
+    shared = costs.read_by_workers() if ranges else costs
+    return replace(found, amdahl={one: amdahl(shared, one) for one in CANDIDATES})
 
 
 def _margin(seconds: float) -> float:

@@ -76,7 +76,9 @@ class _Profiling:
         total, chunk_rows = sample.total or sequential.report.read, self._options.read.chunk_rows
         alone = sequential.costs(gauged)
         machine = Machine(cores(), 0.0, gauged.scaling, gauged.writers, sequential.others(cores()))
-        workers = best_workers(alone, machine, total, chunk_rows, self._candidates)
+        ranges = self._options.parallel.executor is None and sample.has_ranges(self._options.read)
+        spread = alone.read_by_workers() if ranges else alone
+        workers = best_workers(spread, machine, total, chunk_rows, self._candidates)
         parallel = self._in_its_own_place(sample, known, workers)
         machine = replace(machine, start=parallel.start)
         verdict = judge(
@@ -89,7 +91,7 @@ class _Profiling:
             parallel_sample=parallel.report.seconds - parallel.costs_agree + alone.agree,
             workers=workers,
             first_rows=first_rows(self._options.read, SEQUENTIAL),
-            ranges=self._options.parallel.executor is None and sample.has_ranges(self._options.read),
+            ranges=ranges,
         )
         return Profile(
             table=self._real.name,

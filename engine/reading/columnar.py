@@ -92,7 +92,7 @@ class ParquetReader(_TypedReader):
     declared = True
 
     def __init__(self, file: Steady, name: str) -> None:
-        self.file = file
+        self._file = file
         self._name = name
         with readable(name), file.opened() as source, _parquet(source) as parquet:
             schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
@@ -104,7 +104,7 @@ class ParquetReader(_TypedReader):
         """The file cut into at most `most` rows of one row group each, the first of `first` rows: the group, its rows
         as a half-open interval, and their bytes.
         """
-        with readable(self._name), self.file.opened() as source, _parquet(source) as parquet:
+        with readable(self._name), self._file.opened() as source, _parquet(source) as parquet:
             for group in range(parquet.num_row_groups):
                 facts, low = parquet.metadata.row_group(group), 0
                 rows = facts.num_rows
@@ -115,7 +115,7 @@ class ParquetReader(_TypedReader):
 
     def pieces(self) -> Iterator[Block]:
         """The rows in the file's order."""
-        with readable(self._name), self.file.opened() as source, _parquet(source) as parquet:
+        with readable(self._name), self._file.opened() as source, _parquet(source) as parquet:
             last: Block | None = None
             for piece in self._count(numbered(parquet.iter_batches(batch_size=_BATCH_ROWS), self._name)):
                 if last is not None:

@@ -79,7 +79,7 @@ class CsvReader:
     declared = False
 
     def __init__(self, file: Steady | Excerpt, name: str, delimiter: str, dialect: Dialect | None = None) -> None:
-        self.file = file
+        self._file = file
         self._name = name
         self._progress = FileProgress()
         self._paced: Paced | None = None
@@ -110,7 +110,7 @@ class CsvReader:
     def _pieces(
         self, records: _Records, feed: Callable[[Utf8, _Records], Iterator[pa.RecordBatch]]
     ) -> Generator[Block, None, None]:
-        with open_text(self.file, self._progress) as text, readable(self._name):
+        with open_text(self._file, self._progress) as text, readable(self._name):
             last: Block | None = None
             share = self.share
             try:
@@ -178,7 +178,7 @@ class CsvReader:
         )
 
     def _settle(self, delimiter: str) -> Dialect:
-        with open_text(self.file) as text, readable(self._name):
+        with open_text(self._file) as text, readable(self._name):
             sample = b""
             while len(sample) < _SAMPLE and (block := text.read(_SAMPLE - len(sample))):
                 sample += block

@@ -3,8 +3,10 @@
     paths, globs, directories, -, URLs ─► inputs.py ─► a file ─┐
     Arrow, data frames, dicts ─────────────────────────────────┤
                                                                ▼
-    reader (csvtext, jsontext, typed) ─► pieces ─► cut ─► tabulate ─► cast ─► join ────────────────────────► Chunk
-                                                                               └─► relation `source` ─► select ─► cast ┘
+    reader (csv, json, columnar) ─► pieces ─► cut ─► tabulate ─► cast ─► join ─────────────────────────────► Chunk
+                                                                          └─► relation `source` ─► select ─► cast ┘
+
+In parallel mode, workers read the ranges of a file by the same steps (`headrace.reading.ranges`).
 
 This module is the table of contents; each step has its own module. A chunk's boundaries depend only on the input's
 content and the options, so that a resumed run finds its earlier chunks. Memory holds a few chunks, whatever the input's

@@ -79,7 +79,7 @@ class JsonReader:
     def __init__(
         self, file: Steady | Excerpt, name: str, shape: str, connect: Connect, members: Members | None = None
     ) -> None:
-        self.file = file
+        self._file = file
         self._name = name
         self._progress = FileProgress()
         self.share = 0.0
@@ -145,7 +145,7 @@ class JsonReader:
 
     def pieces(self) -> Iterator[Block]:
         """The objects' texts in order, in one column."""
-        with open_text(self.file, self._progress) as text, readable(self._name):
+        with open_text(self._file, self._progress) as text, readable(self._name):
             last: Block | None = None
             first, share = 0, 0.0
             for lines, texts in self._blocks(text):

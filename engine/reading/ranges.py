@@ -35,14 +35,15 @@ from headrace.storage.records import Address
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Range", "RangeEnd", "RangeReader", "RangeReading", "Ranges", "ranges_of"]
+__all__ = ["FIRST_ROWS", "Range", "RangeEnd", "RangeReader", "RangeReading", "Ranges", "ranges_of"]
 
 SMALLEST = 4 << 20  # bytes of a file that is cut: a smaller one is read before workers have started
 LARGEST = 32 << 20  # bytes of text that a worker holds at once, beside what it makes of them
 _HEAD = 1 << 18  # bytes, from which the length of a row is told
 _TYPED = 3  # times the bytes of a text are those of the text and of its typed rows
 _FULL = 0.9  # of a chunk's rows: ranges of text are cut by the mean length of a row
-FIRST_ROWS = 32_768  # of an input's first range, at most: nothing can be written while it is read and prepared
+# of a first range or a sequential run's first chunk, at most: nothing is written while it is read (decision 28)
+FIRST_ROWS = 32_768
 GROUP_CHUNKS = 8  # of a row group that are read at once: whoever reads its second half decodes the first one too
 
 
@@ -208,13 +209,13 @@ class Ranges:
         """Note that `part` was read as `wanted`; returns the rows and the lines before it. Raises `InputChangedError`,
         or `InputError` for a last line that may be cut.
         """
-        before = self._rows, self._lines
+        before, text = (self._rows, self._lines), part.group is None
         self._rows, self._lines = self._rows + end.rows, self._lines + end.lines
         self._next = end.stop
-        self._read.take(end.start, end.stop, end.digest, end.facts)
-        text = part.group is None
-        if end.stop >= self.reader.file.size if text else part == self.parts[-1]:
-            self._read.finish(lines=text)
+        with readable(self.reader.name):
+            self._read.take(end.start, end.stop, end.digest, end.facts)
+            if end.stop >= self.reader.file.size if text else part == self.parts[-1]:
+                self._read.finish(lines=text)
         self._taken = self.parts.index(part, self._taken) + 1
         self.share = self._taken / len(self.parts)
         self.heard(end.rows)

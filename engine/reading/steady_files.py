@@ -81,6 +81,7 @@ class Steady:
         self._edges = self.edges(number)
         self._held = number if hold else None
         self._lender: tuple[int, int] | None = None
+        self._is_ours_to_judge = True
         if not hold:
             closing()
 
@@ -108,7 +109,11 @@ class Steady:
 
     @contextmanager
     def opened_for_range(self) -> Iterator[Pass]:
-        """The file, in whatever state it is by now: the coordinator judges that. Raises `InputUnseen`."""
+        """The file, in whatever state it is by now: the coordinator judges that.
+
+        Raises `InputUnseen` where another process has it from the coordinator, and cannot open it; `OSError` and
+        `InputChangedError` in the coordinator itself.
+        """
         if self._held is not None:
             yield Pass(self, self._held, self.facts)
             return
@@ -119,14 +124,24 @@ class Steady:
             os.close(number)
 
     def _own_number(self) -> int:
+        if self._is_ours_to_judge:
+            if (number := self._number_at(self.path)) is None:
+                raise self.changed("the file was replaced after this command had begun")
+            return number
         lent = [] if self._lender is None else [Path("/proc", str(self._lender[0]), "fd", str(self._lender[1]))]
         for path in (self.path, *lent):
             with suppress(OSError):
-                number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                if FileFacts.of(os.fstat(number))[:2] == self.facts[:2]:
+                if (number := self._number_at(path)) is not None:
                     return number
-                os.close(number)
         raise InputUnseen("a worker cannot open the file", where=self.name)
+
+    def _number_at(self, path: Path) -> int | None:
+        """A descriptor of the file at `path`, ``None`` if it is another file."""
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if FileFacts.of(os.fstat(number))[:2] == self.facts[:2]:
+            return number
+        os.close(number)
+        return None
 
     def edges(self, number: int) -> bytes:
         """A digest of the file's beginning and end, as far as it went when it was looked at."""
@@ -159,7 +174,7 @@ def _received(
 ) -> Steady:
     file = Steady.__new__(Steady)
     file.path, file.name, file.vouched, file.ours, file.facts = path, name, vouched, ours, facts
-    file._edges, file._held, file._lender = edges, None, lender
+    file._edges, file._held, file._lender, file._is_ours_to_judge = edges, None, lender, False
     return file
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
@@ -11,10 +12,13 @@ import pyarrow as pa
 
 from headrace.events.enrich import Enrichment
 from headrace.execution.crew import ProcessCrew
-from headrace.execution.orders import ChunkRows, CommitOrder, PrepareOrder
+from headrace.execution.orders import ChunkRows, CommitOrder, PrepareOrder, RangeOrder
 from headrace.execution.tasks import TaskOutcome
 from headrace.execution.workers import InlineWorkers
 from headrace.partitioning.contract import Contract
+from headrace.reading.csv_reader import Dialect
+from headrace.reading.ranges import Range, RangeReader, RangeReading
+from headrace.reading.steady_files import Steady
 from headrace.storage.records import Address, Counts, Slice
 
 __all__ = [
@@ -30,6 +34,7 @@ __all__ = [
     "does_nothing",
     "number_of",
     "prepare_order",
+    "range_order",
     "refuses",
     "starves",
 ]
@@ -49,9 +54,15 @@ def prepare_order(chunk: Any) -> PrepareOrder:
     return PrepareOrder(Address("events.csv", 0, 3), chunk, None, [], contract, "p", None)
 
 
+def range_order(file: Steady, number: int) -> RangeOrder:
+    how = RangeReading(file.name, EVENTS.schema, frozenset(["key"]), 10, "UTC", 1)
+    reader = RangeReader(file, how, Dialect(",", ("key",), header=True))
+    return RangeOrder(reader, Range(number, number + 1, 1), Contract((("key", "integer"),)), "p", None, "run", {})
+
+
 def number_of(order: Any) -> int:
     """Which task it is, whoever asks: in the crew's executors orders are packed."""
-    return int(str(order).partition("rows ")[2].partition("-")[0])
+    return int(re.search(r"(?:rows|bytes) (\d+)-", str(order))[1])  # type: ignore[index]
 
 
 class Here(InlineWorkers):
@@ -64,6 +75,9 @@ class Here(InlineWorkers):
         return self._note(order)
 
     def prepare(self, order: PrepareOrder) -> Any:
+        return self._note(order)
+
+    def read(self, order: RangeOrder) -> Any:
         return self._note(order)
 
     def _note(self, order: Any) -> Future[Any]:

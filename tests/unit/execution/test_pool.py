@@ -24,6 +24,7 @@ from support.pools import (
     does_it,
     does_nothing,
     prepare_order,
+    range_order,
     refuses,
     starves,
 )
@@ -36,6 +37,7 @@ from headrace.execution.gather_events import gathered
 from headrace.execution.orders import ChunkRows, PrepareOrder
 from headrace.execution.pool import MOST_FAILURES, PooledWorkers
 from headrace.execution.tasks import TaskOutcome, prepare_apart
+from headrace.reading.steady_files import InputUnseen, Steady
 from headrace.runtime.parcel import BytesParcel, FileParcel, SpoolUnseen
 from headrace.storage.records import Address
 
@@ -369,3 +371,12 @@ def test_a_prepared_chunk_comes_home_with_the_rows_that_did_not_change(tmp_path:
     assert prepared.events is chunk
     assert prepared.events.open() == EVENTS
     assert len(prepared.ids) == 3
+
+
+def test_a_range_of_a_file_that_no_worker_can_open_is_read_by_this_process(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("key\n1\n")
+    executor = Scripted(lambda future, _: future.set_result(TaskOutcome(passing=InputUnseen("a.csv"))))
+    workers, here = pooled(executor, tmp_path)
+    assert str(workers.read(range_order(Steady(path, "a.csv"), 3)).result()) == "inline 3"
+    assert (workers.fell_back, here.done) == (None, ["read a.csv, bytes 3-3"])

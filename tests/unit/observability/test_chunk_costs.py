@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.observability.chunk_costs import chunkwise, together
+from headrace.observability.chunk_costs import chunkwise
 from headrace.observability.stages import totals_of
 from headrace.storage.spans import Span
 
@@ -105,15 +105,3 @@ def test_more_chunks_than_are_wanted_are_merged_and_it_says_so() -> None:
     told = chunkwise(span("read", at, 1.0, 1.0, 1) for at in range(2_001)).to_dict()
     assert (told["total"], told["merged"], len(told["chunks"])) == (2_001, 3, 667)
     assert {one["rows"] for one in told["chunks"]} == {3}
-
-
-def test_the_chunks_of_a_micro_batch_are_told_together_and_those_of_none_apart() -> None:
-    spans = [span("read", at * 100, 1.0, 1.0, 100) for at in range(6)]
-    spans += [span("decide", 0, 1.0, 1.0, 300), span("decide", 300, 1.0, 1.0, 100), span("commit", 0, 1.0, 1.0, 300)]
-    assert [(one.first_row, one.chunks, one.rows) for one in together(spans, 10)] == [
-        (0, 3, 300),
-        (300, 1, 100),
-        (400, 1, 100),  # the run failed before anything was decided
-        (500, 1, 100),
-    ]
-    assert [(one.first_row, one.chunks) for one in together(spans, 2)] == [(0, 4), (400, 2)]

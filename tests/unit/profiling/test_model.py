@@ -190,3 +190,12 @@ def test_round_trips_are_counted_by_what_a_commit_asks() -> None:
     spans = [Span(name, 0, 0.1, 0.0, "1/w") for name in names]
     assert round_trips(totals_of(spans)) == 4
     assert round_trips(totals_of(spans[-1:])) == 0
+
+
+@given(costs, machines, st.integers(20_000, 10**7), st.integers(2, 16))
+def test_what_workers_read_is_divided_by_them(one: Costs, machine: Machine, rows: int, count: int) -> None:
+    by_coordinator = parallel_seconds(one, machine, rows, count, CHUNK)[0]
+    by_workers, bound = parallel_seconds(one.read_by_workers(), machine, rows, count, CHUNK)
+    assert bound != "reading" or not one.reader
+    assert by_workers <= by_coordinator + one.reader * rows / count + 1e-6
+    assert amdahl(one.read_by_workers(), count) >= amdahl(one, count) * (1 - 1e-9)

@@ -18,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import InputChangedError, InputError
-from headrace.reading import ranges
+from headrace.reading import files, ranges
 from headrace.reading.chunk import Chunk
 from headrace.reading.inputs import Input, ReadOptions, open_inputs
 from headrace.reading.ranges import RangeEnd, Ranges
 from headrace.reading.record_borders import next_line, record_end
+from headrace.reading.steady_files import InputUnseen
 
 CELLS = st.text(st.sampled_from('ab",\n\r ;é\N{PILE OF POO}'), max_size=6)
 ROWS = st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=30)
@@ -174,6 +175,29 @@ def test_a_file_that_was_replaced_is_read_as_it_was(tmp_path: Path) -> None:
     other.write_text("a,b\n" + "8,9\n" * 100)
     other.replace(path)
     assert {row[1:] for row in content(read_in_ranges(cut))[0]} == {("1", "2")}
+
+
+@pytest.mark.parametrize("fate", ["removed", "replaced"])
+def test_a_file_that_is_not_held_and_is_gone_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fate: str
+) -> None:
+    """So many files are not held open: neither a worker nor this process can read them."""
+    monkeypatch.setattr(files, "_MOST_HELD", 0)
+    path, other = tmp_path / "a.csv", tmp_path / "b.csv"
+    path.write_text("a,b\n" + "1,2\n" * 100)
+    other.write_text("a,b\n" + "8,9\n" * 100)
+    item, schema, read = opened(path)
+    cut = item.ranges(schema, read)
+    assert cut is not None
+    part = cut.parts[1]
+    if fate == "removed":
+        path.unlink()
+    else:
+        other.replace(path)
+    with pytest.raises(InputUnseen):
+        pickle.loads(pickle.dumps(cut.reader)).start_of(part)  # noqa: S301 - as another process has it
+    with pytest.raises(InputError, match="no such file" if fate == "removed" else "was replaced"):
+        cut.reader.start_of(part)
 
 
 def test_what_cannot_be_cut_is_read_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
